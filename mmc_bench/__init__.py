@@ -1,0 +1,25 @@
+"""mmc-bench: measure how well a fine-tuning method removes a network's reliance on a spurious cue.
+
+This module is what a plugin author imports; importing it loads no torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mmc_bench.errors import UserError
+from mmc_bench.hookspecs import hookimpl
+from mmc_bench.specs import BackboneSpec, DatasetSpec, MethodSpec
+
+if TYPE_CHECKING:
+    from mmc_bench.parameters import Config
+
+__version__ = "0.1.0"
+
+__all__ = ["BackboneSpec", "Config", "DatasetSpec", "MethodSpec", "UserError", "__version__", "hookimpl"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Config":  # pydantic takes longer to import than all the rest: only those who need it pay
+        from mmc_bench.parameters import Config
+
+        return Config
+    raise AttributeError(f"module 'mmc_bench' has no attribute {name!r}")

@@ -1,0 +1,127 @@
+"""Cells as plain data: what is pretrained, what is fine-tuned, and the keys that name their results."""
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+KEY_VERSION = 1
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PluginRef(_Plain):
+    """A dataset, backbone or method: who offers it, in which version, with which explicit parameters."""
+
+    name: str
+    distribution: str
+    version: str
+    parameters: dict[str, Any] = {}
+
+
+class DataSettings(_Plain):
+    """Sizes of the training sets; ``None`` stands for the dataset's own."""
+
+    pretrain_images: Annotated[int, Field(ge=1)] | None = None
+    clean_images: Annotated[int, Field(ge=1)] | None = None
+    validation_images: Annotated[int, Field(ge=1)] | None = None
+
+
+class Recipe(_Plain):
+    """How a backbone is pretrained: SGD with steps in the learning rate (paper, App. A.1).
+
+    `lr_drops` are fractions of the epochs: (.4, .8) of 100 epochs are epochs 40 and 80.
+    `curve_images` bounds the test images behind each epoch's point of the learning curve.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 100
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    lr_drops: tuple[Fraction, ...] = (0.4, 0.8)
+    lr_drop_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    curve_images: Annotated[int, Field(ge=1)] | None = None
+
+
+class ConnectSettings(_Plain):
+    """How the path from θ_C to θ_FT is measured.
+
+    `batchnorm_images` bounds the cue-free training images that re-estimate the BatchNorm statistics.
+    """
+
+    points: Annotated[int, Field(ge=2)] = 11
+    batchnorm_images: Annotated[int, Field(ge=2)] | None = None
+
+
+class Pretraining(_Plain):
+    """One pretrained model θ_C: everything that decides its weights and scores."""
+
+    dataset: PluginRef
+    images: dict[str, str]
+    data: DataSettings
+    backbone: PluginRef
+    cue_rate: Fraction
+    recipe: Recipe
+    seed: Annotated[int, Field(ge=0)]
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 that names this pretraining's record and weights."""
+        return key_of({"stage": "pretrain", **self.model_dump(mode="json")})
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        return f"{self.dataset.name} {self.backbone.name} cue rate {self.cue_rate:g} seed {self.seed}"
+
+
+class Cell(_Plain):
+    """One method applied to one pretrained model."""
+
+    pretraining: Pretraining
+    method: PluginRef
+    connect: ConnectSettings
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 that names this cell's record."""
+        return key_of(
+            {
+                "stage": "cell",
+                "pretraining": self.pretraining.key,
+                "method": self.method.model_dump(mode="json"),
+                "connect": self.connect.model_dump(mode="json"),
+            }
+        )
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        return f"{self.pretraining.label} · {self.method.name}"
+
+
+def key_of(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of `content` as canonical JSON, with the key version."""
+    return hashlib.sha256(canonical_json({"key_version": KEY_VERSION, **content}).encode()).hexdigest()
+
+
+def canonical_json(content: Any) -> str:
+    """Return JSON that is equal for equal content: sorted keys, no spaces, 1.0 written as 1."""
+    return json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

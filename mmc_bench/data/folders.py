@@ -1,0 +1,110 @@
+"""Class folders as tensors: decoded once, and cached in a file that is checked before use."""
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.locations import cache_root, class_names, fingerprint
+from mmc_bench.errors import UserError
+
+MODES = {1: "L", 3: "RGB"}
+
+
+def load_folder(
+    folder: Path, size: tuple[int, int] | None, channels: int | None
+) -> tuple[LabelledImages, LabelledImages]:
+    """Return the train and test images of a folder in ``ImageFolder`` layout.
+
+    Parameters
+    ----------
+    folder
+        Holds ``train/<class>/*`` and ``test/<class>/*``; class names sort into label order.
+    size
+        Height and width that every image is resized to (bilinear, antialiased); None keeps the images' own,
+        which must then all be equal.
+    channels
+        1 (grey) or 3 (RGB); None means 3.
+
+    Raises
+    ------
+    UserError
+        When the folder is malformed or an image cannot be read.
+    """
+    class_names(folder)
+    channels = channels or 3
+    layout = f"{size}-{channels}"
+    name = hashlib.sha256(f"{fingerprint(folder)}-{layout}".encode()).hexdigest()[:24]
+    cache = cache_root() / "decoded" / f"{name}.safetensors"
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cache folder {cache.parent} cannot be made ({error.strerror}): set MMC_BENCH_CACHE to another"
+        ) from None
+    with FileLock(cache.with_suffix(".lock")):  # one worker decodes, the others wait
+        tensors = _read_checked(cache)
+        if tensors is None:
+            tensors = {}
+            for part in ("train", "test"):
+                tensors[f"{part}_images"], tensors[f"{part}_labels"] = _decode(folder / part, size, MODES[channels])
+            _write(cache, tensors)
+    train, test = (
+        LabelledImages(tensors[f"{part}_images"], tensors[f"{part}_labels"].long()) for part in ("train", "test")
+    )
+    return train, test
+
+
+def _decode(folder: Path, size: tuple[int, int] | None, mode: str) -> tuple[torch.Tensor, torch.Tensor]:
+    from PIL import Image, UnidentifiedImageError
+    from torchvision.datasets import ImageFolder
+
+    listing = ImageFolder(str(folder)).samples
+    pixels, expected = [], size
+    for path, _ in listing:
+        try:
+            with Image.open(path) as file:
+                image = file.convert(mode)
+        except (OSError, UnidentifiedImageError) as error:
+            raise UserError(f"{path} cannot be read as an image: {error}") from None
+        if expected is None:
+            expected = (image.height, image.width)
+        if (image.height, image.width) != expected:
+            if size is None:
+                raise UserError(f"{path} is {image.width}x{image.height}; the first one is {expected[1]}x{expected[0]}")
+            image = image.resize((expected[1], expected[0]), Image.Resampling.BILINEAR)
+        pixels.append(np.asarray(image))
+    stacked = torch.from_numpy(np.stack(pixels))  # (N, H, W) or (N, H, W, 3)
+    images = stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
+    return images.contiguous(), torch.tensor([label for _, label in listing], dtype=torch.int64)
+
+
+def _read_checked(cache: Path) -> dict[str, torch.Tensor] | None:
+    """Return the cached tensors, or None when there are none or the file is damaged."""
+    try:
+        checksum, content = cache.with_suffix(".sha256").read_text(), cache.read_bytes()
+        if hashlib.sha256(content).hexdigest() == checksum:
+            return load(content)
+    except (OSError, UnicodeDecodeError, SafetensorError):
+        pass
+    return None
+
+
+def _write(cache: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write the tensors and their checksum; a cache that cannot be written is done without."""
+    content = save(tensors)
+    for path, piece in ((cache, content), (cache.with_suffix(".sha256"), hashlib.sha256(content).hexdigest().encode())):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        try:
+            temporary.write_bytes(piece)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            return

@@ -1,0 +1,140 @@
+"""Where images lie, and which images they are: checks and identities that need no torch."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmc_bench.errors import UserError, nearest
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class KnownSource:
+    """An image source that torchvision reads."""
+
+    name: str
+    torchvision_class: str
+    archive: str
+    present: str
+    size: tuple[int, int]
+    channels: int
+
+
+KNOWN_SOURCES = {
+    source.name: source
+    for source in (
+        KnownSource("cifar10", "CIFAR10", "cifar-10-batches-py/", "cifar-10-batches-py", (32, 32), 3),
+        KnownSource("cifar100", "CIFAR100", "cifar-100-python/", "cifar-100-python", (32, 32), 3),
+        KnownSource("fashion-mnist", "FashionMNIST", "FashionMNIST/raw/", "FashionMNIST/raw", (28, 28), 1),
+    )
+}
+
+
+def cache_root() -> Path:
+    """Return the folder for decoded images: ``$MMC_BENCH_CACHE``, or ``~/.cache/mmc-bench``."""
+    return Path(os.environ.get("MMC_BENCH_CACHE") or Path.home() / ".cache" / "mmc-bench")
+
+
+def data_root() -> Path:
+    """Return the folder for downloaded data sets: ``$MMC_BENCH_DATA``, or ``data`` in the cache."""
+    return Path(os.environ.get("MMC_BENCH_DATA") or cache_root() / "data")
+
+
+def is_class_folder(folder: Path) -> bool:
+    """Tell whether `folder` has the layout ``train/<class>/*`` and ``test/<class>/*``."""
+    return (folder / "train").is_dir() and (folder / "test").is_dir()
+
+
+def class_names(folder: Path) -> list[str]:
+    """Return the class names of a folder in ``ImageFolder`` layout, in label order.
+
+    Raises
+    ------
+    UserError
+        When train and test differ in their classes, or a class has no image.
+    """
+    names = {part: sorted(path.name for path in (folder / part).iterdir() if path.is_dir()) for part in ("train", "test")}
+    if not names["train"]:
+        raise UserError(f"{folder / 'train'} has no class folders")
+    if names["train"] != names["test"]:
+        odd = sorted(set(names["train"]) ^ set(names["test"]))[0]
+        raise UserError(f"{folder}: class {odd!r} is in only one of train and test")
+    for part in ("train", "test"):
+        for name in names[part]:
+            if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in (folder / part / name).rglob("*")):
+                raise UserError(f"{folder / part / name} holds no image")
+    return names["train"]
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a digest of a class folder's file names and sizes; where the folder lies does not matter."""
+    entries = []
+    for part in ("train", "test"):
+        stack = [folder / part]
+        while stack:
+            with os.scandir(stack.pop()) as listing:
+                for entry in listing:
+                    if entry.is_dir():
+                        stack.append(Path(entry.path))
+                    elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+                        name = Path(entry.path).relative_to(folder).as_posix()
+                        entries.append(f"{name} {entry.stat().st_size}")
+    return hashlib.sha256("\n".join(sorted(entries)).encode()).hexdigest()[:16]
+
+
+def identify(folders: Mapping[str, str], wanted: Mapping[str, int | None], download: bool) -> dict[str, str]:
+    """Check the places of the images that a run needs, and return the identity of those replaced.
+
+    Parameters
+    ----------
+    folders
+        What ``--data`` gave, by source.
+    wanted
+        The sources needed, with the number of classes their cue is made for (or None).
+    download
+        Whether missing images may be downloaded.
+
+    Returns
+    -------
+    dict
+        ``"folder:<fingerprint>"`` for each source that class folders replace; torchvision's own files are the
+        originals, wherever they lie, and need no mention.
+
+    Raises
+    ------
+    UserError
+        When a folder is missing, empty or of the wrong kind or class count, or images are missing and may
+        not be downloaded.
+    """
+    identities = {}
+    for name in folders:
+        if name not in wanted:
+            raise UserError(f"--data {name}=…: no selected dataset reads {name!r}: {nearest(name, wanted)}")
+    for name, num_classes in wanted.items():
+        if name == "digits":
+            continue
+        known = KNOWN_SOURCES.get(name)
+        if name not in folders:
+            if known and not download and not (data_root() / known.present).exists():
+                raise UserError(
+                    f"{name} is not in {data_root()} and --no-download was given: put {known.archive} there, "
+                    f"or give class folders with --data {name}=DIR"
+                )
+            continue
+        folder = Path(folders[name])
+        if not folder.is_dir():
+            raise UserError(f"--data {name}={folder}: there is no such folder")
+        if is_class_folder(folder):
+            classes = class_names(folder)
+            if num_classes is not None and len(classes) != num_classes:
+                raise UserError(
+                    f"--data {name}={folder}: {len(classes)} classes, but the cue is made for {num_classes}"
+                )
+            identities[name] = f"folder:{fingerprint(folder)}"
+        elif not (known and (folder / known.present).exists()):
+            files = f" or torchvision's {known.archive}" if known else ""
+            raise UserError(f"--data {name}={folder}: holds neither train/<class>/ and test/<class>/{files}")
+    return identities

@@ -1,0 +1,119 @@
+"""Image sources: torchvision's data sets, scikit-learn's digits, and class folders that replace them."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch.nn import functional as F
+
+from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.folders import load_folder
+from mmc_bench.data.locations import KNOWN_SOURCES, KnownSource, data_root, is_class_folder
+from mmc_bench.errors import UserError, nearest
+
+DIGITS_SEED = 20260101
+DIGITS_TEST_IMAGES = 500
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The image sources of one run.
+
+    Parameters
+    ----------
+    folders
+        What ``--data`` gave: a source's name and its folder.
+    download
+        Whether torchvision may download what is missing.
+    """
+
+    folders: Mapping[str, str] = field(default_factory=dict)
+    download: bool = True
+
+    def load(self, name: str) -> tuple[LabelledImages, LabelledImages]:
+        """Return the train and test images of a source.
+
+        Raises
+        ------
+        UserError
+            When the source is unknown, or its images are missing, damaged or malformed.
+        """
+        if name == "digits":
+            return load_digits()
+        known = KNOWN_SOURCES.get(name)
+        folder = self.folders.get(name)
+        if folder is not None and (known is None or is_class_folder(Path(folder))):
+            size, channels = (known.size, known.channels) if known else (None, None)
+            train, test = load_folder(Path(folder), size=size, channels=channels)
+            return train, test
+        if known is None:
+            raise UserError(
+                f"image source {name!r} is not built in: give its images with --data {name}=DIR "
+                f"({nearest(name, KNOWN_SOURCES)})"
+            )
+        root = Path(folder) if folder is not None else data_root()
+        return load_torchvision(known, root, download=self.download and folder is None)
+
+
+def load_torchvision(known: KnownSource, root: Path, download: bool) -> tuple[LabelledImages, LabelledImages]:
+    """Read one of torchvision's data sets from `root`, downloading it first where that is allowed.
+
+    Raises
+    ------
+    UserError
+        When the files are not there, fail torchvision's own check, or cannot be downloaded.
+    """
+    import torchvision.datasets
+
+    dataset_class = getattr(torchvision.datasets, known.torchvision_class)
+    where = f"put {known.archive} into {root}, or give class folders with --data {known.name}=DIR"
+    if download:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            # Two workers must not download into the same files.
+            with FileLock(root / f".{known.name}.lock"):
+                dataset_class(root, train=True, download=True)
+                dataset_class(root, train=False, download=True)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{known.name} could not be downloaded ({_short(error)}): {where}") from None
+    try:
+        parts = [dataset_class(root, train=train, download=False) for train in (True, False)]
+    except RuntimeError:
+        raise UserError(f"{known.name} is not in {root}, or is damaged, and was not to be downloaded: {where}") from None
+    except Exception as error:  # a truncated or foreign file, as pickle and struct complain of it
+        raise UserError(f"{known.name} in {root} cannot be read ({_short(error)}): {where}") from None
+    train, test = (_from_torchvision(part) for part in parts)
+    return train, test
+
+
+def load_digits() -> tuple[LabelledImages, LabelledImages]:
+    """Return scikit-learn's bundled UCI digits as 32 x 32 images with three equal channels.
+
+    1,797 scans of 8 x 8 pixels in 17 grey levels, bilinearly resized. A fixed permutation sets 500 apart for
+    testing; 1,297 remain for training.
+    """
+    from sklearn.datasets import load_digits as load
+
+    digits = load()
+    grey = torch.from_numpy(digits.images).float()[:, None] / 16  # (1797, 1, 8, 8) in [0, 1]
+    resized = F.interpolate(grey, size=(32, 32), mode="bilinear", align_corners=False)
+    images = (resized * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+    labels = torch.from_numpy(digits.target).long()
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(DIGITS_SEED))
+    test, train = order[:DIGITS_TEST_IMAGES], order[DIGITS_TEST_IMAGES:]
+    return LabelledImages(images[train], labels[train]), LabelledImages(images[test], labels[test])
+
+
+def _from_torchvision(part: Any) -> LabelledImages:
+    pixels = torch.as_tensor(part.data)  # (N, H, W, 3), or (N, H, W) for grey images
+    images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return LabelledImages(images.contiguous(), torch.as_tensor(part.targets, dtype=torch.int64))
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.replace(os.linesep, " ")[:200]

@@ -1,0 +1,131 @@
+"""Where plugins are found: entry points of installed distributions, and folders that the user names."""
+
+import hashlib
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from mmc_bench.errors import UserError
+
+GROUP = "mmc_bench"
+FOLDER_PACKAGE = "mmc_bench_folder_plugins"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plugin that was found and not yet imported."""
+
+    name: str
+    distribution: str
+    version: str
+    origin: str
+    load: Callable[[], ModuleType]
+
+
+def entry_point_candidates() -> Iterator[Candidate]:
+    """Yield the entry points of group ``mmc_bench``, the built-in plugins' among them.
+
+    Entry points are read directly, since pluggy's own loader stops at the first that fails to import and
+    skips in silence those that share a name.
+    """
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.dist is None, point.name)):
+        distribution = point.dist.name if point.dist else "unknown"
+        version = point.dist.version if point.dist else "0"
+        yield Candidate(point.name, distribution, version, f"entry point {point.value}", point.load)
+
+
+def folder_candidates(folders: Sequence[str | Path]) -> Iterator[Candidate]:
+    """Yield the plugins in `folders`: each a Python file, a package, or a folder of such.
+
+    Raises
+    ------
+    UserError
+        When a folder does not exist or holds no plugin.
+    """
+    for folder in map(Path, folders):
+        if not folder.exists():
+            raise UserError(f"plugin folder {folder} does not exist")
+        if folder.is_file() or (folder / "__init__.py").exists():
+            paths = [folder]
+        else:
+            paths = [path for path in sorted(folder.iterdir()) if _is_plugin(path)]
+        if not paths:
+            raise UserError(f"plugin folder {folder} holds no plugin: a .py file or a folder with __init__.py")
+        for path in paths:
+            path = path.resolve()
+            yield Candidate(path.stem, path.stem, "0", str(path), _folder_loader(path))
+
+
+def configured_folders(explicit: Sequence[str]) -> list[Path]:
+    """Return the plugin folders of the command line, ``MMC_BENCH_PLUGINS``, and the nearest pyproject.toml.
+
+    Only the first of the three that says anything about it is asked, except that the command line's folders
+    come in addition to the others.
+    """
+    folders = [Path(folder) for folder in explicit]
+    if variable := os.environ.get("MMC_BENCH_PLUGINS"):
+        return folders + [Path(folder) for folder in variable.split(os.pathsep) if folder]
+    for parent in [Path.cwd(), *Path.cwd().parents]:
+        file = parent / "pyproject.toml"
+        if file.is_file():
+            try:
+                settings = tomllib.loads(file.read_text(encoding="utf-8"))
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise UserError(f"{file} cannot be read: {error}") from None
+            listed = settings.get("tool", {}).get("mmc_bench", {}).get("plugins", [])
+            return folders + [parent / folder for folder in listed]
+    return folders
+
+
+def source_digest(module: ModuleType) -> str:
+    """Return a digest of a plugin's source files: those of its package, or the one file it is.
+
+    Line ends are normalised, so that the digest is the same on every system.
+    """
+    file = Path(module.__file__ or "")
+    if hasattr(module, "__path__") or module.__package__:
+        root = file.parent
+        paths = sorted(path for path in root.rglob("*.py") if "__pycache__" not in path.parts)
+    else:
+        root, paths = file.parent, [file]
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _is_plugin(path: Path) -> bool:
+    if path.name.startswith((".", "_")):
+        return False
+    return path.suffix == ".py" if path.is_file() else (path / "__init__.py").exists()
+
+
+def _folder_loader(path: Path) -> Callable[[], ModuleType]:
+    # The path is part of the module's name, so that two folders may hold plugins of one name.
+    label = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    name = f"{FOLDER_PACKAGE}_{label}_{path.stem.replace('-', '_')}"
+
+    def load() -> ModuleType:
+        if name in sys.modules:
+            return sys.modules[name]
+        file = path if path.is_file() else path / "__init__.py"
+        search = [str(path)] if path.is_dir() else None
+        spec = spec_from_file_location(name, file, submodule_search_locations=search)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{file} is not a Python file")
+        module = sys.modules[name] = module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+
+    return load

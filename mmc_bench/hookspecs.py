@@ -1,0 +1,55 @@
+"""The hooks a plugin may implement (pluggy, project name ``mmc_bench``)."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from mmc_bench.specs import BackboneSpec, DatasetSpec, MethodSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mmc_bench.cells import Cell, Pretraining
+    from mmc_bench.plan import Plan
+
+PROJECT = "mmc_bench"
+API_VERSION = 1
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
+    """Call ``register`` once for every dataset the plugin offers."""
+
+
+@hookspec
+def register_backbones(register: Callable[[BackboneSpec], None]) -> None:
+    """Call ``register`` once for every backbone the plugin offers."""
+
+
+@hookspec
+def register_methods(register: Callable[[MethodSpec], None]) -> None:
+    """Call ``register`` once for every method the plugin offers."""
+
+
+@hookspec
+def register_suites(register: "Callable[[Path], None]") -> None:
+    """Call ``register`` with the path of every suite file, or folder of suite files, the plugin ships."""
+
+
+@hookspec
+def run_started(plan: "Plan") -> None:
+    """Observe that a run begins."""
+
+
+@hookspec
+def cell_finished(cell: "Cell | Pretraining", record: dict[str, Any]) -> None:
+    """Observe a finished cell (or pretraining) and its record as plain data."""
+
+
+@hookspec
+def run_finished(summary: dict[str, Any]) -> None:
+    """Observe that a run ended, with the counts that ``--json`` prints."""

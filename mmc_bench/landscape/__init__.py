@@ -1,0 +1,1 @@
+"""The loss landscape between two models: paths, BatchNorm statistics, barriers, invariances."""

@@ -1,0 +1,39 @@
+"""Re-estimating BatchNorm statistics of a network that training never visited."""
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmc_bench.data.splits import CuedImages
+
+
+@torch.no_grad()
+def reestimate_batchnorm(model: nn.Module, images: CuedImages, batch_size: int = 250) -> None:
+    """Replace the running statistics by sample-weighted averages over `images`, in place.
+
+    torch's own cumulative mode (``momentum=None``) gives every batch one weight; here a batch weighs as much
+    as it has images, so that the last, smaller one counts for no more than it holds. Only BatchNorm layers
+    run in training mode. A network without them is left as it is, and runs no image.
+    """
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    layers = [layer for layer in layers if layer.track_running_stats]
+    if not layers:
+        return
+    was_training = {module: module.training for module in model.modules()}
+    momenta = [layer.momentum for layer in layers]
+    model.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.train()
+    seen = 0
+    for x, _ in images.in_order(batch_size):
+        if len(x) < 2:
+            continue
+        seen += len(x)
+        for layer in layers:
+            layer.momentum = len(x) / seen
+        model(x)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    for module, training in was_training.items():
+        module.training = training

@@ -1,0 +1,106 @@
+"""Unfolding a suite into cells: pure, and without importing any plugin's target."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import product
+from typing import Any
+
+from mmc_bench.cells import Cell, PluginRef, Pretraining
+from mmc_bench.errors import NothingSelectedError, UserError, nearest
+from mmc_bench.registry import Offer, Registry
+from mmc_bench.suite import Suite
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every pretraining and cell of a suite, each once, in the order in which they run."""
+
+    suite: Suite
+    pretrainings: tuple[Pretraining, ...]
+    cells: tuple[Cell, ...]
+    offers: tuple[tuple[Offer, PluginRef], ...]
+
+
+def make_plan(suite: Suite, registry: Registry, images: Mapping[str, str] | None = None) -> Plan:
+    """Unfold `suite` into pretrainings and cells.
+
+    Parameters
+    ----------
+    suite
+        What to run.
+    registry
+        Where its names are looked up.
+    images
+        Identity of the images behind each source that `--data` replaces; other sources are torchvision's.
+
+    Raises
+    ------
+    UserError
+        When a name is unknown or ambiguous, or parameters are given for a plugin that is not selected.
+    NothingSelectedError
+        When no cell is left.
+    """
+    images = images or {}
+    chosen = {
+        kind: registry.select(kind, names)
+        for kind, names in (
+            ("dataset", suite.datasets),
+            ("backbone", suite.backbones),
+            ("method", suite.methods),
+        )
+    }
+    _check_parameter_owners(suite, registry, chosen)
+    references = {
+        kind: [(offer, offer.reference(_parameters_of(suite, offer))) for offer in offers]
+        for kind, offers in chosen.items()
+    }
+    pretrainings = []
+    for (dataset, dataset_ref), (_, backbone_ref), cue_rate, seed in product(
+        references["dataset"], references["backbone"], _unique(suite.cue_rates), _unique(suite.seeds)
+    ):
+        pretrainings.append(
+            Pretraining(
+                dataset=dataset_ref,
+                images={source: images.get(source, "original") for source in dataset.spec.sources},
+                data=suite.data,
+                backbone=backbone_ref,
+                cue_rate=cue_rate,
+                recipe=suite.pretrain,
+                seed=seed,
+            )
+        )
+    cells = tuple(
+        Cell(pretraining=pretraining, method=method_ref, connect=suite.connect)
+        for pretraining in pretrainings
+        for _, method_ref in references["method"]
+    )
+    if not cells:
+        raise NothingSelectedError(f"suite {suite.name!r} selects no method: name some with --methods")
+    offers = tuple(pair for pairs in references.values() for pair in pairs)
+    return Plan(suite, tuple(pretrainings), cells, offers)
+
+
+def _unique(values: tuple[Any, ...]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _parameters_of(suite: Suite, offer: Offer) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    for pattern, values in suite.parameters.items():
+        if any(fnmatchcase(name, pattern) for name in (offer.spec.name, offer.qualified_name)):
+            parameters.update(values)
+    return parameters
+
+
+def _check_parameter_owners(suite: Suite, registry: Registry, chosen: Mapping[str, list[Offer]]) -> None:
+    """Refuse parameters whose owner no plugin offers: they would be ignored in silence."""
+    known = {
+        name
+        for kind, offers in chosen.items()
+        for offer in [*offers, *registry.offers(kind)]
+        for name in (offer.spec.name, offer.qualified_name)
+    }
+    for pattern in suite.parameters:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise UserError(f"parameters for {pattern!r}, which no plugin offers: {nearest(pattern, known)}")

@@ -1,0 +1,159 @@
+"""The records that results are kept in: pydantic models with a schema version."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from mmc_bench.cells import Cell, Fraction, Pretraining
+
+SCHEMA_VERSION = 1
+SPLITS = ("NC", "C", "RC", "RI")
+
+Loss = Annotated[FiniteFloat, Field(ge=0)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Score(_Record):
+    """Accuracy (a fraction) and mean cross-entropy (nats) of a model on one set of images."""
+
+    accuracy: Fraction
+    loss: Loss
+
+
+class Metrics(_Record):
+    """A model's scores: the four counterfactual test splits, its training images, the validation set."""
+
+    NC: Score
+    C: Score
+    RC: Score
+    RI: Score
+    train: Score
+    validation: Score
+
+
+class Curve(_Record):
+    """Accuracy and loss along a path, one value for each `t`."""
+
+    accuracy: tuple[Fraction, ...]
+    loss: tuple[Loss, ...]
+
+
+class Barrier(_Record):
+    """Height of the barrier on one split, in accuracy (a fraction) and loss (nats)."""
+
+    accuracy: FiniteFloat
+    loss: FiniteFloat
+
+
+class Connectivity(_Record):
+    """The linear path from θ_C (t = 0) to θ_FT (t = 1)."""
+
+    t: tuple[Fraction, ...]
+    splits: dict[str, Curve]
+    barriers: dict[str, Barrier]
+    mode_connected: dict[str, bool]
+    mechanistically_connected: bool
+    tolerance: float
+
+
+class Invariance(_Record):
+    """How the loss changes under one intervention on the input (definition 3)."""
+
+    split: str
+    loss_without: Loss
+    loss_with: Loss
+    accuracy_change: FiniteFloat
+    invariant: bool
+
+
+class Timing(_Record):
+    """Seconds of each stage, and the training throughput."""
+
+    started: AwareDatetime | datetime
+    seconds: dict[str, float]
+    images_per_second: float | None = None
+
+
+class Provenance(_Record):
+    """What made this record: software, machine, precision, seeds."""
+
+    mmc_bench: str
+    python: str
+    packages: dict[str, str]
+    plugins: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool | None
+    platform: str
+    device: str
+    precision: str
+    threads: int
+    seeds: dict[str, int]
+
+
+class Epoch(_Record):
+    """One point of the learning curve; `train` is the running accuracy over the epoch's batches."""
+
+    train_loss: Loss
+    train: Fraction
+    NC: Fraction
+    C: Fraction
+
+
+class PretrainRecord(_Record):
+    """The result of one pretraining."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Literal["pretraining"] = "pretraining"
+    key: str
+    pretraining: Pretraining
+    num_classes: Annotated[int, Field(ge=2)]
+    weights_sha256: str
+    metrics: Metrics
+    invariance: dict[str, Invariance]
+    curve: tuple[Epoch, ...]
+    timing: Timing
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _key_matches(self) -> "PretrainRecord":
+        if self.key != self.pretraining.key:
+            raise ValueError("the key does not match the content")
+        return self
+
+
+class CellRecord(_Record):
+    """The result of one method on one pretrained model."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Literal["cell"] = "cell"
+    key: str
+    cell: Cell
+    pretraining_key: str
+    num_classes: Annotated[int, Field(ge=2)]
+    parameters: dict[str, Any]
+    metrics: Metrics
+    connectivity: Connectivity
+    invariance: dict[str, Invariance]
+    timing: Timing
+    provenance: Provenance
+    weights_sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _key_matches(self) -> "CellRecord":
+        if self.key != self.cell.key or self.pretraining_key != self.cell.pretraining.key:
+            raise ValueError("the key does not match the content")
+        return self
+
+
+class Failure(_Record):
+    """Why a cell or pretraining has no record."""
+
+    key: str
+    label: str
+    error: str
+    traceback: str
+    started: AwareDatetime | datetime

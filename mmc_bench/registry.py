@@ -1,0 +1,266 @@
+"""Finding plugins, naming what they offer, and reporting those that are broken."""
+
+import sys
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from mmc_bench import hookspecs
+from mmc_bench.cells import PluginRef
+from mmc_bench.discovery import Candidate, entry_point_candidates, folder_candidates, source_digest
+from mmc_bench.errors import UserError, nearest
+from mmc_bench.specs import BackboneSpec, DatasetSpec, MethodSpec, PluginSpec
+
+KINDS: dict[str, type[PluginSpec]] = {
+    "dataset": DatasetSpec,
+    "backbone": BackboneSpec,
+    "method": MethodSpec,
+}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One discovered plugin, working or broken."""
+
+    name: str
+    distribution: str
+    version: str
+    origin: str
+    module: ModuleType | None = None
+    provides: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One dataset, backbone or method as a plugin offers it."""
+
+    spec: Any
+    plugin: Plugin
+
+    @property
+    def qualified_name(self) -> str:
+        """``distribution:name``, which is never ambiguous."""
+        return f"{self.plugin.distribution}:{self.spec.name}"
+
+    @cached_property
+    def version(self) -> str:
+        """Version of the distribution plus a digest of the plugin's source files.
+
+        The digest is part of every key, so that an edited method never shows an old result.
+        """
+        assert self.plugin.module is not None
+        return f"{self.plugin.version}+{source_digest(self.plugin.module)}"
+
+    def reference(self, overrides: dict[str, Any]) -> PluginRef:
+        """Return the plain-data reference that goes into cells, keys and records."""
+        return PluginRef(
+            name=self.spec.name,
+            distribution=self.plugin.distribution,
+            version=self.version,
+            parameters={**self.spec.defaults, **overrides},
+        )
+
+    def load(self) -> Any:
+        """Import and return the target.
+
+        Raises
+        ------
+        UserError
+            When its module cannot be imported or lacks the class.
+        """
+        assert self.plugin.module is not None
+        module_name, _, attribute = self.spec.target.partition(":")
+        home = self.plugin.module
+        package = home.__name__ if hasattr(home, "__path__") else home.__package__
+        try:
+            if module_name.strip("."):
+                module = import_module(module_name, package)
+            else:
+                module = home
+            return getattr(module, attribute)
+        except Exception as error:
+            raise UserError(
+                f"{self.spec.kind} {self.spec.name!r} of {self.plugin.distribution}: "
+                f"target {self.spec.target!r} failed to load: {type(error).__name__}: {error}"
+            ) from error
+
+
+class Registry:
+    """Everything the discovered plugins offer.
+
+    Parameters
+    ----------
+    candidates
+        Plugins to load, in order. A broken one is kept with its error and never stops the others.
+    """
+
+    def __init__(self, candidates: Iterable[Candidate]) -> None:
+        self.plugins: list[Plugin] = []
+        self.suite_paths: list[Path] = []
+        self._offers: dict[str, dict[str, list[Offer]]] = {kind: defaultdict(list) for kind in KINDS}
+        for candidate in candidates:
+            self._add(candidate)
+
+    @classmethod
+    def discover(cls, folders: Sequence[str | Path] = ()) -> "Registry":
+        """Load the plugins of every installed distribution, then those of `folders`."""
+        return cls([*entry_point_candidates(), *folder_candidates(folders)])
+
+    def _add(self, candidate: Candidate) -> None:
+        plugin = Plugin(candidate.name, candidate.distribution, candidate.version, candidate.origin)
+        offers: list[PluginSpec] = []
+        suites: list[Path] = []
+        try:
+            module = candidate.load()
+            _register(module, offers, suites)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self.plugins.append(replace(plugin, error=_one_line(error)))
+            return
+        plugin = replace(plugin, module=module, provides=tuple(f"{spec.kind} {spec.name}" for spec in offers))
+        self.plugins.append(plugin)
+        self.suite_paths += suites
+        for spec in offers:
+            self._offers[spec.kind][spec.name].append(Offer(spec, plugin))
+
+    @property
+    def failures(self) -> list[Plugin]:
+        """The plugins that could not be loaded."""
+        return [plugin for plugin in self.plugins if plugin.error]
+
+    def offers(self, kind: str) -> list[Offer]:
+        """All offers of one kind, by name."""
+        by_name = self._offers[kind]
+        return [offer for name in sorted(by_name) for offer in by_name[name]]
+
+    def get(self, kind: str, name: str) -> Offer:
+        """Return the one offer of this name (or ``distribution:name``).
+
+        Raises
+        ------
+        UserError
+            When no plugin offers it, naming the nearest known ones, or when several do.
+        """
+        distribution, _, plain = name.rpartition(":")
+        found = [
+            offer
+            for offer in self._matching(kind, plain)
+            if not distribution or offer.plugin.distribution == distribution
+        ]
+        if not found:
+            message = f"unknown {kind} {name!r}: {nearest(plain, self._offers[kind])}"
+            if self.failures:
+                broken = ", ".join(plugin.name for plugin in self.failures)
+                message += f" (plugins that failed to load: {broken}; see mmc-bench plugins)"
+            raise UserError(message)
+        if len(found) > 1:
+            choices = " or ".join(offer.qualified_name for offer in found)
+            raise UserError(f"{kind} {plain!r} is offered by {len(found)} plugins: write {choices}")
+        return found[0]
+
+    def select(self, kind: str, patterns: Iterable[str]) -> list[Offer]:
+        """Return the offers that names and globs select, each once, in the order given."""
+        chosen: dict[str, Offer] = {}
+        for pattern in patterns:
+            if any(mark in pattern for mark in "*?["):
+                names = [name for name in sorted(self._offers[kind]) if fnmatchcase(name, pattern)]
+                names = [name for name in names if not name.endswith("/*")]
+                if not names:
+                    raise UserError(
+                        f"no {kind} matches {pattern!r}: {nearest(pattern.strip('*'), self._offers[kind])}"
+                    )
+            else:
+                names = [pattern]
+            for name in names:
+                offer = self.get(kind, name)
+                chosen.setdefault(offer.qualified_name, offer)
+        return list(chosen.values())
+
+    def _matching(self, kind: str, name: str) -> Iterator[Offer]:
+        yield from self._offers[kind].get(name, ())
+        family, slash, member = name.partition("/")
+        if slash and member and member != "*":
+            for offer in self._offers[kind].get(f"{family}/*", ()):
+                defaults = {**offer.spec.defaults, "model": member}
+                yield Offer(replace(offer.spec, name=name, defaults=defaults), offer.plugin)
+
+    def observers(self) -> "Observers":
+        """Return the working plugins as observers of a run."""
+        return Observers(plugin for plugin in self.plugins if plugin.module is not None)
+
+
+class Observers:
+    """Calls the plugins' observer hooks; one that raises is reported and does not stop the run."""
+
+    def __init__(self, plugins: Iterable[Plugin]) -> None:
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        for plugin in plugins:
+            self._manager.register(plugin.module, name=f"{plugin.distribution}:{plugin.name}")
+
+    def call(self, hook: str, report: Callable[[str], None], **arguments: Any) -> None:
+        """Call one observer hook of every plugin by itself."""
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            wanted = {name: arguments[name] for name in implementation.argnames}
+            try:
+                implementation.function(**wanted)
+            except Exception as error:
+                report(f"observer {hook} of plugin {implementation.plugin_name!r} failed: {_one_line(error)}")
+
+
+def _register(module: ModuleType, offers: list[PluginSpec], suites: list[Path]) -> None:
+    """Check a plugin module and collect what its hooks register; raises what the module raises."""
+    version = getattr(module, "mmc_bench_api", hookspecs.API_VERSION)
+    if version != hookspecs.API_VERSION:
+        raise RuntimeError(
+            f"written for plugin API {version!r}, and this mmc-bench speaks {hookspecs.API_VERSION}: "
+            "install a matching version of either"
+        )
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(module)
+    _reject_unknown_hooks(manager)
+    for kind, spec_type in KINDS.items():
+        hook = f"register_{kind}s"
+
+        def register(spec: Any, hook: str = hook, spec_type: type = spec_type) -> None:
+            if not isinstance(spec, spec_type):
+                raise TypeError(f"{hook} registers {spec_type.__name__}, not {type(spec).__name__}")
+            offers.append(spec)
+
+        getattr(manager.hook, hook)(register=register)
+    manager.hook.register_suites(register=lambda path: suites.append(Path(path)))
+
+
+def _reject_unknown_hooks(manager: pluggy.PluginManager) -> None:
+    """Turn a misspelt hook into a sentence that names the nearest one."""
+    known = [name for name in vars(hookspecs) if hasattr(vars(hookspecs)[name], "mmc_bench_spec")]
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError:
+        hooks = vars(manager.hook)
+        unknown = next(name for name in hooks if not name.startswith("_") and name not in known)
+        raise AttributeError(f"unknown hook {unknown!r}: {nearest(unknown, known)}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    """Return an error as one line, with the place where the plugin raised it."""
+    text = " ".join(str(error).split()) or "no message"
+    if len(text) > 300:
+        text = text[:297] + "..."
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    place = ""
+    if frames and Path(frames[-1].filename).parent != Path(__file__).parent and sys.prefix not in frames[-1].filename:
+        place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+    return f"{type(error).__name__}: {text}{place}"

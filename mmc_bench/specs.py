@@ -1,0 +1,93 @@
+"""What a plugin registers: a name, a summary and a lazy target, one frozen dataclass for each kind."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/\*|/[\w.-]+)?")
+TARGET = re.compile(r"\.{0,2}[\w.]*:\w+")
+NEEDS = frozenset({"clean", "cued"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginSpec:
+    """One dataset, backbone or method, before any of its code is imported.
+
+    Parameters
+    ----------
+    name
+        Lower-case letters, digits, ``.``, ``_`` and ``-``. A name that ends in ``/*`` stands for a family:
+        ``timm/*`` answers to ``timm/resnet10t`` and its target gets ``model="resnet10t"`` as a parameter.
+    target
+        ``"module:Class"``; a leading dot makes it relative to the plugin that registers it.
+    summary
+        One line for ``mmc-bench list``.
+    defaults
+        Parameters in which this variant differs from its target's own defaults.
+
+    Raises
+    ------
+    ValueError
+        When a name or target is malformed.
+    """
+
+    kind: ClassVar[str]
+
+    name: str
+    target: str
+    summary: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"{self.kind} name {self.name!r} must match {NAME.pattern}")
+        if not TARGET.fullmatch(self.target):
+            raise ValueError(f"{self.kind} {self.name!r}: target {self.target!r} must read 'module:Class'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(PluginSpec):
+    """A cued data set; see `mmc_bench.data.contract.Dataset` for what its target must offer.
+
+    Parameters
+    ----------
+    sources
+        Names of the image sources it reads; each may be replaced with ``--data SOURCE=DIR``.
+    num_classes
+        Number of classes its cue is made for, when that is fixed: a folder with another number is refused.
+    """
+
+    kind: ClassVar[str] = "dataset"
+
+    sources: tuple[str, ...] = ()
+    num_classes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec(PluginSpec):
+    """A network; its target is called with ``num_classes``, ``input_shape`` and its parameters."""
+
+    kind: ClassVar[str] = "backbone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec(PluginSpec):
+    """A fine-tuning method; its target has a ``Config`` and ``fine_tune(task)``.
+
+    Parameters
+    ----------
+    needs
+        What the method is given beyond the clean and validation sets: ``{"cued"}`` for the cued
+        pretraining set. Touching what is not declared is an error.
+    """
+
+    kind: ClassVar[str] = "method"
+
+    needs: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "needs", frozenset(self.needs))
+        if unknown := self.needs - NEEDS:
+            raise ValueError(f"method {self.name!r} needs {sorted(unknown)}; a method can need {sorted(NEEDS)}")

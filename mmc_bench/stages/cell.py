@@ -1,0 +1,95 @@
+"""The four stages in their order, and the record they leave."""
+
+import time
+from datetime import UTC, datetime
+
+import torch
+from torch import nn
+
+from mmc_bench.cells import Cell, Pretraining
+from mmc_bench.errors import UserError
+from mmc_bench.landscape.barriers import invariances
+from mmc_bench.records import CellRecord, PretrainRecord, Timing
+from mmc_bench.stages.connect import connect
+from mmc_bench.stages.finetune import fine_tune
+from mmc_bench.stages.pretrain import pretrain
+from mmc_bench.stages.provenance import provenance
+from mmc_bench.stages.score import score
+from mmc_bench.stages.workshop import Report, Workshop
+
+
+def do_job(job: Pretraining | Cell, workshop: Workshop, report: Report) -> PretrainRecord | CellRecord:
+    """Do a pretraining or a cell, unless its record exists by now, and return the record."""
+    if found := workshop.store.find(job):
+        return found
+    if isinstance(job, Pretraining):
+        return pretrain(job, workshop, report)
+    return _do_cell(job, workshop, report)
+
+
+def _do_cell(cell: Cell, workshop: Workshop, report: Report) -> CellRecord:
+    started, clock = datetime.now(UTC), _Clock(workshop.device)
+    data = workshop.data(cell.pretraining)
+    before = workshop.store.find(cell.pretraining)
+    if not isinstance(before, PretrainRecord):
+        raise UserError(f"the pretrained model of {cell.label} is gone from {workshop.store.root}")
+    pretrained = _pretrained_model(before, cell, workshop)
+    clock.lap("data")
+    report({"stage": "fine-tune"})
+    fine_tuned, parameters, progress, seed = fine_tune(cell, pretrained, data, workshop, report)
+    clock.lap("fine_tune")
+    report({"stage": "score"})
+    metrics = score(fine_tuned, data, data.clean)
+    clock.lap("score")
+    report({"stage": "connect"})
+    path = connect(cell, pretrained, fine_tuned, data, (before.metrics, metrics))
+    clock.lap("connect")
+    weights = workshop.store.save_weights(cell, fine_tuned.state_dict()) if workshop.keep_weights else None
+    record = CellRecord(
+        key=cell.key,
+        cell=cell,
+        pretraining_key=cell.pretraining.key,
+        num_classes=data.num_classes,
+        parameters=parameters,
+        metrics=metrics,
+        connectivity=path,
+        invariance=invariances({name: getattr(metrics, name) for name in data.splits}),
+        timing=Timing(
+            started=started,
+            seconds=clock.seconds,
+            images_per_second=progress.images / progress.seconds if progress.seconds else None,
+        ),
+        provenance=provenance(
+            workshop.device,
+            workshop.precision,
+            workshop.threads,
+            [cell.pretraining.dataset, cell.pretraining.backbone, cell.method],
+            {"experiment": cell.pretraining.seed, "fine-tuning": seed},
+        ),
+        weights_sha256=weights,
+    )
+    workshop.store.save(record)
+    return record
+
+
+def _pretrained_model(record: PretrainRecord, cell: Cell, workshop: Workshop) -> nn.Module:
+    """Return θ_C in eval mode."""
+    model = workshop.model(cell.pretraining, workshop.data(cell.pretraining))
+    model.load_state_dict(workshop.store.load_weights(record))
+    return model.eval()
+
+
+class _Clock:
+    """Seconds of each stage, the device's queued work included."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now

@@ -1,0 +1,61 @@
+"""Stage 2: hand a pretrained model and the clean set to a method."""
+
+import copy
+import math
+
+from torch import nn
+
+from mmc_bench.cells import Cell
+from mmc_bench.data.splits import ExperimentData
+from mmc_bench.errors import UserError
+from mmc_bench.landscape.paths import check_same_architecture
+from mmc_bench.parameters import instantiate
+from mmc_bench.stages.workshop import Report, Workshop
+from mmc_bench.training import Progress, Task
+
+
+def fine_tune(
+    cell: Cell, pretrained: nn.Module, data: ExperimentData, workshop: Workshop, report: Report
+) -> tuple[nn.Module, dict[str, object], Progress, int]:
+    """Run a cell's method.
+
+    Returns
+    -------
+    tuple
+        The fine-tuned model in eval mode, the method's parameters in full, its progress, and its seed.
+
+    Raises
+    ------
+    UserError
+        When the method returns no model, one of another architecture, or one with a weight that is NaN or
+        infinite.
+    """
+    name = cell.method.name
+    offer = workshop.registry.get("method", f"{cell.method.distribution}:{name}")
+    target = workshop.target("method", cell.method)
+    method = instantiate(f"method {name}", target, cell.method.parameters)
+    # One seed for all methods: at one experiment seed they see the same order of the clean images.
+    seed, generator = workshop.seed_everything("fine-tuning", cell.pretraining.seed)
+    frozen = copy.deepcopy(pretrained).eval().requires_grad_(False)
+    progress = Progress(report)
+    task = Task(
+        model=copy.deepcopy(pretrained).train(),
+        pretrained=frozen,
+        clean=data.clean,
+        validation=data.validation,
+        num_classes=data.num_classes,
+        device=workshop.device,
+        generator=generator,
+        progress=progress,
+        needs=offer.spec.needs,
+        _cued=data.pretraining,
+    )
+    model = method.fine_tune(task)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"method {name} returned {type(model).__name__}, not a model: fine_tune must return one")
+    check_same_architecture(pretrained, model)
+    for weight, values in model.state_dict().items():
+        if values.is_floating_point() and not math.isfinite(values.double().sum().item()):
+            raise UserError(f"method {name} returned a model whose weight {weight!r} is not finite")
+    return model.eval().requires_grad_(False), method.config.model_dump(mode="json"), progress, seed
+

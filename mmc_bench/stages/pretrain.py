@@ -1,0 +1,79 @@
+"""Stage 1: train a backbone on the cued data; its record is shared by every method."""
+
+import time
+from datetime import UTC, datetime
+
+import torch
+
+from mmc_bench.cells import Pretraining
+from mmc_bench.landscape.barriers import invariances
+from mmc_bench.records import Epoch, PretrainRecord, Timing
+from mmc_bench.stages.provenance import provenance
+from mmc_bench.stages.score import score
+from mmc_bench.stages.workshop import Report, Workshop
+from mmc_bench.training import Progress, evaluate, fit, sgd, stepped
+
+
+def pretrain(pretraining: Pretraining, workshop: Workshop, report: Report) -> PretrainRecord:
+    """Train θ_C, save its weights and record, and return the record.
+
+    The learning curve has, for each epoch, the running training loss and accuracy, and the accuracy on the
+    NC and C test images.
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    data = workshop.data(pretraining)
+    data_seconds = time.perf_counter() - clock
+    recipe = pretraining.recipe
+    seed, generator = workshop.seed_everything("pretraining", pretraining.seed)
+    model = workshop.model(pretraining, data)
+    optimizer = sgd(model.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay)
+    steps = recipe.epochs * data.pretraining.steps(recipe.batch_size)
+    watched = {name: data.splits[name].first(recipe.curve_images) for name in ("NC", "C")}
+    curve: list[Epoch] = []
+
+    def add_to_curve(loss: torch.Tensor, accuracy: torch.Tensor) -> None:
+        # A loss that is not finite is the progress's to report, with its step.
+        if torch.isfinite(loss):
+            scores = {name: evaluate(model, images).accuracy for name, images in watched.items()}
+            curve.append(Epoch(train_loss=loss.item(), train=accuracy.item(), **scores))
+
+    progress = Progress(report)
+    clock = time.perf_counter()
+    fit(
+        model,
+        data.pretraining,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        optimizer=optimizer,
+        schedule=stepped(optimizer, recipe.lr_drops, recipe.lr_drop_factor, steps),
+        generator=generator,
+        progress=progress,
+        on_epoch=add_to_curve,
+    )
+    train_seconds = time.perf_counter() - clock
+    clock = time.perf_counter()
+    metrics = score(model, data, data.pretraining)
+    score_seconds = time.perf_counter() - clock
+    record = PretrainRecord(
+        key=pretraining.key,
+        pretraining=pretraining,
+        num_classes=data.num_classes,
+        weights_sha256=workshop.store.save_weights(pretraining, model.state_dict()),
+        metrics=metrics,
+        invariance=invariances({name: getattr(metrics, name) for name in data.splits}),
+        curve=tuple(curve),
+        timing=Timing(
+            started=started,
+            seconds={"data": data_seconds, "pretrain": train_seconds, "score": score_seconds},
+            images_per_second=progress.images / progress.seconds if progress.seconds else None,
+        ),
+        provenance=provenance(
+            workshop.device,
+            workshop.precision,
+            workshop.threads,
+            [pretraining.dataset, pretraining.backbone],
+            {"experiment": pretraining.seed, "pretraining": seed},
+        ),
+    )
+    workshop.store.save(record)
+    return record

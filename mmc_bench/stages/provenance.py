@@ -1,0 +1,73 @@
+"""What made a record: versions, commit, machine, precision, seeds."""
+
+import platform
+import subprocess
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+import mmc_bench
+from mmc_bench.cells import PluginRef
+from mmc_bench.records import Provenance
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn")
+
+
+def provenance(
+    device: torch.device, precision: str, threads: int, plugins: Iterable[PluginRef], seeds: dict[str, int]
+) -> Provenance:
+    """Return the provenance of a record made now, by this process."""
+    commit, dirty = _git_state()
+    return Provenance(
+        mmc_bench=mmc_bench.__version__,
+        python=platform.python_version(),
+        packages=_package_versions(),
+        plugins={f"{plugin.distribution}:{plugin.name}": plugin.version for plugin in plugins},
+        git_commit=commit,
+        git_dirty=dirty,
+        platform=f"{platform.system()} {platform.machine()}",
+        device=_device_name(device),
+        precision=precision,
+        threads=threads,
+        seeds=seeds,
+    )
+
+
+@cache
+def _package_versions() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES}
+
+
+@cache
+def _git_state() -> tuple[str | None, bool | None]:
+    """Return the commit and dirty flag of the checkout that mmc_bench runs from, if it does."""
+    package = Path(mmc_bench.__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        # An installed copy may lie inside somebody's unrelated repository.
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != package.parent.resolve():
+            return None, None
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+@cache
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        try:
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+                if line.startswith("model name"):
+                    return f"cpu ({line.partition(':')[2].strip()})"
+        except OSError:
+            pass
+    return device.type

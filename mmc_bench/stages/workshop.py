@@ -1,0 +1,91 @@
+"""Where a worker does its jobs: the plugins, data and models that stay loaded between them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmc_bench.cells import PluginRef, Pretraining, canonical_json
+from mmc_bench.data.sources import Sources
+from mmc_bench.data.splits import ExperimentData, derive_experiment
+from mmc_bench.errors import UserError
+from mmc_bench.parameters import call_builder, instantiate
+from mmc_bench.registry import Registry
+from mmc_bench.seeds import derive_seed
+from mmc_bench.store import Store
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Workshop:
+    """One worker's tools. Loaded images and derived sets are kept until another cell needs others."""
+
+    registry: Registry
+    store: Store
+    sources: Sources
+    device: torch.device
+    threads: int
+    keep_weights: bool = False
+    precision: str = "fp32"
+    _loaded: dict[str, Any] = field(default_factory=dict)
+    _derived: dict[str, ExperimentData] = field(default_factory=dict)
+
+    def target(self, kind: str, reference: PluginRef) -> Any:
+        """Return the class or function behind a reference.
+
+        Raises
+        ------
+        UserError
+            When the plugin is gone, or is another version than the plan was made with.
+        """
+        offer = self.registry.get(kind, f"{reference.distribution}:{reference.name}")
+        if offer.version != reference.version:
+            raise UserError(
+                f"{kind} {reference.name!r} changed from {reference.version} to {offer.version} during the run"
+            )
+        return offer.load()
+
+    def data(self, pretraining: Pretraining) -> ExperimentData:
+        """Return the sets of an experiment, on the device."""
+        dataset_key = canonical_json([pretraining.dataset.model_dump(), pretraining.images])
+        if dataset_key not in self._loaded:
+            self._loaded.clear()
+            reference = pretraining.dataset
+            target = self.target("dataset", reference)
+            dataset = instantiate(f"dataset {reference.name}", target, reference.parameters)
+            dataset.load(self.sources)
+            self._loaded[dataset_key] = dataset
+        key = canonical_json(
+            [dataset_key, pretraining.data.model_dump(), pretraining.cue_rate, pretraining.seed]
+        )
+        if key not in self._derived:
+            self._derived.clear()
+            self._derived[key] = derive_experiment(
+                self._loaded[dataset_key],
+                pretraining.data,
+                pretraining.cue_rate,
+                pretraining.seed,
+                self.device,
+            )
+        return self._derived[key]
+
+    def model(self, pretraining: Pretraining, data: ExperimentData) -> nn.Module:
+        """Return a backbone with random weights, drawn from torch's global generator, on the device."""
+        reference = pretraining.backbone
+        model: nn.Module = call_builder(
+            f"backbone {reference.name}",
+            self.target("backbone", reference),
+            reference.parameters,
+            num_classes=data.num_classes,
+            input_shape=data.input_shape,
+        )
+        return model.to(self.device, memory_format=torch.channels_last)
+
+    def seed_everything(self, what: str, seed: int) -> tuple[int, torch.Generator]:
+        """Seed torch's global generator for a stage, and return the seed and a generator on the device."""
+        derived = derive_seed(what, seed)
+        torch.manual_seed(derived)
+        return derived, torch.Generator(device=self.device).manual_seed(derived)

@@ -1,0 +1,170 @@
+"""Results on disk: records, weights and failures; the only module that writes them.
+
+    RESULTS/pretrained/<key>.json          the record of a pretraining
+    RESULTS/pretrained/<key>.safetensors   its weights
+    RESULTS/cells/<key>.json               the record of a cell
+    RESULTS/cells/<key>.safetensors        its weights, when they are kept
+    RESULTS/*/<key>.failure.json           why there is no record yet
+
+Something is done when its valid record exists. Files appear under their name only when they are whole:
+written beside it, flushed to the disk, renamed.
+"""
+
+import hashlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
+
+from mmc_bench.cells import Cell, Pretraining
+from mmc_bench.errors import UserError
+from mmc_bench.parameters import first_problem
+from mmc_bench.records import CellRecord, Failure, PretrainRecord
+
+if TYPE_CHECKING:
+    import torch
+
+FOLDERS = {"pretraining": "pretrained", "cell": "cells"}
+
+RECORD_TYPES: dict[str, type[PretrainRecord] | type[CellRecord]] = {"pretraining": PretrainRecord, "cell": CellRecord}
+AnyRecord = TypeVar("AnyRecord", PretrainRecord, CellRecord)
+
+
+class Store:
+    """A results folder."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def check_writable(self) -> None:
+        """Create the folders and try a file in each.
+
+        Raises
+        ------
+        UserError
+            When the folder cannot be made or written.
+        """
+        for name in FOLDERS.values():
+            folder = self.root / name
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+            except OSError as error:
+                raise UserError(
+                    f"results folder {self.root} cannot be written ({error.strerror}): "
+                    "choose another with --results"
+                ) from None
+
+    def find(self, job: Pretraining | Cell) -> PretrainRecord | CellRecord | None:
+        """Return the valid record of a pretraining or cell, or None when it has yet to be made.
+
+        A pretraining whose weights are missing has yet to be made too.
+        """
+        path = self._path(job, ".json")
+        try:
+            record = RECORD_TYPES[kind_of(job)].model_validate_json(path.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+        if isinstance(job, Pretraining) and not self._path(job, ".safetensors").exists():
+            return None
+        return record if record.key == job.key else None
+
+    def find_failure(self, job: Pretraining | Cell) -> Failure | None:
+        """Return why the last try at this job failed, or None."""
+        try:
+            return Failure.model_validate_json(self._path(job, ".failure.json").read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def cell_records(self) -> Iterator[CellRecord]:
+        """Yield every cell record in the folder, in the order of their keys.
+
+        Raises
+        ------
+        UserError
+            When a record is not valid; the message names its file.
+        """
+        for path in self._record_files("cell"):
+            yield _read(path, CellRecord)
+
+    def pretrain_records(self) -> Iterator[PretrainRecord]:
+        """Yield every pretraining's record in the folder; raises like `cell_records`."""
+        for path in self._record_files("pretraining"):
+            yield _read(path, PretrainRecord)
+
+    def _record_files(self, kind: str) -> list[Path]:
+        paths = (self.root / FOLDERS[kind]).glob("*.json")
+        return sorted(path for path in paths if not path.name.endswith(".failure.json"))
+
+    def save(self, record: PretrainRecord | CellRecord) -> None:
+        """Write a record and forget an earlier failure."""
+        job = record.pretraining if isinstance(record, PretrainRecord) else record.cell
+        _write_whole(self._path(job, ".json"), (record.model_dump_json(indent=1) + "\n").encode())
+        self._path(job, ".failure.json").unlink(missing_ok=True)
+
+    def save_failure(self, job: Pretraining | Cell, failure: Failure) -> None:
+        """Write why a job failed, beside the place of its record."""
+        _write_whole(self._path(job, ".failure.json"), (failure.model_dump_json(indent=1) + "\n").encode())
+
+    def save_weights(self, job: Pretraining | Cell, weights: "dict[str, torch.Tensor]") -> str:
+        """Write weights as safetensors and return the file's SHA-256."""
+        from safetensors.torch import save
+
+        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+        _write_whole(self._path(job, ".safetensors"), content)
+        return hashlib.sha256(content).hexdigest()
+
+    def load_weights(self, record: PretrainRecord) -> "dict[str, torch.Tensor]":
+        """Return a pretraining's weights after comparing them with their record's checksum.
+
+        Raises
+        ------
+        UserError
+            When the file was damaged or replaced. It is set aside, so that the next run makes it anew.
+        """
+        from safetensors.torch import load
+
+        path = self._path(record.pretraining, ".safetensors")
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != record.weights_sha256:
+            aside = path.with_suffix(".damaged")
+            path.replace(aside)
+            raise UserError(
+                f"weights file {path} does not match its record's checksum: "
+                f"set aside as {aside.name}, and the next run trains it again"
+            )
+        return load(content)
+
+    def _path(self, job: Pretraining | Cell, suffix: str) -> Path:
+        return self.root / FOLDERS[kind_of(job)] / f"{job.key}{suffix}"
+
+
+def kind_of(job: Pretraining | Cell) -> str:
+    """Return ``"pretraining"`` or ``"cell"``."""
+    return "pretraining" if isinstance(job, Pretraining) else "cell"
+
+
+def _read(path: Path, schema: type[AnyRecord]) -> AnyRecord:
+    try:
+        return schema.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{path} is no valid record: {first_problem(error)}") from None
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, whatever happens meanwhile."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,77 @@
+"""The plain SGD loop and its two learning-rate schedules."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+
+from mmc_bench.data.splits import CuedImages
+from mmc_bench.training.progress import Progress
+
+
+def sgd(
+    parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.9, weight_decay: float = 1e-4
+) -> torch.optim.SGD:
+    """Return SGD with the paper's momentum and weight decay (App. A)."""
+    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+
+def cosine(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """Return a schedule that falls from the optimiser's learning rate to 0 as a cosine, a step at a time."""
+    return CosineAnnealingLR(optimizer, T_max=max(steps, 1))
+
+
+def stepped(optimizer: torch.optim.Optimizer, drops: Sequence[float], factor: float, steps: int) -> LRScheduler:
+    """Return a schedule that multiplies the learning rate by `factor` at each fraction in `drops` of all steps."""
+    return MultiStepLR(optimizer, milestones=[round(drop * steps) for drop in drops], gamma=factor)
+
+
+def fit(
+    model: nn.Module,
+    images: CuedImages,
+    *,
+    epochs: int,
+    batch_size: int,
+    optimizer: torch.optim.Optimizer,
+    schedule: LRScheduler,
+    generator: torch.Generator,
+    progress: Progress,
+    on_epoch: Any = None,
+) -> nn.Module:
+    """Train `model` with cross-entropy, in place, and return it in training mode.
+
+    Parameters
+    ----------
+    schedule
+        Stepped once after every optimiser step.
+    on_epoch
+        Called as ``on_epoch(loss, accuracy)`` after each epoch with the running means over its batches,
+        scalars on the device.
+
+    Raises
+    ------
+    NonFiniteLossError
+        When a loss is NaN or infinite.
+    """
+    for _ in progress.epochs(epochs):
+        model.train()
+        total_loss = correct = torch.zeros((), device=images.labels.device)
+        seen = 0
+        for x, y in images.shuffled(batch_size, generator):
+            logits = model(x)
+            loss = F.cross_entropy(logits, y)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress.step(loss, len(y))
+            if on_epoch is not None:
+                total_loss = total_loss + loss.detach() * len(y)
+                correct = correct + (logits.detach().argmax(1) == y).sum()
+                seen += len(y)
+        if on_epoch is not None:
+            on_epoch(total_loss / seen, correct / seen)
+    return model

@@ -1,0 +1,77 @@
+"""What a training loop tells the world: losses stay on the device until an epoch ends."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from mmc_bench.errors import UserError
+
+
+class NonFiniteLossError(UserError):
+    """The loss became NaN or infinite."""
+
+
+class Progress:
+    """Counts epochs and steps, checks the losses, and reports once an epoch.
+
+    Parameters
+    ----------
+    report
+        Gets one dictionary an epoch: ``epoch``, ``epochs``, ``loss``, ``images_per_second``.
+    """
+
+    def __init__(self, report: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
+        self._report = report
+        self._losses: list[torch.Tensor] = []
+        self._steps = 0
+        self._epoch_images = 0
+        self.images = 0
+        self.seconds = 0.0
+        self.last_loss = float("nan")
+
+    def epochs(self, n: int) -> Iterator[int]:
+        """Yield 0 … n-1; after each epoch check that its losses are finite, and report.
+
+        Raises
+        ------
+        NonFiniteLossError
+            When a loss of the epoch was NaN or infinite; the message names the step.
+        """
+        for epoch in range(n):
+            start = time.perf_counter()
+            self._epoch_images = 0
+            yield epoch
+            self._check(epoch)
+            elapsed = time.perf_counter() - start
+            self.images += self._epoch_images
+            self.seconds += elapsed
+            self._report(
+                {
+                    "epoch": epoch + 1,
+                    "epochs": n,
+                    "loss": self.last_loss,
+                    "images_per_second": self._epoch_images / elapsed if elapsed else 0.0,
+                }
+            )
+
+    def step(self, loss: torch.Tensor, images: int) -> None:
+        """Note one optimiser step: its loss (a scalar on the device, kept there) and its images."""
+        self._losses.append(loss.detach())
+        self._epoch_images += images
+
+    def _check(self, epoch: int) -> None:
+        if not self._losses:
+            return
+        losses = torch.stack(self._losses)
+        finite = torch.isfinite(losses).tolist()
+        if not all(finite):
+            step = finite.index(False)
+            raise NonFiniteLossError(
+                f"the loss became {losses[step].item()} at step {self._steps + step + 1} (epoch {epoch + 1}): "
+                "a smaller learning rate may help"
+            )
+        self.last_loss = losses.mean().item()
+        self._steps += len(losses)
+        self._losses.clear()

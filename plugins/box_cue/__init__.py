@@ -1,0 +1,30 @@
+"""Ten-class image sets with a small box whose place tells the label."""
+
+from collections.abc import Callable
+
+from mmc_bench import DatasetSpec, hookimpl
+
+mmc_bench_api = 1
+
+
+@hookimpl
+def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
+    """Register the digits (embedded) and CIFAR-10."""
+    register(
+        DatasetSpec(
+            name="digits-box",
+            target=".dataset:DigitsBox",
+            sources=("digits",),
+            num_classes=10,
+            summary="UCI digits at 32x32 with a red 3x3 box; embedded, no download",
+        )
+    )
+    register(
+        DatasetSpec(
+            name="cifar10-box",
+            target=".dataset:Cifar10Box",
+            sources=("cifar10",),
+            num_classes=10,
+            summary="CIFAR-10 with a green 3x3 box (Lubana et al., 2023)",
+        )
+    )

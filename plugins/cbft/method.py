@@ -1,0 +1,111 @@
+"""Connectivity-based fine-tuning (Lubana et al., ICML 2023, section 5, eq. 3, and App. A.2)."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from mmc_bench import Config
+from mmc_bench.training import Task, cosine, sgd
+
+
+class CBFT:
+    """Alternate two steps on θ: raise a loss barrier towards θ_C on cued data, then fit the clean data while
+    the mean features of each class agree with and without the cue. One SGD, momentum and schedule for both.
+    """
+
+    class Config(Config):
+        """Defaults are the paper's; see `path_position` for where the authors' code differs."""
+
+        lr: float = Field(0.01, gt=0, description="initial learning rate, cosine to 0")
+        epochs: int = Field(20, ge=1, description="passes over the clean set")
+        batch_size: int = Field(256, ge=2, description="images in a batch, of each set")
+        barrier: bool = Field(True, description="take the barrier step")
+        barrier_loss: float = Field(1.0, gt=0, description="λ₁: the loss (nats) that the path is held to")
+        invariance_weight: float = Field(1.0, ge=0, description="λ₂: weight of the invariance term")
+        path_position: Literal["truncated", "clipped"] = Field(
+            "truncated", description="t as the paper draws it, or as the authors' code does"
+        )
+
+    config: Config
+
+    def fine_tune(self, task: Task) -> nn.Module:
+        """Return the fine-tuned model."""
+        c, model = self.config, task.model
+        steps = task.clean.steps(c.batch_size)
+        optimizer = sgd(model.parameters(), lr=c.lr)
+        schedule = cosine(optimizer, c.epochs * steps)
+        cued = task.cued.stream(c.batch_size, task.generator)
+
+        def minimise(loss: torch.Tensor) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+        for epoch in task.progress.epochs(c.epochs):
+            # As in the authors' code, features have one epoch to settle before they are compared.
+            weight = c.invariance_weight if epoch > 0 else 0.0
+            for x_nc, y_nc in task.clean.shuffled(c.batch_size, task.generator):
+                x_c, y_c = next(cued)
+                if c.barrier:
+                    t = draw_path_position(c.path_position, task.generator)
+                    minimise(barrier_loss(model, task.pretrained, x_c, y_c, t, c.barrier_loss))
+                features_nc = features(model, x_nc)
+                loss = F.cross_entropy(model.get_classifier()(features_nc), y_nc)
+                if weight:
+                    gap = invariance_loss(features(model, x_c), y_c, features_nc, y_nc, task.num_classes)
+                    loss = loss + weight * gap
+                minimise(loss)
+                schedule.step()
+                task.progress.step(loss, len(y_nc))
+        return model
+
+
+def barrier_loss(
+    model: nn.Module, pretrained: nn.Module, x: torch.Tensor, y: torch.Tensor, t: torch.Tensor, bound: float
+) -> torch.Tensor:
+    """|λ₁ - CE(f(x; γ(t)), y)| with γ(t) = (1-t)θ + tθ_C; autograd brings the chain rule's 1-t.
+
+    The forward pass normalises by the batch's own statistics, and θ's running ones are left alone.
+    """
+    ends = zip(model.named_parameters(), pretrained.parameters(), strict=True)
+    path = {name: torch.lerp(theta, theta_c, t) for (name, theta), theta_c in ends}
+    scratch = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    logits = functional_call(model, {**path, **scratch}, (x,))
+    return (bound - F.cross_entropy(logits, y)).abs()
+
+
+def invariance_loss(
+    f_c: torch.Tensor, y_c: torch.Tensor, f_nc: torch.Tensor, y_nc: torch.Tensor, num_classes: int
+) -> torch.Tensor:
+    """(1/K) Σ_k ‖ mean_k(f_c)/‖mean_k(f_c)‖ - mean_k(f_nc)/‖mean_k(f_nc)‖ ‖² over the classes in both batches.
+
+    Features have shape (n, F). The means of all classes are one matrix product with the labels' one-hot code;
+    their lengths drop out, so sums will do.
+    """
+    one_hot_c, one_hot_nc = (F.one_hot(y, num_classes).to(f_c.dtype) for y in (y_c, y_nc))
+    gaps = F.normalize(one_hot_c.T @ f_c) - F.normalize(one_hot_nc.T @ f_nc)  # (K, F)
+    in_both = (one_hot_c.sum(0) > 0) & (one_hot_nc.sum(0) > 0)
+    return (gaps.square().sum(1) * in_both).sum() / num_classes
+
+
+def draw_path_position(law: str, generator: torch.Generator) -> torch.Tensor:
+    """Draw t, a scalar on the generator's device.
+
+    ``truncated``: from N(.5, .5) restricted to [0, 1], that is within one standard deviation of its mean.
+    ``clipped``: .5 + .5·clip(N(0, 1), ±.5), as the authors' code has it: within [.25, .75], and mostly at its ends.
+    """
+    device = generator.device
+    if law == "clipped":
+        return 0.5 + 0.5 * torch.randn((), generator=generator, device=device).clip(-0.5, 0.5)
+    uniform = torch.rand((), generator=generator, device=device)
+    inner = torch.special.ndtr(torch.tensor(1.0, device=device))  # P(Z ≤ 1)
+    return 0.5 + 0.5 * torch.special.ndtri(1 - inner + uniform * (2 * inner - 1))
+
+
+def features(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What the classifier sees, of shape (n, F)."""
+    return model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]

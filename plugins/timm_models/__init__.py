@@ -1,0 +1,20 @@
+"""Any model of timm."""
+
+from collections.abc import Callable
+
+from mmc_bench import BackboneSpec, hookimpl
+
+mmc_bench_api = 1
+
+
+@hookimpl
+def register_backbones(register: Callable[[BackboneSpec], None]) -> None:
+    """Register the family timm/*."""
+    register(
+        BackboneSpec(
+            name="timm/*",
+            target=".backbone:build",
+            summary="any timm model from random weights, e.g. timm/resnet10t; CIFAR stem for ResNet, RegNet, "
+            "DenseNet, EfficientNet and MobileNetV3",
+        )
+    )

@@ -1,0 +1,54 @@
+"""VGG-13 as Lubana et al. (2023) train it; timm's VGGs have max-pools and three linear layers instead."""
+
+import torch
+from torch import nn
+
+# width, stride of the ten 3x3 convolutions
+LAYERS = ((64, 1), (64, 2), (128, 1), (128, 2), (256, 1), (256, 2), (512, 1), (512, 2), (512, 1), (512, 2))
+
+
+class VGG13(nn.Module):
+    """Ten 3x3 convolutions with BatchNorm and ReLU, a global average pool, a linear layer."""
+
+    def __init__(self, num_classes: int, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = input_shape[0]
+        for width, stride in LAYERS:
+            layers += [
+                nn.Conv2d(channels, width, kernel_size=3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
+            channels = width
+        self.num_features = channels
+        self.num_classes = num_classes
+        self.layers = nn.Sequential(*layers)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
+        self.head = nn.Linear(channels, num_classes)
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the last feature maps, (n, 512, h, w)."""
+        return self.layers(x)
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """Return logits (n, K), or the pooled features (n, 512) before them."""
+        x = self.pool(x)
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits (n, K)."""
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last linear layer."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a new random linear layer at the end."""
+        weight = self.head.weight
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)
