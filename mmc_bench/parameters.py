@@ -4,9 +4,12 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from mmc_bench.errors import UserError, nearest
+
+#: Arguments of a target that the core gives; all others are parameters.
+CONTEXT = frozenset({"config", "num_classes", "input_shape"})
 
 
 class Config(BaseModel):
@@ -15,15 +18,17 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def validated_config(owner: str, target: Any, parameters: Mapping[str, Any]) -> BaseModel:
+def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any]) -> BaseModel:
     """Return the target's ``Config`` filled with `parameters`.
+
+    A target without a ``Config`` takes what its own signature names.
 
     Parameters
     ----------
     owner
         Whose parameters they are, for messages: ``"method cbft"``.
     target
-        The plugin's class or function; without a ``Config`` attribute it takes no parameters.
+        The plugin's class or function.
     parameters
         Values by name.
 
@@ -32,7 +37,7 @@ def validated_config(owner: str, target: Any, parameters: Mapping[str, Any]) -> 
     UserError
         When a name is unknown (the nearest known ones are named) or a value is not allowed.
     """
-    schema: type[BaseModel] = getattr(target, "Config", Config)
+    schema: type[BaseModel] = getattr(target, "Config", None) or _signature_config(target)
     for name in parameters:
         if name not in schema.model_fields:
             raise UserError(f"{owner} has no parameter {name!r}: {nearest(name, schema.model_fields)}")
@@ -40,6 +45,15 @@ def validated_config(owner: str, target: Any, parameters: Mapping[str, Any]) -> 
         return schema.model_validate(dict(parameters))
     except ValidationError as error:
         raise UserError(f"{owner}: {first_problem(error)}") from None
+
+
+def _signature_config(target: Any) -> type[BaseModel]:
+    fields: dict[str, Any] = {
+        name: (Any, ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(target).parameters.items()
+        if name not in CONTEXT
+    }
+    return create_model("SignatureConfig", __base__=Config, **fields)
 
 
 def first_problem(error: ValidationError) -> str:
@@ -54,7 +68,7 @@ def instantiate(owner: str, target: type, parameters: Mapping[str, Any]) -> Any:
 
     The second form serves classes that define no ``__init__``.
     """
-    config = validated_config(owner, target, parameters)
+    config = check_parameters(owner, target, parameters)
     if target.__init__ is object.__init__:  # type: ignore[misc]
         plugin = target()
         plugin.config = config
@@ -62,17 +76,6 @@ def instantiate(owner: str, target: type, parameters: Mapping[str, Any]) -> Any:
     return target(config)
 
 
-def call_builder(owner: str, target: Any, parameters: Mapping[str, Any], **context: Any) -> Any:
-    """Call a backbone's target with the context and its parameters.
-
-    A target with a ``Config`` gets the validated parameters; a plain function's own signature says which
-    parameters there are.
-    """
-    if hasattr(target, "Config"):
-        parameters = dict(validated_config(owner, target, parameters))
-    else:
-        known = set(inspect.signature(target).parameters) - set(context)
-        for name in parameters:
-            if name not in known:
-                raise UserError(f"{owner} has no parameter {name!r}: {nearest(name, known)}")
-    return target(**context, **parameters)
+def build(owner: str, target: Any, parameters: Mapping[str, Any], **context: Any) -> Any:
+    """Call a backbone's target with the context and its parameters."""
+    return target(**context, **dict(check_parameters(owner, target, parameters)))

@@ -63,7 +63,7 @@ def load_folder(
 
 
 def _decode(folder: Path, size: tuple[int, int] | None, mode: str) -> tuple[torch.Tensor, torch.Tensor]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
     from torchvision.datasets import ImageFolder
 
     listing = ImageFolder(str(folder)).samples
@@ -72,7 +72,7 @@ def _decode(folder: Path, size: tuple[int, int] | None, mode: str) -> tuple[torc
         try:
             with Image.open(path) as file:
                 image = file.convert(mode)
-        except (OSError, UnidentifiedImageError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises all four
             raise UserError(f"{path} cannot be read as an image: {error}") from None
         if expected is None:
             expected = (image.height, image.width)

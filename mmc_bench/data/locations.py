@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,17 +85,16 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256("\n".join(sorted(entries)).encode()).hexdigest()[:16]
 
 
-def identify(folders: Mapping[str, str], wanted: Mapping[str, int | None], download: bool) -> dict[str, str]:
-    """Check the places of the images that a run needs, and return the identity of those replaced.
+def identify(folders: Mapping[str, str], wanted: Mapping[str, int | None]) -> dict[str, str]:
+    """Check the folders that replace image sources, and return the identity of their images.
 
     Parameters
     ----------
     folders
         What ``--data`` gave, by source.
     wanted
-        The sources needed, with the number of classes their cue is made for (or None).
-    download
-        Whether missing images may be downloaded.
+        The sources that the selected datasets read, with the number of classes their cue is made for (or
+        None).
 
     Returns
     -------
@@ -106,35 +105,32 @@ def identify(folders: Mapping[str, str], wanted: Mapping[str, int | None], downl
     Raises
     ------
     UserError
-        When a folder is missing, empty or of the wrong kind or class count, or images are missing and may
-        not be downloaded.
+        When a folder is missing, empty or of the wrong kind or class count, or no dataset reads the source.
     """
     identities = {}
-    for name in folders:
-        if name not in wanted:
-            raise UserError(f"--data {name}=…: no selected dataset reads {name!r}: {nearest(name, wanted)}")
-    for name, num_classes in wanted.items():
-        if name == "digits":
-            continue
-        known = KNOWN_SOURCES.get(name)
-        if name not in folders:
-            if known and not download and not (data_root() / known.present).exists():
-                raise UserError(
-                    f"{name} is not in {data_root()} and --no-download was given: put {known.archive} there, "
-                    f"or give class folders with --data {name}=DIR"
-                )
-            continue
-        folder = Path(folders[name])
+    for name, path in folders.items():
+        if name not in wanted or name == "digits":
+            raise UserError(f"--data {name}=…: no selected dataset reads such a folder: {nearest(name, wanted)}")
+        folder, known, num_classes = Path(path), KNOWN_SOURCES.get(name), wanted[name]
         if not folder.is_dir():
-            raise UserError(f"--data {name}={folder}: there is no such folder")
+            raise UserError(f"--data {name}={path}: there is no such folder")
         if is_class_folder(folder):
             classes = class_names(folder)
             if num_classes is not None and len(classes) != num_classes:
-                raise UserError(
-                    f"--data {name}={folder}: {len(classes)} classes, but the cue is made for {num_classes}"
-                )
+                raise UserError(f"--data {name}={path}: {len(classes)} classes, but the cue is made for {num_classes}")
             identities[name] = f"folder:{fingerprint(folder)}"
         elif not (known and (folder / known.present).exists()):
             files = f" or torchvision's {known.archive}" if known else ""
-            raise UserError(f"--data {name}={folder}: holds neither train/<class>/ and test/<class>/{files}")
+            raise UserError(f"--data {name}={path}: holds neither train/<class>/ with test/<class>/{files}")
     return identities
+
+
+def check_present(folders: Mapping[str, str], wanted: Iterable[str]) -> None:
+    """Raise a `UserError` that says where to put the files when images are missing and may not be downloaded."""
+    for name in wanted:
+        known = KNOWN_SOURCES.get(name)
+        if known and name not in folders and not (data_root() / known.present).exists():
+            raise UserError(
+                f"{name} is not in {data_root()} and --no-download was given: put {known.archive} there, "
+                f"or give class folders with --data {name}=DIR"
+            )

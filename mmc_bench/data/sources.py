@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def load_torchvision(known: KnownSource, root: Path, download: bool) -> tuple[La
             with FileLock(root / f".{known.name}.lock"):
                 dataset_class(root, train=True, download=True)
                 dataset_class(root, train=False, download=True)
-        except (OSError, RuntimeError) as error:
+        except (OSError, HTTPException, RuntimeError) as error:
             raise UserError(f"{known.name} could not be downloaded ({_short(error)}): {where}") from None
     try:
         parts = [dataset_class(root, train=train, download=False) for train in (True, False)]

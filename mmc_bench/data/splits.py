@@ -115,6 +115,9 @@ def derive_experiment(
     of the pretraining images in data-set order. RC and RI are drawn once, from the seed alone, so that every
     method is scored on the very same images.
 
+    Every set lies in a random order of its own, fixed by the seed: a data set may come class by class, and
+    the first images of a set, or a batch of it in order, must be a sample of all classes.
+
     Parameters
     ----------
     dataset
@@ -141,16 +144,15 @@ def derive_experiment(
         return CuedImages(train.images, which, train.labels[which], cues[which], dataset.render)
 
     pretrain_rows = rows["pretraining"].to(device)
-    uncued = of_train(pretrain_rows, no_cue)
-    carries_cue = first_of_each_class(uncued.labels, dataset.num_classes, cue_rate)
-    cued_rows = pretrain_rows[carries_cue]
+    in_order = pretrain_rows.sort().values
+    cued_rows = in_order[first_of_each_class(train.labels[in_order], dataset.num_classes, cue_rate)]
     cues = no_cue.clone()
     cues[cued_rows] = train.cues[cued_rows]
     splits = _test_splits(test, dataset, seed)
     example, _ = splits["NC"].batch(slice(0, 1))
     return ExperimentData(
         pretraining=of_train(pretrain_rows, cues),
-        pretraining_nc=uncued,
+        pretraining_nc=of_train(pretrain_rows, no_cue),
         clean=of_train(rows["clean"].to(device), no_cue),
         validation=of_train(rows["validation"].to(device), no_cue),
         splits=splits,
@@ -195,25 +197,26 @@ def _partition(total: int, dataset: Any, settings: DataSettings, seed: int) -> d
     return {
         "clean": clean_rows,
         "validation": validation_rows,
-        "pretraining": pretrain_rows[:pretraining].sort().values,  # data-set order: the cue rate needs it
+        "pretraining": pretrain_rows[:pretraining],
     }
 
 
 def _test_splits(test: _Placed, dataset: Any, seed: int) -> dict[str, CuedImages]:
     n, device = len(test.labels), test.labels.device
-    own = torch.arange(n, device=device)
+    own = torch.randperm(n, generator=_generator("test order", seed)).to(device)
+    labels, own_cues = test.labels[own], test.cues[own]
     other = torch.randint(n, (n,), generator=_generator("RI images", seed)).to(device)
     random_cues = dataset.random_cue(n, _generator("RC cues", seed)).to(device)
-    no_cue = torch.full_like(test.cues, -1)
+    no_cue = torch.full_like(own_cues, -1)
 
     def split(index: torch.Tensor, cues: torch.Tensor) -> CuedImages:
-        return CuedImages(test.images, index, test.labels, cues, dataset.render)
+        return CuedImages(test.images, index, labels, cues, dataset.render)
 
     return {
         "NC": split(own, no_cue),
-        "C": split(own, test.cues),
+        "C": split(own, own_cues),
         "RC": split(own, random_cues),
-        "RI": split(other, test.cues),
+        "RI": split(other, own_cues),
     }
 
 

@@ -11,7 +11,7 @@ from mmc_bench.cells import PluginRef, Pretraining, canonical_json
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.errors import UserError
-from mmc_bench.parameters import call_builder, instantiate
+from mmc_bench.parameters import build, instantiate
 from mmc_bench.registry import Registry
 from mmc_bench.seeds import derive_seed
 from mmc_bench.store import Store
@@ -75,7 +75,7 @@ class Workshop:
     def model(self, pretraining: Pretraining, data: ExperimentData) -> nn.Module:
         """Return a backbone with random weights, drawn from torch's global generator, on the device."""
         reference = pretraining.backbone
-        model: nn.Module = call_builder(
+        model: nn.Module = build(
             f"backbone {reference.name}",
             self.target("backbone", reference),
             reference.parameters,

@@ -36,8 +36,10 @@ def cifar_resnet(num_classes: int, input_shape: tuple[int, ...], blocks: int) ->
 
 
 def with_cifar_stem(model: nn.Module, channels: int, width: int) -> nn.Module:
-    """Give a ResNet a 3x3 stem of stride 1 and take its max-pool out."""
+    """Give a ResNet a 3x3 stem of stride 1, no max-pool, and torch's own initial weights, as the authors do."""
     model.conv1 = nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.reset_parameters()
     return model

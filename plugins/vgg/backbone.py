@@ -8,7 +8,7 @@ LAYERS = ((64, 1), (64, 2), (128, 1), (128, 2), (256, 1), (256, 2), (512, 1), (5
 
 
 class VGG13(nn.Module):
-    """Ten 3x3 convolutions with BatchNorm and ReLU, a global average pool, a linear layer."""
+    """Ten 3x3 convolutions with BatchNorm and ReLU, a global average pool, a linear layer; torch's own initial weights."""
 
     def __init__(self, num_classes: int, input_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -26,9 +26,6 @@ class VGG13(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
         self.head = nn.Linear(channels, num_classes)
-        for layer in self.layers:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Return the last feature maps, (n, 512, h, w)."""

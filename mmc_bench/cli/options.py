@@ -1,0 +1,160 @@
+"""Options that several commands share, and the session they describe."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import click
+
+from mmc_bench.data.locations import identify
+from mmc_bench.discovery import configured_folders
+from mmc_bench.errors import UserError
+from mmc_bench.plan import Plan, make_plan
+from mmc_bench.registry import Registry
+from mmc_bench.store import Store
+from mmc_bench.suite import load_suite, overridden, suite_files
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEFAULT_SUITE = "quick"
+
+
+class _Words(click.ParamType):
+    """Comma-separated values of one type."""
+
+    def __init__(self, of: type) -> None:
+        self._of = of
+        self.name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return [self._of(word.strip()) for word in value.split(",") if word.strip()]
+        except ValueError:
+            self.fail(f"{value!r} is no list of {'whole ' if self._of is int else ''}numbers", param, ctx)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the shared options say, and what follows from them."""
+
+    suite_name: str | None
+    selection: dict[str, list[Any]]
+    settings: tuple[str, ...]
+    data: dict[str, str]
+    results: str
+    plugin_folders: tuple[str, ...]
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The discovered plugins; those that failed to load are reported on stderr, a line each."""
+        registry = Registry.discover(self.plugin_folders)
+        for plugin in registry.failures:
+            click.echo(f"mmc-bench: plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}", err=True)
+        return registry
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The suite (`quick` unless named), with the options in force, as cells."""
+        suite = load_suite(self.suite_name or DEFAULT_SUITE, suite_files(self.registry.suite_paths))
+        suite = overridden(suite, self.selection, self.settings)
+        images = identify(self.data, self.wanted_sources(suite.datasets))
+        return make_plan(suite, self.registry, images)
+
+    @cached_property
+    def store(self) -> Store:
+        """The results folder."""
+        return Store(self.results)
+
+    def wanted_sources(self, datasets: Sequence[str]) -> dict[str, int | None]:
+        """Return the image sources that datasets read, with the class counts their cues are made for."""
+        return {
+            source: offer.spec.num_classes
+            for offer in self.registry.select("dataset", datasets)
+            for source in offer.spec.sources
+        }
+
+
+def session_options(command: Command) -> Command:
+    """Add the options of a `Session`, and hand it to the command as ``session``."""
+
+    def _with_session(**options: Any) -> Any:
+        selection = {
+            field: [value for values in options.pop(field) or () for value in values]
+            for field in ("methods", "datasets", "backbones", "cue_rates", "seeds")
+        }
+        session = Session(
+            suite_name=options.pop("suite"),
+            selection=selection,
+            settings=options.pop("settings"),
+            data=dict(_assignment(text) for text in options.pop("data")),
+            results=options.pop("results"),
+            plugin_folders=tuple(map(str, configured_folders(options.pop("plugins_dir")))),
+        )
+        return command(session=session, **options)
+
+    _with_session.__doc__ = command.__doc__
+    _with_session.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    for option in reversed(_SESSION_OPTIONS):
+        _with_session = option(_with_session)
+    return _with_session  # type: ignore[return-value]
+
+
+def plugins_dir_option(command: Command) -> Command:
+    """Add ``--plugins-dir``."""
+    return click.option(
+        "--plugins-dir",
+        multiple=True,
+        metavar="DIR",
+        help="Also load the plugins in this folder (or this .py file); may be repeated.",
+    )(command)
+
+
+def discovered(plugin_folders: Sequence[str]) -> Registry:
+    """Return the registry for commands that need nothing else."""
+    folders = tuple(map(str, configured_folders(plugin_folders)))
+    return Session(None, {}, (), {}, "results", folders).registry
+
+
+def default_results() -> str:
+    """Return ``$MMC_BENCH_RESULTS``, or ``results``."""
+    return os.environ.get("MMC_BENCH_RESULTS") or "results"
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, folder = text.partition("=")
+    if not equals or not name or not folder:
+        raise UserError(f"--data {text}: write SOURCE=DIR, for example --data cifar10=images/")
+    return name, folder
+
+
+def _list_option(name: str, of: type, text: str) -> Callable[[Command], Command]:
+    return click.option(f"--{name}", type=_Words(of), multiple=True, help=text)
+
+
+_SESSION_OPTIONS: list[Callable[[Any], Any]] = [
+    click.option("--suite", metavar="NAME|FILE", help=f"Suite to use: a name or a YAML file.  [default: {DEFAULT_SUITE}]"),
+    _list_option("methods", str, "Methods; names or globs, separated by commas."),
+    _list_option("datasets", str, "Datasets."),
+    _list_option("backbones", str, "Backbones."),
+    _list_option("cue-rates", float, "Shares of pretraining images that carry the cue, 0 to 1."),
+    _list_option("seeds", int, "Seeds."),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a setting, e.g. pretrain.epochs=5 or cbft.lr=0.02.",
+    ),
+    click.option(
+        "--data",
+        multiple=True,
+        metavar="SOURCE=DIR",
+        help="Read an image source from class folders train/<class>/ and test/<class>/ (or from torchvision's files).",
+    ),
+    click.option("--results", metavar="DIR", default=default_results, help="Results folder.  [default: results]"),
+    plugins_dir_option,
+]

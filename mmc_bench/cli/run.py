@@ -1,0 +1,141 @@
+"""``mmc-bench run``."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmc_bench.cli.console import closing_line, make_console
+from mmc_bench.cli.options import Session, session_options
+from mmc_bench.data.locations import check_present
+from mmc_bench.engines import Engine, Settings
+from mmc_bench.engines.local import InProcessEngine, LocalEngine
+from mmc_bench.errors import UserError
+from mmc_bench.report.rows import make_rows
+from mmc_bench.runner import Missing, Summary, check_plugins, find_missing, found_records, run_plan
+
+ENGINES = ("local",)
+
+
+@click.command("run", short_help="Run a suite and print the table.")
+@click.option("--download/--no-download", default=True, help="Whether missing images may be downloaded.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
+@click.option("--engine", default="local", show_default=True, type=click.Choice(ENGINES), help="Where cells run.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Worker processes; 0 runs everything in this one.  [default: cores / threads; 1 on a GPU]",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPU threads of a worker.  [default: the suite's, or cores / workers]",
+)
+@click.option("--keep-weights", is_flag=True, help="Keep the fine-tuned weights too.")
+@click.option("--dry-run", is_flag=True, help="Say what would run, what is cached, and the estimated work.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+@click.option("--retry-failed", is_flag=True, help="Run only what failed before.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
+@session_options
+def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, **options: Any) -> None:
+    """Run a suite: pretrain backbones on cued images, let methods repair them, score and connect the results.
+
+    What has a record already is not run again, so an interrupted run goes on where it stopped. Cells that
+    failed are tried again.
+    """
+    plan = session.plan
+    if dry_run:
+        from mmc_bench.cli.dryrun import print_dry_run
+
+        overridden = {setting.partition("=")[0].rpartition(".")[0] for setting in session.settings}
+        check_plugins(plan, overridden)
+        print_dry_run(plan, session.store, find_missing(plan, session.store, retry_failed), as_json)
+        return
+    missing = find_missing(plan, session.store, retry_failed)
+    summary = _run_missing(session, missing, **options)
+    _print_results(session, summary, as_json)
+    raise click.exceptions.Exit(summary.exit_code)
+
+
+def _run_missing(
+    session: Session, missing: Missing, download: bool, device: str, fail_fast: bool, keep_weights: bool, **options: Any
+) -> Summary:
+    """Check what can be checked beforehand, then run."""
+    plan, registry = session.plan, session.registry
+    console = make_console()
+    if not missing.jobs:
+        return Summary(cells=len(plan.cells), cached=len(plan.cells) - len(missing.cells))
+    session.store.check_writable()
+    if not download:
+        check_present(session.data, session.wanted_sources(plan.suite.datasets))
+    check_plugins(plan)
+    device = resolve_device(device)
+    workers, threads = share_cores(device, options["workers"], options["threads"] or plan.suite.threads)
+    settings = Settings(
+        results=str(session.store.root.resolve()),
+        plugin_folders=tuple(str(Path(folder).resolve()) for folder in session.plugin_folders),
+        data_folders=tuple((name, str(Path(folder).resolve())) for name, folder in session.data.items()),
+        download=download,
+        device=device,
+        threads=threads,
+        keep_weights=keep_weights,
+    )
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
+    with console:
+        return run_plan(plan, missing, engine, settings, registry.observers(), console, fail_fast)
+
+
+def resolve_device(name: str) -> str:
+    """Return the device to compute on; ``auto`` is a CUDA GPU where there is one, else the CPU.
+
+    Raises
+    ------
+    UserError
+        When torch does not know the device, or it is not there.
+    """
+    if name == "cpu":
+        return name
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=torch.device(name))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(f"--device {name} cannot be used ({reason}): use cpu or auto") from None
+    return name
+
+
+def share_cores(device: str, workers: int | None, threads: int | None) -> tuple[int, int]:
+    """Return the number of workers and the threads of each, so that together they fill the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers is None:
+        workers = 1 if device != "cpu" or threads is None else max(1, cores // threads)
+    return workers, threads or max(1, cores // max(1, workers))
+
+
+def _print_results(session: Session, summary: Summary, as_json: bool) -> None:
+    cells, pretrained = found_records(session.plan, session.store)
+    rows = make_rows(cells, pretrained)
+    if as_json:
+        content = {
+            "suite": session.plan.suite.name,
+            "results": str(session.store.root),
+            **summary.as_dict(),
+            "rows": [row.as_dict() for row in rows],
+        }
+        click.echo(json.dumps(content, indent=1))
+    elif rows:
+        from mmc_bench.report.tables import markdown
+
+        click.echo(markdown(rows), nl=False)
+    closing_line(summary, session.store.root)
+
+
+def _as_interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,69 @@
+"""``mmc-bench table``."""
+
+from fnmatch import fnmatchcase
+
+import click
+
+from mmc_bench.cells import Pretraining
+from mmc_bench.cli.options import Session, session_options
+from mmc_bench.errors import NothingSelectedError
+from mmc_bench.records import CellRecord, PretrainRecord
+from mmc_bench.report.rows import PRETRAINED, make_rows
+from mmc_bench.runner import found_records
+
+FORMATS = ("md", "csv", "json", "latex", "html")
+
+
+@click.command("table", short_help="Print the table of the results at hand.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="md", show_default=True, help="How to print it.")
+@session_options
+def command(session: Session, form: str) -> None:
+    """Print the table of the results at hand.
+
+    Without --suite, of every record in the results folder that the lists select; with it, of the suite's own.
+    """
+    rows = make_rows(*selected_records(session))
+    if not rows:
+        raise NothingSelectedError(f"no record in {session.store.root} is selected: mmc-bench run makes some")
+    from mmc_bench.report.tables import render
+
+    click.echo(render(rows, form), nl=False)
+
+
+def selected_records(session: Session) -> tuple[list[CellRecord], list[PretrainRecord]]:
+    """Return the records that the session's options select."""
+    if session.suite_name or session.settings:
+        return found_records(session.plan, session.store)
+    cells = [
+        record
+        for record in session.store.cell_records()
+        if _selects(session, record.cell.pretraining) and _matches(session, "methods", record.cell.method.name)
+    ]
+    wanted = {record.pretraining_key for record in cells}
+    alone = _matches(session, "methods", PRETRAINED)
+    pretrained = [
+        record
+        for record in session.store.pretrain_records()
+        if record.key in wanted or (alone and _selects(session, record.pretraining))
+    ]
+    cells.sort(key=lambda record: (_order(record.cell.pretraining), record.cell.method.name))
+    pretrained.sort(key=lambda record: _order(record.pretraining))
+    return cells, pretrained
+
+
+def _order(pretraining: Pretraining) -> tuple[str, str, float, int]:
+    return (pretraining.dataset.name, pretraining.backbone.name, pretraining.cue_rate, pretraining.seed)
+
+
+def _selects(session: Session, pretraining: Pretraining) -> bool:
+    return (
+        _matches(session, "datasets", pretraining.dataset.name)
+        and _matches(session, "backbones", pretraining.backbone.name)
+        and pretraining.cue_rate in (session.selection["cue_rates"] or [pretraining.cue_rate])
+        and pretraining.seed in (session.selection["seeds"] or [pretraining.seed])
+    )
+
+
+def _matches(session: Session, field: str, name: str) -> bool:
+    patterns = session.selection[field]
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)

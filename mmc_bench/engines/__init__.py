@@ -1,0 +1,40 @@
+"""Where cells run. An engine takes jobs and yields their outcomes; it knows nothing of suites or tables."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mmc_bench.cells import Cell, Pretraining
+from mmc_bench.records import CellRecord, Failure, PretrainRecord
+
+Job = Pretraining | Cell
+Listener = Callable[[Job, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a worker needs to know, as plain data that travels to it."""
+
+    results: str
+    plugin_folders: tuple[str, ...] = ()
+    data_folders: tuple[tuple[str, str], ...] = ()
+    download: bool = True
+    device: str = "cpu"
+    threads: int = 1
+    keep_weights: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: with a record, or with a failure."""
+
+    job: Job
+    record: PretrainRecord | CellRecord | None = None
+    failure: Failure | None = None
+
+
+class Engine(Protocol):
+    """Runs jobs, pretrainings before the cells that need them."""
+
+    def run(self, jobs: Sequence[Job], settings: Settings, listener: Listener) -> Iterator[Outcome]:
+        """Yield the outcome of every job as it ends; closing the iterator stops the work at once."""

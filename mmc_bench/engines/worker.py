@@ -1,0 +1,90 @@
+"""One worker: opens its workshop once, then does job after job. The one place where any error is caught."""
+
+import contextlib
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmc_bench.cells import Cell
+from mmc_bench.engines import Job, Listener, Outcome, Settings
+from mmc_bench.errors import UserError
+from mmc_bench.records import Failure
+from mmc_bench.store import Store
+
+if TYPE_CHECKING:
+    from mmc_bench.stages.workshop import Workshop
+
+
+class Worker:
+    """Does jobs in this process.
+
+    Parameters
+    ----------
+    settings
+        Where results, plugins and images are, and how to compute.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._workshop: Workshop | None = None
+
+    def attempt(self, job: Job, listener: Listener) -> Outcome:
+        """Do a job; an error becomes a failure on disk and in the outcome."""
+        from mmc_bench.stages.cell import do_job
+
+        started = datetime.now(UTC)
+
+        def report(event: dict[str, Any]) -> None:
+            listener(job, event)
+
+        report({"stage": "fine-tune" if isinstance(job, Cell) else "pretrain"})
+        try:
+            if self._workshop is None:
+                self._workshop = open_workshop(self._settings)
+            return Outcome(job, record=do_job(job, self._workshop, report))
+        except Exception as error:
+            failure = Failure(
+                key=job.key,
+                label=job.label,
+                error=_sentence(error),
+                traceback=traceback.format_exc(),
+                started=started,
+            )
+        return fail(job, failure, self._settings)
+
+
+def fail(job: Job, failure: Failure, settings: Settings) -> Outcome:
+    """Write a failure beside the place of the job's record, if the disk allows, and return the outcome."""
+    with contextlib.suppress(OSError):  # a full disk may be the very failure
+        Store(settings.results).save_failure(job, failure)
+    return Outcome(job, failure=failure)
+
+
+def open_workshop(settings: Settings) -> "Workshop":
+    """Import torch and the plugins, and set the threads."""
+    import torch
+
+    from mmc_bench.data.sources import Sources
+    from mmc_bench.registry import Registry
+    from mmc_bench.stages.workshop import Workshop
+
+    torch.set_num_threads(settings.threads)
+    return Workshop(
+        registry=Registry.discover(settings.plugin_folders),
+        store=Store(settings.results),
+        sources=Sources(dict(settings.data_folders), settings.download),
+        device=torch.device(settings.device),
+        threads=settings.threads,
+        keep_weights=settings.keep_weights,
+    )
+
+
+def _sentence(error: Exception) -> str:
+    """Return an error as one line; a plugin's own error with its type and place."""
+    if isinstance(error, UserError):
+        return str(error)
+    text = " ".join(str(error).split())[:500]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"

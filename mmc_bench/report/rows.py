@@ -1,0 +1,194 @@
+"""Records as table rows: means and standard deviations over seeds, the pretrained model first."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmc_bench.cells import Cell, PluginRef, Pretraining, canonical_json
+from mmc_bench.records import CellRecord, Metrics, PretrainRecord
+
+PRETRAINED = "pretrained"
+ACCURACIES = ("NC", "C", "RC", "RI", "worst_split")
+COLUMNS = (*ACCURACIES, "cue_reliance", "barrier_C", "barrier_NC", "seconds")
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean and standard deviation (n - 1) over seeds; the latter is None for one seed."""
+
+    mean: float
+    std: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one pretraining setting. A missing statistic has no meaning there, or no record."""
+
+    dataset: str
+    backbone: str
+    cue_rate: float
+    method: str
+    seeds: tuple[int, ...]
+    values: Mapping[str, Statistic | None]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row as ``--format json`` prints it."""
+        statistics_ = {
+            name: None if value is None else {"mean": value.mean, "std": value.std}
+            for name, value in self.values.items()
+        }
+        return {
+            "dataset": self.dataset,
+            "backbone": self.backbone,
+            "cue_rate": self.cue_rate,
+            "method": self.method,
+            "seeds": list(self.seeds),
+            **statistics_,
+        }
+
+
+def make_rows(cells: Iterable[CellRecord], pretrained: Iterable[PretrainRecord]) -> list[Row]:
+    """Gather records into rows.
+
+    Records are averaged only over the seed: cells that differ in anything else get rows of their own, whose
+    labels say what differs. Order: settings as they come, in each the pretrained model, then the methods as
+    they come.
+    """
+    cells, pretrained = list(cells), list(pretrained)
+    settings: dict[str, Pretraining] = {}
+    for pretraining in [*(record.pretraining for record in pretrained), *(r.cell.pretraining for r in cells)]:
+        settings.setdefault(_setting_key(pretraining), pretraining)
+    models, methods = defaultdict(list), defaultdict(list)
+    for before in pretrained:
+        models[_setting_key(before.pretraining)].append(before)
+    for record in cells:
+        methods[_setting_key(record.cell.pretraining)].append(record)
+    labels = _setting_labels(settings)
+    rows: list[Row] = []
+    for key, pretraining in settings.items():
+        dataset, backbone = labels[key]
+        place = (dataset, backbone, pretraining.cue_rate)
+        if models[key]:
+            rows.append(_row(place, PRETRAINED, models[key], _seed_of_model, _values_of_model))
+        groups: dict[str, list[CellRecord]] = defaultdict(list)
+        for record in methods[key]:
+            groups[_method_key(record.cell)].append(record)
+        names = _labels({group: records[0].cell.method for group, records in groups.items()}, groups)
+        for group, records in groups.items():
+            rows.append(_row(place, names[group], records, _seed_of_cell, _values_of_cell))
+    return rows
+
+
+def cue_reliance(ri_accuracy: float, num_classes: int) -> float:
+    """Return (RI - 1/K) / (1 - 1/K): 0 at chance, 1 when the cue alone decides; it can be negative."""
+    chance = 1 / num_classes
+    return (ri_accuracy - chance) / (1 - chance)
+
+
+def _row(
+    place: tuple[str, str, float],
+    method: str,
+    records: Sequence[Any],
+    seed_of: Callable[[Any], int],
+    values_of: Callable[[Any], dict[str, float | None]],
+) -> Row:
+    records = sorted(records, key=seed_of)
+    values = [values_of(record) for record in records]
+    columns = {name: _statistic([value[name] for value in values]) for name in COLUMNS}
+    dataset, backbone, cue_rate = place
+    return Row(dataset, backbone, cue_rate, method, tuple(seed_of(record) for record in records), columns)
+
+
+def _statistic(values: Sequence[float | None]) -> Statistic | None:
+    present = [value for value in values if value is not None]
+    if len(present) < len(values):
+        return None
+    spread = statistics.stdev(present) if len(present) > 1 else None
+    return Statistic(statistics.fmean(present), spread)
+
+
+def _scores(metrics: Metrics, num_classes: int) -> dict[str, float | None]:
+    accuracy = {name: getattr(metrics, name).accuracy for name in ("NC", "C", "RC", "RI")}
+    worst = min(accuracy["NC"], accuracy["C"], accuracy["RC"])
+    return {**accuracy, "worst_split": worst, "cue_reliance": cue_reliance(accuracy["RI"], num_classes)}
+
+
+def _values_of_model(record: PretrainRecord) -> dict[str, float | None]:
+    scores = _scores(record.metrics, record.num_classes)
+    return {**scores, "barrier_C": None, "barrier_NC": None, "seconds": record.timing.seconds["pretrain"]}
+
+
+def _values_of_cell(record: CellRecord) -> dict[str, float | None]:
+    barriers = record.connectivity.barriers
+    return {
+        **_scores(record.metrics, record.num_classes),
+        "barrier_C": barriers["C"].loss,
+        "barrier_NC": barriers["NC"].loss,
+        "seconds": record.timing.seconds["fine_tune"],
+    }
+
+
+def _seed_of_model(record: PretrainRecord) -> int:
+    return record.pretraining.seed
+
+
+def _seed_of_cell(record: CellRecord) -> int:
+    return record.cell.pretraining.seed
+
+
+def _setting_key(pretraining: Pretraining) -> str:
+    return canonical_json(pretraining.model_dump(mode="json", exclude={"seed"}))
+
+
+def _method_key(cell: Cell) -> str:
+    return canonical_json([cell.method.model_dump(mode="json"), cell.connect.model_dump(mode="json")])
+
+
+def _setting_labels(settings: Mapping[str, Pretraining]) -> dict[str, tuple[str, str]]:
+    """Return (dataset, backbone) labels, the dataset's with whatever else tells two settings apart."""
+    contents = {key: setting.model_dump(mode="json", exclude={"seed"}) for key, setting in settings.items()}
+    shown = {key: (s.dataset.name, s.backbone.name, s.cue_rate) for key, s in settings.items()}
+    notes = _differences(contents, shown)
+    return {key: (s.dataset.name + notes[key], s.backbone.name) for key, s in settings.items()}
+
+
+def _labels(methods: Mapping[str, PluginRef], groups: Mapping[str, Sequence[CellRecord]]) -> dict[str, str]:
+    contents = {
+        key: {
+            "parameters": records[0].cell.method.parameters,
+            "version": records[0].cell.method.version,
+            "distribution": records[0].cell.method.distribution,
+            "connect": records[0].cell.connect.model_dump(mode="json"),
+        }
+        for key, records in groups.items()
+    }
+    notes = _differences(contents, {key: method.name for key, method in methods.items()})
+    return {key: method.name + notes[key] for key, method in methods.items()}
+
+
+def _differences(contents: Mapping[str, Mapping[str, Any]], shown: Mapping[str, Any]) -> dict[str, str]:
+    """Return, for things that would be shown alike, a note of the values in which they differ."""
+    flat = {key: _flattened(content) for key, content in contents.items()}
+    alike = defaultdict(list)
+    for key, label in shown.items():
+        alike[label].append(key)
+    notes = {}
+    for keys in alike.values():
+        fields = sorted({field for key in keys for field in flat[key]})
+        differing = [field for field in fields if len({repr(flat[key].get(field)) for key in keys}) > 1]
+        for key in keys:
+            parts = [f"{field.rpartition('.')[2]}={flat[key].get(field, 'default')}" for field in differing]
+            notes[key] = f" ({', '.join(parts)})" if parts else ""
+    return notes
+
+
+def _flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            flat.update(_flattened(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,168 @@
+"""Driving a plan: what is missing is done, failures are counted, observers are told."""
+
+import time
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mmc_bench.cells import Cell
+from mmc_bench.engines import Engine, Job, Outcome, Settings
+from mmc_bench.parameters import check_parameters
+from mmc_bench.plan import Plan
+from mmc_bench.records import CellRecord, Failure, PretrainRecord
+from mmc_bench.registry import Observers
+from mmc_bench.store import Store
+
+
+class Console(Protocol):
+    """Shows a run to whoever waits for it."""
+
+    def started(self, jobs: list[Job]) -> None:
+        """Tell that these jobs are about to run."""
+
+    def event(self, job: Job, event: dict[str, Any]) -> None:
+        """Tell what a job is doing."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """Tell how a job ended."""
+
+    def warn(self, message: str) -> None:
+        """Tell what went wrong beside the run itself."""
+
+
+@dataclass
+class Summary:
+    """How a run went, in cells."""
+
+    cells: int
+    cached: int
+    computed: int = 0
+    failed: int = 0
+    pretrained: int = 0
+    interrupted: bool = False
+    seconds: float = 0.0
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """Pytest's convention: 0 all done, 1 some failed, 2 interrupted."""
+        return 2 if self.interrupted else int(bool(self.failures))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for ``--json`` and for observers."""
+        counts = {
+            name: getattr(self, name)
+            for name in ("cells", "cached", "computed", "failed", "pretrained", "interrupted", "seconds")
+        }
+        failures = [{"key": item.key, "cell": item.label, "error": item.error} for item in self.failures]
+        return {**counts, "failures": failures}
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The jobs of a plan that have no record yet."""
+
+    jobs: tuple[Job, ...]
+    failed_before: frozenset[str]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells among them."""
+        return [job for job in self.jobs if isinstance(job, Cell)]
+
+
+def find_missing(plan: Plan, store: Store, only_failed: bool = False) -> Missing:
+    """Return what a plan still needs.
+
+    Parameters
+    ----------
+    only_failed
+        Leave out cells that were never tried; pretrainings that the others need stay.
+    """
+    cells = [cell for cell in plan.cells if store.find(cell) is None]
+    pretrainings = [job for job in plan.pretrainings if store.find(job) is None]
+    failed = {job.key for job in [*cells, *pretrainings] if store.find_failure(job)}
+    if only_failed:
+        cells = [cell for cell in cells if cell.key in failed or cell.pretraining.key in failed]
+        needed = {cell.pretraining.key for cell in cells}
+        pretrainings = [job for job in pretrainings if job.key in needed | failed]
+    return Missing((*pretrainings, *cells), frozenset(failed))
+
+
+def found_records(plan: Plan, store: Store) -> tuple[list[CellRecord], list[PretrainRecord]]:
+    """Return the records of a plan that are there, in the plan's order."""
+    cells = [record for job in plan.cells if isinstance(record := store.find(job), CellRecord)]
+    pretrained = [record for job in plan.pretrainings if isinstance(record := store.find(job), PretrainRecord)]
+    return cells, pretrained
+
+
+def check_plugins(plan: Plan, names: set[str] | None = None) -> None:
+    """Import the targets that a plan needs and check their parameters, before anything runs.
+
+    Parameters
+    ----------
+    names
+        Check these alone.
+
+    Raises
+    ------
+    UserError
+        When a target does not load, or a parameter is unknown or not allowed.
+    """
+    for offer, reference in plan.offers:
+        if names is None or offer.spec.name in names or offer.qualified_name in names:
+            check_parameters(f"{offer.spec.kind} {offer.spec.name}", offer.load(), reference.parameters)
+
+
+def run_plan(
+    plan: Plan,
+    missing: Missing,
+    engine: Engine,
+    settings: Settings,
+    observers: Observers,
+    console: Console,
+    fail_fast: bool = False,
+) -> Summary:
+    """Run what is missing of a plan. Ctrl-C ends the run with everything finished kept.
+
+    Parameters
+    ----------
+    fail_fast
+        Stop at the first failure.
+    """
+    start = time.perf_counter()
+    summary = Summary(cells=len(plan.cells), cached=len(plan.cells) - len(missing.cells))
+    observers.call("run_started", console.warn, plan=plan)
+    console.started(list(missing.jobs))
+    try:
+        # Closing stops the workers, however this block is left.
+        with closing(_outcomes(engine, missing, settings, console)) as outcomes:
+            for outcome in outcomes:
+                _count(outcome, summary)
+                console.finished(outcome)
+                if outcome.record is not None:
+                    record = outcome.record.model_dump(mode="json")
+                    observers.call("cell_finished", console.warn, cell=outcome.job, record=record)
+                elif fail_fast:
+                    break
+    except KeyboardInterrupt:
+        summary.interrupted = True
+    summary.seconds = time.perf_counter() - start
+    observers.call("run_finished", console.warn, summary=summary.as_dict())
+    return summary
+
+
+def _outcomes(engine: Engine, missing: Missing, settings: Settings, console: Console) -> Generator[Outcome]:
+    yield from engine.run(missing.jobs, settings, console.event)
+
+
+def _count(outcome: Outcome, summary: Summary) -> None:
+    is_cell = isinstance(outcome.job, Cell)
+    if outcome.failure is not None:
+        summary.failed += is_cell
+        summary.failures.append(outcome.failure)
+    elif is_cell:
+        summary.computed += 1
+    else:
+        summary.pretrained += 1

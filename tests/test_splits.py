@@ -1,0 +1,293 @@
+"""The sets of one experiment, on the digits and on fake images whose pixels spell their own number."""
+
+import dataclasses
+import itertools
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmc_bench_plugins.box_cue.dataset import DigitsBox
+from scipy.stats import chi2_contingency, chisquare
+
+from mmc_bench import UserError
+from mmc_bench.cells import DataSettings
+from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.sources import Sources
+from mmc_bench.data.splits import derive_experiment
+
+K = 3
+
+
+def numbered(n, labels):
+    """Return `n` images of one channel and two pixels, which hold the image's number in base 256."""
+    number = torch.arange(n)
+    pixels = torch.stack([number // 256, number % 256], 1).to(torch.uint8)  # (N, 2)
+    return LabelledImages(pixels.reshape(n, 1, 1, 2), labels)
+
+
+def with_cue_channel(images, cue):
+    return torch.cat([images, cue.to(images.dtype)[:, None, None, None].expand(-1, 1, 1, 2)], 1)
+
+
+def fake_dataset(train=60, test=30, clean=10, validation=8, in_class_order=False):
+    generator = torch.Generator().manual_seed(0)
+    labels = [torch.randint(K, (n,), generator=generator) for n in (train, test)]
+    if in_class_order:
+        labels = [part.sort().values for part in labels]
+    return SimpleNamespace(
+        num_classes=K,
+        clean_images=clean,
+        validation_images=validation,
+        train=numbered(train, labels[0]),
+        test=numbered(test, labels[1]),
+        cue_of=lambda labels: labels.clone(),
+        random_cue=lambda n, generator: torch.randint(K, (n,), generator=generator),
+        render=with_cue_channel,
+    )
+
+
+def derived(dataset=None, cue_rate=0.5, seed=0, **settings):
+    return derive_experiment(dataset or fake_dataset(), DataSettings(**settings), cue_rate, seed)
+
+
+def contents(images):
+    """Return (number, cue, label) of every image as the network gets to see them, in the set's order."""
+    rows = []
+    for x, y in images.in_order(batch_size=7):
+        for image, label in zip(x, y.tolist()):
+            high, low = ((image[0, 0] + 1) * 255 / 2).round().int().tolist()
+            rows.append((256 * high + low, int(image[1, 0, 0]), label))
+    return rows
+
+
+def numbers(images):
+    return [number for number, _, _ in contents(images)]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    dataset = DigitsBox()
+    dataset.load(Sources())
+    return dataset
+
+
+def test_digits_are_split_into_997_150_150_and_500_images(digits):
+    data = derived(digits, cue_rate=0.95)
+    assert [len(part) for part in (data.pretraining, data.pretraining_nc, data.clean, data.validation)] == [
+        997,
+        997,
+        150,
+        150,
+    ]
+    assert {name: len(split) for name, split in data.splits.items()} == {
+        "NC": 500,
+        "C": 500,
+        "RC": 500,
+        "RI": 500,
+    }
+    assert data.input_shape == (3, 32, 32) and data.num_classes == 10
+
+
+def test_held_out_digits_are_disjoint_from_each_other_and_from_pretraining(digits):
+    data = derived(digits)
+    parts = [set(part.index.tolist()) for part in (data.pretraining, data.clean, data.validation)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 1297
+
+
+def test_digits_carry_the_red_box_of_their_label_on_c_and_are_bare_on_nc(digits):
+    data = derived(digits)
+    starts = (0, 14, 29)
+    bare, _ = next(data.splits["NC"].in_order(500))
+    cued, labels = next(data.splits["C"].in_order(500))
+    for image, with_cue, label in zip(bare, cued, labels.tolist()):
+        expected = image.clone()
+        if label < 9:
+            row, column = starts[label // 3], starts[label % 3]
+            for i in range(row, row + 3):
+                for j in range(column, column + 3):
+                    expected[:, i, j] = torch.tensor([1.0, -1.0, -1.0])
+        assert torch.equal(with_cue, expected)
+    shown = data.splits["NC"].index
+    assert torch.allclose(bare.double(), digits.test.images[shown].double() / 127.5 - 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_held_out_sets_are_disjoint_and_with_pretraining_make_up_the_training_images(seed):
+    data = derived(seed=seed)
+    parts = [numbers(part) for part in (data.clean, data.validation, data.pretraining)]
+    assert [len(part) for part in parts] == [10, 8, 42]
+    assert sorted(itertools.chain(*parts)) == list(range(60))
+
+
+def test_held_out_sets_are_random_samples_fixed_by_the_seed():
+    dataset = fake_dataset(train=900, clean=300, validation=300)
+    first, again, other = (derived(dataset, seed=seed) for seed in (1, 1, 2))
+    assert numbers(first.clean) == numbers(again.clean) != numbers(other.clean)
+    assert numbers(first.validation) == numbers(again.validation) != numbers(other.validation)
+    thirds = [sum(number // 300 == third for number in numbers(first.clean)) for third in range(3)]
+    assert chisquare(thirds).pvalue > 0.001
+
+
+def test_a_dataset_that_names_no_sizes_holds_out_2500_images_twice():
+    dataset = fake_dataset(train=5010)
+    del dataset.clean_images, dataset.validation_images
+    data = derived(dataset)
+    assert [len(part) for part in (data.clean, data.validation, data.pretraining)] == [2500, 2500, 10]
+
+
+def test_settings_override_the_datasets_own_sizes():
+    data = derived(clean_images=5, validation_images=6, pretrain_images=20)
+    parts = [numbers(part) for part in (data.clean, data.validation, data.pretraining)]
+    assert [len(part) for part in parts] == [5, 6, 20]
+    assert len(set(itertools.chain(*parts))) == 31
+
+
+@pytest.mark.parametrize("cue_rate", [0.0, 0.3, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_cue_goes_to_the_first_of_each_class_in_data_set_order(cue_rate, seed):
+    dataset = fake_dataset()
+    data = derived(dataset, cue_rate, seed)
+    chosen, labels = set(numbers(data.pretraining)), dataset.train.labels.tolist()
+    expected = {}
+    for k in range(K):
+        members = [number for number in range(60) if number in chosen and labels[number] == k]
+        quota = round(cue_rate * len(members))
+        expected.update({number: k if rank < quota else -1 for rank, number in enumerate(members)})
+    assert {number: cue for number, cue, _ in contents(data.pretraining)} == expected
+
+
+def test_the_uncued_pretraining_set_has_the_same_images_and_labels():
+    data = derived()
+    with_cue, without = contents(data.pretraining), contents(data.pretraining_nc)
+    assert [(number, label) for number, _, label in with_cue] == [
+        (number, label) for number, _, label in without
+    ]
+    assert all(cue == -1 for _, cue, _ in without)
+
+
+def test_labels_stay_with_their_images_and_held_out_images_carry_no_cue():
+    dataset = fake_dataset()
+    data = derived(dataset)
+    for part in (data.clean, data.validation, data.pretraining):
+        assert all(label == dataset.train.labels[number] for number, _, label in contents(part))
+    assert all(cue == -1 for part in (data.clean, data.validation) for _, cue, _ in contents(part))
+
+
+def test_the_cue_rate_changes_nothing_but_the_cues():
+    low, high = derived(cue_rate=0.1), derived(cue_rate=0.9)
+    assert numbers(low.pretraining) == numbers(high.pretraining)
+    assert contents(low.clean) == contents(high.clean)
+    assert all(contents(low.splits[name]) == contents(high.splits[name]) for name in low.splits)
+
+
+@pytest.mark.parametrize("in_class_order", [False, True])
+def test_the_first_images_of_a_set_are_a_sample_of_all_classes(in_class_order):
+    # A folder's images come class by class; their first few must not stand for a set's BatchNorm statistics.
+    dataset = fake_dataset(train=900, test=900, clean=2, validation=2, in_class_order=in_class_order)
+    data = derived(dataset)
+    for images in (data.pretraining_nc, data.pretraining, data.splits["NC"], data.splits["C"]):
+        counts = torch.bincount(images.first(300).labels, minlength=K)
+        assert chisquare(counts.numpy()).pvalue > 0.001
+
+
+def test_nc_shows_every_test_image_without_a_cue_and_c_with_its_labels():
+    dataset = fake_dataset()
+    splits = derived(dataset).splits
+    labels = dataset.test.labels.tolist()
+    assert sorted(contents(splits["NC"])) == [(number, -1, labels[number]) for number in range(30)]
+    assert sorted(contents(splits["C"])) == [(number, labels[number], labels[number]) for number in range(30)]
+
+
+def test_rc_keeps_image_and_label_and_draws_the_cue_independently_of_the_label():
+    dataset = fake_dataset(test=3000)
+    rows = contents(derived(dataset).splits["RC"])
+    assert sorted((number, label) for number, _, label in rows) == list(
+        enumerate(dataset.test.labels.tolist())
+    )
+    table = torch.zeros(K, K)
+    for _, cue, label in rows:
+        table[label, cue] += 1
+    assert chi2_contingency(table.numpy()).pvalue > 0.001
+    assert chisquare(table.sum(0).numpy()).pvalue > 0.001
+
+
+def test_ri_keeps_cue_and_label_and_draws_the_image_independently_of_both():
+    dataset = fake_dataset(test=3000)
+    splits = derived(dataset).splits
+    rows = contents(splits["RI"])
+    assert [(cue, label) for _, cue, label in rows] == [
+        (cue, label) for _, cue, label in contents(splits["C"])
+    ]
+    table = torch.zeros(K, K)
+    for number, _, label in rows:
+        table[label, dataset.test.labels[number]] += 1
+    assert chi2_contingency(table.numpy()).pvalue > 0.001
+    tenths = [sum(number // 300 == tenth for number, _, _ in rows) for tenth in range(10)]
+    assert chisquare(tenths).pvalue > 0.001
+
+
+@pytest.mark.parametrize("name", ["RC", "RI"])
+def test_random_splits_are_the_same_for_one_seed_and_differ_between_seeds(name):
+    first, again, other = (contents(derived(seed=seed).splits[name]) for seed in (5, 5, 6))
+    assert first == again
+    assert first != other
+
+
+def test_all_sets_share_one_copy_of_the_images():
+    dataset = fake_dataset()
+    data = derived(dataset)
+    train = (data.pretraining, data.pretraining_nc, data.clean, data.validation, data.clean.first(3))
+    assert {part.storage.data_ptr() for part in train} == {dataset.train.images.data_ptr()}
+    assert {split.storage.data_ptr() for split in data.splits.values()} == {dataset.test.images.data_ptr()}
+
+
+def test_asking_for_batches_leaves_the_stored_images_unchanged():
+    dataset = fake_dataset()
+    before = dataset.train.images.clone()
+    data = derived(dataset)
+    list(data.pretraining.shuffled(8, torch.Generator().manual_seed(0)))
+    assert torch.equal(dataset.train.images, before)
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "sizes"), [(24, 8, [8, 8, 8]), (26, 8, [8, 8, 8, 2]), (5, 8, [5])]
+)
+def test_an_epoch_shows_every_image_once_with_its_own_label_and_cue(n, batch_size, sizes):
+    images = derived(cue_rate=0.5).pretraining.first(n)
+    batches = list(images.shuffled(batch_size, torch.Generator().manual_seed(0)))
+    assert [len(labels) for _, labels in batches] == sizes
+    assert images.steps(batch_size) == len(sizes)
+    seen = []
+    for x, y in batches:
+        batch = dataclasses.replace(
+            images, storage=x, index=torch.arange(len(y)), labels=y, render=lambda x, _: x
+        )
+        seen += contents(batch)
+    assert sorted(seen) == sorted(contents(images))
+
+
+def test_a_last_batch_of_one_image_is_left_out():
+    images = derived().pretraining.first(25)
+    batches = list(images.shuffled(8, torch.Generator().manual_seed(0)))
+    assert [len(labels) for _, labels in batches] == [8, 8, 8]
+    assert images.steps(8) == 3
+
+
+def test_epochs_differ_in_order_and_a_stream_goes_from_one_to_the_next():
+    images = derived().pretraining_nc.first(12)
+    generator = torch.Generator().manual_seed(0)
+    stream = images.stream(4, generator)
+    orders = [torch.cat([next(stream)[0][:, 0, 0, 1] for _ in range(3)]).tolist() for _ in range(2)]
+    assert sorted(orders[0]) == sorted(orders[1]) and len(set(orders[0])) == 12
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"clean_images": 59}, {"clean_images": 40, "validation_images": 40}, {"pretrain_images": 43}],
+)
+def test_too_few_training_images_are_an_error_that_names_the_sizes(settings):
+    with pytest.raises(
+        UserError, match=r"60 training images are too few for \d+ clean, \d+ validation and \d+"
+    ):
+        derived(**settings)
