@@ -10,16 +10,16 @@ from mmc_bench.hookspecs import hookimpl
 from mmc_bench.specs import BackboneSpec, DatasetSpec, MethodSpec
 
 if TYPE_CHECKING:
-    from mmc_bench.parameters import Config
+    from mmc_bench.parameters import BaseConfig
 
 __version__ = "0.1.0"
 
-__all__ = ["BackboneSpec", "Config", "DatasetSpec", "MethodSpec", "UserError", "__version__", "hookimpl"]
+__all__ = ["BackboneSpec", "BaseConfig", "DatasetSpec", "MethodSpec", "UserError", "__version__", "hookimpl"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Config":  # pydantic takes longer to import than all the rest: only those who need it pay
-        from mmc_bench.parameters import Config
+    if name == "BaseConfig":  # pydantic takes longer to import than all the rest: only those who need it pay
+        from mmc_bench.parameters import BaseConfig
 
-        return Config
+        return BaseConfig
     raise AttributeError(f"module 'mmc_bench' has no attribute {name!r}")

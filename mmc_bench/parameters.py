@@ -12,7 +12,7 @@ from mmc_bench.errors import UserError, nearest
 CONTEXT = frozenset({"config", "num_classes", "input_shape"})
 
 
-class Config(BaseModel):
+class BaseConfig(BaseModel):
     """Base class of a plugin's ``Config``: frozen, and unknown parameters are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,7 +53,7 @@ def _signature_config(target: Any) -> type[BaseModel]:
         for name, parameter in inspect.signature(target).parameters.items()
         if name not in CONTEXT
     }
-    return create_model("SignatureConfig", __base__=Config, **fields)
+    return create_model("SignatureConfig", __base__=BaseConfig, **fields)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -7,14 +7,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, m
 
 from mmc_bench.cells import Cell, Fraction, Pretraining
 
-SCHEMA_VERSION = 1
 SPLITS = ("NC", "C", "RC", "RI")
 
 Loss = Annotated[FiniteFloat, Field(ge=0)]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Schemas are built when a record is first read: many commands read none.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Score(_Record):
@@ -106,7 +106,7 @@ class Epoch(_Record):
 class PretrainRecord(_Record):
     """The result of one pretraining."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     kind: Literal["pretraining"] = "pretraining"
     key: str
     pretraining: Pretraining
@@ -128,7 +128,7 @@ class PretrainRecord(_Record):
 class CellRecord(_Record):
     """The result of one method on one pretrained model."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     kind: Literal["cell"] = "cell"
     key: str
     cell: Cell

@@ -83,10 +83,7 @@ class Offer:
         home = self.plugin.module
         package = home.__name__ if hasattr(home, "__path__") else home.__package__
         try:
-            if module_name.strip("."):
-                module = import_module(module_name, package)
-            else:
-                module = home
+            module = import_module(module_name, package) if module_name.strip(".") else home
             return getattr(module, attribute)
         except Exception as error:
             raise UserError(
@@ -177,9 +174,7 @@ class Registry:
                 names = [name for name in sorted(self._offers[kind]) if fnmatchcase(name, pattern)]
                 names = [name for name in names if not name.endswith("/*")]
                 if not names:
-                    raise UserError(
-                        f"no {kind} matches {pattern!r}: {nearest(pattern.strip('*'), self._offers[kind])}"
-                    )
+                    raise UserError(f"no {kind} matches {pattern!r}: {nearest(pattern.strip('*'), self._offers[kind])}")
             else:
                 names = [pattern]
             for name in names:
@@ -234,7 +229,7 @@ def _register(module: ModuleType, offers: list[PluginSpec], suites: list[Path]) 
     for kind, spec_type in KINDS.items():
         hook = f"register_{kind}s"
 
-        def register(spec: Any, hook: str = hook, spec_type: type = spec_type) -> None:
+        def register(spec: Any, hook: str = hook, spec_type: type[PluginSpec] = spec_type) -> None:
             if not isinstance(spec, spec_type):
                 raise TypeError(f"{hook} registers {spec_type.__name__}, not {type(spec).__name__}")
             offers.append(spec)

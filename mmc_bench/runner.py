@@ -82,7 +82,8 @@ def find_missing(plan: Plan, store: Store, only_failed: bool = False) -> Missing
     """
     cells = [cell for cell in plan.cells if store.find(cell) is None]
     pretrainings = [job for job in plan.pretrainings if store.find(job) is None]
-    failed = {job.key for job in [*cells, *pretrainings] if store.find_failure(job)}
+    jobs: list[Job] = [*cells, *pretrainings]
+    failed = {job.key for job in jobs if store.find_failure(job)}
     if only_failed:
         cells = [cell for cell in cells if cell.key in failed or cell.pretraining.key in failed]
         needed = {cell.pretraining.key for cell in cells}

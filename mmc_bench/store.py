@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 FOLDERS = {"pretraining": "pretrained", "cell": "cells"}
 
-RECORD_TYPES: dict[str, type[PretrainRecord] | type[CellRecord]] = {"pretraining": PretrainRecord, "cell": CellRecord}
+RECORD_TYPES: dict[str, type[PretrainRecord] | type[CellRecord]] = {
+    "pretraining": PretrainRecord,
+    "cell": CellRecord,
+}
 AnyRecord = TypeVar("AnyRecord", PretrainRecord, CellRecord)
 
 
@@ -56,8 +59,7 @@ class Store:
                     pass
             except OSError as error:
                 raise UserError(
-                    f"results folder {self.root} cannot be written ({error.strerror}): "
-                    "choose another with --results"
+                    f"results folder {self.root} cannot be written ({error.strerror}): choose another with --results"
                 ) from None
 
     def find(self, job: Pretraining | Cell) -> PretrainRecord | CellRecord | None:

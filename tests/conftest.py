@@ -87,19 +87,13 @@ def image_set():
 def cell():
     """Return a cell as plain data; its plugins need not exist."""
     pretraining = Pretraining(
-        dataset=PluginRef(
-            name="digits-box", distribution="mmc-bench", version="1+abc", parameters={"size": 3}
-        ),
+        dataset=PluginRef(name="digits-box", distribution="mmc-bench", version="1+abc", parameters={"size": 3}),
         images={"digits": "original"},
         data=DataSettings(clean_images=20, validation_images=20, pretrain_images=100),
-        backbone=PluginRef(
-            name="resnet8", distribution="mmc-bench", version="1+def", parameters={"blocks": 1}
-        ),
+        backbone=PluginRef(name="resnet8", distribution="mmc-bench", version="1+def", parameters={"blocks": 1}),
         cue_rate=0.9,
         recipe=Recipe(epochs=2, curve_images=10),
         seed=3,
     )
     method = PluginRef(name="ft", distribution="mmc-bench", version="1+123", parameters={"lr": 0.1})
-    return Cell(
-        pretraining=pretraining, method=method, connect=ConnectSettings(points=3, batchnorm_images=10)
-    )
+    return Cell(pretraining=pretraining, method=method, connect=ConnectSettings(points=3, batchnorm_images=10))

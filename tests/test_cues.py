@@ -102,9 +102,7 @@ def test_random_cues_are_uniform_over_the_ten_places(name):
 
 def test_random_cues_are_fixed_by_the_generators_seed():
     dataset = loaded("digits-box")
-    first, again, other = (
-        dataset.random_cue(50, torch.Generator().manual_seed(seed)).tolist() for seed in (1, 1, 2)
-    )
+    first, again, other = (dataset.random_cue(50, torch.Generator().manual_seed(seed)).tolist() for seed in (1, 1, 2))
     assert first == again
     assert first != other
 

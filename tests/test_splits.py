@@ -159,9 +159,7 @@ def test_the_cue_goes_to_the_first_of_each_class_in_data_set_order(cue_rate, see
 def test_the_uncued_pretraining_set_has_the_same_images_and_labels():
     data = derived()
     with_cue, without = contents(data.pretraining), contents(data.pretraining_nc)
-    assert [(number, label) for number, _, label in with_cue] == [
-        (number, label) for number, _, label in without
-    ]
+    assert [(number, label) for number, _, label in with_cue] == [(number, label) for number, _, label in without]
     assert all(cue == -1 for _, cue, _ in without)
 
 
@@ -201,9 +199,7 @@ def test_nc_shows_every_test_image_without_a_cue_and_c_with_its_labels():
 def test_rc_keeps_image_and_label_and_draws_the_cue_independently_of_the_label():
     dataset = fake_dataset(test=3000)
     rows = contents(derived(dataset).splits["RC"])
-    assert sorted((number, label) for number, _, label in rows) == list(
-        enumerate(dataset.test.labels.tolist())
-    )
+    assert sorted((number, label) for number, _, label in rows) == list(enumerate(dataset.test.labels.tolist()))
     table = torch.zeros(K, K)
     for _, cue, label in rows:
         table[label, cue] += 1
@@ -215,9 +211,7 @@ def test_ri_keeps_cue_and_label_and_draws_the_image_independently_of_both():
     dataset = fake_dataset(test=3000)
     splits = derived(dataset).splits
     rows = contents(splits["RI"])
-    assert [(cue, label) for _, cue, label in rows] == [
-        (cue, label) for _, cue, label in contents(splits["C"])
-    ]
+    assert [(cue, label) for _, cue, label in rows] == [(cue, label) for _, cue, label in contents(splits["C"])]
     table = torch.zeros(K, K)
     for number, _, label in rows:
         table[label, dataset.test.labels[number]] += 1
@@ -249,9 +243,7 @@ def test_asking_for_batches_leaves_the_stored_images_unchanged():
     assert torch.equal(dataset.train.images, before)
 
 
-@pytest.mark.parametrize(
-    ("n", "batch_size", "sizes"), [(24, 8, [8, 8, 8]), (26, 8, [8, 8, 8, 2]), (5, 8, [5])]
-)
+@pytest.mark.parametrize(("n", "batch_size", "sizes"), [(24, 8, [8, 8, 8]), (26, 8, [8, 8, 8, 2]), (5, 8, [5])])
 def test_an_epoch_shows_every_image_once_with_its_own_label_and_cue(n, batch_size, sizes):
     images = derived(cue_rate=0.5).pretraining.first(n)
     batches = list(images.shuffled(batch_size, torch.Generator().manual_seed(0)))
@@ -259,9 +251,7 @@ def test_an_epoch_shows_every_image_once_with_its_own_label_and_cue(n, batch_siz
     assert images.steps(batch_size) == len(sizes)
     seen = []
     for x, y in batches:
-        batch = dataclasses.replace(
-            images, storage=x, index=torch.arange(len(y)), labels=y, render=lambda x, _: x
-        )
+        batch = dataclasses.replace(images, storage=x, index=torch.arange(len(y)), labels=y, render=lambda x, _: x)
         seen += contents(batch)
     assert sorted(seen) == sorted(contents(images))
 
@@ -287,7 +277,5 @@ def test_epochs_differ_in_order_and_a_stream_goes_from_one_to_the_next():
     [{"clean_images": 59}, {"clean_images": 40, "validation_images": 40}, {"pretrain_images": 43}],
 )
 def test_too_few_training_images_are_an_error_that_names_the_sizes(settings):
-    with pytest.raises(
-        UserError, match=r"60 training images are too few for \d+ clean, \d+ validation and \d+"
-    ):
+    with pytest.raises(UserError, match=r"60 training images are too few for \d+ clean, \d+ validation and \d+"):
         derived(**settings)

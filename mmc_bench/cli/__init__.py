@@ -73,5 +73,8 @@ def _run() -> int:
         sys.stderr.close()
         return 0
     except Exception:
-        click.echo(traceback.format_exc() + "mmc-bench: internal error; please report it with the lines above", err=True)
+        click.echo(
+            traceback.format_exc() + "mmc-bench: internal error; please report it with the lines above",
+            err=True,
+        )
         return EXIT_INTERNAL

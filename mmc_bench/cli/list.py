@@ -70,6 +70,5 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     columns = [column for column in zip(*rows) if any(column)]
     widths = [max(map(len, column)) for column in columns]
     return [
-        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
-        for row in zip(*columns)
+        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in zip(*columns)
     ]

@@ -53,7 +53,10 @@ class Session:
         """The discovered plugins; those that failed to load are reported on stderr, a line each."""
         registry = Registry.discover(self.plugin_folders)
         for plugin in registry.failures:
-            click.echo(f"mmc-bench: plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}", err=True)
+            click.echo(
+                f"mmc-bench: plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}",
+                err=True,
+            )
         return registry
 
     @cached_property
@@ -136,7 +139,11 @@ def _list_option(name: str, of: type, text: str) -> Callable[[Command], Command]
 
 
 _SESSION_OPTIONS: list[Callable[[Any], Any]] = [
-    click.option("--suite", metavar="NAME|FILE", help=f"Suite to use: a name or a YAML file.  [default: {DEFAULT_SUITE}]"),
+    click.option(
+        "--suite",
+        metavar="NAME|FILE",
+        help=f"Suite to use: a name or a YAML file.  [default: {DEFAULT_SUITE}]",
+    ),
     _list_option("methods", str, "Methods; names or globs, separated by commas."),
     _list_option("datasets", str, "Datasets."),
     _list_option("backbones", str, "Backbones."),

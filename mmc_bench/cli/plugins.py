@@ -32,7 +32,11 @@ def command(as_json: bool, plugins_dir: Sequence[str]) -> None:
         click.echo(json.dumps(entries, indent=1))
         return
     rows = [
-        [plugin.name, f"{plugin.distribution} {plugin.version}", f"FAILED: {plugin.error}" if plugin.error else ", ".join(plugin.provides)]
+        [
+            plugin.name,
+            f"{plugin.distribution} {plugin.version}",
+            f"FAILED: {plugin.error}" if plugin.error else ", ".join(plugin.provides),
+        ]
         for plugin in plugins
     ]
     for line in aligned(rows):

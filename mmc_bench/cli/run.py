@@ -12,7 +12,6 @@ from mmc_bench.cli.console import closing_line, make_console
 from mmc_bench.cli.options import Session, session_options
 from mmc_bench.data.locations import check_present
 from mmc_bench.engines import Engine, Settings
-from mmc_bench.engines.local import InProcessEngine, LocalEngine
 from mmc_bench.errors import UserError
 from mmc_bench.report.rows import make_rows
 from mmc_bench.runner import Missing, Summary, check_plugins, find_missing, found_records, run_plan
@@ -61,7 +60,13 @@ def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, 
 
 
 def _run_missing(
-    session: Session, missing: Missing, download: bool, device: str, fail_fast: bool, keep_weights: bool, **options: Any
+    session: Session,
+    missing: Missing,
+    download: bool,
+    device: str,
+    fail_fast: bool,
+    keep_weights: bool,
+    **options: Any,
 ) -> Summary:
     """Check what can be checked beforehand, then run."""
     plan, registry = session.plan, session.registry
@@ -83,6 +88,8 @@ def _run_missing(
         threads=threads,
         keep_weights=keep_weights,
     )
+    from mmc_bench.engines.local import InProcessEngine, LocalEngine
+
     signal.signal(signal.SIGTERM, _as_interrupt)
     engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
     with console:

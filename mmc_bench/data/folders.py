@@ -72,7 +72,12 @@ def _decode(folder: Path, size: tuple[int, int] | None, mode: str) -> tuple[torc
         try:
             with Image.open(path) as file:
                 image = file.convert(mode)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises all four
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            Image.DecompressionBombError,
+        ) as error:  # Pillow raises all four
             raise UserError(f"{path} cannot be read as an image: {error}") from None
         if expected is None:
             expected = (image.height, image.width)
@@ -100,7 +105,10 @@ def _read_checked(cache: Path) -> dict[str, torch.Tensor] | None:
 def _write(cache: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write the tensors and their checksum; a cache that cannot be written is done without."""
     content = save(tensors)
-    for path, piece in ((cache, content), (cache.with_suffix(".sha256"), hashlib.sha256(content).hexdigest().encode())):
+    for path, piece in (
+        (cache, content),
+        (cache.with_suffix(".sha256"), hashlib.sha256(content).hexdigest().encode()),
+    ):
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         try:
             temporary.write_bytes(piece)

@@ -56,7 +56,9 @@ def class_names(folder: Path) -> list[str]:
     UserError
         When train and test differ in their classes, or a class has no image.
     """
-    names = {part: sorted(path.name for path in (folder / part).iterdir() if path.is_dir()) for part in ("train", "test")}
+    names = {
+        part: sorted(path.name for path in (folder / part).iterdir() if path.is_dir()) for part in ("train", "test")
+    }
     if not names["train"]:
         raise UserError(f"{folder / 'train'} has no class folders")
     if names["train"] != names["test"]:

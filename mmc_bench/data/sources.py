@@ -84,7 +84,9 @@ def load_torchvision(known: KnownSource, root: Path, download: bool) -> tuple[La
     try:
         parts = [dataset_class(root, train=train, download=False) for train in (True, False)]
     except RuntimeError:
-        raise UserError(f"{known.name} is not in {root}, or is damaged, and was not to be downloaded: {where}") from None
+        raise UserError(
+            f"{known.name} is not in {root}, or is damaged, and was not to be downloaded: {where}"
+        ) from None
     except Exception as error:  # a truncated or foreign file, as pickle and struct complain of it
         raise UserError(f"{known.name} in {root} cannot be read ({_short(error)}): {where}") from None
     train, test = (_from_torchvision(part) for part in parts)

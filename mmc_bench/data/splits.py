@@ -54,9 +54,7 @@ class CuedImages:
             images = images.contiguous(memory_format=torch.channels_last)
         return images, self.labels[rows]
 
-    def shuffled(
-        self, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield one epoch of batches in random order.
 
         A last batch of one image is left out, since BatchNorm has no variance to take from it.
@@ -66,9 +64,7 @@ class CuedImages:
             if len(rows) > 1:
                 yield self.batch(rows)
 
-    def stream(
-        self, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def stream(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield batches for ever, epoch after epoch, each in a new random order."""
         while True:
             yield from self.shuffled(batch_size, generator)
@@ -183,8 +179,8 @@ def _placed(part: LabelledImages, dataset: Any, device: torch.device | str) -> _
 
 def _partition(total: int, dataset: Any, settings: DataSettings, seed: int) -> dict[str, torch.Tensor]:
     """Split the training rows into clean, validation and pretraining sets, by the seed."""
-    clean = settings.clean_images or getattr(dataset, "clean_images", HELD_OUT_IMAGES)
-    validation = settings.validation_images or getattr(dataset, "validation_images", HELD_OUT_IMAGES)
+    clean: int = settings.clean_images or int(getattr(dataset, "clean_images", HELD_OUT_IMAGES))
+    validation: int = settings.validation_images or int(getattr(dataset, "validation_images", HELD_OUT_IMAGES))
     left = total - clean - validation
     pretraining = settings.pretrain_images or left
     if left < 2 or pretraining > left:

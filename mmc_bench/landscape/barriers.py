@@ -48,9 +48,7 @@ def connectivity(
     return Connectivity(
         t=tuple(ts),
         splits={
-            name: Curve(
-                accuracy=tuple(score.accuracy for score in along), loss=tuple(score.loss for score in along)
-            )
+            name: Curve(accuracy=tuple(score.accuracy for score in along), loss=tuple(score.loss for score in along))
             for name, along in scores.items()
         },
         barriers={name: barrier(ts, along) for name, along in scores.items()},

@@ -31,6 +31,7 @@ class Row:
     cue_rate: float
     method: str
     seeds: tuple[int, ...]
+    num_classes: int
     values: Mapping[str, Statistic | None]
 
     def as_dict(self) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def _row(
     values = [values_of(record) for record in records]
     columns = {name: _statistic([value[name] for value in values]) for name in COLUMNS}
     dataset, backbone, cue_rate = place
-    return Row(dataset, backbone, cue_rate, method, tuple(seed_of(record) for record in records), columns)
+    return Row(dataset, backbone, cue_rate, method, tuple(map(seed_of, records)), records[0].num_classes, columns)
 
 
 def _statistic(values: Sequence[float | None]) -> Statistic | None:

@@ -58,4 +58,3 @@ def fine_tune(
         if values.is_floating_point() and not math.isfinite(values.double().sum().item()):
             raise UserError(f"method {name} returned a model whose weight {weight!r} is not finite")
     return model.eval().requires_grad_(False), method.config.model_dump(mode="json"), progress, seed
-

@@ -58,9 +58,7 @@ class Workshop:
             dataset = instantiate(f"dataset {reference.name}", target, reference.parameters)
             dataset.load(self.sources)
             self._loaded[dataset_key] = dataset
-        key = canonical_json(
-            [dataset_key, pretraining.data.model_dump(), pretraining.cue_rate, pretraining.seed]
-        )
+        key = canonical_json([dataset_key, pretraining.data.model_dump(), pretraining.cue_rate, pretraining.seed])
         if key not in self._derived:
             self._derived.clear()
             self._derived[key] = derive_experiment(
@@ -82,7 +80,7 @@ class Workshop:
             num_classes=data.num_classes,
             input_shape=data.input_shape,
         )
-        return model.to(self.device, memory_format=torch.channels_last)
+        return model.to(self.device).to(memory_format=torch.channels_last)
 
     def seed_everything(self, what: str, seed: int) -> tuple[int, torch.Generator]:
         """Seed torch's global generator for a stage, and return the seed and a generator on the device."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from mmc_bench import Config, UserError
+from mmc_bench import BaseConfig, UserError
 from mmc_bench.data.contract import ImageSources, LabelledImages
 
 BOX_SIZE = 3
@@ -16,7 +16,7 @@ class BoxCue:
     row by row from the upper left; 9, like every negative code, means no box. RC draws from all ten.
     """
 
-    class Config(Config):
+    class Config(BaseConfig):
         """This cue has no parameters."""
 
     source: str

@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mmc_bench import Config
+from mmc_bench import BaseConfig
 from mmc_bench.training import Task, cosine, sgd
 
 
@@ -17,7 +17,7 @@ class CBFT:
     the mean features of each class agree with and without the cue. One SGD, momentum and schedule for both.
     """
 
-    class Config(Config):
+    class Config(BaseConfig):
         """Defaults are the paper's; see `path_position` for where the authors' code differs."""
 
         lr: float = Field(0.01, gt=0, description="initial learning rate, cosine to 0")
@@ -38,6 +38,7 @@ class CBFT:
         steps = task.clean.steps(c.batch_size)
         optimizer = sgd(model.parameters(), lr=c.lr)
         schedule = cosine(optimizer, c.epochs * steps)
+        classifier: nn.Module = model.get_classifier()  # type: ignore[operator]
         cued = task.cued.stream(c.batch_size, task.generator)
 
         def minimise(loss: torch.Tensor) -> None:
@@ -54,7 +55,7 @@ class CBFT:
                     t = draw_path_position(c.path_position, task.generator)
                     minimise(barrier_loss(model, task.pretrained, x_c, y_c, t, c.barrier_loss))
                 features_nc = features(model, x_nc)
-                loss = F.cross_entropy(model.get_classifier()(features_nc), y_nc)
+                loss = F.cross_entropy(classifier(features_nc), y_nc)
                 if weight:
                     gap = invariance_loss(features(model, x_c), y_c, features_nc, y_nc, task.num_classes)
                     loss = loss + weight * gap

@@ -3,14 +3,14 @@
 from pydantic import Field
 from torch import nn
 
-from mmc_bench import Config
+from mmc_bench import BaseConfig
 from mmc_bench.training import Task, cosine, fit, sgd
 
 
 class FineTuning:
     """Train all of θ on the clean set with cross-entropy: SGD, cosine to 0."""
 
-    class Config(Config):
+    class Config(BaseConfig):
         """Defaults are the paper's."""
 
         lr: float = Field(0.01, gt=0, description="initial learning rate")

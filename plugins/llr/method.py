@@ -3,14 +3,14 @@
 from pydantic import Field
 from torch import nn
 
-from mmc_bench import Config
+from mmc_bench import BaseConfig
 from mmc_bench.training import Task, linear_probe
 
 
 class LastLayerRetraining:
     """Keep the backbone, in eval mode, and train a new random linear layer on the clean set."""
 
-    class Config(Config):
+    class Config(BaseConfig):
         """Defaults are the paper's; the authors' code runs 200 epochs."""
 
         lr: float = Field(30.0, gt=0, description="initial learning rate of the linear layer")

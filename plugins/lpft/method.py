@@ -5,14 +5,14 @@ import copy
 from pydantic import Field
 from torch import nn
 
-from mmc_bench import Config
+from mmc_bench import BaseConfig
 from mmc_bench.training import Task, cosine, evaluate, fit, linear_probe, sgd
 
 
 class LPFT:
     """Train a new last layer, then all parameters at several learning rates; keep the best on validation."""
 
-    class Config(Config):
+    class Config(BaseConfig):
         """Defaults are the paper's."""
 
         probe_lr: float = Field(30.0, gt=0, description="initial learning rate of the linear layer")

@@ -7,7 +7,11 @@ from torch import nn
 def resnet18(num_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     """Return ResNet-18 with a CIFAR stem: a 3x3 convolution of stride 1 and no max-pool."""
     model = ResNet(
-        BasicBlock, (2, 2, 2, 2), num_classes=num_classes, in_chans=input_shape[0], zero_init_last=False
+        BasicBlock,  # type: ignore[arg-type]  # timm's annotation means the class
+        (2, 2, 2, 2),
+        num_classes=num_classes,
+        in_chans=input_shape[0],
+        zero_init_last=False,
     )
     return with_cifar_stem(model, input_shape[0], width=64)
 
@@ -22,7 +26,7 @@ def cifar_resnet(num_classes: int, input_shape: tuple[int, ...], blocks: int) ->
         convolutions (their option B).
     """
     model = ResNet(
-        BasicBlock,
+        BasicBlock,  # type: ignore[arg-type]
         (blocks,) * 3,
         num_classes=num_classes,
         in_chans=input_shape[0],
@@ -36,7 +40,7 @@ def cifar_resnet(num_classes: int, input_shape: tuple[int, ...], blocks: int) ->
 
 
 def with_cifar_stem(model: nn.Module, channels: int, width: int) -> nn.Module:
-    """Give a ResNet a 3x3 stem of stride 1, no max-pool, and torch's own initial weights, as the authors do."""
+    """Give a ResNet a 3x3 stem of stride 1, no max-pool, and torch's own initialisation, as the authors do."""
     model.conv1 = nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)
     model.maxpool = nn.Identity()
     for layer in model.modules():

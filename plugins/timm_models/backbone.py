@@ -1,6 +1,6 @@
 """timm's models on small images."""
 
-import inspect
+from typing import Any
 
 import timm
 from timm.models.densenet import DenseNet
@@ -33,9 +33,9 @@ def build(num_classes: int, input_shape: tuple[int, ...], model: str, cifar_stem
     """
     if not timm.is_model(model):
         raise UserError(f"timm has no model {model!r}: {nearest(model, timm.list_models())}")
-    options: dict[str, object] = {"num_classes": num_classes, "in_chans": input_shape[0]}
+    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": input_shape[0]}
     try:
-        if "img_size" in inspect.signature(timm.model_entrypoint(model)).parameters or _is_sized(model):
+        if _is_sized(model):
             options["img_size"] = tuple(input_shape[1:])
         network = timm.create_model(model, pretrained=False, **options)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
@@ -45,21 +45,22 @@ def build(num_classes: int, input_shape: tuple[int, ...], model: str, cifar_stem
     return network
 
 
-def keep_resolution(network: nn.Module) -> bool:
+def keep_resolution(network: Any) -> bool:
     """Take strides and pools out of the stem, in place; tell whether the family is one that allows it."""
-    if isinstance(network, ResNet):
-        convolutions, pool = [m for m in network.conv1.modules() if isinstance(m, nn.Conv2d)], "maxpool"
+    family = type(network)  # isinstance would narrow to timm's annotations, which do not foresee this
+    if issubclass(family, ResNet):
+        convolutions = [module for module in network.conv1.modules() if isinstance(module, nn.Conv2d)]
         if len(convolutions) == 1:
             network.conv1 = _three_by_three(convolutions[0])
         else:
             convolutions[0].stride = (1, 1)
-        setattr(network, pool, nn.Identity())
-    elif isinstance(network, DenseNet):
+        network.maxpool = nn.Identity()
+    elif issubclass(family, DenseNet):
         network.features.conv0 = _three_by_three(network.features.conv0)
         network.features.pool0 = nn.Identity()
-    elif isinstance(network, RegNet):
+    elif issubclass(family, RegNet):
         network.stem.conv.stride = (1, 1)
-    elif isinstance(network, (EfficientNet, MobileNetV3)):
+    elif issubclass(family, (EfficientNet, MobileNetV3)):
         network.conv_stem.stride = (1, 1)
     else:
         return False
@@ -74,4 +75,5 @@ def _three_by_three(stem: nn.Conv2d) -> nn.Conv2d:
 
 def _is_sized(model: str) -> bool:
     """Tell whether a model is built for one image size, as vision transformers are."""
-    return bool(timm.models.get_pretrained_cfg(model, allow_unregistered=True).fixed_input_size)
+    config = timm.models.get_pretrained_cfg(model)
+    return bool(config and config.fixed_input_size)

@@ -8,7 +8,7 @@ LAYERS = ((64, 1), (64, 2), (128, 1), (128, 2), (256, 1), (256, 2), (512, 1), (5
 
 
 class VGG13(nn.Module):
-    """Ten 3x3 convolutions with BatchNorm and ReLU, a global average pool, a linear layer; torch's own initial weights."""
+    """Ten 3x3 convolutions with BatchNorm and ReLU, a global average pool, a linear layer."""
 
     def __init__(self, num_classes: int, input_shape: tuple[int, ...]) -> None:
         super().__init__()

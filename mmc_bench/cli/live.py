@@ -1,0 +1,64 @@
+"""A run on a terminal: bars for all jobs and for each running one, below the lines of those that ended."""
+
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from mmc_bench.cli.console import LineConsole
+from mmc_bench.engines import Job, Outcome
+
+STAGE_WIDTH = 9
+
+
+class LiveConsole(LineConsole):
+    """Adds live bars below those lines: all jobs, and each running one with its stage, epoch and speed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._console = RichConsole(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            transient=True,
+        )
+        self._all: TaskID | None = None
+        self._running: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "LiveConsole":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def started(self, jobs: list[Job]) -> None:
+        """Draw the bar of all jobs."""
+        super().started(jobs)
+        self._all = self._progress.add_task("all cells", total=len(jobs), note="")
+
+    def event(self, job: Job, event: dict[str, Any]) -> None:
+        """Draw or move the bar of a running job."""
+        if job.key not in self._running:
+            self._running[job.key] = self._progress.add_task(job.label, total=None, note="")
+        task = self._running[job.key]
+        if "stage" in event:
+            self._progress.reset(task, total=None, note=f"{event['stage']:{STAGE_WIDTH}}")
+        else:
+            note = f"loss {event['loss']:.3f} · {event['images_per_second']:,.0f} images/s"
+            self._progress.update(task, completed=event["epoch"], total=event["epochs"], note=note)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Print the job's line and take its bar away."""
+        if task := self._running.pop(outcome.job.key, None):
+            self._progress.remove_task(task)
+        super().finished(outcome)
+        if self._all is not None:
+            self._progress.advance(self._all)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)

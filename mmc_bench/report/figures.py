@@ -1,0 +1,110 @@
+"""Figures: the four splits of every method as bars, and the path curves of a cell."""
+
+import re
+from collections.abc import Sequence
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from mmc_bench.records import SPLITS, CellRecord
+from mmc_bench.report.rows import Row
+
+# Okabe and Ito's colours keep apart for colour-blind readers; markers and hatches do so in grey print.
+STYLES = {
+    "NC": ("#0072B2", "o", "", "no cue"),
+    "C": ("#009E73", "s", "//", "cue"),
+    "RC": ("#E69F00", "^", "..", "randomised cue"),
+    "RI": ("#D55E00", "D", "xx", "randomised image"),
+}
+SETTINGS: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.4,
+    "svg.hashsalt": "mmc-bench",  # the same figure is the same file
+    "savefig.dpi": 160,
+}
+
+
+def draw_bars(rows: Sequence[Row]) -> Figure:
+    """Draw the accuracy on the four splits for each row of one setting; whiskers are standard deviations.
+
+    A repaired model has NC, C and RC alike, and RI at chance, the dashed line.
+    """
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(max(5.6, 1.15 * len(rows) + 1.6), 3.6), layout="constrained")
+        axes = figure.subplots()
+        width = 0.8 / len(SPLITS)
+        for offset, split in enumerate(SPLITS):
+            color, _, hatch, meaning = STYLES[split]
+            values = [row.values[split] for row in rows]
+            axes.bar(
+                [index + (offset - 1.5) * width for index in range(len(rows))],
+                [100 * value.mean if value else 0 for value in values],
+                width,
+                yerr=[100 * value.std if value and value.std is not None else nan for value in values],
+                color=color,
+                hatch=hatch,
+                edgecolor="white",
+                error_kw={"linewidth": 0.8, "capsize": 2},
+                label=f"{split} ({meaning})",
+            )
+        axes.axhline(100 / rows[0].num_classes, color="black", linestyle="--", linewidth=0.8, label="chance")
+        axes.set_xticks(range(len(rows)), [row.method.replace(" (", "\n(") for row in rows])
+        axes.tick_params(axis="x", length=0)
+        if len(rows) > 5:
+            axes.tick_params(axis="x", labelrotation=20)
+        axes.grid(visible=False, axis="x")
+        axes.set_ylim(0, 105)
+        axes.set_ylabel("test accuracy (%)")
+        first = rows[0]
+        axes.set_title(f"{first.dataset}, {first.backbone}, cue rate {first.cue_rate:g}", fontsize=10)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def draw_path(record: CellRecord) -> Figure:
+    """Draw accuracy and loss on the four splits along the path from θ_C to θ_FT."""
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+        panels = figure.subplots(1, 2)
+        path = record.connectivity
+        for split in SPLITS:
+            color, marker, _, meaning = STYLES[split]
+            curve = path.splits[split]
+            style = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.4}
+            panels[0].plot(path.t, [100 * value for value in curve.accuracy], **style, label=f"{split} ({meaning})")
+            panels[1].plot(path.t, curve.loss, **style)
+        panels[0].set_ylabel("test accuracy (%)")
+        panels[0].set_ylim(0, 103)
+        panels[1].set_ylabel("test loss (nats)")
+        panels[1].set_ylim(bottom=0)
+        for axes in panels:
+            axes.set_xlabel("t,  from pretrained (0) to fine-tuned (1)")
+            axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        barriers = "   ".join(f"{split} {path.barriers[split].loss:.2f}" for split in SPLITS)
+        figure.suptitle(f"{record.cell.label}\nloss barriers: {barriers}", fontsize=9)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
+    """Write a figure once for each format and return the paths."""
+    paths = []
+    for suffix in formats:
+        path = folder / f"{slug(name)}.{suffix}"
+        with matplotlib.rc_context(SETTINGS):
+            figure.savefig(path, metadata={"Date": None} if suffix == "svg" else None)
+        paths.append(path)
+    return paths
+
+
+def slug(text: str) -> str:
+    """Return `text` as a file name that is safe everywhere."""
+    return re.sub(r"[^A-Za-z0-9.=-]+", "-", text).strip("-.")

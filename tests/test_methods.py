@@ -1,0 +1,409 @@
+"""The methods and the toolkit under them, against explicit computations in float64."""
+
+import copy
+import inspect
+import math
+
+import pytest
+import torch
+from mmc_bench_plugins.cbft.method import barrier_loss, draw_path_position, invariance_loss
+from scipy.stats import kstest, truncnorm
+from torch.nn import functional as F
+
+from mmc_bench.parameters import instantiate
+from mmc_bench.registry import Registry
+from mmc_bench.training import NonFiniteLossError, Progress, Task, cosine, evaluate, fit, linear_probe, sgd
+from mmc_bench.training.task import UndeclaredDataError
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return Registry.discover()
+
+
+@pytest.fixture
+def make_method(registry):
+    def make(name, **parameters):
+        offer = registry.get("method", name)
+        return instantiate(name, offer.load(), offer.reference(parameters).parameters)
+
+    return make
+
+
+@pytest.fixture
+def make_task(tiny_net, image_set):
+    """Return a maker of tasks on tiny data; the task's generator starts at seed 7, as does torch's."""
+
+    def make(dtype=torch.float64, needs=(), **replaced):
+        pretrained = tiny_net(1, dtype).eval().requires_grad_(False)
+        task = {
+            "model": copy.deepcopy(pretrained).train().requires_grad_(True),
+            "pretrained": pretrained,
+            "clean": image_set(10, 1, dtype),
+            "validation": image_set(40, 2, dtype),
+            "num_classes": 3,
+            "device": torch.device("cpu"),
+            "generator": torch.Generator().manual_seed(7),
+            "progress": Progress(),
+            "needs": frozenset(needs),
+            "_cued": image_set(14, 3, dtype),
+        }
+        torch.manual_seed(7)
+        return Task(**{**task, **replaced})
+
+    return make
+
+
+class HandMadeSGD:
+    """v ← .9·v + g + weight_decay·θ; θ ← θ - lr·v, with the learning rate on a cosine from `lr` to 0."""
+
+    def __init__(self, parameters, lr, steps, weight_decay=1e-4):
+        self.parameters = list(parameters)
+        self.velocities = [torch.zeros_like(p) for p in self.parameters]
+        self.lr, self.steps, self.weight_decay = lr, steps, weight_decay
+
+    @torch.no_grad()
+    def step(self, gradients, done):
+        lr = self.lr * (1 + math.cos(math.pi * done / self.steps)) / 2
+        for p, v, g in zip(self.parameters, self.velocities, gradients, strict=True):
+            v.mul_(0.9).add_(g + self.weight_decay * p)
+            p.sub_(lr * v)
+
+
+def assert_same_state(model, expected, tolerance=1e-10):
+    states = model.state_dict(), expected.state_dict()
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.allclose(value, states[1][name], rtol=tolerance, atol=tolerance), name
+
+
+# --- scoring
+
+
+def test_a_score_is_the_mean_over_images_one_by_one_in_eval_mode(tiny_net, image_set):
+    model, images = tiny_net(), image_set(103)  # more than one batch, the last one smaller
+    slow = copy.deepcopy(model).eval()
+    correct, loss = 0, 0.0
+    for image, label in zip(images.storage, images.labels.tolist()):
+        logits = slow(image[None])[0].tolist()
+        correct += max(range(3), key=logits.__getitem__) == label
+        loss -= logits[label] - math.log(sum(map(math.exp, logits)))
+    score = evaluate(model.train(), images)
+    assert score.accuracy == correct / 103
+    assert score.loss == pytest.approx(loss / 103, rel=1e-6)
+    assert model.training
+    assert_same_state(model, slow, tolerance=0)
+
+
+# --- naive fine-tuning and the loop
+
+
+def fine_tuned_by_hand(task, lr, epochs, batch_size, generator):
+    model = copy.deepcopy(task.model).train()
+    steps = task.clean.steps(batch_size)
+    optimizer = HandMadeSGD(model.parameters(), lr, epochs * steps)
+    for epoch in range(epochs):
+        order = torch.randperm(len(task.clean), generator=generator).tolist()
+        for step in range(steps):
+            rows = order[step * batch_size : (step + 1) * batch_size]
+            x, y = task.clean.storage[rows], task.clean.labels[rows]
+            loss = -F.log_softmax(model(x), 1)[range(len(rows)), y].mean()
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            optimizer.step(gradients, done=epoch * steps + step)
+    return model
+
+
+@pytest.mark.parametrize(("name", "lr"), [("ft-large", 0.1), ("ft-medium", 0.01), ("ft-small", 0.001)])
+def test_ft_equals_a_hand_written_loop(make_method, make_task, name, lr):
+    task = make_task()
+    expected = fine_tuned_by_hand(task, lr, 3, 4, torch.Generator().manual_seed(7))
+    model = make_method(name, epochs=3, batch_size=4).fine_tune(task)
+    assert_same_state(model, expected)
+
+
+def test_the_defaults_are_the_papers(make_method):
+    assert dict(make_method("ft-medium").config) == {"lr": 0.01, "epochs": 20, "batch_size": 256}
+    assert dict(make_method("llr").config) == {"lr": 30.0, "epochs": 100, "batch_size": 256}
+    lpft = dict(make_method("lpft").config)
+    assert (lpft["probe_lr"], lpft["lrs"], lpft["epochs"]) == (30.0, (0.01, 0.001, 0.0001), 20)
+    cbft = dict(make_method("cbft").config)
+    assert (cbft["lr"], cbft["epochs"], cbft["barrier_loss"], cbft["invariance_weight"]) == (
+        0.01,
+        20,
+        1.0,
+        1.0,
+    )
+    assert cbft["path_position"] == "truncated"
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_names_its_step(make_task, image_set):
+    task = make_task()
+    images = image_set(8)
+    images.storage[5] = torch.inf
+    optimizer = sgd(task.model.parameters(), lr=0.1)
+    with pytest.raises(NonFiniteLossError, match=r"the loss became nan at step [12] \(epoch 1\)"):
+        fit(
+            task.model,
+            images,
+            epochs=2,
+            batch_size=4,
+            optimizer=optimizer,
+            schedule=cosine(optimizer, 4),
+            generator=task.generator,
+            progress=task.progress,
+        )
+
+
+# --- last-layer retraining
+
+
+def probed_by_hand(model, images, lr, epochs, batch_size, generator):
+    """Train a new last layer while running the frozen backbone again for every batch."""
+    model = copy.deepcopy(model).eval()
+    model.reset_classifier(3)
+    layer = list(model.head.parameters())
+    steps = math.ceil(len(images) / batch_size)
+    optimizer = HandMadeSGD(layer, lr, epochs * steps, weight_decay=0.0)
+    for epoch in range(epochs):
+        order = torch.randperm(len(images), generator=generator).tolist()
+        for step in range(steps):
+            rows = order[step * batch_size : (step + 1) * batch_size]
+            loss = F.cross_entropy(model(images.storage[rows]), images.labels[rows])
+            optimizer.step(torch.autograd.grad(loss, layer), done=epoch * steps + step)
+    return model
+
+
+def test_a_probe_on_cached_features_equals_training_with_the_backbone_run_every_step(make_task):
+    task = make_task(torch.float32)
+    expected = probed_by_hand(task.model, task.clean, 1.0, 5, 4, torch.Generator().manual_seed(7))
+    torch.manual_seed(7)
+    model = linear_probe(
+        task.model,
+        task.clean,
+        epochs=5,
+        lr=1.0,
+        batch_size=4,
+        generator=task.generator,
+        progress=task.progress,
+    )
+    assert_same_state(model, expected, tolerance=1e-5)
+
+
+def test_llr_replaces_the_last_layer_and_nothing_else(make_method, make_task):
+    task = make_task(torch.float32)
+    model = make_method("llr", epochs=3, batch_size=4).fine_tune(task)
+    before, after = task.pretrained.state_dict(), model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+# --- linear probing, then fine-tuning
+
+
+@pytest.mark.parametrize("relabelled", [False, True])
+def test_lpft_returns_the_candidate_that_is_best_on_validation(make_method, make_task, image_set, relabelled):
+    clean = image_set(24, 1, torch.float32)
+    # Relabelled, the validation set agrees with the clean one nowhere, and the least trained model wins.
+    labels = ((clean.labels + 1) % 3 if relabelled else clean.labels).tolist()
+    validation = image_set(24, 1, torch.float32, labels)
+    validation.storage.copy_(clean.storage)
+    task = make_task(torch.float32, clean=clean, validation=validation)
+    lrs, settings = (0.3, 1e-5, 0.1), {"probe_lr": 0.1, "probe_epochs": 1, "epochs": 10, "batch_size": 8}
+
+    generator = torch.Generator().manual_seed(7)
+    start = probed_by_hand(task.model, clean, 0.1, 1, 8, generator)
+    probed = make_task(torch.float32, clean=clean, model=start)
+    candidates = [fine_tuned_by_hand(probed, lr, 10, 8, generator) for lr in lrs]
+    accuracies = [evaluate(candidate, validation).accuracy for candidate in candidates]
+    best = accuracies.index(max(accuracies))
+    assert accuracies.count(max(accuracies)) == 1 and best == (1 if relabelled else 0)
+
+    torch.manual_seed(7)
+    model = make_method("lpft", lrs=lrs, **settings).fine_tune(task)
+    assert_same_state(model, candidates[best], tolerance=1e-3)
+
+
+# --- CBFT
+
+
+def path_by_hand(model, pretrained, t):
+    """Return a network whose parameters are γ(t) = (1-t)θ + tθ_C."""
+    between = copy.deepcopy(model)
+    with torch.no_grad():
+        for gamma, theta, theta_c in zip(between.parameters(), model.parameters(), pretrained.parameters()):
+            gamma.copy_((1 - t) * theta + t * theta_c)
+    return between
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("bound", [0.2, 5.0])  # below and above the path's loss
+def test_the_barrier_losss_gradient_is_that_of_the_path_times_one_minus_t(tiny_net, image_set, t, bound):
+    model, pretrained = tiny_net(0).train(), tiny_net(1).eval()
+    images = image_set(12)
+    x, y = images.storage, images.labels
+    loss = barrier_loss(model, pretrained, x, y, torch.tensor(t, dtype=torch.float64), bound)
+    loss.backward()
+
+    between = path_by_hand(model, pretrained, t)
+    cross_entropy = F.cross_entropy(between(x), y)
+    assert (cross_entropy > bound) == (bound == 0.2)
+    expected = torch.autograd.grad((bound - cross_entropy).abs(), list(between.parameters()))
+    assert loss.item() == pytest.approx(abs(bound - cross_entropy.item()), rel=1e-12)
+    for parameter, gradient in zip(model.parameters(), expected):
+        assert torch.allclose(parameter.grad, (1 - t) * gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_the_barrier_losss_gradient_agrees_with_finite_differences(tiny_net, image_set):
+    model, pretrained = tiny_net(0).train(), tiny_net(1).eval()
+    images, t, epsilon = image_set(12), torch.tensor(0.4, dtype=torch.float64), 1e-6
+
+    def loss():
+        return barrier_loss(model, pretrained, images.storage, images.labels, t, 1.0)
+
+    loss().backward()
+    for parameter in model.parameters():
+        flat, gradient = parameter.data.view(-1), parameter.grad.view(-1)
+        for index in {0, len(flat) // 2, len(flat) - 1}:
+            before = flat[index].item()
+            flat[index] = before + epsilon
+            above = loss().item()
+            flat[index] = before - epsilon
+            below = loss().item()
+            flat[index] = before
+            assert gradient[index].item() == pytest.approx((above - below) / (2 * epsilon), rel=1e-5, abs=1e-8)
+
+
+def test_the_barrier_loss_leaves_running_statistics_and_the_pretrained_model_alone(tiny_net, image_set):
+    model, pretrained = tiny_net(0).train(), tiny_net(1).eval().requires_grad_(False)
+    before, before_c = copy.deepcopy(model), copy.deepcopy(pretrained)
+    images = image_set(12)
+    barrier_loss(model, pretrained, images.storage, images.labels, torch.tensor(0.5), 1.0).backward()
+    assert_same_state(model, before, tolerance=0)
+    assert_same_state(pretrained, before_c, tolerance=0)
+    assert all(parameter.grad is None for parameter in pretrained.parameters())
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_barrier_loss_normalises_by_the_batchs_own_statistics(tiny_net, image_set):
+    images, t = image_set(12), torch.tensor(0.5, dtype=torch.float64)
+    losses = []
+    for shift in (0.0, 100.0):
+        model = tiny_net(0).train()
+        model.norm1.running_mean += shift
+        losses.append(barrier_loss(model, tiny_net(1).eval(), images.storage, images.labels, t, 1.0).item())
+    assert losses[0] == losses[1]
+
+
+def invariance_by_hand(f_c, y_c, f_nc, y_nc, num_classes):
+    total = 0.0
+    for k in range(num_classes):
+        rows_c = [row for row, label in zip(f_c.tolist(), y_c.tolist()) if label == k]
+        rows_nc = [row for row, label in zip(f_nc.tolist(), y_nc.tolist()) if label == k]
+        if rows_c and rows_nc:
+            units = []
+            for rows in (rows_c, rows_nc):
+                mean = [sum(column) / len(rows) for column in zip(*rows)]
+                length = math.sqrt(sum(value**2 for value in mean))
+                units.append([value / length for value in mean])
+            total += sum((a - b) ** 2 for a, b in zip(*units))
+    return total / num_classes
+
+
+@pytest.mark.parametrize(
+    ("y_c", "y_nc"),
+    [
+        ([0, 1, 2, 3, 0, 1], [3, 2, 1, 0, 3]),  # every class in both
+        ([0, 1, 2, 0, 1, 2], [3, 2, 1, 0, 3]),  # class 3 in one batch only
+        ([0, 0, 2, 0, 2, 2], [1, 2, 1, 1, 3]),  # only class 2 in both
+        ([0, 0, 0, 0, 0, 0], [1, 2, 1, 1, 3]),  # none in both
+    ],
+)
+def test_the_invariance_loss_equals_a_loop_over_classes(y_c, y_nc):
+    generator = torch.Generator().manual_seed(0)
+    f_c, f_nc = (torch.randn(len(y), 7, generator=generator, dtype=torch.float64) for y in (y_c, y_nc))
+    y_c, y_nc = torch.tensor(y_c), torch.tensor(y_nc)
+    expected = invariance_by_hand(f_c, y_c, f_nc, y_nc, 4)
+    assert invariance_loss(f_c, y_c, f_nc, y_nc, 4).item() == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_the_invariance_losss_gradient_reaches_both_batches_and_is_finite():
+    f_c, f_nc = (torch.randn(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    y_c, y_nc = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 2, 2, 2])
+    assert torch.autograd.gradcheck(lambda a, b: invariance_loss(a, y_c, b, y_nc, 4), (f_c, f_nc))
+    invariance_loss(f_c, y_c, f_nc, y_nc, 4).backward()
+    assert f_c.grad[:2].abs().sum() > 0 and f_nc.grad[0].abs().sum() > 0
+    assert torch.equal(f_c.grad[2:], torch.zeros(2, 3)) and torch.equal(f_nc.grad[1:], torch.zeros(3, 3))
+
+
+def test_truncated_path_positions_follow_the_truncated_normal_law():
+    generator = torch.Generator().manual_seed(0)
+    drawn = [draw_path_position("truncated", generator).item() for _ in range(4000)]
+    assert min(drawn) >= 0 and max(drawn) <= 1
+    assert kstest(drawn, truncnorm(-1, 1, loc=0.5, scale=0.5).cdf).pvalue > 0.001
+
+
+def test_clipped_path_positions_lie_within_a_quarter_of_the_middle_and_mostly_at_the_ends():
+    generator = torch.Generator().manual_seed(0)
+    drawn = [draw_path_position("clipped", generator).item() for _ in range(4000)]
+    ends = [sum(t == end for t in drawn) / len(drawn) for end in (0.25, 0.75)]
+    assert min(drawn) == 0.25 and max(drawn) == 0.75
+    assert ends == pytest.approx([0.3085, 0.3085], abs=0.03)  # P(Z > .5) each
+    inner = [t for t in drawn if 0.25 < t < 0.75]
+    assert kstest(inner, truncnorm(-0.5, 0.5, loc=0.5, scale=0.5).cdf).pvalue > 0.001
+
+
+@pytest.mark.parametrize("name", ["cbft", "cbft-no-barrier", "cbft-no-invariance"])
+def test_cbft_equals_a_hand_written_loop_of_alternating_steps(make_method, make_task, name):
+    task = make_task(needs={"cued"})
+    epochs, batch_size, lr = 3, 4, 0.05
+    model = copy.deepcopy(task.model)
+    parameters = list(model.parameters())
+    steps = task.clean.steps(batch_size)
+    optimizer = HandMadeSGD(parameters, lr, epochs * steps)
+    generator = torch.Generator().manual_seed(7)
+    cued = task.cued.stream(batch_size, generator)
+    done = 0
+    for epoch in range(epochs):
+        for x_nc, y_nc in task.clean.shuffled(batch_size, generator):
+            x_c, y_c = next(cued)
+            if name != "cbft-no-barrier":
+                t = draw_path_position("truncated", generator).item()
+                between = path_by_hand(model, task.pretrained, t)
+                distance = (1.0 - F.cross_entropy(between(x_c), y_c)).abs()
+                gradients = torch.autograd.grad(distance, list(between.parameters()))
+                optimizer.step([(1 - t) * gradient for gradient in gradients], done)
+            f_nc = model.forward_head(model.forward_features(x_nc), pre_logits=True)
+            loss = F.cross_entropy(model.head(f_nc), y_nc)
+            if epoch > 0 and name != "cbft-no-invariance":
+                f_c = model.forward_head(model.forward_features(x_c), pre_logits=True)
+                for k in set(y_c.tolist()) & set(y_nc.tolist()):
+                    mean_c, mean_nc = f_c[y_c == k].mean(0), f_nc[y_nc == k].mean(0)
+                    loss = loss + (mean_c / mean_c.norm() - mean_nc / mean_nc.norm()).square().sum() / 3
+            optimizer.step(torch.autograd.grad(loss, parameters), done)
+            done += 1
+    result = make_method(name, epochs=epochs, batch_size=batch_size, lr=lr).fine_tune(task)
+    assert_same_state(result, model, tolerance=1e-7)
+    assert not torch.allclose(result.stem.weight, task.pretrained.stem.weight, atol=1e-3)
+
+
+# --- the task
+
+
+def test_the_cued_set_is_refused_to_a_method_that_does_not_declare_it(make_task):
+    task = make_task()
+    with pytest.raises(UndeclaredDataError, match=r"needs=\{\"cued\"\}"):
+        _ = task.cued
+    assert len(make_task(needs={"cued"}).cued) == 14
+
+
+def test_only_cbft_declares_a_need_for_the_cued_set(registry):
+    needy = {name for name in ("ft-medium", "llr", "lpft", "cbft") if registry.get("method", name).spec.needs}
+    assert needy == {"cbft"}
+
+
+def test_a_task_has_no_place_for_test_images():
+    fields = set(inspect.signature(Task).parameters)
+    assert fields == {
+        *("model", "pretrained", "clean", "validation", "num_classes"),
+        *("device", "generator", "progress", "needs", "_cued"),
+    }
