@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -41,13 +42,14 @@ def entry_point_candidates() -> Iterator[Candidate]:
 
 
 def folder_candidates(folders: Sequence[str | Path]) -> Iterator[Candidate]:
-    """Yield the plugins in `folders`: each a Python file, a package, or a folder of such.
+    """Yield the plugins in `folders`, each once: a folder is a Python file, a package, or a folder of such.
 
     Raises
     ------
     UserError
         When a folder does not exist or holds no plugin.
     """
+    seen = set()
     for folder in map(Path, folders):
         if not folder.exists():
             raise UserError(f"plugin folder {folder} does not exist")
@@ -57,8 +59,10 @@ def folder_candidates(folders: Sequence[str | Path]) -> Iterator[Candidate]:
             paths = [path for path in sorted(folder.iterdir()) if _is_plugin(path)]
         if not paths:
             raise UserError(f"plugin folder {folder} holds no plugin: a .py file or a folder with __init__.py")
-        for path in paths:
-            path = path.resolve()
+        for path in (path.resolve() for path in paths):
+            if path in seen:
+                continue
+            seen.add(path)
             yield Candidate(path.stem, path.stem, "0", str(path), _folder_loader(path))
 
 
@@ -74,13 +78,20 @@ def configured_folders(explicit: Sequence[str]) -> list[Path]:
     for parent in [Path.cwd(), *Path.cwd().parents]:
         file = parent / "pyproject.toml"
         if file.is_file():
-            try:
-                settings = tomllib.loads(file.read_text(encoding="utf-8"))
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise UserError(f"{file} cannot be read: {error}") from None
-            listed = settings.get("tool", {}).get("mmc_bench", {}).get("plugins", [])
-            return folders + [parent / folder for folder in listed]
+            return folders + [parent / folder for folder in _listed_folders(file)]
     return folders
+
+
+def _listed_folders(file: Path) -> list[str]:
+    try:
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    table = settings.get("tool", {}).get("mmc_bench", {})
+    listed = table.get("plugins", []) if isinstance(table, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(folder, str) for folder in listed):
+        raise UserError(f'{file}: [tool.mmc_bench] plugins lists folders, as in plugins = ["my_plugins"]')
+    return listed
 
 
 def source_digest(module: ModuleType) -> str:
@@ -110,7 +121,7 @@ def _is_plugin(path: Path) -> bool:
 def _folder_loader(path: Path) -> Callable[[], ModuleType]:
     # The path is part of the module's name, so that two folders may hold plugins of one name.
     label = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    name = f"{FOLDER_PACKAGE}_{label}_{path.stem.replace('-', '_')}"
+    name = f"{FOLDER_PACKAGE}_{label}_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}"
 
     def load() -> ModuleType:
         if name in sys.modules:

@@ -37,7 +37,7 @@ def make_plan(suite: Suite, registry: Registry, images: Mapping[str, str] | None
     Raises
     ------
     UserError
-        When a name is unknown or ambiguous, or parameters are given for a plugin that is not selected.
+        When a name is unknown or ambiguous, or parameters are given for a plugin that does not exist.
     NothingSelectedError
         When no cell is left.
     """
@@ -102,5 +102,9 @@ def _check_parameter_owners(suite: Suite, registry: Registry, chosen: Mapping[st
         for name in (offer.spec.name, offer.qualified_name)
     }
     for pattern in suite.parameters:
-        if not any(fnmatchcase(name, pattern) for name in known):
+        if not any(fnmatchcase(name, pattern) or _is_member(pattern, name) for name in known):
             raise UserError(f"parameters for {pattern!r}, which no plugin offers: {nearest(pattern, known)}")
+
+
+def _is_member(name: str, family: str) -> bool:
+    return family.endswith("/*") and fnmatchcase(name, family)

@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -83,12 +84,13 @@ class Offer:
         home = self.plugin.module
         package = home.__name__ if hasattr(home, "__path__") else home.__package__
         try:
-            module = import_module(module_name, package) if module_name.strip(".") else home
+            with redirect_stdout(sys.stderr):  # standard output is for results alone
+                module = import_module(module_name, package) if module_name.strip(".") else home
             return getattr(module, attribute)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(
                 f"{self.spec.kind} {self.spec.name!r} of {self.plugin.distribution}: "
-                f"target {self.spec.target!r} failed to load: {type(error).__name__}: {error}"
+                f"target {self.spec.target!r} failed to load: {_one_line(error)}"
             ) from error
 
 
@@ -103,7 +105,7 @@ class Registry:
 
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self.plugins: list[Plugin] = []
-        self.suite_paths: list[Path] = []
+        self.suites: dict[str, list[Path]] = defaultdict(list)
         self._offers: dict[str, dict[str, list[Offer]]] = {kind: defaultdict(list) for kind in KINDS}
         for candidate in candidates:
             self._add(candidate)
@@ -118,16 +120,20 @@ class Registry:
         offers: list[PluginSpec] = []
         suites: list[Path] = []
         try:
-            module = candidate.load()
-            _register(module, offers, suites)
+            with redirect_stdout(sys.stderr):  # standard output is for results alone
+                module = candidate.load()
+                _register(module, offers, suites)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             self.plugins.append(replace(plugin, error=_one_line(error)))
             return
-        plugin = replace(plugin, module=module, provides=tuple(f"{spec.kind} {spec.name}" for spec in offers))
+        provides = [f"{spec.kind} {spec.name}" for spec in offers]
+        provides += [f"suite {file.stem}" for file in suites]
+        plugin = replace(plugin, module=module, provides=tuple(provides))
         self.plugins.append(plugin)
-        self.suite_paths += suites
+        for file in suites:
+            self.suites[file.stem].append(file)
         for spec in offers:
             self._offers[spec.kind][spec.name].append(Offer(spec, plugin))
 
@@ -162,8 +168,11 @@ class Registry:
                 message += f" (plugins that failed to load: {broken}; see mmc-bench plugins)"
             raise UserError(message)
         if len(found) > 1:
-            choices = " or ".join(offer.qualified_name for offer in found)
-            raise UserError(f"{kind} {plain!r} is offered by {len(found)} plugins: write {choices}")
+            choices = [offer.qualified_name for offer in found]
+            remedy = f"write {' or '.join(choices)}"
+            if len(set(choices)) < len(choices):  # folder plugins, which have no distribution, of one name
+                remedy = f"rename one of {', '.join(offer.plugin.origin for offer in found)}"
+            raise UserError(f"{kind} {plain!r} is offered by {len(found)} plugins: {remedy}")
         return found[0]
 
     def select(self, kind: str, patterns: Iterable[str]) -> list[Offer]:
@@ -174,13 +183,19 @@ class Registry:
                 names = [name for name in sorted(self._offers[kind]) if fnmatchcase(name, pattern)]
                 names = [name for name in names if not name.endswith("/*")]
                 if not names:
-                    raise UserError(f"no {kind} matches {pattern!r}: {nearest(pattern.strip('*'), self._offers[kind])}")
+                    raise UserError(f"no {kind} matches {pattern!r}: {self._advice(kind, pattern)}")
             else:
                 names = [pattern]
             for name in names:
                 offer = self.get(kind, name)
                 chosen.setdefault(offer.qualified_name, offer)
         return list(chosen.values())
+
+    def _advice(self, kind: str, pattern: str) -> str:
+        family, slash, _ = pattern.partition("/")
+        if slash and f"{family}/*" in self._offers[kind]:
+            return f"a family's members are named one by one: write {family}/NAME"
+        return nearest(pattern.strip("*"), self._offers[kind])
 
     def _matching(self, kind: str, name: str) -> Iterator[Offer]:
         yield from self._offers[kind].get(name, ())
@@ -201,8 +216,9 @@ class Observers:
     def __init__(self, plugins: Iterable[Plugin]) -> None:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
-        for plugin in plugins:
-            self._manager.register(plugin.module, name=f"{plugin.distribution}:{plugin.name}")
+        # Modules have names of their own; two plugins may share theirs.
+        modules = {plugin.module: f"{plugin.distribution}:{plugin.name}" for plugin in plugins}
+        self._labels = {self._manager.register(module): label for module, label in modules.items()}
 
     def call(self, hook: str, report: Callable[[str], None], **arguments: Any) -> None:
         """Call one observer hook of every plugin by itself."""
@@ -211,7 +227,8 @@ class Observers:
             try:
                 implementation.function(**wanted)
             except Exception as error:
-                report(f"observer {hook} of plugin {implementation.plugin_name!r} failed: {_one_line(error)}")
+                label = self._labels[implementation.plugin_name]
+                report(f"observer {hook} of plugin {label!r} failed: {_one_line(error)}")
 
 
 def _register(module: ModuleType, offers: list[PluginSpec], suites: list[Path]) -> None:
@@ -232,10 +249,19 @@ def _register(module: ModuleType, offers: list[PluginSpec], suites: list[Path]) 
         def register(spec: Any, hook: str = hook, spec_type: type[PluginSpec] = spec_type) -> None:
             if not isinstance(spec, spec_type):
                 raise TypeError(f"{hook} registers {spec_type.__name__}, not {type(spec).__name__}")
+            if any((other.kind, other.name) == (spec.kind, spec.name) for other in offers):
+                raise ValueError(f"{hook} registers {spec.name!r} twice")
             offers.append(spec)
 
         getattr(manager.hook, hook)(register=register)
-    manager.hook.register_suites(register=lambda path: suites.append(Path(path)))
+    manager.hook.register_suites(register=lambda path: suites.extend(_suite_files(Path(path))))
+
+
+def _suite_files(path: Path) -> list[Path]:
+    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    if not all(file.is_file() for file in files):
+        raise FileNotFoundError(f"there is no suite file or folder {path}")
+    return files
 
 
 def _reject_unknown_hooks(manager: pluggy.PluginManager) -> None:

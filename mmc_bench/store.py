@@ -67,10 +67,12 @@ class Store:
 
         A pretraining whose weights are missing has yet to be made too.
         """
-        path = self._path(job, ".json")
+        content = _read_if_there(self._path(job, ".json"))
+        if content is None:
+            return None
         try:
-            record = RECORD_TYPES[kind_of(job)].model_validate_json(path.read_bytes())
-        except (FileNotFoundError, ValidationError):
+            record = RECORD_TYPES[kind_of(job)].model_validate_json(content)
+        except ValidationError:
             return None
         if isinstance(job, Pretraining) and not self._path(job, ".safetensors").exists():
             return None
@@ -78,9 +80,10 @@ class Store:
 
     def find_failure(self, job: Pretraining | Cell) -> Failure | None:
         """Return why the last try at this job failed, or None."""
+        content = _read_if_there(self._path(job, ".failure.json"))
         try:
-            return Failure.model_validate_json(self._path(job, ".failure.json").read_bytes())
-        except (FileNotFoundError, ValidationError):
+            return None if content is None else Failure.model_validate_json(content)
+        except ValidationError:
             return None
 
     def cell_records(self) -> Iterator[CellRecord]:
@@ -132,7 +135,9 @@ class Store:
         from safetensors.torch import load
 
         path = self._path(record.pretraining, ".safetensors")
-        content = path.read_bytes()
+        content = _read_if_there(path)
+        if content is None:
+            raise UserError(f"weights file {path} is gone: the next run trains it again")
         if hashlib.sha256(content).hexdigest() != record.weights_sha256:
             aside = path.with_suffix(".damaged")
             path.replace(aside)
@@ -149,6 +154,15 @@ class Store:
 def kind_of(job: Pretraining | Cell) -> str:
     """Return ``"pretraining"`` or ``"cell"``."""
     return "pretraining" if isinstance(job, Pretraining) else "cell"
+
+
+def _read_if_there(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _read(path: Path, schema: type[AnyRecord]) -> AnyRecord:

@@ -1,11 +1,12 @@
 """Suite files: what to run, as YAML, checked against a pydantic model."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from mmc_bench.cells import ConnectSettings, DataSettings, Fraction, Recipe
 from mmc_bench.errors import UserError, nearest
@@ -20,7 +21,7 @@ class Suite(BaseModel):
     `threads` is the number of CPU threads of one cell; by default each worker gets its share of the cores.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str
     summary: str = ""
@@ -32,7 +33,7 @@ class Suite(BaseModel):
     data: DataSettings = DataSettings()
     pretrain: Recipe = Recipe()
     connect: ConnectSettings = ConnectSettings()
-    parameters: dict[str, dict[str, Any]] = {}
+    parameters: dict[str, dict[str, JsonValue]] = {}
     threads: Annotated[int, Field(ge=1)] | None = None
 
     @field_validator("datasets", "backbones", "methods", "cue_rates", "seeds", mode="before")
@@ -41,17 +42,8 @@ class Suite(BaseModel):
         return [value] if isinstance(value, (str, int, float)) else value
 
 
-def suite_files(paths: Iterable[Path]) -> dict[str, Path]:
-    """Return the suite files that plugins ship, by name (the file's stem)."""
-    files: dict[str, Path] = {}
-    for path in paths:
-        for file in sorted(path.glob("*.yaml")) if path.is_dir() else [path]:
-            files.setdefault(file.stem, file)
-    return files
-
-
-def load_suite(name: str, shipped: Mapping[str, Path]) -> Suite:
-    """Load a shipped suite by name, or any suite file by path.
+def load_suite(name: str, shipped: Mapping[str, Sequence[Path]]) -> Suite:
+    """Load a suite that a plugin ships (`shipped` has the files by name), or any suite file by its path.
 
     Raises
     ------
@@ -59,13 +51,16 @@ def load_suite(name: str, shipped: Mapping[str, Path]) -> Suite:
         When there is no such suite, or the file cannot be read or has a bad key or value; the message names
         the file, the line or key, and what is allowed.
     """
-    file = shipped.get(name)
-    if file is None:
-        file = Path(name)
-        if file.suffix not in {".yaml", ".yml"}:
-            raise UserError(f"unknown suite {name!r}: {nearest(name, shipped)}, or the path of a .yaml file")
+    files = shipped.get(name) or [Path(name)]
+    if len(files) > 1:
+        raise UserError(
+            f"suite {name!r} is shipped by {len(files)} plugins: give the path of one, {' or '.join(map(str, files))}"
+        )
+    file = files[0]
+    if file.suffix not in {".yaml", ".yml"}:
+        raise UserError(f"unknown suite {name!r}: {nearest(name, shipped)}, or the path of a .yaml file")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"suite file {file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except yaml.YAMLError as error:
@@ -103,11 +98,9 @@ def overridden(
         key, equals, text = setting.partition("=")
         owner, dot, name = key.strip().rpartition(".")
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, _Loader)
         except yaml.YAMLError:
             value = text
-        if isinstance(value, str):
-            value = _number(value)
         if equals and key.strip() == "threads":
             content["threads"] = value
         elif not equals or not dot or not owner or not name:
@@ -115,19 +108,27 @@ def overridden(
         elif owner in SECTIONS:
             content[owner][name] = value
         else:
-            content["parameters"] = {
-                **content["parameters"],
-                owner: {**content["parameters"].get(owner, {}), name: value},
-            }
+            # Last, so that it wins over whatever pattern of the suite reaches the same plugin.
+            earlier = content["parameters"].pop(owner, {})
+            content["parameters"][owner] = {**earlier, name: value}
     return _checked(content, "command line" if settings or any(selection.values()) else suite.name)
 
 
-def _number(text: str) -> Any:
-    # YAML 1.1 reads 1e-4 as a string; whoever types it means the number.
-    try:
-        return float(text)
-    except ValueError:
-        return text
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-4 as a number, as YAML 1.2 does, and refuses a mapping with one key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value]
+        for position, key in enumerate(keys):
+            if key.value in (earlier.value for earlier in keys[:position]):
+                problem = f"the key {key.value!r} is there twice"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), [*"-+.0123456789"]
+)
 
 
 def _checked(content: Mapping[str, Any], origin: str) -> Suite:
@@ -135,7 +136,7 @@ def _checked(content: Mapping[str, Any], origin: str) -> Suite:
         return Suite.model_validate(content)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-    path = problem["loc"]
+    path = problem["loc"][:3]  # deeper, pydantic names the types that it tried
     key = ".".join(str(part) for part in path)
     if problem["type"] == "extra_forbidden":
         schema: Any = Suite

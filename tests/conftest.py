@@ -1,5 +1,12 @@
 """Fixtures that several files share: folders of a test's own, a tiny network, image sets, a plain cell."""
 
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -17,8 +24,9 @@ def own_folders(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def two_threads():
-    torch.set_num_threads(2)
+def one_thread():
+    """Networks this small gain nothing from more, and lose much where the cores are busy."""
+    torch.set_num_threads(1)
 
 
 class TinyNet(nn.Module):
@@ -97,3 +105,82 @@ def cell():
     )
     method = PluginRef(name="ft", distribution="mmc-bench", version="1+123", parameters={"lr": 0.1})
     return Cell(pretraining=pretraining, method=method, connect=ConnectSettings(points=3, batchnorm_images=10))
+
+
+PLUGINS = Path(__file__).parent / "plugins"
+
+TINY_SUITE = """
+datasets: [tiny-set]
+backbones: [tiny-net]
+methods: [tiny-ft, tiny-still]
+cue_rates: [0.9]
+seeds: [0, 1]
+threads: 1
+pretrain: {epochs: 2, batch_size: 12, lr: 0.05}
+connect: {points: 4}
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command line left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Bench:
+    """A folder with a tiny suite, and `mmc-bench` in it, in this process or in one of its own."""
+
+    def __init__(self, folder, capsys, monkeypatch):
+        self.folder, self._capsys, self._monkeypatch = folder, capsys, monkeypatch
+        (folder / "tiny.yaml").write_text(TINY_SUITE)
+
+    def __call__(self, *words):
+        """Run a command in this process."""
+        from mmc_bench.cli.main import run_command_line
+
+        self._monkeypatch.chdir(self.folder)
+        self._monkeypatch.setattr(sys, "argv", ["mmc-bench", *map(str, words)])
+        self._monkeypatch.setenv("MMC_BENCH_PLUGINS", str(PLUGINS))
+        self._capsys.readouterr()
+        code = run_command_line()
+        return Result(code, *self._capsys.readouterr())
+
+    def tiny(self, *words):
+        """Run the tiny suite in this process."""
+        return self("run", "--suite", "tiny.yaml", "--workers", 0, *words)
+
+    def start(self, *words, **options):
+        """Start a command in a process of its own."""
+        environment = {**os.environ, "MMC_BENCH_PLUGINS": str(PLUGINS), **options.pop("env", {})}
+        return subprocess.Popen(
+            [sys.executable, "-m", "mmc_bench", *map(str, words)],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def apart(self, *words, **options):
+        """Run a command in a process of its own."""
+        process = self.start(*words, **options)
+        out, err = process.communicate(timeout=180)
+        return Result(process.returncode, out, err)
+
+    def records(self, results="results"):
+        """Return all records by file name, without what may differ between runs: timing and provenance."""
+        found = {}
+        for path in sorted((self.folder / results).rglob("*.json")):
+            content = json.loads(path.read_text())
+            content.pop("timing", None), content.pop("provenance", None)
+            found[path.name] = content
+        return found
+
+
+@pytest.fixture
+def bench(tmp_path, capsys, monkeypatch):
+    return Bench(tmp_path, capsys, monkeypatch)

@@ -8,7 +8,7 @@ import click
 
 from mmc_bench.cli.options import discovered, plugins_dir_option
 from mmc_bench.registry import Registry
-from mmc_bench.suite import load_suite, suite_files
+from mmc_bench.suite import load_suite
 
 KINDS = ("suites", "datasets", "backbones", "methods")
 
@@ -29,9 +29,8 @@ def command(kind: str, as_json: bool, plugins_dir: Sequence[str]) -> None:
 
 
 def _suites(registry: Registry) -> list[dict[str, Any]]:
-    files = suite_files(registry.suite_paths)
-    suites = [load_suite(name, files) for name in sorted(files)]
-    return [{**suite.model_dump(mode="json"), "file": str(files[suite.name])} for suite in suites]
+    files = [file for name in sorted(registry.suites) for file in registry.suites[name]]
+    return [{**load_suite(str(file), {}).model_dump(mode="json"), "file": str(file)} for file in files]
 
 
 def _offers(registry: Registry, kind: str) -> list[dict[str, Any]]:

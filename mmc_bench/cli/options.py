@@ -14,7 +14,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.plan import Plan, make_plan
 from mmc_bench.registry import Registry
 from mmc_bench.store import Store
-from mmc_bench.suite import load_suite, overridden, suite_files
+from mmc_bench.suite import load_suite, overridden
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -62,7 +62,7 @@ class Session:
     @cached_property
     def plan(self) -> Plan:
         """The suite (`quick` unless named), with the options in force, as cells."""
-        suite = load_suite(self.suite_name or DEFAULT_SUITE, suite_files(self.registry.suite_paths))
+        suite = load_suite(self.suite_name or DEFAULT_SUITE, self.registry.suites)
         suite = overridden(suite, self.selection, self.settings)
         images = identify(self.data, self.wanted_sources(suite.datasets))
         return make_plan(suite, self.registry, images)

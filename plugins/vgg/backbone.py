@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 # width, stride of the ten 3x3 convolutions
-LAYERS = ((64, 1), (64, 2), (128, 1), (128, 2), (256, 1), (256, 2), (512, 1), (512, 2), (512, 1), (512, 2))
+LAYERS = ((64, 1), (64, 2), (128, 1), (128, 2), (256, 1), (256, 2), (512, 1), (512, 2), (512, 1), (512, 1))
 
 
 class VGG13(nn.Module):

@@ -1,0 +1,80 @@
+"""The commands by name, and what becomes of errors: one sentence and an exit code."""
+
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+from mmc_bench import __version__
+from mmc_bench.errors import UserError, nearest
+
+COMMANDS = {
+    "run": "Run a suite: pretrain, fine-tune, score, connect; then print the table.",
+    "list": "List suites, datasets, backbones or methods.",
+    "plugins": "List plugins, with those that failed to load.",
+    "status": "Tell what of a suite is done, missing or failed.",
+    "table": "Print the table of the results at hand.",
+    "plot": "Draw the results at hand.",
+}
+
+EXIT_INTERRUPTED, EXIT_INTERNAL, EXIT_USAGE = 2, 3, 4
+
+
+class _LazyGroup(click.Group):
+    """Knows every command's name, and imports a command's module only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"mmc_bench.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise UserError(f"unknown command {args[0]!r}: {nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mmc-bench")
+def cli() -> None:
+    """Measure how well a fine-tuning method removes a network's reliance on a spurious cue."""
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 cells failed, 2 interrupted, 3 internal error, 4 usage, 5 nothing."""
+    sys.exit(run_command_line())
+
+
+def run_command_line() -> int:
+    try:
+        code = cli.main(standalone_mode=False, prog_name="mmc-bench")
+        sys.stdout.flush()
+        return code or 0
+    except UserError as error:
+        click.echo(f"mmc-bench: {error}", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        click.echo(f"mmc-bench: {error.format_message()}", err=True)
+        return EXIT_USAGE
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("mmc-bench: interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe has gone, as `| head` does
+        sys.stderr.close()
+        return 0
+    except Exception:
+        click.echo(
+            traceback.format_exc() + "mmc-bench: internal error; please report it with the lines above",
+            err=True,
+        )
+        return EXIT_INTERNAL

@@ -1,0 +1,115 @@
+"""Runs that are interrupted, killed, or lose a worker."""
+
+import json
+import os
+import random
+import signal
+import time
+
+import pytest
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def children_of(process):
+    """Return the running processes that `process` started."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as file:
+                    parent = int(file.read().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == process.pid:
+                found.append(int(entry))
+    return found
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_instants_ends_with_the_records_of_an_uninterrupted_one(bench):
+    words = ["run", "--suite", "tiny.yaml", "--seeds", "0,1,2", "--methods", "tiny-ft,tiny-still"]
+    reference = bench.apart(*words, "--workers", 1, "--results", "reference")
+    assert reference.code == 0, reference.err
+    chance = random.Random(0)
+    for _ in range(4):
+        process = bench.start(*words, "--workers", 2, "--results", "killed")
+        time.sleep(chance.uniform(0.2, 5))
+        process.kill()
+        process.communicate()
+    done = bench.apart(*words, "--workers", 2, "--results", "killed")
+    assert done.code == 0, done.err
+    assert bench.records("killed") == bench.records("reference")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
+def test_ctrl_c_leaves_within_five_seconds_with_code_2_and_keeps_what_is_done(bench):
+    process = bench.start(
+        *["run", "--suite", "tiny.yaml", "--seeds", "0", "--methods", "tiny-still,tiny-sleep", "--workers", 1],
+        start_new_session=True,
+    )
+    cells = bench.folder / "results" / "cells"
+    wait_for(lambda: cells.is_dir() and any(cells.glob("*.json")))
+    workers = children_of(process)
+    assert workers
+    start = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    _, err = process.communicate(timeout=10)
+    assert time.monotonic() - start < 5
+    assert process.returncode == 2
+    assert "interrupted: 2 cells: 1 computed, 0 cached, 1 not run" in err
+    assert "Traceback" not in err
+    assert len(list(cells.glob("*.json"))) == 1
+    wait_for(lambda: not any(os.path.exists(f"/proc/{worker}") for worker in workers), 5)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
+def test_workers_leave_when_their_run_is_killed(bench):
+    process = bench.start("run", "--suite", "tiny.yaml", "--methods", "tiny-sleep", "--workers", 2)
+    pretrained = bench.folder / "results" / "pretrained"
+    wait_for(lambda: pretrained.is_dir() and any(pretrained.glob("*.json")))
+    workers = children_of(process)
+    assert workers
+    process.kill()
+    process.communicate()
+
+    def gone(worker):
+        try:
+            with open(f"/proc/{worker}/stat") as file:
+                return file.read().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            return True
+
+    wait_for(lambda: all(map(gone, workers)), 10)
+
+
+def test_a_worker_that_dies_takes_only_its_own_cell_along(bench):
+    result = bench.apart(
+        *["run", "--suite", "tiny.yaml", "--workers", 1, "--seeds", "0", "--json"],
+        *["--methods", "tiny-exit,tiny-killed,tiny-ft,tiny-talk"],
+    )
+    assert result.code == 1
+    content = json.loads(result.out)
+    assert (content["computed"], content["failed"]) == (2, 2)
+    errors = {failure["cell"].rpartition("tiny-")[2]: failure["error"] for failure in content["failures"]}
+    assert "exited with code 7" in errors["exit"]
+    assert "killed by signal SIGKILL (out of memory?)" in errors["killed"]
+    assert "noise on standard output" in result.err
+
+
+def test_a_full_disk_fails_the_cell_with_one_sentence(bench, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mmc_bench.store.os.fsync", full)
+    result = bench.tiny("--seeds", "0")
+    assert result.code == 1
+    assert "No space left on device" in result.err
+    assert "Traceback" not in result.err
+    monkeypatch.undo()
+    assert not [path for path in (bench.folder / "results").rglob("*") if path.suffix == ".tmp"]

@@ -1,0 +1,444 @@
+"""Finding, naming and isolating plugins: from installed distributions, folders and single files."""
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from mmc_bench.discovery import configured_folders, folder_candidates
+from mmc_bench.errors import UserError
+from mmc_bench.registry import Registry
+
+HEADER = "from mmc_bench import BackboneSpec, DatasetSpec, MethodSpec, hookimpl\n"
+
+
+def registering(*names, kind="method", target=":Mine", defaults=None):
+    """Return the source of a plugin that registers specs of these names."""
+    calls = "".join(
+        f"\n    register({kind.title()}Spec(name={name!r}, target={target!r}, defaults={defaults or {}!r}))"
+        for name in names
+    )
+    return f"{HEADER}\n@hookimpl\ndef register_{kind}s(register):{calls}\n\nclass Mine:\n    pass\n"
+
+
+GOOD = registering("good")
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers(monkeypatch):
+    """Forget the modules that a test imports, and keep it away from the user's plugins."""
+    monkeypatch.delenv("MMC_BENCH_PLUGINS", raising=False)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if "plugin" in name:  # numpy and torch do not survive a second import
+            del sys.modules[name]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return a writer of files below the test's folder."""
+
+    def make(path, source):
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(source), encoding="utf-8")
+        return file
+
+    return make
+
+
+@pytest.fixture
+def install(tmp_path, write, monkeypatch):
+    """Return an installer of distributions: modules on the import path, and metadata with entry points."""
+
+    def make(distribution, files, entry_points, version="1.0"):
+        site = f"site-{distribution}"
+        for path, source in files.items():
+            write(f"{site}/{path}", source)
+        points = "".join(f"{name} = {module}\n" for name, module in entry_points.items())
+        info = f"{site}/{distribution.replace('-', '_')}-{version}.dist-info"
+        write(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        write(f"{info}/entry_points.txt", f"[mmc_bench]\n{points}")
+        monkeypatch.syspath_prepend(str(tmp_path / site))
+
+    return make
+
+
+def registry_of(*folders):
+    """Return a registry of folder plugins alone."""
+    return Registry(folder_candidates(folders))
+
+
+def names(registry, kind="method"):
+    return [offer.spec.name for offer in registry.offers(kind)]
+
+
+def refused(registry, kind, name):
+    """Return the sentence with which a name is refused."""
+    with pytest.raises(UserError) as caught:
+        registry.select(kind, [name])
+    return str(caught.value)
+
+
+# --- where plugins are found
+
+
+def test_entry_points_of_any_distribution_are_found_beside_the_built_in_ones(install):
+    install("acme-methods", {"acme_plugin.py": GOOD}, {"acme": "acme_plugin"}, version="2.5")
+    registry = Registry.discover()
+    assert registry.failures == []
+    offer = registry.get("method", "good")
+    assert (offer.plugin.name, offer.plugin.distribution, offer.plugin.version) == (
+        "acme",
+        "acme-methods",
+        "2.5",
+    )
+    assert {"mmc-bench"} == {plugin.distribution for plugin in registry.plugins} - {"acme-methods"}
+    assert names(registry, "dataset") and names(registry, "backbone") and registry.suites
+
+
+def test_a_folder_may_be_one_file_a_package_or_a_collection_of_both(write, tmp_path):
+    write("collection/one.py", registering("from-file"))
+    write("collection/two/__init__.py", registering("from-package", target=".inner:Mine"))
+    write("collection/two/inner.py", "class Mine: pass")
+    write("collection/_private.py", "raise SystemExit('not a plugin')")
+    write("collection/notes/readme.txt", "not a plugin")
+    collection = tmp_path / "collection"
+    assert names(registry_of(collection)) == ["from-file", "from-package"]
+    assert names(registry_of(collection / "one.py")) == ["from-file"]
+    package = registry_of(collection / "two")
+    assert names(package) == ["from-package"]
+    assert package.get("method", "from-package").load().__name__ == "Mine"
+
+
+def test_a_folder_named_twice_counts_once(write, tmp_path):
+    file = write("plugs/mine.py", GOOD)
+    registry = registry_of(tmp_path / "plugs", file, tmp_path / "plugs" / ".." / "plugs")
+    assert len(registry.plugins) == 1
+    assert registry.get("method", "good").plugin.origin == str(file)
+
+
+@pytest.mark.parametrize("missing", ["nowhere", "empty"])
+def test_a_folder_without_plugins_is_refused(tmp_path, missing):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=f"plugin folder .*{missing}"):
+        registry_of(tmp_path / missing)
+
+
+def test_the_environment_variable_lists_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMC_BENCH_PLUGINS", "first:second/mine.py".replace(":", __import__("os").pathsep))
+    assert configured_folders([]) == [Path("first"), Path("second/mine.py")]
+
+
+def test_the_nearest_pyproject_above_the_working_directory_lists_folders(write, tmp_path, monkeypatch):
+    write("project/pyproject.toml", '[tool.mmc_bench]\nplugins = ["plugs", "more/one.py"]\n')
+    write("project/deep/deeper/file", "")
+    monkeypatch.chdir(tmp_path / "project" / "deep" / "deeper")
+    project = tmp_path / "project"
+    assert configured_folders([]) == [project / "plugs", project / "more/one.py"]
+    write("project/deep/pyproject.toml", "[project]\nname = 'nearer'\n")
+    assert configured_folders([]) == []
+
+
+@pytest.mark.parametrize(
+    "content", ["[tool.mmc_bench\n", '[tool.mmc_bench]\nplugins = "plugs"\n', "[tool]\nmmc_bench = 3\n"]
+)
+def test_a_pyproject_that_cannot_be_used_is_named(write, tmp_path, monkeypatch, content):
+    write("pyproject.toml", content)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"pyproject\.toml"):
+        configured_folders([])
+
+
+def test_the_command_line_comes_first_and_the_variable_hides_the_pyproject(write, tmp_path, monkeypatch):
+    write("pyproject.toml", '[tool.mmc_bench]\nplugins = ["configured"]\n')
+    monkeypatch.chdir(tmp_path)
+    assert configured_folders(["given"]) == [Path("given"), tmp_path / "configured"]
+    monkeypatch.setenv("MMC_BENCH_PLUGINS", "variable")
+    assert configured_folders(["given"]) == [Path("given"), Path("variable")]
+
+
+# --- lazy targets
+
+
+def test_registering_imports_nothing_of_the_target(install):
+    target = "raise RuntimeError('imported too early')"
+    plugin = registering("heavy", target=".method:Heavy")
+    install("acme", {"acme_plugin/__init__.py": plugin, "acme_plugin/method.py": target}, {"a": "acme_plugin"})
+    registry = Registry.discover()
+    offer = registry.get("method", "heavy")
+    assert offer.version and offer.reference({}).name == "heavy"
+    assert "acme_plugin.method" not in sys.modules
+    with pytest.raises(UserError, match=r"method 'heavy' of acme.*'\.method:Heavy'.*imported too early"):
+        offer.load()
+
+
+def test_targets_are_relative_to_the_plugin_or_absolute(install):
+    method = "class Mine: pass"
+    install(
+        "acme",
+        {
+            "acme_plugin/__init__.py": "",
+            "acme_plugin/sub/__init__.py": registering("package", target=".method:Mine"),
+            "acme_plugin/sub/method.py": method,
+            "acme_plugin/module.py": registering("module", target=".sub.method:Mine"),
+            "acme_plugin/up.py": registering("absolute", target="acme_plugin.sub.method:Mine"),
+            "acme_plugin/own.py": registering("own", target=":Mine"),
+        },
+        {name: f"acme_plugin.{name}" for name in ("sub", "module", "up", "own")},
+    )
+    registry = Registry.discover()
+    homes = {name: registry.get("method", name).load().__module__ for name in ("package", "module", "absolute", "own")}
+    assert homes == {
+        "package": "acme_plugin.sub.method",
+        "module": "acme_plugin.sub.method",
+        "absolute": "acme_plugin.sub.method",
+        "own": "acme_plugin.own",
+    }
+
+
+@pytest.mark.parametrize("target", [":Missing", "nowhere.at.all:Mine", ".inner:Mine", "leaving_plugin:Mine"])
+def test_a_target_that_cannot_be_loaded_is_named(write, tmp_path, monkeypatch, target):
+    write("leaving_plugin.py", "import sys\nsys.exit(0)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = registry_of(write("mine.py", registering("good", target=target)))
+    with pytest.raises(UserError, match=f"method 'good' of mine: target '{target}' failed to load"):
+        registry.get("method", "good").load()
+
+
+# --- names
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(write):
+    registry = registry_of(write("mine.py", registering("gradient-descent", "ascent")))
+    assert refused(registry, "method", "gradient-decent") == (
+        "unknown method 'gradient-decent': did you mean gradient-descent?"
+    )
+    assert refused(registry, "method", "zzz") == "unknown method 'zzz': known: ascent, gradient-descent"
+    assert "unknown backbone 'ascent'" in refused(registry, "backbone", "ascent")
+
+
+def test_an_unknown_name_mentions_plugins_that_failed_to_load(write, tmp_path):
+    write("plugs/mine.py", GOOD)
+    write("plugs/broken.py", "raise ValueError")
+    assert "plugins that failed to load: broken" in refused(registry_of(tmp_path / "plugs"), "method", "of-broken")
+
+
+def test_globs_and_names_select_each_offer_once_in_the_order_given(write):
+    registry = registry_of(write("mine.py", registering("b-one", "b-two", "a", "c")))
+
+    def selected(*patterns):
+        return [offer.spec.name for offer in registry.select("method", patterns)]
+
+    assert selected("c", "b-*", "b-one", "mine:a", "?") == ["c", "b-one", "b-two", "a"]
+    assert selected("b-[to]*") == ["b-one", "b-two"]
+    assert selected() == []
+    assert refused(registry, "method", "bb*") == "no method matches 'bb*': known: a, b-one, b-two, c"
+
+
+def test_a_family_answers_to_any_member_and_hands_its_name_to_the_target(write):
+    source = registering("zoo/*", kind="backbone", defaults={"stem": 3})
+    registry = registry_of(write("mine.py", source))
+    offer = registry.get("backbone", "zoo/resnet10t")
+    assert offer.qualified_name == "mine:zoo/resnet10t"
+    assert offer.reference({"depth": 1}).parameters == {"stem": 3, "model": "resnet10t", "depth": 1}
+    assert registry.get("backbone", "mine:zoo/resnet10t").spec.defaults == offer.spec.defaults
+    assert "unknown backbone 'zoo/'" in refused(registry, "backbone", "zoo/")
+    assert "write zoo/NAME" in refused(registry, "backbone", "zoo/*")
+    assert "no backbone matches '*'" in refused(registry, "backbone", "*")
+
+
+# --- collisions
+
+
+@pytest.fixture
+def taken(install):
+    """Install two distributions that both offer `shared`, and one name each of their own."""
+    install("acme", {"acme_plugin.py": registering("shared", "acme-only")}, {"a": "acme_plugin"})
+    install("zenith", {"zenith_plugin.py": registering("shared", "zenith-only")}, {"z": "zenith_plugin"})
+    return Registry.discover()
+
+
+def test_a_shared_name_is_an_error_only_when_it_is_used_and_names_both(taken):
+    assert taken.failures == []
+    assert [offer.spec.name for offer in taken.select("method", ["acme-only", "zenith-*"])] == [
+        "acme-only",
+        "zenith-only",
+    ]
+    expected = "method 'shared' is offered by 2 plugins: write acme:shared or zenith:shared"
+    assert refused(taken, "method", "shared") == expected
+    assert refused(taken, "method", "sha*") == expected
+
+
+def test_a_qualified_name_is_never_ambiguous(taken):
+    chosen = taken.select("method", ["zenith:shared", "acme:shared"])
+    assert [offer.plugin.distribution for offer in chosen] == ["zenith", "acme"]
+    assert [offer.load().__module__ for offer in chosen] == ["zenith_plugin", "acme_plugin"]
+    assert "unknown method 'nobody:shared'" in refused(taken, "method", "nobody:shared")
+
+
+def test_one_name_for_a_method_and_a_backbone_is_no_collision(write, tmp_path):
+    write("plugs/one.py", registering("same"))
+    write("plugs/two.py", registering("same", kind="backbone"))
+    registry = registry_of(tmp_path / "plugs")
+    assert registry.get("method", "same").plugin.name == "one"
+    assert registry.get("backbone", "same").plugin.name == "two"
+
+
+def test_two_files_of_one_name_say_where_they_lie(write):
+    first, second = write("one/mine.py", GOOD), write("two/mine.py", GOOD)
+    message = refused(registry_of(first, second), "method", "good")
+    assert str(first) in message and str(second) in message
+
+
+# --- broken plugins
+
+BROKEN = {
+    "raises at import": ("raise RuntimeError('no such\\n  moon')", "RuntimeError: no such moon"),
+    "exits at import": ("import sys\nsys.exit('bye')", "SystemExit: bye"),
+    "does not parse": ("def broken(:\n    pass", "SyntaxError"),
+    "misspelt hook": (
+        HEADER + "@hookimpl\ndef register_method(register): pass",
+        "unknown hook 'register_method': did you mean register_methods",
+    ),
+    "wrong hook argument": (HEADER + "@hookimpl\ndef register_methods(registry): pass", "registry"),
+    "other API version": ("mmc_bench_api = 99\n" + GOOD, "plugin API 99, and this mmc-bench speaks 1"),
+    "wrong type": (
+        HEADER + "@hookimpl\ndef register_methods(register): register(BackboneSpec(name='b', target=':B'))",
+        "register_methods registers MethodSpec, not BackboneSpec",
+    ),
+    "no spec at all": (
+        HEADER + "@hookimpl\ndef register_datasets(register): register({'name': 'd'})",
+        "register_datasets registers DatasetSpec, not dict",
+    ),
+    "hook that raises": (
+        HEADER + "@hookimpl\ndef register_methods(register):\n    1 / 0",
+        "ZeroDivisionError: division by zero (broken_plugin.py, line 4)",
+    ),
+    "bad name": (registering("My Method"), "method name 'My Method' must match"),
+    "bad target": (registering("mine", target="module.Class"), "'module.Class' must read 'module:Class'"),
+    "unknown need": (
+        HEADER + "@hookimpl\ndef register_methods(register):"
+        " register(MethodSpec(name='m', target=':M', needs={'test'}))",
+        "method 'm' needs ['test']; a method can need ['clean', 'cued']",
+    ),
+}
+
+
+@pytest.mark.parametrize("flaw", BROKEN)
+def test_a_broken_plugin_is_reported_in_one_line_while_all_others_work(install, write, flaw):
+    source, expected = BROKEN[flaw]
+    install("acme", {"broken_plugin.py": source, "good_plugin.py": GOOD}, {"a": "broken_plugin"})
+    registry = Registry.discover([write("folder/good.py", GOOD)])
+    (failure,) = registry.failures
+    assert (failure.name, failure.distribution) == ("a", "acme")
+    assert expected in failure.error and "\n" not in failure.error
+    assert failure.provides == ()
+    assert registry.get("method", "good").load().__name__ == "Mine"
+    assert not any(offer.plugin.distribution == "acme" for offer in registry.offers("method"))
+    assert len(names(registry, "backbone")) > 1
+
+
+def test_an_entry_point_that_leads_nowhere_is_reported(install):
+    install("acme", {}, {"gone": "acme_plugin_of_old"})
+    (failure,) = Registry.discover().failures
+    assert (failure.name, failure.distribution) == ("gone", "acme")
+    assert "No module named 'acme_plugin_of_old'" in failure.error
+
+
+def test_a_plugin_that_fails_half_way_offers_nothing(write):
+    source = registering("first").replace("class Mine", "    raise ValueError('half way')\n\nclass Mine")
+    registry = registry_of(write("mine.py", source))
+    assert names(registry) == [] and "half way" in registry.failures[0].error
+
+
+def test_a_user_s_interrupt_during_discovery_is_not_swallowed(write):
+    with pytest.raises(KeyboardInterrupt):
+        registry_of(write("mine.py", "raise KeyboardInterrupt"))
+
+
+def test_what_a_plugin_prints_stays_off_standard_output(write, capsys):
+    source = "print('hello from import')\n" + GOOD.replace("class", "print('hello again')\n\nclass")
+    registry = registry_of(write("mine.py", source))
+    registry.get("method", "good").load()
+    captured = capsys.readouterr()
+    assert captured.out == "" and "hello from import" in captured.err
+
+
+# --- versions
+
+
+def version_of(path):
+    return registry_of(path).get("method", "good").version
+
+
+def test_the_version_of_an_offer_is_the_distribution_s_plus_a_digest_of_the_source(install):
+    install("acme", {"acme_plugin.py": GOOD}, {"a": "acme_plugin"}, version="2.5")
+    offer = Registry.discover().get("method", "good")
+    release, plus, digest = offer.version.partition("+")
+    assert (release, plus, len(digest)) == ("2.5", "+", 12)
+    assert offer.reference({}).version == offer.version
+
+
+def test_an_edited_plugin_has_another_version_and_a_moved_one_has_not(write):
+    original = version_of(write("one/mine.py", GOOD))
+    assert version_of(write("elsewhere/below/mine.py", GOOD)) == original
+    assert version_of(write("edited/mine.py", GOOD + "# a comment\n")) != original
+
+
+def test_line_ends_do_not_change_the_version(write):
+    file = write("windows/mine.py", GOOD)
+    file.write_bytes(GOOD.replace("\n", "\r\n").encode())
+    assert version_of(file) == version_of(write("unix/mine.py", GOOD))
+
+
+def test_a_package_s_version_covers_all_its_files_and_a_file_s_only_itself(write, tmp_path):
+    for place, helper in (("one", "x = 1\n"), ("two", "x = 2\n")):
+        write(f"{place}/mine/__init__.py", GOOD)
+        write(f"{place}/mine/deep/helper.py", helper)
+        write(f"{place}/mine.v1.py", GOOD)
+        write(f"{place}/neighbour.py", helper)
+    assert version_of(tmp_path / "one/mine") != version_of(tmp_path / "two/mine")
+    assert version_of(tmp_path / "one/mine.v1.py") == version_of(tmp_path / "two/mine.v1.py")
+
+
+# --- observers
+
+OBSERVER = (
+    GOOD
+    + """
+seen = []
+
+@hookimpl
+def run_started(plan):
+    seen.append(("started", plan))
+
+@hookimpl
+def cell_finished(record):
+    seen.append(("finished", record))
+"""
+)
+
+
+def test_observers_get_what_they_ask_for_and_one_that_raises_stops_nobody(write):
+    raising = OBSERVER.replace("seen.append", "raise RuntimeError('tired')  #")
+    registry = registry_of(write("a/first.py", OBSERVER), write("b/bad.py", raising), write("c/last.py", OBSERVER))
+    reports = []
+    observers = registry.observers()
+    observers.call("run_started", reports.append, plan="the plan")
+    observers.call("cell_finished", reports.append, cell="a cell", record={"key": 1})
+    observers.call("run_finished", reports.append, summary={})
+    for plugin in registry.plugins:
+        if plugin.name != "bad":
+            assert plugin.module.seen == [("started", "the plan"), ("finished", {"key": 1})]
+    assert len(reports) == 2
+    assert "run_started" in reports[0] and "bad:bad" in reports[0] and "tired" in reports[0]
+
+
+def test_plugins_of_one_name_are_all_observers(write):
+    registry = registry_of(write("one/mine.py", OBSERVER), write("two/mine.py", OBSERVER))
+    registry.observers().call("run_started", pytest.fail, plan=1)
+    assert [plugin.module.seen for plugin in registry.plugins] == [[("started", 1)], [("started", 1)]]

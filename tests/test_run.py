@@ -1,0 +1,184 @@
+"""Runs: what they keep, what they repeat, and that neither company nor order changes a number."""
+
+import json
+
+from mmc_bench.records import CellRecord, PretrainRecord
+
+
+def test_workers_company_and_order_change_no_number(bench):
+    """The same cells alone, in one process, and side by side in two with others: the same bits."""
+    assert bench.tiny("--methods", "tiny-ft", "--results", "alone").code == 0
+    together = bench.apart(
+        "run", "--suite", "tiny.yaml", "--workers", 2, "--methods", "tiny-still,tiny-ft", "--results", "together"
+    )
+    assert together.code == 0, together.err
+    alone, company = bench.records("alone"), bench.records("together")
+    assert len(alone) == 4
+    assert len(company) == 6
+    assert all(company[name] == content for name, content in alone.items())
+
+
+def test_seeds_pair_across_methods_and_differ_from_each_other(bench):
+    bench.tiny()
+    records = [record for record in bench.records().values() if record["kind"] == "cell"]
+    by_place = {(r["cell"]["method"]["name"], r["cell"]["pretraining"]["seed"]): r for r in records}
+    still = [by_place["tiny-still", seed] for seed in (0, 1)]
+    assert still[0]["metrics"] != still[1]["metrics"]
+    for seed in (0, 1):
+        pair = [by_place[name, seed] for name in ("tiny-still", "tiny-ft")]
+        assert pair[0]["pretraining_key"] == pair[1]["pretraining_key"]
+        starts = [[curve["loss"][0] for curve in record["connectivity"]["splits"].values()] for record in pair]
+        assert starts[0] == starts[1]
+
+
+def test_a_model_left_alone_keeps_the_pretrained_scores(bench):
+    bench.tiny("--methods", "tiny-still", "--seeds", "0")
+    pretrained, cell = sorted(bench.records().values(), key=lambda record: record["kind"], reverse=True)
+    for split in ("NC", "C", "RC", "RI"):
+        assert cell["metrics"][split] == pretrained["metrics"][split]
+        path = cell["connectivity"]["splits"][split]
+        assert path["loss"][0] == path["loss"][-1] == pretrained["metrics"][split]["loss"]
+
+
+def test_records_hold_what_they_promise(bench):
+    bench.tiny("--seeds", "1", "--methods", "tiny-ft")
+    files = sorted((bench.folder / "results").rglob("*.json"))
+    contents = {json.loads(file.read_text())["kind"]: file.read_bytes() for file in files}
+    pretrained = PretrainRecord.model_validate_json(contents["pretraining"])
+    cell = CellRecord.model_validate_json(contents["cell"])
+    assert len(pretrained.curve) == 2
+    assert cell.connectivity.t == (0, 1 / 3, 2 / 3, 1)
+    assert set(cell.connectivity.splits) == {"NC", "C", "RC", "RI"}
+    assert set(cell.invariance) == {"remove cue", "randomise cue", "randomise image"}
+    assert cell.parameters == {"behaviour": "ft", "lr": 0.05}
+    assert set(cell.timing.seconds) == {"data", "fine_tune", "score", "connect"}
+    provenance = cell.provenance
+    assert provenance.threads == 1
+    assert set(provenance.seeds) == {"experiment", "fine-tuning"}
+    assert {"torch", "timm"} <= set(provenance.packages)
+    assert {"tiny:tiny-set", "tiny:tiny-net", "tiny:tiny-ft"} == set(provenance.plugins)
+
+
+def test_every_way_to_fail_is_told_apart_and_stops_nothing_else(bench):
+    failing = ["raise", "nan", "nan-weights", "shape", "none", "greedy"]
+    methods = ",".join(f"tiny-{name}" for name in [*failing, "ft"])
+    result = bench.tiny("--seeds", "0", "--methods", methods, "--json")
+    assert result.code == 1
+    content = json.loads(result.out)
+    assert (content["computed"], content["failed"]) == (1, len(failing))
+    errors = {failure["cell"].rpartition("tiny-")[2]: failure["error"] for failure in content["failures"]}
+    says = {
+        "raise": "ZeroDivisionError: planted in two lines (tiny.py, line",
+        "nan": "became nan at step 3",
+        "nan-weights": "weight 'head.weight' is not finite",
+        "shape": "'head.weight' has shape (5, 4), the pretrained one's (3, 4)",
+        "none": "returned NoneType",
+        "greedy": 'needs={"cued"}',
+    }
+    for name, words in says.items():
+        assert words in errors[name]
+    assert "Traceback" not in result.err
+    files = list((bench.folder / "results" / "cells").glob("*.failure.json"))
+    assert len(files) == len(failing)
+    assert any("ZeroDivisionError" in json.loads(file.read_text())["traceback"] for file in files)
+
+
+def test_failed_cells_are_tried_again_and_alone_with_retry_failed(bench):
+    bench.tiny("--seeds", "0", "--methods", "tiny-raise")
+    again = bench.tiny("--seeds", "0,1", "--methods", "tiny-raise,tiny-still", "--retry-failed", "--json")
+    content = json.loads(again.out)
+    assert (content["failed"], content["computed"], content["cells"]) == (1, 0, 4)
+    everything = json.loads(bench.tiny("--seeds", "0", "--methods", "tiny-raise,tiny-still", "--json").out)
+    assert (everything["failed"], everything["computed"]) == (1, 1)
+
+
+def test_a_success_removes_the_failure(bench):
+    bench.tiny("--seeds", "0", "--methods", "tiny-ft", "--set", "pretrain.lr=1e30")
+    name = next((bench.folder / "results" / "pretrained").glob("*.failure.json"))
+    assert "became" in json.loads(name.read_text())["error"]
+    bench.tiny("--seeds", "0", "--methods", "tiny-raise")
+    (failure,) = (bench.folder / "results" / "cells").glob("*.failure.json")
+    failure.with_name(failure.name.replace(".failure", "")).write_text("{}")  # no valid record
+    assert bench.tiny("--seeds", "0", "--methods", "tiny-raise").code == 1
+    assert failure.exists()
+
+
+def test_a_failed_pretraining_fails_its_cells_with_its_reason(bench):
+    result = bench.tiny("--set", "pretrain.lr=1e30", "--json")
+    content = json.loads(result.out)
+    assert result.code == 1
+    assert (content["failed"], content["pretrained"]) == (4, 0)
+    blocked = [failure["error"] for failure in content["failures"] if "tiny-ft" in failure["cell"]]
+    assert all(error.startswith("its pretraining failed: the loss became") for error in blocked)
+
+
+def test_fail_fast_stops_at_the_first_failure(bench):
+    result = bench.tiny("--methods", "tiny-raise,tiny-still", "--fail-fast", "--json")
+    content = json.loads(result.out)
+    assert result.code == 1
+    assert len(content["failures"]) == 1
+    assert content["computed"] + content["failed"] < 4
+    assert "not run" in result.err
+
+
+def test_changed_parameters_are_new_cells_and_rows_of_their_own(bench):
+    bench.tiny("--methods", "tiny-ft")
+    bench.tiny("--methods", "tiny-ft", "--set", "tiny-ft.lr=0.01")
+    rows = json.loads(bench("table", "--format", "json").out)
+    assert {row["method"] for row in rows} == {"pretrained", "tiny-ft (lr=0.01)", "tiny-ft (lr=default)"}
+    assert all(row["seeds"] == [0, 1] for row in rows)
+
+
+def test_a_damaged_record_is_made_again(bench):
+    bench.tiny("--seeds", "0", "--methods", "tiny-ft")
+    before = bench.records()
+    (path,) = (bench.folder / "results" / "cells").glob("*.json")
+    path.write_text(path.read_text()[:100])
+    assert "1 computed" in bench.tiny("--seeds", "0", "--methods", "tiny-ft").err
+    assert bench.records() == before
+
+
+def test_damaged_weights_fail_the_cell_and_are_made_again_by_the_next_run(bench):
+    bench.tiny("--seeds", "0", "--methods", "tiny-ft")
+    before = bench.records()
+    (weights,) = (bench.folder / "results" / "pretrained").glob("*.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    result = bench.tiny("--seeds", "0", "--methods", "tiny-still")
+    assert result.code == 1
+    assert "does not match its record's checksum" in result.err
+    assert "Traceback" not in result.err
+    assert bench.tiny("--seeds", "0", "--methods", "tiny-still,tiny-ft").code == 0
+    after = bench.records()
+    assert all(after[name] == record for name, record in before.items())
+
+
+def test_weights_are_kept_on_request(bench):
+    bench.tiny("--seeds", "0", "--methods", "tiny-ft")
+    assert not list((bench.folder / "results" / "cells").glob("*.safetensors"))
+    bench.tiny("--seeds", "0", "--methods", "tiny-still", "--keep-weights")
+    assert len(list((bench.folder / "results" / "cells").glob("*.safetensors"))) == 1
+
+
+def test_a_plugin_edited_between_runs_is_run_anew(bench):
+    source = "from tiny_base import *\n"
+    del source
+    folder = bench.folder / "mine"
+    folder.mkdir()
+    method = (
+        "from mmc_bench import MethodSpec, hookimpl\n"
+        "@hookimpl\n"
+        "def register_methods(register):\n"
+        "    register(MethodSpec(name='mine', target=':Mine'))\n"
+        "class Mine:\n"
+        "    def fine_tune(self, task):\n"
+        "        {body}\n"
+        "        return task.model\n"
+    )
+    (folder / "mine.py").write_text(method.format(body="pass"))
+    words = ["run", "--suite", "tiny.yaml", "--workers", 1, "--seeds", "0", "--methods", "mine", "--plugins-dir", folder]
+    assert "1 computed" in bench.apart(*words).err
+    assert "1 cached" in bench.apart(*words).err
+    (folder / "mine.py").write_text(method.format(body="task.model.head.bias.data += 1"))
+    assert "1 computed" in bench.apart(*words).err

@@ -1,0 +1,146 @@
+"""Derived seeds, canonical JSON, and the keys that name results."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mmc_bench.cells import Cell, Pretraining, canonical_json, key_of
+from mmc_bench.seeds import derive_seed
+
+
+def test_a_derived_seed_is_the_same_in_every_process():
+    # Fixed values: another hash, or Python's own salted one, would change every published number.
+    assert derive_seed("clean set", 0) == derive_seed("clean set", 0)
+    code = "from mmc_bench.seeds import derive_seed; print(derive_seed('RC cues', 3))"
+    for salt in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": salt}
+        printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+        assert int(printed.stdout) == derive_seed("RC cues", 3)
+
+
+def test_derived_seeds_differ_between_purposes_and_seeds_and_fit_torchs_generators():
+    seeds = [derive_seed(what, seed) for what in ("pretraining", "RC cues", "RI images") for seed in range(50)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert derive_seed("a1", 1) != derive_seed("a", 11)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        ({"a": {"x": 1, "y": [1, 2]}}, {"a": {"y": [1, 2], "x": 1}}),
+        ({"lr": 1.0}, {"lr": 1}),
+        ({"lrs": (0.1, 2.0)}, {"lrs": [0.1, 2]}),
+        ({"a": -0.0}, {"a": 0}),
+    ],
+)
+def test_equal_content_has_equal_json_and_one_key(one, other):
+    assert canonical_json(one) == canonical_json(other)
+    assert key_of(one) == key_of(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": 1}, {"a": 1.5}),
+        ({"a": 1}, {"b": 1}),
+        ({"a": True}, {"a": 1}),
+        ({"a": None}, {}),
+        ({"a": "1"}, {"a": 1}),
+        ({"a": [1, 2]}, {"a": [2, 1]}),
+        ({"a": 0.1}, {"a": 0.1 + 1e-16}),
+    ],
+)
+def test_different_content_has_different_keys(one, other):
+    if one != other or isinstance(one["a"], bool):  # .1 + 1e-16 is another float than .1
+        assert key_of(one) != key_of(other)
+
+
+def test_canonical_json_reads_back_and_has_no_spaces():
+    content = {"b": [1, 2.5, "x y"], "a": {"z": None, "y": True}}
+    text = canonical_json(content)
+    assert json.loads(text) == content
+    assert text == '{"a":{"y":true,"z":null},"b":[1,2.5,"x y"]}'
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_json_lacks_are_refused(value):
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json({"a": value})
+
+
+def paths_of(content, prefix=()):
+    """Yield the path of every leaf of nested dictionaries."""
+    for name, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from paths_of(value, (*prefix, name))
+        else:
+            yield (*prefix, name)
+
+
+def another(value):
+    if value is None or isinstance(value, int):
+        return (value or 0) + 3
+    if isinstance(value, float):
+        return value / 2 + 0.01
+    return [0.25] if isinstance(value, list) else f"{value}x"
+
+
+def with_changed(content, path):
+    if not path:
+        return another(content)
+    return {**content, path[0]: with_changed(content[path[0]], path[1:])}
+
+
+def test_every_field_of_a_cell_changes_its_key(cell):
+    content = cell.model_dump(mode="json")
+    paths = list(paths_of(content))
+    assert len(paths) > 25
+    keys = {path: Cell.model_validate(with_changed(content, path)).key for path in paths}
+    unchanged = [path for path, key in keys.items() if key == cell.key]
+    assert unchanged == []
+    assert len(set(keys.values())) == len(paths)
+
+
+def test_a_pretraining_key_follows_the_pretraining_and_not_the_method(cell):
+    content = cell.model_dump(mode="json")
+    for path in paths_of(content):
+        changed = Cell.model_validate(with_changed(content, path))
+        same = changed.pretraining.key == cell.pretraining.key
+        assert same == (path[0] != "pretraining"), path
+
+
+def test_every_field_that_records_hold_is_part_of_the_key(cell):
+    names = set(Pretraining.model_fields)
+    assert names == {"dataset", "images", "data", "backbone", "cue_rate", "recipe", "seed"}
+    assert set(Cell.model_fields) == {"pretraining", "method", "connect"}
+
+
+def test_a_pretraining_and_a_cell_never_share_a_key(cell):
+    assert cell.key != cell.pretraining.key
+
+
+def test_keys_survive_a_round_trip_through_json(cell):
+    assert Cell.model_validate_json(cell.model_dump_json()).key == cell.key
+
+
+def test_a_key_is_the_same_in_another_process_in_another_folder(cell, tmp_path):
+    code = (
+        "import sys; from mmc_bench.cells import Cell; cell = Cell.model_validate_json(sys.stdin.read()); "
+        "print(cell.key, cell.pretraining.key)"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code],
+        input=cell.model_dump_json(),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONHASHSEED": "5", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert printed.stdout.split() == [cell.key, cell.pretraining.key]
