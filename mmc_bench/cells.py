@@ -5,7 +5,7 @@ import json
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 KEY_VERSION = 1
 
@@ -42,9 +42,9 @@ class Recipe(_Plain):
 
     epochs: Annotated[int, Field(ge=1)] = 100
     batch_size: Annotated[int, Field(ge=2)] = 256
-    lr: Annotated[float, Field(gt=0)] = 0.1
+    lr: Annotated[FiniteFloat, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = 1e-4
     lr_drops: tuple[Fraction, ...] = (0.4, 0.8)
     lr_drop_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     curve_images: Annotated[int, Field(ge=1)] | None = None

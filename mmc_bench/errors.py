@@ -22,7 +22,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     Returns
     -------
     str
-        For example ``"did you mean cbft?"`` or ``"known: cbft, lpft"``.
+        For example ``"did you mean epochs?"`` or ``"known: epochs, lr"``.
     """
     words = sorted(set(known))
     close = get_close_matches(name, words, n=3, cutoff=0.55)

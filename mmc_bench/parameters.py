@@ -26,7 +26,7 @@ def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any]) -> 
     Parameters
     ----------
     owner
-        Whose parameters they are, for messages: ``"method cbft"``.
+        Whose parameters they are, for messages: ``"method mine"``.
     target
         The plugin's class or function.
     parameters

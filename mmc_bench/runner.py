@@ -1,9 +1,10 @@
 """Driving a plan: what is missing is done, failures are counted, observers are told."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 from mmc_bench.cells import Cell
@@ -98,13 +99,13 @@ def found_records(plan: Plan, store: Store) -> tuple[list[CellRecord], list[Pret
     return cells, pretrained
 
 
-def check_plugins(plan: Plan, names: set[str] | None = None) -> None:
+def check_plugins(plan: Plan, patterns: Iterable[str] = ("*",)) -> None:
     """Import the targets that a plan needs and check their parameters, before anything runs.
 
     Parameters
     ----------
-    names
-        Check these alone.
+    patterns
+        Check those alone whose names match one of these globs.
 
     Raises
     ------
@@ -112,7 +113,8 @@ def check_plugins(plan: Plan, names: set[str] | None = None) -> None:
         When a target does not load, or a parameter is unknown or not allowed.
     """
     for offer, reference in plan.offers:
-        if names is None or offer.spec.name in names or offer.qualified_name in names:
+        names = (offer.spec.name, offer.qualified_name)
+        if any(fnmatchcase(name, pattern) for name in names for pattern in patterns):
             check_parameters(f"{offer.spec.kind} {offer.spec.name}", offer.load(), reference.parameters)
 
 

@@ -18,7 +18,7 @@ class PluginSpec:
     ----------
     name
         Lower-case letters, digits, ``.``, ``_`` and ``-``. A name that ends in ``/*`` stands for a family:
-        ``timm/*`` answers to ``timm/resnet10t`` and its target gets ``model="resnet10t"`` as a parameter.
+        ``zoo/*`` answers to ``zoo/lion`` and its target gets ``model="lion"`` as a parameter.
     target
         ``"module:Class"``; a leading dot makes it relative to the plugin that registers it.
     summary

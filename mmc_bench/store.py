@@ -11,8 +11,6 @@ written beside it, flushed to the disk, renamed.
 """
 
 import hashlib
-import os
-import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ from pydantic import ValidationError
 
 from mmc_bench.cells import Cell, Pretraining
 from mmc_bench.errors import UserError
+from mmc_bench.files import write_whole
 from mmc_bench.parameters import first_problem
 from mmc_bench.records import CellRecord, Failure, PretrainRecord
 
@@ -109,19 +108,19 @@ class Store:
     def save(self, record: PretrainRecord | CellRecord) -> None:
         """Write a record and forget an earlier failure."""
         job = record.pretraining if isinstance(record, PretrainRecord) else record.cell
-        _write_whole(self._path(job, ".json"), (record.model_dump_json(indent=1) + "\n").encode())
+        write_whole(self._path(job, ".json"), (record.model_dump_json(indent=1) + "\n").encode())
         self._path(job, ".failure.json").unlink(missing_ok=True)
 
     def save_failure(self, job: Pretraining | Cell, failure: Failure) -> None:
         """Write why a job failed, beside the place of its record."""
-        _write_whole(self._path(job, ".failure.json"), (failure.model_dump_json(indent=1) + "\n").encode())
+        write_whole(self._path(job, ".failure.json"), (failure.model_dump_json(indent=1) + "\n").encode())
 
     def save_weights(self, job: Pretraining | Cell, weights: "dict[str, torch.Tensor]") -> str:
         """Write weights as safetensors and return the file's SHA-256."""
         from safetensors.torch import save
 
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
-        _write_whole(self._path(job, ".safetensors"), content)
+        write_whole(self._path(job, ".safetensors"), content)
         return hashlib.sha256(content).hexdigest()
 
     def load_weights(self, record: PretrainRecord) -> "dict[str, torch.Tensor]":
@@ -170,17 +169,3 @@ def _read(path: Path, schema: type[AnyRecord]) -> AnyRecord:
         return schema.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise UserError(f"{path} is no valid record: {first_problem(error)}") from None
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, whatever happens meanwhile."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -47,7 +47,7 @@ def test_table_agrees_with_the_records(bench):
     row = next(row for row in rows if row["method"] == "tiny-ft")
     assert row["RI"]["mean"] == pytest.approx(statistics.mean(accuracies))
     assert row["RI"]["std"] == pytest.approx(statistics.stdev(accuracies))
-    assert [row["method"] for row in rows][0] == "pretrained"
+    assert rows[0]["method"] == "pretrained"
 
 
 def test_table_has_the_same_numbers_in_every_format(bench):
@@ -93,7 +93,8 @@ def test_dry_run_says_what_is_cached_and_runs_nothing(bench):
     assert "4 cells, 2 cached, 2 to run; 1 of 2 pretrainings" in result.out
     assert "to run  tiny-set tiny-net cue rate 0.9 · tiny-ft · seeds 1" in result.out
     assert "estimated work" in result.out
-    states = [cell["state"] for cell in json.loads(bench("run", "--suite", "tiny.yaml", "--dry-run", "--json").out)["cells"]]
+    content = json.loads(bench("run", "--suite", "tiny.yaml", "--dry-run", "--json").out)
+    states = [cell["state"] for cell in content["cells"]]
     assert sorted(states) == ["cached", "cached", "to run", "to run"]
     assert bench.records() == before
 

@@ -106,7 +106,7 @@ def test_a_full_disk_fails_the_cell_with_one_sentence(bench, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mmc_bench.store.os.fsync", full)
+    monkeypatch.setattr("mmc_bench.files.os.fsync", full)
     result = bench.tiny("--seeds", "0")
     assert result.code == 1
     assert "No space left on device" in result.err

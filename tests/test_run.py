@@ -162,8 +162,6 @@ def test_weights_are_kept_on_request(bench):
 
 
 def test_a_plugin_edited_between_runs_is_run_anew(bench):
-    source = "from tiny_base import *\n"
-    del source
     folder = bench.folder / "mine"
     folder.mkdir()
     method = (
@@ -177,7 +175,7 @@ def test_a_plugin_edited_between_runs_is_run_anew(bench):
         "        return task.model\n"
     )
     (folder / "mine.py").write_text(method.format(body="pass"))
-    words = ["run", "--suite", "tiny.yaml", "--workers", 1, "--seeds", "0", "--methods", "mine", "--plugins-dir", folder]
+    words = ["run", "--suite", "tiny.yaml", "--workers", 1, "--seeds", 0, "--methods", "mine", "--plugins-dir", folder]
     assert "1 computed" in bench.apart(*words).err
     assert "1 cached" in bench.apart(*words).err
     (folder / "mine.py").write_text(method.format(body="task.model.head.bias.data += 1"))

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 
-from mmc_bench.cells import Cell, Pretraining, canonical_json, key_of
+from mmc_bench.cells import Cell, Pretraining, Recipe, canonical_json, key_of
 from mmc_bench.seeds import derive_seed
 
 
@@ -72,6 +73,13 @@ def test_canonical_json_reads_back_and_has_no_spaces():
 def test_numbers_that_json_lacks_are_refused(value):
     with pytest.raises(ValueError, match="JSON"):
         canonical_json({"a": value})
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "momentum", "lr_drop_factor"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_recipe_holds_no_number_that_a_key_could_not(name, value):
+    with pytest.raises(ValidationError):
+        Recipe(**{name: value})
 
 
 def paths_of(content, prefix=()):

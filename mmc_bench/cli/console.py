@@ -1,6 +1,5 @@
-"""What people see of a run on stderr: one line a cell, and live bars where stderr is a terminal."""
+"""What people see of a run on stderr: one line a cell, and a closing line."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,6 @@ import click
 from mmc_bench.cells import Cell
 from mmc_bench.engines import Job, Outcome
 from mmc_bench.runner import Summary
-
-
-def make_console() -> "LineConsole":
-    """Return the console that suits stderr."""
-    if not sys.stderr.isatty():
-        return LineConsole()
-    from mmc_bench.cli.live import LiveConsole
-
-    return LiveConsole()
 
 
 class LineConsole:

@@ -56,6 +56,7 @@ def main() -> None:
 
 
 def run_command_line() -> int:
+    """Run what ``sys.argv`` says and return the exit code; an error becomes one sentence on stderr."""
     try:
         code = cli.main(standalone_mode=False, prog_name="mmc-bench")
         sys.stdout.flush()

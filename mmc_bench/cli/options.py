@@ -154,7 +154,7 @@ _SESSION_OPTIONS: list[Callable[[Any], Any]] = [
         "settings",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Override a setting, e.g. pretrain.epochs=5 or cbft.lr=0.02.",
+        help="Override a setting, e.g. pretrain.epochs=5 or METHOD.lr=0.02.",
     ),
     click.option(
         "--data",

@@ -3,12 +3,13 @@
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mmc_bench.cli.console import closing_line, make_console
+from mmc_bench.cli.console import LineConsole, closing_line
 from mmc_bench.cli.options import Session, session_options
 from mmc_bench.data.locations import check_present
 from mmc_bench.engines import Engine, Settings
@@ -70,7 +71,6 @@ def _run_missing(
 ) -> Summary:
     """Check what can be checked beforehand, then run."""
     plan, registry = session.plan, session.registry
-    console = make_console()
     if not missing.jobs:
         return Summary(cells=len(plan.cells), cached=len(plan.cells) - len(missing.cells))
     session.store.check_writable()
@@ -92,8 +92,17 @@ def _run_missing(
 
     signal.signal(signal.SIGTERM, _as_interrupt)
     engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
-    with console:
+    with _console() as console:
         return run_plan(plan, missing, engine, settings, registry.observers(), console, fail_fast)
+
+
+def _console() -> LineConsole:
+    """Return live bars where stderr is a terminal, lines elsewhere."""
+    if not sys.stderr.isatty():
+        return LineConsole()
+    from mmc_bench.cli.live import LiveConsole
+
+    return LiveConsole()
 
 
 def resolve_device(name: str) -> str:

@@ -1,8 +1,7 @@
 """Class folders as tensors: decoded once, and cached in a file that is checked before use."""
 
+import contextlib
 import hashlib
-import os
-import secrets
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from safetensors.torch import load, save
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.locations import cache_root, class_names, fingerprint
 from mmc_bench.errors import UserError
+from mmc_bench.files import write_whole
 
 MODES = {1: "L", 3: "RGB"}
 
@@ -45,11 +45,12 @@ def load_folder(
     cache = cache_root() / "decoded" / f"{name}.safetensors"
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cache.with_suffix(".lock")).acquire()  # one worker decodes, the others wait
     except OSError as error:
         raise UserError(
-            f"cache folder {cache.parent} cannot be made ({error.strerror}): set MMC_BENCH_CACHE to another"
+            f"cache folder {cache.parent} cannot be written ({error.strerror}): set MMC_BENCH_CACHE to another"
         ) from None
-    with FileLock(cache.with_suffix(".lock")):  # one worker decodes, the others wait
+    with lock:
         tensors = _read_checked(cache)
         if tensors is None:
             tensors = {}
@@ -105,14 +106,6 @@ def _read_checked(cache: Path) -> dict[str, torch.Tensor] | None:
 def _write(cache: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write the tensors and their checksum; a cache that cannot be written is done without."""
     content = save(tensors)
-    for path, piece in (
-        (cache, content),
-        (cache.with_suffix(".sha256"), hashlib.sha256(content).hexdigest().encode()),
-    ):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-        try:
-            temporary.write_bytes(piece)
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            return
+    with contextlib.suppress(OSError):
+        write_whole(cache, content)
+        write_whole(cache.with_suffix(".sha256"), hashlib.sha256(content).hexdigest().encode())

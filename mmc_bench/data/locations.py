@@ -1,12 +1,14 @@
 """Where images lie, and which images they are: checks and identities that need no torch."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmc_bench.errors import UserError, nearest
+from mmc_bench.files import write_whole
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 
@@ -72,19 +74,40 @@ def class_names(folder: Path) -> list[str]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a digest of a class folder's file names and sizes; where the folder lies does not matter."""
-    entries = []
-    for part in ("train", "test"):
-        stack = [folder / part]
-        while stack:
-            with os.scandir(stack.pop()) as listing:
-                for entry in listing:
-                    if entry.is_dir():
-                        stack.append(Path(entry.path))
-                    elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
-                        name = Path(entry.path).relative_to(folder).as_posix()
-                        entries.append(f"{name} {entry.stat().st_size}")
-    return hashlib.sha256("\n".join(sorted(entries)).encode()).hexdigest()[:16]
+    """Return a digest of a class folder's file names and contents; where the folder lies does not matter.
+
+    The files are read once: the digest is remembered in the cache for as long as no name, size or time of
+    change differs.
+    """
+    listing = sorted(_listing(folder))
+    listed = hashlib.sha256("\n".join(f"{name} {size} {changed}" for name, size, changed in listing).encode())
+    memory = cache_root() / "fingerprints" / listed.hexdigest()[:32]
+    try:
+        return memory.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        pass
+    digest = hashlib.sha256()
+    for name, size, _ in listing:
+        digest.update(f"{name} {size}\n".encode())
+        digest.update((folder / name).read_bytes())
+    result = digest.hexdigest()[:16]
+    with contextlib.suppress(OSError):  # without a cache the files are read again
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(memory, result.encode())
+    return result
+
+
+def _listing(folder: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield each image's name relative to the folder, its size and its time of change."""
+    stack = [folder / "train", folder / "test"]
+    while stack:
+        with os.scandir(stack.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    stack.append(Path(entry.path))
+                elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+                    status = entry.stat()
+                    yield Path(entry.path).relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns
 
 
 def identify(folders: Mapping[str, str], wanted: Mapping[str, int | None]) -> dict[str, str]:

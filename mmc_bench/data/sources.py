@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.folders import load_folder
 from mmc_bench.data.locations import KNOWN_SOURCES, KnownSource, data_root, is_class_folder
 from mmc_bench.errors import UserError, nearest
+
+#: What pickle and numpy raise on truncated or foreign files.
+UNREADABLE = (OSError, UnpicklingError, EOFError, KeyError, ValueError, AttributeError, IndexError)
 
 DIGITS_SEED = 20260101
 DIGITS_TEST_IMAGES = 500
@@ -68,29 +72,45 @@ def load_torchvision(known: KnownSource, root: Path, download: bool) -> tuple[La
     UserError
         When the files are not there, fail torchvision's own check, or cannot be downloaded.
     """
-    import torchvision.datasets
-
-    dataset_class = getattr(torchvision.datasets, known.torchvision_class)
     where = f"put {known.archive} into {root}, or give class folders with --data {known.name}=DIR"
-    if download:
+    try:
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            # Two workers must not download into the same files.
-            with FileLock(root / f".{known.name}.lock"):
-                dataset_class(root, train=True, download=True)
-                dataset_class(root, train=False, download=True)
+            return _read_torchvision(known, root)
+        except RuntimeError:  # torchvision's word for files that are missing or fail its check
+            if not download:
+                raise
+        try:
+            _download(known, root)
         except (OSError, HTTPException, RuntimeError) as error:
             raise UserError(f"{known.name} could not be downloaded ({_short(error)}): {where}") from None
-    try:
-        parts = [dataset_class(root, train=train, download=False) for train in (True, False)]
+        return _read_torchvision(known, root)
     except RuntimeError:
-        raise UserError(
-            f"{known.name} is not in {root}, or is damaged, and was not to be downloaded: {where}"
-        ) from None
-    except Exception as error:  # a truncated or foreign file, as pickle and struct complain of it
+        raise UserError(f"{known.name} is not in {root}, or is damaged: {where}") from None
+    except UNREADABLE as error:
         raise UserError(f"{known.name} in {root} cannot be read ({_short(error)}): {where}") from None
-    train, test = (_from_torchvision(part) for part in parts)
-    return train, test
+
+
+def _download(known: KnownSource, root: Path) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f".{known.name}.lock"):  # two workers must not download into the same files
+        for train in (True, False):
+            _dataset_class(known)(root, train=train, download=True)
+
+
+def _read_torchvision(known: KnownSource, root: Path) -> tuple[LabelledImages, LabelledImages]:
+    def read(train: bool) -> LabelledImages:
+        part = _dataset_class(known)(root, train=train, download=False)
+        pixels = torch.as_tensor(part.data)  # (N, H, W, 3), or (N, H, W) for grey images
+        images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+        return LabelledImages(images.contiguous(), torch.as_tensor(part.targets, dtype=torch.int64))
+
+    return read(train=True), read(train=False)
+
+
+def _dataset_class(known: KnownSource) -> Any:
+    import torchvision.datasets
+
+    return getattr(torchvision.datasets, known.torchvision_class)
 
 
 def load_digits() -> tuple[LabelledImages, LabelledImages]:
@@ -109,12 +129,6 @@ def load_digits() -> tuple[LabelledImages, LabelledImages]:
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(DIGITS_SEED))
     test, train = order[:DIGITS_TEST_IMAGES], order[DIGITS_TEST_IMAGES:]
     return LabelledImages(images[train], labels[train]), LabelledImages(images[test], labels[test])
-
-
-def _from_torchvision(part: Any) -> LabelledImages:
-    pixels = torch.as_tensor(part.data)  # (N, H, W, 3), or (N, H, W) for grey images
-    images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-    return LabelledImages(images.contiguous(), torch.as_tensor(part.targets, dtype=torch.int64))
 
 
 def _short(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmc_bench.data.splits import CuedImages
+from mmc_bench.training.evaluate import eval_mode
 
 
 @torch.no_grad()
@@ -19,21 +20,17 @@ def reestimate_batchnorm(model: nn.Module, images: CuedImages, batch_size: int =
     layers = [layer for layer in layers if layer.track_running_stats]
     if not layers:
         return
-    was_training = {module: module.training for module in model.modules()}
     momenta = [layer.momentum for layer in layers]
-    model.eval()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.train()
-    seen = 0
-    for x, _ in images.in_order(batch_size):
-        if len(x) < 2:
-            continue
-        seen += len(x)
+    with eval_mode(model):
         for layer in layers:
-            layer.momentum = len(x) / seen
-        model(x)
+            layer.reset_running_stats()
+            layer.train()
+        seen = 0
+        for x, _ in images.in_order(batch_size):
+            if len(x) > 1:
+                seen += len(x)
+                for layer in layers:
+                    layer.momentum = len(x) / seen
+                model(x)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
-    for module, training in was_training.items():
-        module.training = training

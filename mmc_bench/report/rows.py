@@ -1,5 +1,6 @@
 """Records as table rows: means and standard deviations over seeds, the pretrained model first."""
 
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +11,9 @@ from mmc_bench.cells import Cell, PluginRef, Pretraining, canonical_json
 from mmc_bench.records import CellRecord, Metrics, PretrainRecord
 
 PRETRAINED = "pretrained"
+DEFAULT = "default"
 ACCURACIES = ("NC", "C", "RC", "RI", "worst_split")
+UNTOLD = re.compile(r"^(data|recipe|connect|images)\.|parameters\.")  # parts of a field that say nothing to people
 COLUMNS = (*ACCURACIES, "cue_reliance", "barrier_C", "barrier_NC", "seconds")
 
 
@@ -178,9 +181,9 @@ def _differences(contents: Mapping[str, Mapping[str, Any]], shown: Mapping[str, 
     notes = {}
     for keys in alike.values():
         fields = sorted({field for key in keys for field in flat[key]})
-        differing = [field for field in fields if len({repr(flat[key].get(field)) for key in keys}) > 1]
+        differing = [field for field in fields if len({repr(flat[key].get(field, DEFAULT)) for key in keys}) > 1]
         for key in keys:
-            parts = [f"{field.rpartition('.')[2]}={flat[key].get(field, 'default')}" for field in differing]
+            parts = [f"{UNTOLD.sub('', field)}={flat[key].get(field, DEFAULT)}" for field in differing]
             notes[key] = f" ({', '.join(parts)})" if parts else ""
     return notes
 

@@ -26,6 +26,7 @@ def markdown(rows: Sequence[Row]) -> str:
     blocks = []
     for (dataset, backbone, cue_rate), group in _grouped(rows):
         frame = _display(group)
+        frame["method"] = frame["method"].str.replace("|", r"\|")
         table = frame.to_markdown(index=False, disable_numparse=True, colalign=_alignment(frame))
         blocks.append(f"**{dataset} · {backbone} · cue rate {cue_rate:g}** ({_seeds(group)})\n\n{table}\n")
     return "\n".join(blocks)
@@ -86,7 +87,7 @@ FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
 def _grouped(rows: Sequence[Row]) -> list[tuple[tuple[str, str, float], list[Row]]]:
     groups: dict[tuple[str, str, float], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.dataset, row.backbone, row.cue_rate), []).append(row)
+        groups.setdefault((_one_line(row.dataset), _one_line(row.backbone), row.cue_rate), []).append(row)
     return list(groups.items())
 
 
@@ -97,7 +98,7 @@ def _display(rows: Sequence[Row]) -> pd.DataFrame:
     for row in rows:
         # A mean over fewer seeds than its neighbours' must not pass for theirs.
         partial = f" (seeds {' '.join(map(str, row.seeds))})" if row.seeds != every else ""
-        cells = {"method": row.method + partial}
+        cells = {"method": _one_line(row.method) + partial}
         for name in COLUMNS:
             cells[HEADERS.get(name, name)] = _cell(name, row.values[name])
         table.append(cells)
@@ -110,6 +111,10 @@ def _cell(column: str, value: Statistic | None) -> str:
     scale, digits = (100, 1) if column in ACCURACIES else (1, 1 if column == "seconds" else 2)
     text = _rounded(scale * value.mean, digits)
     return text if value.std is None else f"{text} ± {_rounded(scale * value.std, digits)}"
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
 
 
 def _rounded(value: float, digits: int) -> str:

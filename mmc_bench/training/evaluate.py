@@ -1,5 +1,8 @@
 """Scoring a model on a set of images."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -8,20 +11,30 @@ from mmc_bench.data.splits import CuedImages
 from mmc_bench.records import Score
 
 
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode for a while; every module's own mode is restored after."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 @torch.inference_mode()
 def evaluate(model: nn.Module, images: CuedImages) -> Score:
     """Return accuracy and mean cross-entropy (nats) of `model` in eval mode; its mode is restored after.
 
     Sums stay on the device, the loss's in float64, until the last batch is through.
     """
-    was_training = model.training
-    model.eval()
     device = images.labels.device
     correct = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    for x, y in images.in_order():
-        logits = model(x).float()
-        correct += (logits.argmax(1) == y).sum()
-        loss += F.cross_entropy(logits, y, reduction="sum").double()
-    model.train(was_training)
+    with eval_mode(model):
+        for x, y in images.in_order():
+            logits = model(x).float()
+            correct += (logits.argmax(1) == y).sum()
+            loss += F.cross_entropy(logits, y, reduction="sum").double()
     return Score(accuracy=correct.item() / len(images), loss=loss.item() / len(images))

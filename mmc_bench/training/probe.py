@@ -11,7 +11,9 @@ from mmc_bench.training.progress import Progress
 
 @torch.no_grad()
 def features(model: nn.Module, images: CuedImages) -> torch.Tensor:
-    """Return what the model's last linear layer sees, in eval mode, of shape (N, num_features)."""
+    """Return what the model's last linear layer sees, in eval mode, of shape (N, F).
+
+    F is ``model.get_classifier().in_features``; in some of timm's models it is not ``num_features``."""
     model.eval()
     batches = [
         model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]

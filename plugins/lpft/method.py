@@ -1,6 +1,7 @@
 """Linear probing, then fine-tuning (Kumar et al., 2022, as Lubana et al., 2023, App. A.2 run it)."""
 
 import copy
+from typing import Annotated
 
 from pydantic import Field
 from torch import nn
@@ -17,7 +18,9 @@ class LPFT:
 
         probe_lr: float = Field(30.0, gt=0, description="initial learning rate of the linear layer")
         probe_epochs: int = Field(100, ge=1, description="passes over the clean set for the linear layer")
-        lrs: tuple[float, ...] = Field((0.01, 0.001, 0.0001), min_length=1, description="learning rates to try")
+        lrs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+            (0.01, 0.001, 0.0001), min_length=1, description="learning rates to try"
+        )
         epochs: int = Field(20, ge=1, description="passes over the clean set for all parameters")
         batch_size: int = Field(256, ge=2, description="images in a batch")
 
