@@ -18,7 +18,7 @@ import pluggy
 from mmc_bench import hookspecs
 from mmc_bench.cells import PluginRef
 from mmc_bench.discovery import Candidate, entry_point_candidates, folder_candidates, source_digest
-from mmc_bench.errors import UserError, nearest
+from mmc_bench.errors import NothingSelectedError, UserError, nearest
 from mmc_bench.specs import BackboneSpec, DatasetSpec, MethodSpec, PluginSpec
 
 KINDS: dict[str, type[PluginSpec]] = {
@@ -183,7 +183,7 @@ class Registry:
                 names = [name for name in sorted(self._offers[kind]) if fnmatchcase(name, pattern)]
                 names = [name for name in names if not name.endswith("/*")]
                 if not names:
-                    raise UserError(f"no {kind} matches {pattern!r}: {self._advice(kind, pattern)}")
+                    raise NothingSelectedError(f"no {kind} matches {pattern!r}: {self._advice(kind, pattern)}")
             else:
                 names = [pattern]
             for name in names:

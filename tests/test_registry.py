@@ -1,28 +1,24 @@
-"""Finding, naming and isolating plugins: from installed distributions, folders and single files."""
+"""Naming what plugins offer, and isolating the broken ones."""
 
 import sys
-import textwrap
-from pathlib import Path
+from functools import partial
 
 import pytest
+from plugins_for_tests import GOOD, HEADER, install_distribution, registering, registry_of, write_source
 
-from mmc_bench.discovery import configured_folders, folder_candidates
 from mmc_bench.errors import UserError
 from mmc_bench.registry import Registry
 
-HEADER = "from mmc_bench import BackboneSpec, DatasetSpec, MethodSpec, hookimpl\n"
+
+def names(registry, kind="method"):
+    return [offer.spec.name for offer in registry.offers(kind)]
 
 
-def registering(*names, kind="method", target=":Mine", defaults=None):
-    """Return the source of a plugin that registers specs of these names."""
-    calls = "".join(
-        f"\n    register({kind.title()}Spec(name={name!r}, target={target!r}, defaults={defaults or {}!r}))"
-        for name in names
-    )
-    return f"{HEADER}\n@hookimpl\ndef register_{kind}s(register):{calls}\n\nclass Mine:\n    pass\n"
-
-
-GOOD = registering("good")
+def refused(registry, kind, name):
+    """Return the sentence with which a name is refused."""
+    with pytest.raises(UserError) as caught:
+        registry.select(kind, [name])
+    return str(caught.value)
 
 
 @pytest.fixture(autouse=True)
@@ -38,127 +34,12 @@ def no_leftovers(monkeypatch):
 
 @pytest.fixture
 def write(tmp_path):
-    """Return a writer of files below the test's folder."""
-
-    def make(path, source):
-        file = tmp_path / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(textwrap.dedent(source), encoding="utf-8")
-        return file
-
-    return make
+    return partial(write_source, tmp_path)
 
 
 @pytest.fixture
-def install(tmp_path, write, monkeypatch):
-    """Return an installer of distributions: modules on the import path, and metadata with entry points."""
-
-    def make(distribution, files, entry_points, version="1.0"):
-        site = f"site-{distribution}"
-        for path, source in files.items():
-            write(f"{site}/{path}", source)
-        points = "".join(f"{name} = {module}\n" for name, module in entry_points.items())
-        info = f"{site}/{distribution.replace('-', '_')}-{version}.dist-info"
-        write(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        write(f"{info}/entry_points.txt", f"[mmc_bench]\n{points}")
-        monkeypatch.syspath_prepend(str(tmp_path / site))
-
-    return make
-
-
-def registry_of(*folders):
-    """Return a registry of folder plugins alone."""
-    return Registry(folder_candidates(folders))
-
-
-def names(registry, kind="method"):
-    return [offer.spec.name for offer in registry.offers(kind)]
-
-
-def refused(registry, kind, name):
-    """Return the sentence with which a name is refused."""
-    with pytest.raises(UserError) as caught:
-        registry.select(kind, [name])
-    return str(caught.value)
-
-
-# --- where plugins are found
-
-
-def test_entry_points_of_any_distribution_are_found_beside_the_built_in_ones(install):
-    install("acme-methods", {"acme_plugin.py": GOOD}, {"acme": "acme_plugin"}, version="2.5")
-    registry = Registry.discover()
-    assert registry.failures == []
-    offer = registry.get("method", "good")
-    assert (offer.plugin.name, offer.plugin.distribution, offer.plugin.version) == (
-        "acme",
-        "acme-methods",
-        "2.5",
-    )
-    assert {"mmc-bench"} == {plugin.distribution for plugin in registry.plugins} - {"acme-methods"}
-    assert names(registry, "dataset") and names(registry, "backbone") and registry.suites
-
-
-def test_a_folder_may_be_one_file_a_package_or_a_collection_of_both(write, tmp_path):
-    write("collection/one.py", registering("from-file"))
-    write("collection/two/__init__.py", registering("from-package", target=".inner:Mine"))
-    write("collection/two/inner.py", "class Mine: pass")
-    write("collection/_private.py", "raise SystemExit('not a plugin')")
-    write("collection/notes/readme.txt", "not a plugin")
-    collection = tmp_path / "collection"
-    assert names(registry_of(collection)) == ["from-file", "from-package"]
-    assert names(registry_of(collection / "one.py")) == ["from-file"]
-    package = registry_of(collection / "two")
-    assert names(package) == ["from-package"]
-    assert package.get("method", "from-package").load().__name__ == "Mine"
-
-
-def test_a_folder_named_twice_counts_once(write, tmp_path):
-    file = write("plugs/mine.py", GOOD)
-    registry = registry_of(tmp_path / "plugs", file, tmp_path / "plugs" / ".." / "plugs")
-    assert len(registry.plugins) == 1
-    assert registry.get("method", "good").plugin.origin == str(file)
-
-
-@pytest.mark.parametrize("missing", ["nowhere", "empty"])
-def test_a_folder_without_plugins_is_refused(tmp_path, missing):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=f"plugin folder .*{missing}"):
-        registry_of(tmp_path / missing)
-
-
-def test_the_environment_variable_lists_folders(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MMC_BENCH_PLUGINS", "first:second/mine.py".replace(":", __import__("os").pathsep))
-    assert configured_folders([]) == [Path("first"), Path("second/mine.py")]
-
-
-def test_the_nearest_pyproject_above_the_working_directory_lists_folders(write, tmp_path, monkeypatch):
-    write("project/pyproject.toml", '[tool.mmc_bench]\nplugins = ["plugs", "more/one.py"]\n')
-    write("project/deep/deeper/file", "")
-    monkeypatch.chdir(tmp_path / "project" / "deep" / "deeper")
-    project = tmp_path / "project"
-    assert configured_folders([]) == [project / "plugs", project / "more/one.py"]
-    write("project/deep/pyproject.toml", "[project]\nname = 'nearer'\n")
-    assert configured_folders([]) == []
-
-
-@pytest.mark.parametrize(
-    "content", ["[tool.mmc_bench\n", '[tool.mmc_bench]\nplugins = "plugs"\n', "[tool]\nmmc_bench = 3\n"]
-)
-def test_a_pyproject_that_cannot_be_used_is_named(write, tmp_path, monkeypatch, content):
-    write("pyproject.toml", content)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"pyproject\.toml"):
-        configured_folders([])
-
-
-def test_the_command_line_comes_first_and_the_variable_hides_the_pyproject(write, tmp_path, monkeypatch):
-    write("pyproject.toml", '[tool.mmc_bench]\nplugins = ["configured"]\n')
-    monkeypatch.chdir(tmp_path)
-    assert configured_folders(["given"]) == [Path("given"), tmp_path / "configured"]
-    monkeypatch.setenv("MMC_BENCH_PLUGINS", "variable")
-    assert configured_folders(["given"]) == [Path("given"), Path("variable")]
+def install(tmp_path, monkeypatch):
+    return partial(install_distribution, tmp_path, monkeypatch)
 
 
 # --- lazy targets
@@ -366,43 +247,6 @@ def test_what_a_plugin_prints_stays_off_standard_output(write, capsys):
     registry.get("method", "good").load()
     captured = capsys.readouterr()
     assert captured.out == "" and "hello from import" in captured.err
-
-
-# --- versions
-
-
-def version_of(path):
-    return registry_of(path).get("method", "good").version
-
-
-def test_the_version_of_an_offer_is_the_distribution_s_plus_a_digest_of_the_source(install):
-    install("acme", {"acme_plugin.py": GOOD}, {"a": "acme_plugin"}, version="2.5")
-    offer = Registry.discover().get("method", "good")
-    release, plus, digest = offer.version.partition("+")
-    assert (release, plus, len(digest)) == ("2.5", "+", 12)
-    assert offer.reference({}).version == offer.version
-
-
-def test_an_edited_plugin_has_another_version_and_a_moved_one_has_not(write):
-    original = version_of(write("one/mine.py", GOOD))
-    assert version_of(write("elsewhere/below/mine.py", GOOD)) == original
-    assert version_of(write("edited/mine.py", GOOD + "# a comment\n")) != original
-
-
-def test_line_ends_do_not_change_the_version(write):
-    file = write("windows/mine.py", GOOD)
-    file.write_bytes(GOOD.replace("\n", "\r\n").encode())
-    assert version_of(file) == version_of(write("unix/mine.py", GOOD))
-
-
-def test_a_package_s_version_covers_all_its_files_and_a_file_s_only_itself(write, tmp_path):
-    for place, helper in (("one", "x = 1\n"), ("two", "x = 2\n")):
-        write(f"{place}/mine/__init__.py", GOOD)
-        write(f"{place}/mine/deep/helper.py", helper)
-        write(f"{place}/mine.v1.py", GOOD)
-        write(f"{place}/neighbour.py", helper)
-    assert version_of(tmp_path / "one/mine") != version_of(tmp_path / "two/mine")
-    assert version_of(tmp_path / "one/mine.v1.py") == version_of(tmp_path / "two/mine.v1.py")
 
 
 # --- observers

@@ -1,4 +1,4 @@
-"""A run on a terminal: bars for all jobs and for each running one, below the lines of those that ended."""
+"""A run on a terminal: bars for the suite and for each running job, below the lines of those that ended."""
 
 from typing import Any
 
@@ -14,8 +14,9 @@ STAGE_WIDTH = 9
 class LiveConsole(LineConsole):
     """Adds live bars below those lines: all jobs, and each running one with its stage, epoch and speed."""
 
-    def __init__(self) -> None:
+    def __init__(self, suite: str) -> None:
         super().__init__()
+        self._suite = suite
         self._console = RichConsole(stderr=True, highlight=False)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -37,18 +38,18 @@ class LiveConsole(LineConsole):
         self._progress.stop()
 
     def started(self, jobs: list[Job]) -> None:
-        """Draw the bar of all jobs."""
+        """Draw the bar of the whole suite."""
         super().started(jobs)
-        self._all = self._progress.add_task("all cells", total=len(jobs), note="")
+        self._all = self._progress.add_task(f"suite {self._suite}", total=len(jobs), note="")
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
-        """Draw or move the bar of a running job."""
-        if job.key not in self._running:
-            self._running[job.key] = self._progress.add_task(job.label, total=None, note="")
-        task = self._running[job.key]
+        """Draw or move the bar of a running job; every stage starts a new one."""
         if "stage" in event:
-            self._progress.reset(task, total=None, note=f"{event['stage']:{STAGE_WIDTH}}")
-        else:
+            if task := self._running.pop(job.key, None):
+                self._progress.remove_task(task)
+            note = f"{event['stage']:{STAGE_WIDTH}}"
+            self._running[job.key] = self._progress.add_task(job.label, total=None, note=note)
+        elif task := self._running.get(job.key):
             note = f"loss {event['loss']:.3f} · {event['images_per_second']:,.0f} images/s"
             self._progress.update(task, completed=event["epoch"], total=event["epochs"], note=note)
 

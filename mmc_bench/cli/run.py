@@ -92,17 +92,17 @@ def _run_missing(
 
     signal.signal(signal.SIGTERM, _as_interrupt)
     engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
-    with _console() as console:
+    with _console(plan.suite.name) as console:
         return run_plan(plan, missing, engine, settings, registry.observers(), console, fail_fast)
 
 
-def _console() -> LineConsole:
+def _console(suite: str) -> LineConsole:
     """Return live bars where stderr is a terminal, lines elsewhere."""
     if not sys.stderr.isatty():
         return LineConsole()
     from mmc_bench.cli.live import LiveConsole
 
-    return LiveConsole()
+    return LiveConsole(suite)
 
 
 def resolve_device(name: str) -> str:
