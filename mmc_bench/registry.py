@@ -168,11 +168,7 @@ class Registry:
                 message += f" (plugins that failed to load: {broken}; see mmc-bench plugins)"
             raise UserError(message)
         if len(found) > 1:
-            choices = [offer.qualified_name for offer in found]
-            remedy = f"write {' or '.join(choices)}"
-            if len(set(choices)) < len(choices):  # folder plugins, which have no distribution, of one name
-                remedy = f"rename one of {', '.join(offer.plugin.origin for offer in found)}"
-            raise UserError(f"{kind} {plain!r} is offered by {len(found)} plugins: {remedy}")
+            raise UserError(f"{kind} {plain!r} is offered by {len(found)} plugins: {_remedy(found)}")
         return found[0]
 
     def select(self, kind: str, patterns: Iterable[str]) -> list[Offer]:
@@ -191,6 +187,16 @@ class Registry:
                 chosen.setdefault(offer.qualified_name, offer)
         return list(chosen.values())
 
+    @property
+    def collisions(self) -> list[str]:
+        """One sentence for each name that several plugins offer."""
+        return [
+            f"{kind} {name!r} is offered by {len(offers)} plugins: {_remedy(offers)}"
+            for kind, by_name in self._offers.items()
+            for name, offers in by_name.items()
+            if len(offers) > 1
+        ]
+
     def _advice(self, kind: str, pattern: str) -> str:
         family, slash, _ = pattern.partition("/")
         if slash and f"{family}/*" in self._offers[kind]:
@@ -198,9 +204,10 @@ class Registry:
         return nearest(pattern.strip("*"), self._offers[kind])
 
     def _matching(self, kind: str, name: str) -> Iterator[Offer]:
-        yield from self._offers[kind].get(name, ())
+        exact = self._offers[kind].get(name, ())
+        yield from exact
         family, slash, member = name.partition("/")
-        if slash and member and member != "*":
+        if not exact and slash and member and member != "*":
             for offer in self._offers[kind].get(f"{family}/*", ()):
                 defaults = {**offer.spec.defaults, "model": member}
                 yield Offer(replace(offer.spec, name=name, defaults=defaults), offer.plugin)
@@ -208,6 +215,14 @@ class Registry:
     def observers(self) -> "Observers":
         """Return the working plugins as observers of a run."""
         return Observers(plugin for plugin in self.plugins if plugin.module is not None)
+
+
+def _remedy(offers: Sequence[Offer]) -> str:
+    """Say how to tell offers of one name apart."""
+    choices = [offer.qualified_name for offer in offers]
+    if len(set(choices)) < len(choices):  # folder plugins, which have no distribution, of one name
+        return f"rename one of {', '.join(offer.plugin.origin for offer in offers)}"
+    return f"write {' or '.join(choices)}"
 
 
 class Observers:

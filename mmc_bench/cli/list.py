@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mmc_bench.cli.options import discovered, plugins_dir_option
+from mmc_bench.errors import UserError
 from mmc_bench.registry import Registry
 from mmc_bench.suite import load_suite
 
@@ -30,7 +31,13 @@ def command(kind: str, as_json: bool, plugins_dir: Sequence[str]) -> None:
 
 def _suites(registry: Registry) -> list[dict[str, Any]]:
     files = [file for name in sorted(registry.suites) for file in registry.suites[name]]
-    return [{**load_suite(str(file), {}).model_dump(mode="json"), "file": str(file)} for file in files]
+    entries = []
+    for file in files:
+        try:
+            entries.append({**load_suite(str(file), {}).model_dump(mode="json"), "file": str(file)})
+        except UserError as error:  # somebody's broken suite must not hide the others
+            click.echo(f"mmc-bench: {error}", err=True)
+    return entries
 
 
 def _offers(registry: Registry, kind: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -10,11 +11,11 @@ import click
 
 from mmc_bench.data.locations import identify
 from mmc_bench.discovery import configured_folders
-from mmc_bench.errors import UserError
+from mmc_bench.errors import UserError, nearest
 from mmc_bench.plan import Plan, make_plan
 from mmc_bench.registry import Registry
 from mmc_bench.store import Store
-from mmc_bench.suite import load_suite, overridden
+from mmc_bench.suite import SECTIONS, load_suite, overridden
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -65,7 +66,19 @@ class Session:
         suite = load_suite(self.suite_name or DEFAULT_SUITE, self.registry.suites)
         suite = overridden(suite, self.selection, self.settings)
         images = identify(self.data, self.wanted_sources(suite.datasets))
-        return make_plan(suite, self.registry, images)
+        plan = make_plan(suite, self.registry, images)
+        self._check_settings(plan)
+        for collision in self.registry.collisions:  # had one mattered, there would be no plan
+            click.echo(f"mmc-bench: {collision}", err=True)
+        return plan
+
+    def _check_settings(self, plan: Plan) -> None:
+        """Refuse a ``--set`` that would change nothing, because its plugin is not part of the run."""
+        selected = {name for offer, _ in plan.offers for name in (offer.spec.name, offer.qualified_name)}
+        for setting in self.settings:
+            owner = setting.partition("=")[0].strip().rpartition(".")[0]
+            if owner and owner not in SECTIONS and not any(fnmatchcase(name, owner) for name in selected):
+                raise UserError(f"--set {setting}: {owner} is not part of this run: {nearest(owner, selected)}")
 
     @cached_property
     def store(self) -> Store:
