@@ -38,7 +38,7 @@ def draw_bars(rows: Sequence[Row]) -> Figure:
     A repaired model has NC, C and RC alike, and RI at chance, the dashed line.
     """
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(max(5.6, 1.15 * len(rows) + 1.6), 3.6), layout="constrained")
+        figure = Figure(figsize=(max(5.6, 0.85 * len(rows) + 1.6), 3.6), layout="constrained")
         axes = figure.subplots()
         width = 0.8 / len(SPLITS)
         for offset, split in enumerate(SPLITS):
@@ -59,7 +59,7 @@ def draw_bars(rows: Sequence[Row]) -> Figure:
         axes.set_xticks(range(len(rows)), [row.method.replace(" (", "\n(") for row in rows])
         axes.tick_params(axis="x", length=0)
         if len(rows) > 5:
-            axes.tick_params(axis="x", labelrotation=20)
+            axes.set_xticks(axes.get_xticks(), axes.get_xticklabels(), rotation=20, ha="right", rotation_mode="anchor")
         axes.grid(visible=False, axis="x")
         axes.set_ylim(0, 105)
         axes.set_ylabel("test accuracy (%)")
