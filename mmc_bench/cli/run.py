@@ -23,6 +23,13 @@ ENGINES = ("local",)
 @click.command("run", short_help="Run a suite and print the table.")
 @click.option("--download/--no-download", default=True, help="Whether missing images may be downloaded.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(("auto", "fp32", "bf16")),
+    help="Arithmetic; auto is bf16 where the hardware gains from it.",
+)
 @click.option("--engine", default="local", show_default=True, type=click.Choice(ENGINES), help="Where cells run.")
 @click.option(
     "--workers",
@@ -73,6 +80,9 @@ def _run_missing(
     plan, registry = session.plan, session.registry
     if not missing.jobs:
         return Summary(cells=len(plan.cells), cached=len(plan.cells) - len(missing.cells))
+    from mmc_bench.engines.local import InProcessEngine, LocalEngine
+    from mmc_bench.training.precision import resolve_precision
+
     session.store.check_writable()
     if not download:
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
@@ -85,11 +95,10 @@ def _run_missing(
         data_folders=tuple((name, str(Path(folder).resolve())) for name, folder in session.data.items()),
         download=download,
         device=device,
+        precision=resolve_precision(options["precision"], device),
         threads=threads,
         keep_weights=keep_weights,
     )
-    from mmc_bench.engines.local import InProcessEngine, LocalEngine
-
     signal.signal(signal.SIGTERM, _as_interrupt)
     engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
     with _console(plan.suite.name) as console:

@@ -20,6 +20,7 @@ class Settings:
     data_folders: tuple[tuple[str, str], ...] = ()
     download: bool = True
     device: str = "cpu"
+    precision: str = "fp32"
     threads: int = 1
     keep_weights: bool = False
 

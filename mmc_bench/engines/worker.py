@@ -68,14 +68,17 @@ def open_workshop(settings: Settings) -> "Workshop":
     from mmc_bench.data.sources import Sources
     from mmc_bench.registry import Registry
     from mmc_bench.stages.workshop import Workshop
+    from mmc_bench.training.precision import prepare_device
 
     torch.set_num_threads(settings.threads)
+    prepare_device(settings.precision, settings.device)
     return Workshop(
         registry=Registry.discover(settings.plugin_folders),
         store=Store(settings.results),
         sources=Sources(dict(settings.data_folders), settings.download),
         device=torch.device(settings.device),
         threads=settings.threads,
+        precision=settings.precision,
         keep_weights=settings.keep_weights,
     )
 

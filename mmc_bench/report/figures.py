@@ -59,7 +59,8 @@ def draw_bars(rows: Sequence[Row]) -> Figure:
         axes.set_xticks(range(len(rows)), [row.method.replace(" (", "\n(") for row in rows])
         axes.tick_params(axis="x", length=0)
         if len(rows) > 5:
-            axes.set_xticks(axes.get_xticks(), axes.get_xticklabels(), rotation=20, ha="right", rotation_mode="anchor")
+            for label in axes.get_xticklabels():
+                label.set(rotation=20, ha="right", rotation_mode="anchor")
         axes.grid(visible=False, axis="x")
         axes.set_ylim(0, 105)
         axes.set_ylabel("test accuracy (%)")

@@ -16,6 +16,7 @@ from mmc_bench.stages.pretrain import pretrain
 from mmc_bench.stages.provenance import provenance
 from mmc_bench.stages.score import score
 from mmc_bench.stages.workshop import Report, Workshop
+from mmc_bench.training.precision import arithmetic
 
 
 def do_job(job: Pretraining | Cell, workshop: Workshop, report: Report) -> PretrainRecord | CellRecord:
@@ -35,15 +36,16 @@ def _do_cell(cell: Cell, workshop: Workshop, report: Report) -> CellRecord:
         raise UserError(f"the pretrained model of {cell.label} is gone from {workshop.store.root}")
     pretrained = _pretrained_model(before, cell, workshop)
     clock.lap("data")
-    report({"stage": "fine-tune"})
-    fine_tuned, parameters, progress, seed = fine_tune(cell, pretrained, data, workshop, report)
-    clock.lap("fine_tune")
-    report({"stage": "score"})
-    metrics = score(fine_tuned, data, data.clean)
-    clock.lap("score")
-    report({"stage": "connect"})
-    path = connect(cell, pretrained, fine_tuned, data, (before.metrics, metrics))
-    clock.lap("connect")
+    with arithmetic(workshop.precision, workshop.device):
+        report({"stage": "fine-tune"})
+        fine_tuned, parameters, progress, seed = fine_tune(cell, pretrained, data, workshop, report)
+        clock.lap("fine_tune")
+        report({"stage": "score"})
+        metrics = score(fine_tuned, data, data.clean)
+        clock.lap("score")
+        report({"stage": "connect"})
+        path = connect(cell, pretrained, fine_tuned, data, (before.metrics, metrics))
+        clock.lap("connect")
     weights = workshop.store.save_weights(cell, fine_tuned.state_dict()) if workshop.keep_weights else None
     record = CellRecord(
         key=cell.key,

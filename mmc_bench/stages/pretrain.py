@@ -12,6 +12,7 @@ from mmc_bench.stages.provenance import provenance
 from mmc_bench.stages.score import score
 from mmc_bench.stages.workshop import Report, Workshop
 from mmc_bench.training import Progress, evaluate, fit, sgd, stepped
+from mmc_bench.training.precision import arithmetic
 
 
 def pretrain(pretraining: Pretraining, workshop: Workshop, report: Report) -> PretrainRecord:
@@ -38,22 +39,23 @@ def pretrain(pretraining: Pretraining, workshop: Workshop, report: Report) -> Pr
             curve.append(Epoch(train_loss=loss.item(), train=accuracy.item(), **scores))
 
     progress = Progress(report)
-    clock = time.perf_counter()
-    fit(
-        model,
-        data.pretraining,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        optimizer=optimizer,
-        schedule=stepped(optimizer, recipe.lr_drops, recipe.lr_drop_factor, steps),
-        generator=generator,
-        progress=progress,
-        on_epoch=add_to_curve,
-    )
-    train_seconds = time.perf_counter() - clock
-    clock = time.perf_counter()
-    metrics = score(model, data, data.pretraining)
-    score_seconds = time.perf_counter() - clock
+    with arithmetic(workshop.precision, workshop.device):
+        clock = time.perf_counter()
+        fit(
+            model,
+            data.pretraining,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            optimizer=optimizer,
+            schedule=stepped(optimizer, recipe.lr_drops, recipe.lr_drop_factor, steps),
+            generator=generator,
+            progress=progress,
+            on_epoch=add_to_curve,
+        )
+        train_seconds = time.perf_counter() - clock
+        clock = time.perf_counter()
+        metrics = score(model, data, data.pretraining)
+        score_seconds = time.perf_counter() - clock
     record = PretrainRecord(
         key=pretraining.key,
         pretraining=pretraining,

@@ -28,8 +28,8 @@ class Workshop:
     sources: Sources
     device: torch.device
     threads: int
-    keep_weights: bool = False
     precision: str = "fp32"
+    keep_weights: bool = False
     _loaded: dict[str, Any] = field(default_factory=dict)
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
 

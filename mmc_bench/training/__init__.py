@@ -7,6 +7,7 @@ Everything a method needs is here::
 
 from mmc_bench.training.evaluate import evaluate
 from mmc_bench.training.loop import cosine, fit, sgd, stepped
+from mmc_bench.training.precision import cross_entropy, full_precision
 from mmc_bench.training.probe import features, linear_probe
 from mmc_bench.training.progress import NonFiniteLossError, Progress
 from mmc_bench.training.task import Task
@@ -16,9 +17,11 @@ __all__ = [
     "Progress",
     "Task",
     "cosine",
+    "cross_entropy",
     "evaluate",
     "features",
     "fit",
+    "full_precision",
     "linear_probe",
     "sgd",
     "stepped",

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.records import Score
+from mmc_bench.training.precision import cross_entropy
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def evaluate(model: nn.Module, images: CuedImages) -> Score:
     loss = torch.zeros((), dtype=torch.float64, device=device)
     with eval_mode(model):
         for x, y in images.in_order():
-            logits = model(x).float()
+            logits = model(x)
             correct += (logits.argmax(1) == y).sum()
-            loss += F.cross_entropy(logits, y, reduction="sum").double()
+            loss += cross_entropy(logits, y, reduction="sum")
     return Score(accuracy=correct.item() / len(images), loss=loss.item() / len(images))

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from mmc_bench.data.splits import CuedImages
+from mmc_bench.training.precision import cross_entropy
 from mmc_bench.training.progress import Progress
 
 
@@ -62,7 +62,7 @@ def fit(
         seen = 0
         for x, y in images.shuffled(batch_size, generator):
             logits = model(x)
-            loss = F.cross_entropy(logits, y)
+            loss = cross_entropy(logits, y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

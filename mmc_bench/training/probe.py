@@ -2,10 +2,10 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.training.loop import cosine, sgd
+from mmc_bench.training.precision import cross_entropy, full_precision
 from mmc_bench.training.progress import Progress
 
 
@@ -51,7 +51,8 @@ def linear_probe(
     for _ in progress.epochs(epochs):
         order = torch.randperm(len(inputs), generator=generator, device=generator.device).to(inputs.device)
         for rows in order.split(batch_size):
-            loss = F.cross_entropy(layer(inputs[rows]), images.labels[rows])
+            with full_precision(inputs.device):  # a learning rate of 30 would magnify bfloat16's rounding
+                loss = cross_entropy(layer(inputs[rows]), images.labels[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

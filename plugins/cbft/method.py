@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, sgd
+from mmc_bench.training import Task, cosine, cross_entropy, full_precision, sgd
 
 
 class CBFT:
@@ -55,7 +55,7 @@ class CBFT:
                     t = draw_path_position(c.path_position, task.generator)
                     minimise(barrier_loss(model, task.pretrained, x_c, y_c, t, c.barrier_loss))
                 features_nc = features(model, x_nc)
-                loss = F.cross_entropy(classifier(features_nc), y_nc)
+                loss = cross_entropy(classifier(features_nc), y_nc)
                 if weight:
                     gap = invariance_loss(features(model, x_c), y_c, features_nc, y_nc, task.num_classes)
                     loss = loss + weight * gap
@@ -76,7 +76,7 @@ def barrier_loss(
     path = {name: torch.lerp(theta, theta_c, t) for (name, theta), theta_c in ends}
     scratch = {name: buffer.clone() for name, buffer in model.named_buffers()}
     logits = functional_call(model, {**path, **scratch}, (x,))
-    return (bound - F.cross_entropy(logits, y)).abs()
+    return (bound - cross_entropy(logits, y)).abs()
 
 
 def invariance_loss(
@@ -88,7 +88,8 @@ def invariance_loss(
     their lengths drop out, so sums will do.
     """
     one_hot_c, one_hot_nc = (F.one_hot(y, num_classes).to(f_c.dtype) for y in (y_c, y_nc))
-    gaps = F.normalize(one_hot_c.T @ f_c) - F.normalize(one_hot_nc.T @ f_nc)  # (K, F)
+    with full_precision(f_c.device):
+        gaps = F.normalize(one_hot_c.T @ f_c) - F.normalize(one_hot_nc.T @ f_nc)  # (K, F)
     in_both = (one_hot_c.sum(0) > 0) & (one_hot_nc.sum(0) > 0)
     return (gaps.square().sum(1) * in_both).sum() / num_classes
 
@@ -108,5 +109,6 @@ def draw_path_position(law: str, generator: torch.Generator) -> torch.Tensor:
 
 
 def features(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """What the classifier sees, of shape (n, F)."""
-    return model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
+    """What the classifier sees, of shape (n, F), in float32 or better."""
+    f = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
+    return f.to(torch.promote_types(f.dtype, torch.float32))

@@ -1,0 +1,73 @@
+"""Arithmetic of training and evaluation: float32, or bfloat16 where the hardware gains from it."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from mmc_bench.errors import UserError
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+#: Flags by which a processor says that it multiplies in bfloat16.
+CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+
+
+def resolve_precision(name: str, device: torch.device | str) -> str:
+    """Return ``"fp32"`` or ``"bf16"``; ``auto`` is the latter where the device has instructions for it.
+
+    Raises
+    ------
+    UserError
+        When the name is unknown.
+    """
+    if name not in PRECISIONS:
+        raise UserError(f"unknown precision {name!r}: write {', '.join(PRECISIONS)}")
+    if name != "auto":
+        return name
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if kind == "cpu" and CPU_FLAGS & cpu_flags() else "fp32"
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the processor's flags as Linux lists them; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    flags = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
+    return frozenset(flags[0].split()) if flags else frozenset()
+
+
+def arithmetic(precision: str, device: torch.device | str) -> AbstractContextManager[None]:
+    """Return the context in which networks run.
+
+    In bf16 mode convolutions and matrix products run in bfloat16; weights, optimiser, losses and running
+    statistics stay in float32. The cast weights are not cached: a cache that outlived an optimiser step would
+    bring the old weights back.
+    """
+    kind = torch.device(device).type
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    """Return the cross-entropy (nats) of logits (n, K), in float32 or better whatever the mode."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits, labels, reduction=reduction)
+
+
+def full_precision(device: torch.device | str) -> AbstractContextManager[None]:
+    """Return the context for the few operations that need float32 whatever the mode."""
+    return torch.autocast(torch.device(device).type, enabled=False)
+
+
+def prepare_device(precision: str, device: torch.device | str) -> None:
+    """Choose cuDNN's algorithms by measurement, and allow TF32 under bf16 mode only."""
+    if torch.device(device).type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        allowed = precision == "bf16"
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed
