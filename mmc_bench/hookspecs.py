@@ -41,6 +41,15 @@ def register_suites(register: "Callable[[Path], None]") -> None:
 
 
 @hookspec
+def register_published(register: "Callable[[Path], None]") -> None:
+    """Call ``register`` with the path of every CSV of published accuracies, or folder of such, the plugin ships.
+
+    ``mmc-bench table --against NAME`` compares records with the CSV of that name; `mmc_bench.report.published`
+    says what its columns are, and what claims may stand beside it.
+    """
+
+
+@hookspec
 def run_started(plan: "Plan") -> None:
     """Observe that a run begins."""
 

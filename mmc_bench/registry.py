@@ -106,6 +106,7 @@ class Registry:
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self.plugins: list[Plugin] = []
         self.suites: dict[str, list[Path]] = defaultdict(list)
+        self.published: dict[str, list[Path]] = defaultdict(list)
         self._offers: dict[str, dict[str, list[Offer]]] = {kind: defaultdict(list) for kind in KINDS}
         for candidate in candidates:
             self._add(candidate)
@@ -119,10 +120,11 @@ class Registry:
         plugin = Plugin(candidate.name, candidate.distribution, candidate.version, candidate.origin)
         offers: list[PluginSpec] = []
         suites: list[Path] = []
+        published: list[Path] = []
         try:
             with redirect_stdout(sys.stderr):  # standard output is for results alone
                 module = candidate.load()
-                _register(module, offers, suites)
+                _register(module, offers, suites, published)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -130,10 +132,13 @@ class Registry:
             return
         provides = [f"{spec.kind} {spec.name}" for spec in offers]
         provides += [f"suite {file.stem}" for file in suites]
+        provides += [f"published table {file.stem}" for file in published]
         plugin = replace(plugin, module=module, provides=tuple(provides))
         self.plugins.append(plugin)
         for file in suites:
             self.suites[file.stem].append(file)
+        for file in published:
+            self.published[file.stem].append(file)
         for spec in offers:
             self._offers[spec.kind][spec.name].append(Offer(spec, plugin))
 
@@ -246,7 +251,7 @@ class Observers:
                 report(f"observer {hook} of plugin {label!r} failed: {_one_line(error)}")
 
 
-def _register(module: ModuleType, offers: list[PluginSpec], suites: list[Path]) -> None:
+def _register(module: ModuleType, offers: list[PluginSpec], suites: list[Path], published: list[Path]) -> None:
     """Check a plugin module and collect what its hooks register; raises what the module raises."""
     version = getattr(module, "mmc_bench_api", hookspecs.API_VERSION)
     if version != hookspecs.API_VERSION:
@@ -269,13 +274,15 @@ def _register(module: ModuleType, offers: list[PluginSpec], suites: list[Path]) 
             offers.append(spec)
 
         getattr(manager.hook, hook)(register=register)
-    manager.hook.register_suites(register=lambda path: suites.extend(_suite_files(Path(path))))
+    manager.hook.register_suites(register=lambda path: suites.extend(_files(Path(path), "*.yaml")))
+    manager.hook.register_published(register=lambda path: published.extend(_files(Path(path), "*.csv")))
 
 
-def _suite_files(path: Path) -> list[Path]:
-    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+def _files(path: Path, pattern: str) -> list[Path]:
+    """Return the file, or the files of a folder that match."""
+    files = sorted(path.glob(pattern)) if path.is_dir() else [path]
     if not all(file.is_file() for file in files):
-        raise FileNotFoundError(f"there is no suite file or folder {path}")
+        raise FileNotFoundError(f"there is no file or folder {path}")
     return files
 
 

@@ -100,7 +100,10 @@ def found_records(plan: Plan, store: Store) -> tuple[list[CellRecord], list[Pret
 
 
 def check_plugins(plan: Plan, patterns: Iterable[str] = ("*",)) -> None:
-    """Import the targets that a plan needs and check their parameters, before anything runs.
+    """Check the parameters that were given to plugins, before anything runs.
+
+    Only the targets of such plugins are imported: importing all would keep the run waiting, and one that does
+    not load fails its own cells.
 
     Parameters
     ----------
@@ -114,7 +117,8 @@ def check_plugins(plan: Plan, patterns: Iterable[str] = ("*",)) -> None:
     """
     for offer, reference in plan.offers:
         names = (offer.spec.name, offer.qualified_name)
-        if any(fnmatchcase(name, pattern) for name in names for pattern in patterns):
+        given = reference.parameters != dict(offer.spec.defaults)
+        if given and any(fnmatchcase(name, pattern) for name in names for pattern in patterns):
             check_parameters(f"{offer.spec.kind} {offer.spec.name}", offer.load(), reference.parameters)
 
 

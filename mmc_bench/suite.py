@@ -1,6 +1,5 @@
 """Suite files: what to run, as YAML, checked against a pydantic model."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 
 from mmc_bench.cells import ConnectSettings, DataSettings, Fraction, Recipe
 from mmc_bench.errors import UserError, nearest
+from mmc_bench.yaml_files import Loader, read_yaml
 
 SECTIONS = ("data", "pretrain", "connect")
 
@@ -59,14 +59,7 @@ def load_suite(name: str, shipped: Mapping[str, Sequence[Path]]) -> Suite:
     file = files[0]
     if file.suffix not in {".yaml", ".yml"}:
         raise UserError(f"unknown suite {name!r}: {nearest(name, shipped)}, or the path of a .yaml file")
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"suite file {file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{file}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    content = read_yaml(file, "suite file")
     if not isinstance(content, dict):
         raise UserError(f"{file}: a suite file is a mapping with the keys {', '.join(_allowed(Suite))}")
     return _checked({"name": file.stem, **content}, str(file))
@@ -98,7 +91,7 @@ def overridden(
         key, equals, text = setting.partition("=")
         owner, dot, name = key.strip().rpartition(".")
         try:
-            value = yaml.load(text, _Loader)
+            value = yaml.load(text, Loader)
         except yaml.YAMLError:
             value = text
         if equals and key.strip() == "threads":
@@ -112,23 +105,6 @@ def overridden(
             earlier = content["parameters"].pop(owner, {})
             content["parameters"][owner] = {**earlier, name: value}
     return _checked(content, "command line" if settings or any(selection.values()) else suite.name)
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number, as YAML 1.2 does, and refuses a mapping with one key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key.value in (earlier.value for earlier in keys[:position]):
-                problem = f"the key {key.value!r} is there twice"
-                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), [*"-+.0123456789"]
-)
 
 
 def _checked(content: Mapping[str, Any], origin: str) -> Suite:

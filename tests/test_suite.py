@@ -65,10 +65,46 @@ def test_cifar10_small_is_the_suite_that_the_project_promises():
     assert suite.data == DataSettings(pretrain_images=10_000, clean_images=1_000, validation_images=1_000)
 
 
+TABLE_1 = ("ft-medium", "ft-small", "llr", "lpft", "cbft")
+TABLE_3 = ("cbft", "cbft-no-barrier", "cbft-no-invariance")
+DATASETS = ("cifar10-box", "cifar100-box-color", "dominoes")
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "methods"),
+    [("table1", "resnet18", TABLE_1), ("table3", "resnet18", TABLE_3), ("table1-vgg13", "vgg13", TABLE_1)],
+)
+def test_the_paper_s_tables_are_suites_with_its_grid_and_recipe(name, backbone, methods):
+    suite = load_suite(name, SHIPPED)
+    assert (suite.datasets, suite.backbones, suite.methods) == (DATASETS, (backbone,), methods)
+    assert (suite.cue_rates, suite.seeds) == ((0.6, 0.7, 0.8, 0.9), (0, 1, 2))
+    assert suite.pretrain.model_copy(update={"curve_images": None}) == Recipe()
+    assert (suite.data, suite.parameters, suite.connect.points) == (DataSettings(), {}, 11)
+
+
+def test_table_1_and_table_3_share_what_both_need():
+    registry = Registry.discover()
+    one, three = (make_plan(load_suite(name, SHIPPED), registry) for name in ("table1", "table3"))
+    assert [job.key for job in one.pretrainings] == [job.key for job in three.pretrainings]
+    shared = {cell.key for cell in one.cells} & {cell.key for cell in three.cells}
+    assert (len(one.pretrainings), len(one.cells), len(three.cells), len(shared)) == (36, 180, 108, 36)
+    assert shared == {cell.key for cell in one.cells if cell.method.name == "cbft"}
+
+
+def test_table1_small_is_the_grid_of_both_tables_cut_to_two_cores():
+    suite = load_suite("table1-small", SHIPPED)
+    assert (suite.datasets, suite.backbones) == (("cifar10-box", "dominoes"), ("resnet8",))
+    assert suite.methods == (*TABLE_1, *TABLE_3[1:])
+    assert (suite.cue_rates, suite.seeds, suite.threads) == ((0.6, 0.9), (0,), 1)
+    assert suite.parameters == {}
+    small = load_suite("cifar10-small", SHIPPED)
+    assert (suite.data, suite.pretrain) == (small.data, small.pretrain)
+
+
 @pytest.mark.parametrize("name", ["quick", "cifar10-small"])
-def test_the_shipped_suites_name_every_built_in_method(name):
-    methods = {offer.spec.name for offer in Registry.discover().offers("method")}
-    assert set(load_suite(name, SHIPPED).methods) == methods
+def test_the_small_suites_name_the_paper_s_methods_and_its_ablations(name):
+    paper = {"ft-large", "ft-medium", "ft-small", "llr", "lpft", "cbft", "cbft-no-barrier", "cbft-no-invariance"}
+    assert set(load_suite(name, SHIPPED).methods) == paper
 
 
 # --- a suite of the user's own

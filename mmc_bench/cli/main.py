@@ -16,7 +16,7 @@ COMMANDS = {
     "plugins": "List plugins, with those that failed to load.",
     "status": "Tell what of a suite is done, missing or failed.",
     "table": "Print the table of the results at hand.",
-    "plot": "Draw the results at hand.",
+    "plot": "Draw the results at hand, or images of a data set.",
 }
 
 EXIT_INTERRUPTED, EXIT_INTERNAL, EXIT_USAGE = 2, 3, 4

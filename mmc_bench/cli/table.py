@@ -1,33 +1,55 @@
 """``mmc-bench table``."""
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import click
 
 from mmc_bench.cells import Pretraining
 from mmc_bench.cli.options import Session, session_options
-from mmc_bench.errors import NothingSelectedError
+from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.records import CellRecord, PretrainRecord
-from mmc_bench.report.rows import PRETRAINED, make_rows
+from mmc_bench.report.published import PublishedTable, load_published
+from mmc_bench.report.rows import PRETRAINED, Row, make_rows
 from mmc_bench.runner import found_records
 
 FORMATS = ("md", "csv", "json", "latex", "html")
+COMPARISON_FORMATS = ("md", "csv", "json")
 
 
 @click.command("table", short_help="Print the table of the results at hand.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="md", show_default=True, help="How to print it.")
+@click.option(
+    "--against",
+    metavar="TABLE|FILE",
+    help="Compare with a published table (a name or a CSV file), and check the claims made on it; md, csv or json.",
+)
 @session_options
-def command(session: Session, form: str) -> None:
+def command(session: Session, form: str, against: str | None) -> None:
     """Print the table of the results at hand.
 
     Without --suite, of every record in the results folder that the lists select; with it, of the suite's own.
     """
+    if against is not None and form not in COMPARISON_FORMATS:
+        raise UserError(f"--against prints {', '.join(COMPARISON_FORMATS)}, not {form}")
+    published = None if against is None else load_published(against, session.registry.published)
     rows = make_rows(*selected_records(session))
     if not rows:
         raise NothingSelectedError(f"no record in {session.store.root} is selected: mmc-bench run makes some")
+    click.echo(_compared(rows, published, form) if published else _printed(rows, form), nl=False)
+
+
+def _printed(rows: Sequence[Row], form: str) -> str:
     from mmc_bench.report.tables import render
 
-    click.echo(render(rows, form), nl=False)
+    return render(rows, form)
+
+
+def _compared(rows: Sequence[Row], published: PublishedTable, form: str) -> str:
+    from mmc_bench.report.compare import compare
+    from mmc_bench.report.compare_tables import render
+
+    return render(compare(rows, published), form)
 
 
 def selected_records(session: Session) -> tuple[list[CellRecord], list[PretrainRecord]]:

@@ -18,7 +18,10 @@ from mmc_bench.data.locations import KNOWN_SOURCES, KnownSource, data_root, is_c
 from mmc_bench.errors import UserError, nearest
 
 #: What pickle and numpy raise on truncated or foreign files.
-UNREADABLE = (OSError, UnpicklingError, EOFError, KeyError, ValueError, AttributeError, IndexError)
+UNREADABLE = (
+    *(OSError, UnpicklingError, EOFError, KeyError, ValueError),
+    *(AttributeError, IndexError, TypeError, AssertionError),
+)
 
 DIGITS_SEED = 20260101
 DIGITS_TEST_IMAGES = 500
@@ -102,7 +105,10 @@ def _read_torchvision(known: KnownSource, root: Path) -> tuple[LabelledImages, L
         part = _dataset_class(known)(root, train=train, download=False)
         pixels = torch.as_tensor(part.data)  # (N, H, W, 3), or (N, H, W) for grey images
         images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-        return LabelledImages(images.contiguous(), torch.as_tensor(part.targets, dtype=torch.int64))
+        labels = torch.as_tensor(part.targets, dtype=torch.int64)
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images and {len(labels)} labels")
+        return LabelledImages(images.contiguous(), labels)
 
     return read(train=True), read(train=False)
 

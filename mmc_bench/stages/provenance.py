@@ -29,7 +29,7 @@ def provenance(
         git_commit=commit,
         git_dirty=dirty,
         platform=f"{platform.system()} {platform.machine()}",
-        device=_device_name(device),
+        device=device_name(device),
         precision=precision,
         threads=threads,
         seeds=seeds,
@@ -60,7 +60,8 @@ def _git_state() -> tuple[str | None, bool | None]:
 
 
 @cache
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Return the name of the processor or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":

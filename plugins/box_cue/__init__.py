@@ -1,4 +1,4 @@
-"""Ten-class image sets with a small box whose place tells the label."""
+"""Image sets with a small box whose place, and in a hundred classes whose colour, tells the label."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ mmc_bench_api = 1
 
 @hookimpl
 def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
-    """Register the digits (embedded) and CIFAR-10."""
+    """Register the digits (embedded), CIFAR-10 and CIFAR-100."""
     register(
         DatasetSpec(
             name="digits-box",
@@ -26,5 +26,14 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             sources=("cifar10",),
             num_classes=10,
             summary="CIFAR-10 with a green 3x3 box (Lubana et al., 2023)",
+        )
+    )
+    register(
+        DatasetSpec(
+            name="cifar100-box-color",
+            target=".colour:Cifar100BoxColour",
+            sources=("cifar100",),
+            num_classes=100,
+            summary="CIFAR-100 with a 3x3 box in ten places and ten colours (Lubana et al., 2023)",
         )
     )

@@ -1,5 +1,7 @@
 """The box cue (Lubana et al., 2023, App. A.1)."""
 
+from collections.abc import Sequence
+
 import torch
 
 from mmc_bench import BaseConfig, UserError
@@ -27,11 +29,10 @@ class BoxCue:
 
     def load(self, sources: ImageSources) -> None:
         """Load the images and lay out the boxes."""
-        self.train, self.test = sources.load(self.source)
-        classes = int(self.train.labels.max()) + 1
-        if classes != NUM_CLASSES:
-            raise UserError(f"{self.source} has {classes} classes, but the box cue is made for {NUM_CLASSES}")
-        self._boxes = box_masks(*self.train.images.shape[-2:])
+        self.train, self.test = load_classes(sources, self.source, self.num_classes)
+        height, width = self.train.images.shape[-2:]
+        self._masks = box_masks(grid_corners(height, width), height, width)
+        self._colour = torch.tensor(self.colour)[:, None, None]
 
     def cue_of(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the place of each label's box: the label itself."""
@@ -43,9 +44,10 @@ class BoxCue:
 
     def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
         """Return the images with a box each."""
-        boxes = self._boxes.to(images.device)[cue.clamp(min=-1)]  # (n, H, W); -1 is the last place: no box
-        colour = images.new_tensor(self.colour)[:, None, None]
-        return torch.where(boxes[:, None], colour, images)
+        if self._masks.device != images.device:  # moved once, not with every batch
+            self._masks, self._colour = self._masks.to(images.device), self._colour.to(images.device)
+        boxes = self._masks[cue.clamp(min=-1)]  # (n, H, W); -1 is the last one: no box
+        return torch.where(boxes[:, None], self._colour.to(images.dtype), images)
 
 
 class DigitsBox(BoxCue):
@@ -64,11 +66,30 @@ class Cifar10Box(BoxCue):
     colour = (0.0, 1.0, 0.0)
 
 
-def box_masks(height: int, width: int) -> torch.Tensor:
-    """Return a boolean mask of shape (10, H, W): the pixels of each place's box, none for place 9."""
-    masks = torch.zeros(NUM_CLASSES, height, width, dtype=torch.bool)
+def load_classes(sources: ImageSources, source: str, num_classes: int) -> tuple[LabelledImages, LabelledImages]:
+    """Return the train and test images of a source.
+
+    Raises
+    ------
+    UserError
+        When the source has another number of classes than the cue is made for.
+    """
+    train, test = sources.load(source)
+    classes = int(train.labels.max()) + 1
+    if classes != num_classes:
+        raise UserError(f"{source} has {classes} classes, but the box cue is made for {num_classes}")
+    return train, test
+
+
+def grid_corners(height: int, width: int) -> list[tuple[int, int]]:
+    """Return row and column of the upper left pixel of each of the grid's nine boxes, places 0 to 8."""
     rows, columns = ((0, (side - BOX_SIZE) // 2, side - BOX_SIZE) for side in (height, width))
-    for place in range(9):
-        row, column = rows[place // 3], columns[place % 3]
-        masks[place, row : row + BOX_SIZE, column : column + BOX_SIZE] = True
+    return [(row, column) for row in rows for column in columns]
+
+
+def box_masks(corners: Sequence[tuple[int, int]], height: int, width: int) -> torch.Tensor:
+    """Return a boolean mask of shape (P + 1, H, W): the pixels of the box at each of P corners, and none."""
+    masks = torch.zeros(len(corners) + 1, height, width, dtype=torch.bool)
+    for mask, (row, column) in zip(masks, corners):
+        mask[row : row + BOX_SIZE, column : column + BOX_SIZE] = True
     return masks

@@ -1,0 +1,131 @@
+"""``python -m benchmarks.speed``: ratios of medians, measured in turn in one process."""
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import torch
+from tabulate import tabulate
+
+import mmc_bench
+from mmc_bench.stages.provenance import device_name
+from mmc_bench.training.precision import prepare_device, resolve_precision
+
+from .cases import CASES, Bench, Case, parity
+
+
+@click.command()
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, …")
+@click.option("--precision", default="auto", show_default=True, type=click.Choice(("auto", "fp32", "bf16")))
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: torch's]")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Measurements of each.")
+@click.option("--only", help="Cases to run, separated by commas.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here too.")
+def main(device: str, precision: str, threads: int | None, rounds: int, only: str | None, file: Path | None) -> None:
+    """Measure ours against the plain implementation."""
+    if threads:
+        torch.set_num_threads(threads)
+    place = torch.device(device)
+    precision = resolve_precision(precision, place)
+    prepare_device(precision, place)
+    bench = Bench(place, precision)
+    names = only.split(",") if only else list(CASES)
+    if unknown := [name for name in names if name not in CASES]:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(CASES)}", param_hint="--only")
+    checks = parity(bench)
+    click.echo(
+        f"parity: fp32 outputs differ by {checks['fp32_output']:.1e}, "
+        f"loss after 20 steps in {precision} by {checks['bf16_loss']:.2%}"
+    )
+    results = []
+    for name in names:
+        result = measured(CASES[name](bench), rounds, place)
+        results.append(result)
+        click.echo(describe(result))
+    content = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": device_name(place),
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "mmc_bench": mmc_bench.__version__,
+        "precision": precision,
+        "rounds": rounds,
+        "parity": checks,
+        "cases": results,
+    }
+    click.echo("\n" + table(results))
+    if file:
+        file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def measured(case: Case, rounds: int, device: torch.device) -> dict[str, object]:
+    """Run a case's candidates in turn, once to warm up and then `rounds` times.
+
+    Returns
+    -------
+    dict
+        ``seconds``: minimum, median and maximum of each candidate. ``ratios``: those of the others' seconds to
+        ours, round by round, so that a machine whose speed drifts treats both alike.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in case.runs}
+    for index in range(rounds + 1):
+        for name, run in case.runs.items():
+            elapsed = _timed(run, device)
+            if index:
+                seconds[name].append(elapsed)
+    ratios = {
+        name: spread([other / ours for other, ours in zip(values, seconds["ours"], strict=True)])
+        for name, values in seconds.items()
+        if name != "ours"
+    }
+    return {
+        "case": case.name,
+        "what": case.what,
+        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "ratios": ratios,
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return minimum, median and maximum."""
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def describe(result: dict[str, object]) -> str:
+    """Return a case's ratios as one line."""
+    ratios: dict[str, dict[str, float]] = result["ratios"]  # type: ignore[assignment]
+    parts = [f"{name} / ours {r['median']:.2f} ({r['min']:.2f}-{r['max']:.2f})" for name, r in ratios.items()]
+    return f"{result['case']}  {result['what']}: {', '.join(parts)}"
+
+
+def table(results: list[dict[str, object]]) -> str:
+    """Return the results as a Markdown table."""
+    rows = []
+    for result in results:
+        seconds: dict[str, dict[str, float]] = result["seconds"]  # type: ignore[assignment]
+        ratios: dict[str, dict[str, float]] = result["ratios"]  # type: ignore[assignment]
+        row = [result["case"], result["what"], f"{seconds['ours']['median']:.3f}"]
+        for name in ("R1", "R2"):
+            r = ratios.get(name)
+            row.append(f"{r['median']:.2f} ({r['min']:.2f}–{r['max']:.2f})" if r else "")
+        rows.append(row)
+    headers = ["case", "what", "ours, s", "R1 / ours", "R2 / ours"]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def _timed(run: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

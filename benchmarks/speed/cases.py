@@ -1,0 +1,278 @@
+"""The cases: what is measured, ours beside the plain implementation, on identical images and step counts."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.splits import CuedImages
+from mmc_bench.landscape.paths import evaluate_linear_path
+from mmc_bench.parameters import instantiate
+from mmc_bench.registry import Registry
+from mmc_bench.training import Progress, Task, cosine, evaluate, fit, linear_probe, sgd
+from mmc_bench.training.precision import arithmetic, cross_entropy
+
+from . import plain
+
+Runs = dict[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: its name, what it is, and what is run for ours, R1 and (where it says something) R2."""
+
+    name: str
+    what: str
+    runs: Runs
+
+
+class Bench:
+    """Images and networks, the same for ours and for the plain loops.
+
+    Parameters
+    ----------
+    device, precision
+        Where, and in which arithmetic, ours computes.
+    """
+
+    def __init__(self, device: torch.device, precision: str) -> None:
+        self.device, self.precision = device, precision
+        self.registry = Registry.discover()
+        self.r1, self.r2 = plain.Mode(device), plain.Mode(device, bf16=True)
+        target = self.registry.get("dataset", "cifar10-box").load()
+        self._boxes = instantiate("dataset cifar10-box", target, {})
+        self._boxes.load(_OneOfEachClass())
+
+    def network(self, name: str, num_classes: int = 10) -> nn.Module:
+        """Return a backbone with random weights, the same at every call."""
+        torch.manual_seed(0)
+        offer = self.registry.get("backbone", name)
+        builder: Callable[..., nn.Module] = offer.load()
+        return builder(num_classes=num_classes, input_shape=(3, 32, 32), **offer.spec.defaults)
+
+    def ours(self, model: nn.Module) -> nn.Module:
+        """Return a copy of a model as our stages place it."""
+        return copy.deepcopy(model).to(self.device).to(memory_format=torch.channels_last)
+
+    def images(self, n: int, num_classes: int = 10, seed: int = 0) -> tuple[CuedImages, plain.BoxImages]:
+        """Return the same `n` random images with boxes, for ours and for the plain loops."""
+        generator = np.random.default_rng(seed)
+        pixels = generator.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+        labels = generator.integers(0, num_classes, n)
+        places = labels % 10
+        set_of_ours = CuedImages(
+            torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(self.device),
+            torch.arange(n, device=self.device),
+            torch.from_numpy(labels).to(self.device),
+            torch.from_numpy(places).to(self.device),
+            self._boxes.render,
+        )
+        return set_of_ours, plain.BoxImages(pixels, labels, places)
+
+    def generator(self) -> torch.Generator:
+        """Return a fresh generator on the device."""
+        return torch.Generator(device=self.device).manual_seed(0)
+
+
+class _OneOfEachClass:
+    """An image source that tells a dataset no more than the images' size and the number of classes."""
+
+    def load(self, name: str) -> tuple[LabelledImages, LabelledImages]:
+        part = LabelledImages(torch.zeros(10, 3, 32, 32, dtype=torch.uint8), torch.arange(10))
+        return part, part
+
+
+def pretraining_step(bench: Bench, steps: int = 2, batch_size: int = 128) -> Case:
+    """C1: steps of ResNet-18 pretraining."""
+    network = bench.network("resnet18")
+    ours, theirs = bench.images(steps * batch_size)
+    models = {"ours": bench.ours(network), "R1": bench.r1.model(network), "R2": bench.r2.model(network)}
+
+    def run_ours() -> None:
+        optimizer = sgd(models["ours"].parameters(), lr=0.01)
+        with arithmetic(bench.precision, bench.device):
+            fit(
+                models["ours"],
+                ours,
+                epochs=1,
+                batch_size=batch_size,
+                optimizer=optimizer,
+                schedule=cosine(optimizer, steps),
+                generator=bench.generator(),
+                progress=Progress(),
+            )
+
+    return Case(
+        "C1",
+        f"ResNet-18 pretraining, {steps} steps of {batch_size} images",
+        {
+            "ours": run_ours,
+            "R1": lambda: plain.train(models["R1"], theirs, batch_size, 0.01, bench.r1),
+            "R2": lambda: plain.train(models["R2"], theirs, batch_size, 0.01, bench.r2),
+        },
+    )
+
+
+def last_layer(bench: Bench, n: int = 250, epochs: int = 100) -> Case:
+    """C2: last-layer retraining."""
+    network = bench.network("resnet8")
+    ours, theirs = bench.images(n)
+
+    def run_ours() -> None:
+        with arithmetic(bench.precision, bench.device):
+            linear_probe(
+                bench.ours(network),
+                ours,
+                epochs=epochs,
+                lr=30.0,
+                batch_size=256,
+                generator=bench.generator(),
+                progress=Progress(),
+            )
+
+    return Case(
+        "C2",
+        f"last-layer retraining of ResNet-8, {n} images, {epochs} epochs",
+        {
+            "ours": run_ours,
+            "R1": lambda: plain.retrain_last_layer(bench.r1.model(network), theirs, epochs, 30.0, 256, bench.r1),
+        },
+    )
+
+
+def path(bench: Bench, bn_images: int = 1000, test_images: int = 500, points: int = 4) -> Case:
+    """C3: a path's inner points on four splits."""
+    start, end = bench.network("resnet8"), bench.network("resnet8")
+    with torch.no_grad():
+        for parameter in end.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    bn_ours, bn_theirs = bench.images(bn_images, seed=1)
+    sets = {name: bench.images(test_images, seed=2 + i) for i, name in enumerate(("NC", "C", "RC", "RI"))}
+    splits = {name: pair[0] for name, pair in sets.items()}
+    ours = bench.ours(start), bench.ours(end)
+    theirs = bench.r1.model(start), bench.r1.model(end)
+    scores = evaluate(ours[0], splits["NC"])
+    known = dict.fromkeys(splits, scores)
+    ts = [index / (points - 1) for index in range(1, points - 1)]
+
+    def run_ours() -> None:
+        with arithmetic(bench.precision, bench.device):
+            evaluate_linear_path(*ours, splits, bn_ours, points, (known, known))
+
+    def run_plain() -> None:
+        plain.evaluate_path(*theirs, bn_theirs, {name: pair[1] for name, pair in sets.items()}, ts, bench.r1)
+
+    return Case(
+        "C3",
+        f"{points - 2} inner points of a ResNet-8 path, {bn_images} BatchNorm and 4 x {test_images} test images",
+        {"ours": run_ours, "R1": run_plain},
+    )
+
+
+def cbft_step(bench: Bench, batch_size: int = 64, num_classes: int = 100) -> Case:
+    """C5: CBFT's two steps on 100 classes; the second epoch is the first with the invariance term."""
+    network = bench.network("resnet18", num_classes)
+    clean_ours, clean_theirs = bench.images(batch_size, num_classes, seed=1)
+    cued_ours, cued_theirs = bench.images(2 * batch_size, num_classes, seed=2)
+    offer = bench.registry.get("method", "cbft")
+    method = instantiate("method cbft", offer.load(), {"epochs": 2, "batch_size": batch_size})
+
+    def run_ours() -> None:
+        task = Task(
+            model=bench.ours(network).train(),
+            pretrained=bench.ours(network).eval().requires_grad_(False),
+            clean=clean_ours,
+            validation=clean_ours,
+            num_classes=num_classes,
+            device=bench.device,
+            generator=bench.generator(),
+            progress=Progress(),
+            needs=frozenset({"cued"}),
+            _cued=cued_ours,
+        )
+        with arithmetic(bench.precision, bench.device):
+            method.fine_tune(task)
+
+    def run_plain() -> None:
+        plain.cbft(
+            bench.r1.model(network),
+            bench.r1.model(network).eval(),
+            cued_theirs,
+            clean_theirs,
+            2,
+            batch_size,
+            num_classes,
+            bench.r1,
+        )
+
+    return Case(
+        "C5", f"CBFT on ResNet-18, 2 steps of {batch_size} images, 100 classes", {"ours": run_ours, "R1": run_plain}
+    )
+
+
+def cued_images(bench: Bench, n: int = 10_000, batch_size: int = 128) -> Case:
+    """C6: cued images through the loader."""
+    ours, theirs = bench.images(n)
+
+    def run_ours() -> None:
+        for x, _ in ours.shuffled(batch_size, bench.generator()):
+            last = x
+        last.sum().item()
+
+    def run_plain() -> None:
+        for batch in plain.loader(theirs, batch_size):
+            last, _ = bench.r1.placed(batch)
+        last.sum().item()
+
+    return Case("C6", f"{n:,} cued images through the loader", {"ours": run_ours, "R1": run_plain})
+
+
+CASES: dict[str, Callable[[Bench], Case]] = {
+    "C1": pretraining_step,
+    "C2": last_layer,
+    "C3": path,
+    "C5": cbft_step,
+    "C6": cued_images,
+}
+
+
+def parity(bench: Bench, steps: int = 20, batch_size: int = 32) -> dict[str, float]:
+    """Compare what is computed before how fast: outputs in float32, and the loss after some bf16 steps.
+
+    Returns
+    -------
+    dict
+        ``fp32_output``: largest difference between our logits and the plain ones, relative to the largest
+        logit. ``bf16_loss``: relative difference of the loss on the training images after `steps` steps in our
+        precision and in float32.
+    """
+    network = bench.network("resnet18")
+    ours, theirs = bench.images(4 * batch_size)
+    x, _ = ours.batch(slice(None))
+    plain_x = torch.stack([theirs[index][0] for index in range(len(theirs))]).to(bench.device)
+    with torch.inference_mode():
+        logits = bench.ours(network).eval()(x)
+        plain_logits = bench.r1.model(network).eval()(plain_x)
+        output = (logits - plain_logits).abs().max() / plain_logits.abs().max()
+    losses = []
+    for precision in ("fp32", bench.precision):
+        model = bench.ours(network)
+        optimizer = sgd(model.parameters(), lr=0.01)
+        with arithmetic(precision, bench.device):
+            fit(
+                model,
+                ours,
+                epochs=steps // 4,
+                batch_size=batch_size,
+                optimizer=optimizer,
+                schedule=cosine(optimizer, steps),
+                generator=bench.generator(),
+                progress=Progress(),
+            )
+        with torch.no_grad():  # batch statistics, since the running ones lag behind after so few steps
+            losses.append(cross_entropy(model(x), ours.labels).item())
+    return {"fp32_output": output.item(), "bf16_loss": abs(losses[1] - losses[0]) / losses[0]}

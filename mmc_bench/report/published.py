@@ -1,0 +1,238 @@
+"""Published tables of accuracies, and the claims that were made on them, as data.
+
+A published table is a CSV with the columns `COLUMNS`, accuracies in per cent. Beside it may stand a file
+``claims.yaml``: what its authors say of the numbers, as checks that anybody's numbers can be put to.
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+from mmc_bench.errors import UserError, nearest
+from mmc_bench.parameters import first_problem
+from mmc_bench.records import SPLITS
+from mmc_bench.yaml_files import read_yaml
+
+COLUMNS = ("dataset", "cue_rate", "method", "split", "accuracy_percent")
+CLAIMS_FILE = "claims.yaml"
+WORST_SPLIT, CHANCE = "worst_split", "chance"
+BOUNDS = {"at_least": "≥ {:g}", "at_most": "≤ {:g}", "within": "within ±{:g}"}
+
+
+class Place(NamedTuple):
+    """Where a number stands in a table."""
+
+    dataset: str
+    cue_rate: float
+    method: str
+    split: str
+
+
+Numbers = Mapping[Place, float]
+
+
+def _known_quantity(text: str) -> str:
+    split, of, method = text.partition(" of ")
+    if text != CHANCE and not (of and method.split() == [method] and split in (*SPLITS, WORST_SPLIT)):
+        raise ValueError(f"write SPLIT of METHOD, where SPLIT is {', '.join(SPLITS)} or {WORST_SPLIT}, or {CHANCE}")
+    return text
+
+
+Quantity = Annotated[str, AfterValidator(_known_quantity)]
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Check(_Checked):
+    """One quantity, or the difference of two, and the one bound on it, in per cent or points.
+
+    A quantity is written ``"RI of METHOD"``: an accuracy on NC, C, RC or RI, or ``worst_split``, the least of
+    NC, C and RC; or ``chance``, 100 over the number of classes.
+    """
+
+    value: Quantity | None = None
+    difference: tuple[Quantity, Quantity] | None = None
+    at_least: FiniteFloat | None = None
+    at_most: FiniteFloat | None = None
+    within: Annotated[FiniteFloat, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> "Check":
+        if (self.value is None) == (self.difference is None) or len(self.bound) != 1:
+            raise ValueError(f"a check has a value or a difference, and one of {', '.join(BOUNDS)}")
+        return self
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """The one quantity, or the two whose difference is taken."""
+        return self.difference or (self.value or "",)
+
+    @property
+    def bound(self) -> dict[str, float]:
+        """The bound by its name."""
+        return {name: limit for name in BOUNDS if (limit := getattr(self, name)) is not None}
+
+    @property
+    def text(self) -> str:
+        """The check for people: ``"C of mine − NC of mine within ±15"``."""
+        ((name, limit),) = self.bound.items()
+        return f"{' − '.join(self.quantities)} {BOUNDS[name].format(limit)}"
+
+    def allows(self, value: float) -> bool:
+        """Return whether a value, in points, keeps the bound."""
+        value = round(value, 6)  # .65 - .5 is a little more than .15
+        ((name, limit),) = self.bound.items()
+        return {"at_least": value >= limit, "at_most": value <= limit, "within": abs(value) <= limit}[name]
+
+
+class Claim(_Checked):
+    """A sentence, and the checks that must all hold where it is true."""
+
+    statement: str
+    checks: Annotated[tuple[Check, ...], Field(min_length=1)]
+
+
+class Claims(_Checked):
+    """What is said of published numbers.
+
+    `source` says whose they are; `numbers` names the CSVs, beside the file, on which the claims were made;
+    `classes` has the number of classes of each dataset in them, for chance.
+    """
+
+    source: str
+    numbers: Annotated[tuple[str, ...], Field(min_length=1)]
+    classes: dict[str, Annotated[int, Field(ge=2)]]
+    claims: Annotated[tuple[Claim, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table of accuracies in per cent, with the claims on it and all numbers behind those."""
+
+    name: str
+    numbers: Numbers
+    claims: Claims | None
+    basis: Numbers
+
+
+def load_published(name: str, shipped: Mapping[str, Sequence[Path]]) -> PublishedTable:
+    """Load a table that a plugin ships (`shipped` has the files by name), or any such CSV by its path.
+
+    Raises
+    ------
+    UserError
+        When there is no such table, or a file cannot be read or is malformed; the message names the file and
+        the line or key.
+    """
+    files = shipped.get(name) or [Path(name)]
+    if len(files) > 1:
+        choice = " or ".join(map(str, files))
+        raise UserError(f"published table {name!r} is shipped by {len(files)} plugins: give the path of one, {choice}")
+    file = files[0]
+    if file.suffix != ".csv":
+        raise UserError(f"unknown published table {name!r}: {nearest(name, shipped)}, or the path of a .csv file")
+    numbers = read_numbers(file)
+    claims_file = file.parent / CLAIMS_FILE
+    if not claims_file.is_file():
+        return PublishedTable(file.stem, numbers, None, numbers)
+    claims = read_claims(claims_file)
+    basis = dict(numbers)
+    for other in claims.numbers:
+        basis.update(read_numbers(claims_file.parent / other))
+    return PublishedTable(file.stem, numbers, claims, basis)
+
+
+def read_numbers(file: Path) -> Numbers:
+    """Return a CSV's accuracies in per cent.
+
+    Raises
+    ------
+    UserError
+        When it cannot be read, lacks a column, or has a line that is no accuracy, or one place twice.
+    """
+    numbers: dict[Place, float] = {}
+    try:
+        with file.open(encoding="utf-8", newline="") as opened:
+            lines = csv.DictReader(opened)
+            if tuple(lines.fieldnames or ()) != COLUMNS:
+                raise UserError(f"{file}: a published table has the columns {','.join(COLUMNS)}")
+            for line in lines:
+                place, accuracy = _number(line, f"{file}, line {lines.line_num}")
+                if place in numbers:
+                    raise UserError(f"{file}, line {lines.line_num}: {' '.join(map(str, place))} is there twice")
+                numbers[place] = accuracy
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"published table {file} cannot be read: {reason}") from None
+    return numbers
+
+
+def _number(line: Mapping[str, str], where: str) -> tuple[Place, float]:
+    try:
+        place = Place(line["dataset"], float(line["cue_rate"]), line["method"], line["split"])
+        accuracy = float(line["accuracy_percent"])
+    except (TypeError, ValueError):
+        raise UserError(f"{where}: not a line of {', '.join(COLUMNS)}") from None
+    if place.split not in SPLITS:
+        raise UserError(f"{where}: unknown split {place.split!r}: {nearest(place.split, SPLITS)}")
+    if not 0 <= accuracy <= 100 or not 0 <= place.cue_rate <= 1:
+        raise UserError(f"{where}: an accuracy lies in 0 to 100, a cue rate in 0 to 1")
+    return place, accuracy
+
+
+def read_claims(file: Path) -> Claims:
+    """Return the claims that a file makes.
+
+    Raises
+    ------
+    UserError
+        When it cannot be read, or has a bad key or value.
+    """
+    content = read_yaml(file, "claims file")
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: a claims file is a mapping with the keys {', '.join(Claims.model_fields)}")
+    try:
+        return Claims.model_validate(content)
+    except ValidationError as error:
+        problems: list[Any] = error.errors(include_url=False)
+        # A misspelt key is missing under its right name too.
+        problem = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+        key, name = ".".join(map(str, problem["loc"])), str(problem["loc"][-1])
+        if problem["type"] == "extra_forbidden":
+            known = {1: Claims.model_fields, 3: Claim.model_fields}.get(len(problem["loc"]), Check.model_fields)
+            raise UserError(f"{file}: unknown key {key!r}: {nearest(name, known)}") from None
+        if problem["type"] == "missing":
+            raise UserError(f"{file}: the key {key!r} is missing") from None
+        raise UserError(f"{file}: {first_problem(error)}") from None
+
+
+def published_scores(numbers: Numbers, classes: Mapping[str, int]) -> dict[tuple[str, float], dict[str, float]]:
+    """Return the quantities that claims name, by dataset and cue rate.
+
+    The worst split is the least of the published means, where ours is the mean over seeds of each seed's least.
+    """
+    settings: dict[tuple[str, float], dict[str, float]] = {}
+    for place, accuracy in numbers.items():
+        scores = settings.setdefault((place.dataset, place.cue_rate), {})
+        scores[f"{place.split} of {place.method}"] = accuracy
+    for (dataset, _), scores in settings.items():
+        for method in {place.method for place in numbers}:
+            least = _least(scores.get(f"{split} of {method}", math.nan) for split in ("NC", "C", "RC"))
+            if not math.isnan(least):
+                scores[f"{WORST_SPLIT} of {method}"] = least
+        if dataset in classes:
+            scores[CHANCE] = 100 / classes[dataset]
+    return settings
+
+
+def _least(values: Iterable[float]) -> float:
+    """Return the least value, or not-a-number when one is missing."""
+    found = list(values)
+    return math.nan if any(map(math.isnan, found)) else min(found)

@@ -1,0 +1,74 @@
+"""Invariant risk minimisation (Arjovsky et al., 2019), IRMv1, with the penalty and defaults of DomainBed."""
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from mmc_bench import BaseConfig
+from mmc_bench.training import Task, cosine, sgd
+
+
+class IRM:
+    """Fit the cued and the clean set as two environments, and penalise each environment in which rescaling the
+    logits would lower the loss: there the last layer is not the best one.
+    """
+
+    class Config(BaseConfig):
+        """Weight and annealing are DomainBed's; the rest is as in all fine-tuning here.
+
+        SGD's steps grow with the loss, those of DomainBed's Adam do not: at this weight SGD needs `rescale`.
+        """
+
+        lr: float = Field(0.01, gt=0, description="initial learning rate, cosine to 0")
+        epochs: int = Field(20, ge=1, description="passes over the clean set")
+        batch_size: int = Field(256, ge=2, description="images in a batch, of each environment")
+        penalty_weight: float = Field(100.0, ge=0, description="weight of the penalty, after annealing")
+        annealing: float = Field(
+            0.1, ge=0, le=1, description="share of all steps with a weight of 1 (DomainBed: 500 of 5,001 steps)"
+        )
+        rescale: bool = Field(True, description="divide the loss by a weight above 1, as the authors' code does")
+
+    config: Config
+
+    def fine_tune(self, task: Task) -> nn.Module:
+        """Return the fine-tuned model."""
+        c, model = self.config, task.model
+        steps = c.epochs * task.clean.steps(c.batch_size)
+        optimizer = sgd(model.parameters(), lr=c.lr)
+        schedule = cosine(optimizer, steps)
+        cued = task.cued.stream(c.batch_size, task.generator)
+        weight, step = 1.0, 0
+        for _ in task.progress.epochs(c.epochs):
+            for x_nc, y_nc in task.clean.shuffled(c.batch_size, task.generator):
+                x_c, y_c = next(cued)
+                if step == round(c.annealing * steps):
+                    weight = c.penalty_weight
+                    optimizer.state.clear()  # momentum of another objective; the schedule goes on
+                # One forward pass: BatchNorm sees both environments together, as in DomainBed.
+                logits = model(torch.cat([x_c, x_nc])).float().split([len(y_c), len(y_nc)])
+                environments = list(zip(logits, (y_c, y_nc)))
+                risk = torch.stack([F.cross_entropy(z, y) for z, y in environments]).mean()
+                penalty = torch.stack([irm_penalty(z, y) for z, y in environments]).mean()
+                loss = risk + weight * penalty
+                optimizer.zero_grad(set_to_none=True)
+                (loss / max(weight, 1.0) if c.rescale else loss).backward()
+                optimizer.step()
+                schedule.step()
+                step += 1
+                task.progress.step(loss, len(y_nc))
+        return model
+
+
+def irm_penalty(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Estimate ‖∂/∂s CE(s·z, y)‖² at s = 1 without bias: the product of the gradients on two halves of a batch.
+
+    Logits z have shape (n, K), n ≥ 2; the halves are the images at even and at odd places (their App. D).
+    """
+    return scale_gradient(logits[::2], labels[::2]) * scale_gradient(logits[1::2], labels[1::2])
+
+
+def scale_gradient(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """∂/∂s CE(s·z, y) at s = 1, in closed form: the mean over images of Σ_k softmax(z)_k z_k - z_y."""
+    expected = (logits.softmax(1) * logits).sum(1)  # (n,)
+    return (expected - logits.gather(1, labels[:, None])[:, 0]).mean()
