@@ -28,8 +28,8 @@ class PluginRef(_Plain):
 class DataSettings(_Plain):
     """Sizes of the training sets; ``None`` stands for the dataset's own."""
 
-    pretrain_images: Annotated[int, Field(ge=1)] | None = None
-    clean_images: Annotated[int, Field(ge=1)] | None = None
+    pretrain_images: Annotated[int, Field(ge=2)] | None = None
+    clean_images: Annotated[int, Field(ge=2)] | None = None
     validation_images: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -61,8 +61,12 @@ class ConnectSettings(_Plain):
 
 
 class Pretraining(_Plain):
-    """One pretrained model θ_C: everything that decides its weights and scores."""
+    """One pretrained model θ_C: everything that decides its weights and scores.
 
+    `core` is the version of the core with a digest of its own source, as plugins have theirs.
+    """
+
+    core: str
     dataset: PluginRef
     images: dict[str, str]
     data: DataSettings

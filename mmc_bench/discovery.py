@@ -1,12 +1,14 @@
 """Where plugins are found: entry points of installed distributions, and folders that the user names."""
 
 import hashlib
+import importlib.util
 import os
 import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -87,29 +89,64 @@ def _listed_folders(file: Path) -> list[str]:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
-    table = settings.get("tool", {}).get("mmc_bench", {})
+    tools = settings.get("tool", {})
+    table = tools.get("mmc_bench", {}) if isinstance(tools, dict) else {}
     listed = table.get("plugins", []) if isinstance(table, dict) else None
     if not isinstance(listed, list) or not all(isinstance(folder, str) for folder in listed):
         raise UserError(f'{file}: [tool.mmc_bench] plugins lists folders, as in plugins = ["my_plugins"]')
     return listed
 
 
-def source_digest(module: ModuleType) -> str:
+def source_digest(module: ModuleType, target: str = ":") -> str:
     """Return a digest of a plugin's source files: those of its package, or the one file it is.
 
     Line ends are normalised, so that the digest is the same on every system.
+
+    Parameters
+    ----------
+    target
+        ``"module:Class"``. When that module lies outside the plugin's files, those of its package (or the one
+        file it is) are part of the digest. Nothing is imported; a module that is not found adds nothing.
     """
     file = Path(module.__file__ or "")
-    if hasattr(module, "__path__") or module.__package__:
-        root = file.parent
-        paths = sorted(path for path in root.rglob("*.py") if "__pycache__" not in path.parts)
-    else:
-        root, paths = file.parent, [file]
+    paths = _source_files(file, hasattr(module, "__path__") or bool(module.__package__))
     digest = hashlib.sha256()
+    _add_files(digest, file.parent, paths)
+    spec = _target_spec(module, target.partition(":")[0])
+    if spec is not None and spec.origin and Path(spec.origin).is_file():
+        outside = Path(spec.origin)
+        if outside.resolve() not in {path.resolve() for path in paths}:
+            _add_files(digest, outside.parent, _source_files(outside, bool(spec.parent)))
+    return digest.hexdigest()[:12]
+
+
+def _source_files(file: Path, in_package: bool) -> list[Path]:
+    if not in_package:
+        return [file]
+    return sorted(path for path in file.parent.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def _add_files(digest: "hashlib._Hash", root: Path, paths: Sequence[Path]) -> None:
     for path in paths:
         digest.update(path.relative_to(root).as_posix().encode() + b"\0")
         digest.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
-    return digest.hexdigest()[:12]
+
+
+def _target_spec(home: ModuleType, name: str) -> ModuleSpec | None:
+    """Find a target's module as the import system would, without importing its parents: they may be heavy."""
+    if not name.strip("."):
+        return None
+    try:
+        package = home.__name__ if hasattr(home, "__path__") else home.__package__
+        top, *below = importlib.util.resolve_name(name, package).split(".")
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # no such parent; or a module without a spec, as __main__
+        return None
+    for part in below:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
+    return spec
 
 
 def _is_plugin(path: Path) -> bool:

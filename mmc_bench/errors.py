@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST_LIST = 10
+
 
 class UserError(Exception):
     """Something the user gave or has cannot be used; the message is one sentence that says what to do."""
@@ -17,7 +19,7 @@ class NothingSelectedError(UserError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a clause that names the known words nearest to `name`, or all of them when none is near.
+    """Return a clause that names the known words nearest to `name`, or the first ten when none is near.
 
     Returns
     -------
@@ -28,4 +30,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, words, n=3, cutoff=0.55)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return f"known: {', '.join(words)}" if words else "none is known"
+    if not words:
+        return "none is known"
+    more = len(words) - LONGEST_LIST
+    return f"known: {', '.join(words[:LONGEST_LIST])}" + (f", … ({more} more)" if more > 0 else "")
+
+
+def message_of(error: BaseException) -> str:
+    """Return what an error of a plugin says, on one line; it may be empty."""
+    if isinstance(error, SystemExit):
+        return f"the plugin called sys.exit({'' if error.code is None else repr(error.code)})"
+    return " ".join(str(error).split())

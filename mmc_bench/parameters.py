@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -21,7 +21,7 @@ class BaseConfig(BaseModel):
 def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any]) -> BaseModel:
     """Return the target's ``Config`` filled with `parameters`.
 
-    A target without a ``Config`` takes what its own signature names.
+    A target without a ``Config`` takes what its own signature names, of the types it says.
 
     Parameters
     ----------
@@ -47,13 +47,21 @@ def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any]) -> 
         raise UserError(f"{owner}: {first_problem(error)}") from None
 
 
+class _SignatureBase(BaseConfig):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+
 def _signature_config(target: Any) -> type[BaseModel]:
+    try:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    except (NameError, TypeError):  # a type imported for type checkers alone, or no plain function
+        hints = {}
     fields: dict[str, Any] = {
-        name: (Any, ... if parameter.default is parameter.empty else parameter.default)
+        name: (hints.get(name, Any), ... if parameter.default is parameter.empty else parameter.default)
         for name, parameter in inspect.signature(target).parameters.items()
-        if name not in CONTEXT
+        if name not in CONTEXT and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
-    return create_model("SignatureConfig", __base__=BaseConfig, **fields)
+    return create_model("SignatureConfig", __base__=_SignatureBase, **fields)
 
 
 def first_problem(error: ValidationError) -> str:
@@ -64,16 +72,23 @@ def first_problem(error: ValidationError) -> str:
 
 
 def instantiate(owner: str, target: type, parameters: Mapping[str, Any]) -> Any:
-    """Make a dataset or method object: ``target(config)``, or ``target()`` with ``.config`` set after.
+    """Check the parameters of a dataset or method and make its object; see `construct`."""
+    return construct(target, check_parameters(owner, target, parameters))
 
-    The second form serves classes that define no ``__init__``.
+
+def construct(target: type, config: BaseModel) -> Any:
+    """Make a dataset or method object from its checked parameters.
+
+    ``target(config)``; ``target()`` with ``.config`` set after, for a class without ``__init__``; and
+    ``target(**parameters)`` for one without ``Config`` whose ``__init__`` names its parameters itself.
     """
-    config = check_parameters(owner, target, parameters)
     if target.__init__ is object.__init__:  # type: ignore[misc]
         plugin = target()
         plugin.config = config
         return plugin
-    return target(config)
+    if hasattr(target, "Config") or "config" in inspect.signature(target).parameters:
+        return target(config)
+    return target(**dict(config))
 
 
 def build(owner: str, target: Any, parameters: Mapping[str, Any], **context: Any) -> Any:

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from mmc_bench.cells import Cell, PluginRef, Pretraining
+from mmc_bench.core import core_version
 from mmc_bench.errors import NothingSelectedError, UserError, nearest
 from mmc_bench.registry import Offer, Registry
 from mmc_bench.suite import Suite
@@ -61,6 +62,7 @@ def make_plan(suite: Suite, registry: Registry, images: Mapping[str, str] | None
     ):
         pretrainings.append(
             Pretraining(
+                core=core_version(),
                 dataset=dataset_ref,
                 images={source: images.get(source, "original") for source in dataset.spec.sources},
                 data=suite.data,

@@ -133,6 +133,7 @@ class CellRecord(_Record):
     key: str
     cell: Cell
     pretraining_key: str
+    pretrained_sha256: str
     num_classes: Annotated[int, Field(ge=2)]
     parameters: dict[str, Any]
     metrics: Metrics

@@ -4,7 +4,7 @@ import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -18,8 +18,8 @@ import pluggy
 from mmc_bench import hookspecs
 from mmc_bench.cells import PluginRef
 from mmc_bench.discovery import Candidate, entry_point_candidates, folder_candidates, source_digest
-from mmc_bench.errors import NothingSelectedError, UserError, nearest
-from mmc_bench.specs import BackboneSpec, DatasetSpec, MethodSpec, PluginSpec
+from mmc_bench.errors import NothingSelectedError, UserError, message_of, nearest
+from mmc_bench.specs import NAME, BackboneSpec, DatasetSpec, MethodSpec, PluginSpec
 
 KINDS: dict[str, type[PluginSpec]] = {
     "dataset": DatasetSpec,
@@ -55,12 +55,12 @@ class Offer:
 
     @cached_property
     def version(self) -> str:
-        """Version of the distribution plus a digest of the plugin's source files.
+        """Version of the distribution plus a digest of the plugin's and the target's source files.
 
         The digest is part of every key, so that an edited method never shows an old result.
         """
         assert self.plugin.module is not None
-        return f"{self.plugin.version}+{source_digest(self.plugin.module)}"
+        return f"{self.plugin.version}+{source_digest(self.plugin.module, self.spec.target)}"
 
     def reference(self, overrides: dict[str, Any]) -> PluginRef:
         """Return the plain-data reference that goes into cells, keys and records."""
@@ -79,19 +79,40 @@ class Offer:
         UserError
             When its module cannot be imported or lacks the class.
         """
+        with self._blamed(f"target {self.spec.target!r} failed to load"):
+            return self._import(self.spec.target)
+
+    def check_member(self) -> None:
+        """Ask a family whether it has this member; families without ``check_member`` are not asked.
+
+        Raises
+        ------
+        UserError
+            When it has not, or cannot tell.
+        """
+        if self.spec.check_member:
+            with self._blamed(f"check_member {self.spec.check_member!r} failed"):
+                self._import(self.spec.check_member)(self.spec.name.partition("/")[2])
+
+    def _import(self, target: str) -> Any:
         assert self.plugin.module is not None
-        module_name, _, attribute = self.spec.target.partition(":")
+        module_name, _, attribute = target.partition(":")
         home = self.plugin.module
         package = home.__name__ if hasattr(home, "__path__") else home.__package__
+        module = import_module(module_name, package) if module_name.strip(".") else home
+        return getattr(module, attribute)
+
+    @contextmanager
+    def _blamed(self, what: str) -> Iterator[None]:
+        """Run the plugin's code; turn its errors into one sentence that names it."""
         try:
             with redirect_stdout(sys.stderr):  # standard output is for results alone
-                module = import_module(module_name, package) if module_name.strip(".") else home
-            return getattr(module, attribute)
+                yield
+        except UserError:
+            raise
         except (Exception, SystemExit) as error:
-            raise UserError(
-                f"{self.spec.kind} {self.spec.name!r} of {self.plugin.distribution}: "
-                f"target {self.spec.target!r} failed to load: {_one_line(error)}"
-            ) from error
+            owner = f"{self.spec.kind} {self.spec.name!r} of {self.plugin.distribution}"
+            raise UserError(f"{owner}: {what}: {_one_line(error)}") from error
 
 
 class Registry:
@@ -212,7 +233,7 @@ class Registry:
         exact = self._offers[kind].get(name, ())
         yield from exact
         family, slash, member = name.partition("/")
-        if not exact and slash and member and member != "*":
+        if not exact and slash and member != "*" and NAME.fullmatch(name):
             for offer in self._offers[kind].get(f"{family}/*", ()):
                 defaults = {**offer.spec.defaults, "model": member}
                 yield Offer(replace(offer.spec, name=name, defaults=defaults), offer.plugin)
@@ -246,7 +267,7 @@ class Observers:
             wanted = {name: arguments[name] for name in implementation.argnames}
             try:
                 implementation.function(**wanted)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 label = self._labels[implementation.plugin_name]
                 report(f"observer {hook} of plugin {label!r} failed: {_one_line(error)}")
 
@@ -276,6 +297,9 @@ def _register(module: ModuleType, offers: list[PluginSpec], suites: list[Path], 
         getattr(manager.hook, hook)(register=register)
     manager.hook.register_suites(register=lambda path: suites.extend(_files(Path(path), "*.yaml")))
     manager.hook.register_published(register=lambda path: published.extend(_files(Path(path), "*.csv")))
+    observes = any(not hook.name.startswith("register_") for hook in manager.get_hookcallers(module) or ())
+    if not (offers or suites or published or observes):
+        raise RuntimeError("registers nothing: is @hookimpl missing?")
 
 
 def _files(path: Path, pattern: str) -> list[Path]:
@@ -299,7 +323,7 @@ def _reject_unknown_hooks(manager: pluggy.PluginManager) -> None:
 
 def _one_line(error: BaseException) -> str:
     """Return an error as one line, with the place where the plugin raised it."""
-    text = " ".join(str(error).split()) or "no message"
+    text = message_of(error) or "no message"
     if len(text) > 300:
         text = text[:297] + "..."
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]

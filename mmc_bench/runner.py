@@ -45,6 +45,16 @@ class Summary:
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
 
+    @classmethod
+    def before(cls, plan: Plan, missing: "Missing") -> "Summary":
+        """Return the summary of a run that has done nothing yet."""
+        return cls(cells=len(plan.cells), cached=sum(cell.key in missing.found for cell in plan.cells))
+
+    @property
+    def not_run(self) -> int:
+        """Cells that have no record and did not fail: left out, or not reached."""
+        return self.cells - self.cached - self.computed - self.failed
+
     @property
     def exit_code(self) -> int:
         """Pytest's convention: 0 all done, 1 some failed, 2 interrupted."""
@@ -54,7 +64,7 @@ class Summary:
         """Plain data for ``--json`` and for observers."""
         counts = {
             name: getattr(self, name)
-            for name in ("cells", "cached", "computed", "failed", "pretrained", "interrupted", "seconds")
+            for name in ("cells", "cached", "computed", "failed", "not_run", "pretrained", "interrupted", "seconds")
         }
         failures = [{"key": item.key, "cell": item.label, "error": item.error} for item in self.failures]
         return {**counts, "failures": failures}
@@ -62,10 +72,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Missing:
-    """The jobs of a plan that have no record yet."""
+    """The jobs of a plan that are to run, and the keys of those that failed before or have a record."""
 
     jobs: tuple[Job, ...]
     failed_before: frozenset[str]
+    found: frozenset[str]
 
     @property
     def cells(self) -> list[Cell]:
@@ -82,14 +93,22 @@ def find_missing(plan: Plan, store: Store, only_failed: bool = False) -> Missing
         Leave out cells that were never tried; pretrainings that the others need stay.
     """
     cells = [cell for cell in plan.cells if store.find(cell) is None]
-    pretrainings = [job for job in plan.pretrainings if store.find(job) is None]
+    needed = {cell.pretraining.key for cell in cells}
+    pretrainings = [
+        job
+        for job in plan.pretrainings
+        # Weights alone are no result: they are made again only for a cell that needs them.
+        if store.find(job) is None or (job.key in needed and not store.has_weights(job))
+    ]
     jobs: list[Job] = [*cells, *pretrainings]
+    everything: list[Job] = [*plan.cells, *plan.pretrainings]
     failed = {job.key for job in jobs if store.find_failure(job)}
+    found = {job.key for job in everything} - {job.key for job in jobs}
     if only_failed:
         cells = [cell for cell in cells if cell.key in failed or cell.pretraining.key in failed]
-        needed = {cell.pretraining.key for cell in cells}
-        pretrainings = [job for job in pretrainings if job.key in needed | failed]
-    return Missing((*pretrainings, *cells), frozenset(failed))
+        wanted = failed | {cell.pretraining.key for cell in cells}
+        pretrainings = [job for job in pretrainings if job.key in wanted]
+    return Missing((*pretrainings, *cells), frozenset(failed), frozenset(found))
 
 
 def found_records(plan: Plan, store: Store) -> tuple[list[CellRecord], list[PretrainRecord]]:
@@ -100,10 +119,10 @@ def found_records(plan: Plan, store: Store) -> tuple[list[CellRecord], list[Pret
 
 
 def check_plugins(plan: Plan, patterns: Iterable[str] = ("*",)) -> None:
-    """Check the parameters that were given to plugins, before anything runs.
+    """Check the parameters that were given to plugins, and the members of families, before anything runs.
 
-    Only the targets of such plugins are imported: importing all would keep the run waiting, and one that does
-    not load fails its own cells.
+    Only such plugins are imported: importing all would keep the run waiting, and one that does not load fails
+    its own cells.
 
     Parameters
     ----------
@@ -113,12 +132,14 @@ def check_plugins(plan: Plan, patterns: Iterable[str] = ("*",)) -> None:
     Raises
     ------
     UserError
-        When a target does not load, or a parameter is unknown or not allowed.
+        When a family has no such member, a target does not load, or a parameter is unknown or not allowed.
     """
     for offer, reference in plan.offers:
         names = (offer.spec.name, offer.qualified_name)
-        given = reference.parameters != dict(offer.spec.defaults)
-        if given and any(fnmatchcase(name, pattern) for name in names for pattern in patterns):
+        if not any(fnmatchcase(name, pattern) for name in names for pattern in patterns):
+            continue
+        offer.check_member()
+        if reference.parameters != dict(offer.spec.defaults):
             check_parameters(f"{offer.spec.kind} {offer.spec.name}", offer.load(), reference.parameters)
 
 
@@ -139,7 +160,7 @@ def run_plan(
         Stop at the first failure.
     """
     start = time.perf_counter()
-    summary = Summary(cells=len(plan.cells), cached=len(plan.cells) - len(missing.cells))
+    summary = Summary.before(plan, missing)
     observers.call("run_started", console.warn, plan=plan)
     console.started(list(missing.jobs))
     try:

@@ -1,5 +1,6 @@
 """What a plugin registers: a name, a summary and a lazy target, one frozen dataclass for each kind."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,12 +25,17 @@ class PluginSpec:
     summary
         One line for ``mmc-bench list``.
     defaults
-        Parameters in which this variant differs from its target's own defaults.
+        Parameters in which this variant differs from its target's own defaults: plain data, as JSON has it,
+        since they are part of records.
+    check_member
+        For a family: ``"module:function"``, called with a member's name when a run starts, to raise
+        `mmc_bench.UserError` if there is none of that name. Without it, the target refuses it later, in each
+        of its cells. Like a target it is imported when it is used, so a dry run never asks.
 
     Raises
     ------
     ValueError
-        When a name or target is malformed.
+        When a name or target is malformed, or a default is no plain data.
     """
 
     kind: ClassVar[str]
@@ -38,12 +44,23 @@ class PluginSpec:
     target: str
     summary: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    check_member: str | None = None
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"{self.kind} name {self.name!r} must match {NAME.pattern}")
+        owner = f"{self.kind} {self.name!r}"
         if not TARGET.fullmatch(self.target):
-            raise ValueError(f"{self.kind} {self.name!r}: target {self.target!r} must read 'module:Class'")
+            raise ValueError(f"{owner}: target {self.target!r} must read 'module:Class'")
+        if self.check_member is not None and not TARGET.fullmatch(self.check_member):
+            raise ValueError(f"{owner}: check_member {self.check_member!r} must read 'module:function'")
+        for key, value in dict(self.defaults).items():
+            if not isinstance(key, str):
+                raise ValueError(f"{owner}: default {key!r} must be named by a string")
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{owner}: default {key} = {value!r}: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,17 +5,20 @@
     RESULTS/cells/<key>.json               the record of a cell
     RESULTS/cells/<key>.safetensors        its weights, when they are kept
     RESULTS/*/<key>.failure.json           why there is no record yet
+    RESULTS/locks/<key>.lock               held while somebody makes the record
 
 Something is done when its valid record exists. Files appear under their name only when they are whole:
 written beside it, flushed to the disk, renamed.
 """
 
+import contextlib
 import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from filelock import FileLock
 from pydantic import ValidationError
 
 from mmc_bench.cells import Cell, Pretraining
@@ -64,7 +67,7 @@ class Store:
     def find(self, job: Pretraining | Cell) -> PretrainRecord | CellRecord | None:
         """Return the valid record of a pretraining or cell, or None when it has yet to be made.
 
-        A pretraining whose weights are missing has yet to be made too.
+        A cell that was made from other weights than the pretraining's record names has yet to be made, too.
         """
         content = _read_if_there(self._path(job, ".json"))
         if content is None:
@@ -73,9 +76,23 @@ class Store:
             record = RECORD_TYPES[kind_of(job)].model_validate_json(content)
         except ValidationError:
             return None
-        if isinstance(job, Pretraining) and not self._path(job, ".safetensors").exists():
+        if record.key != job.key:
             return None
-        return record if record.key == job.key else None
+        if isinstance(record, CellRecord) and isinstance(job, Cell):
+            start = self.find(job.pretraining)
+            if start is not None and start.weights_sha256 != record.pretrained_sha256:
+                return None
+        return record
+
+    def has_weights(self, pretraining: Pretraining) -> bool:
+        """Tell whether a pretraining's weights are there."""
+        return self._path(pretraining, ".safetensors").exists()
+
+    def lock(self, job: Pretraining | Cell) -> FileLock:
+        """Return a lock, so that two runs on one machine do not do one job at the same time."""
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{job.key}.lock")
 
     def find_failure(self, job: Pretraining | Cell) -> Failure | None:
         """Return why the last try at this job failed, or None."""
@@ -139,7 +156,8 @@ class Store:
             raise UserError(f"weights file {path} is gone: the next run trains it again")
         if hashlib.sha256(content).hexdigest() != record.weights_sha256:
             aside = path.with_suffix(".damaged")
-            path.replace(aside)
+            with contextlib.suppress(FileNotFoundError):  # another worker was faster
+                path.replace(aside)
             raise UserError(
                 f"weights file {path} does not match its record's checksum: "
                 f"set aside as {aside.name}, and the next run trains it again"
@@ -165,7 +183,10 @@ def _read_if_there(path: Path) -> bytes | None:
 
 
 def _read(path: Path, schema: type[AnyRecord]) -> AnyRecord:
+    content = _read_if_there(path)
+    if content is None:
+        raise UserError(f"{path} is gone, or leads nowhere")
     try:
-        return schema.model_validate_json(path.read_bytes())
+        return schema.model_validate_json(content)
     except ValidationError as error:
         raise UserError(f"{path} is no valid record: {first_problem(error)}") from None

@@ -95,6 +95,7 @@ def image_set():
 def cell():
     """Return a cell as plain data; its plugins need not exist."""
     pretraining = Pretraining(
+        core="0.1.0+abc",
         dataset=PluginRef(name="digits-box", distribution="mmc-bench", version="1+abc", parameters={"size": 3}),
         images={"digits": "original"},
         data=DataSettings(clean_images=20, validation_images=20, pretrain_images=100),

@@ -24,6 +24,7 @@ def plugin(name, version="1+abc", distribution="acme", **parameters):
 def pretraining(seed=0, **changed):
     """Return a pretraining as plain data; `changed` are fields that differ from the usual ones."""
     usual = {
+        "core": "1+core",
         "dataset": plugin("digits"),
         "images": {"digits": "original"},
         "data": DataSettings(),
@@ -68,6 +69,7 @@ def cell_record(
         key=cell.key,
         cell=cell,
         pretraining_key=cell.pretraining.key,
+        pretrained_sha256="0" * 64,
         num_classes=num_classes,
         parameters=method.parameters,
         metrics=_metrics(accuracy),

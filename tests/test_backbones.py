@@ -160,3 +160,9 @@ def test_an_unknown_timm_model_is_refused_and_near_ones_named(make):
 def test_a_parameter_that_the_backbone_lacks_is_refused(make):
     with pytest.raises(UserError, match=r"no parameter 'block': did you mean blocks"):
         make("resnet8", block=3)
+
+
+@pytest.mark.parametrize("blocks", ["abc", 0])
+def test_a_number_of_blocks_that_makes_no_network_is_refused(make, blocks):
+    with pytest.raises(UserError, match=f"blocks = {blocks!r}: Input should be"):
+        make("resnet8", blocks=blocks)

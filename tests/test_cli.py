@@ -85,6 +85,18 @@ def test_plot_writes_pictures_of_both_kinds(bench):
         assert start.startswith(b"\x89PNG") if path.suffix == ".png" else b"<svg" in start or b"<?xml" in start
 
 
+def test_cells_that_differ_in_parameters_get_figures_of_their_own(bench):
+    bench.tiny("--seeds", "0", "--methods", "tiny-ft")
+    bench.tiny("--seeds", "0", "--methods", "tiny-ft", "--set", "tiny-ft.lr=0.01")
+    printed = bench("plot", "--out", "pictures", "--format", "svg").out.splitlines()
+    assert len(set(printed)) == len(printed) == 1 + 2
+    paths = sorted(path.name for path in (bench.folder / "pictures").glob("path-*.svg"))
+    assert [name.rpartition("tiny-ft-")[2] for name in paths] == ["lr=0.01.svg", "lr=default.svg"]
+    texts = [(bench.folder / "pictures" / name).read_text() for name in paths]
+    assert "(lr=0.01)" in texts[0]
+    assert "(lr=default)" in texts[1]
+
+
 def test_dry_run_says_what_is_cached_and_runs_nothing(bench):
     bench.tiny("--seeds", "0")
     before = bench.records()
@@ -130,6 +142,8 @@ def test_lists_name_what_there_is(bench):
         (["run", "--cue-rates", "1.5"], "less than or equal to 1"),
         (["run", "--cue-rates", "high"], "no list of numbers"),
         (["run", "--seeds", "0.5"], "no list of whole numbers"),
+        (["run", "--methods", ""], "'' is an empty list"),
+        (["run", "--seeds", ","], "',' is an empty list"),
         (["run", "--set", "cbft.epoch=5"], "did you mean epochs"),
         (["run", "--set", "cbft.epochs=none", "--dry-run"], "epochs = 'none'"),
         (["run", "--set", "pretrain.epoch=5"], "did you mean epochs"),

@@ -101,6 +101,12 @@ def test_the_nearest_pyproject_above_the_working_directory_lists_folders(write, 
     assert configured_folders([]) == []
 
 
+def test_a_pyproject_whose_tool_is_no_table_lists_nothing(write, tmp_path, monkeypatch):
+    write("pyproject.toml", "tool = 5\n")
+    monkeypatch.chdir(tmp_path)
+    assert configured_folders([]) == []
+
+
 @pytest.mark.parametrize(
     "content", ["[tool.mmc_bench\n", '[tool.mmc_bench]\nplugins = "plugs"\n', "[tool]\nmmc_bench = 3\n"]
 )
@@ -154,3 +160,36 @@ def test_a_package_s_version_covers_all_its_files_and_a_file_s_only_itself(write
         write(f"{place}/neighbour.py", helper)
     assert version_of(tmp_path / "one/mine") != version_of(tmp_path / "two/mine")
     assert version_of(tmp_path / "one/mine.v1.py") == version_of(tmp_path / "two/mine.v1.py")
+
+
+@pytest.mark.parametrize(
+    ("target", "file"),
+    [
+        ("other_plugin_code:Mine", "other_plugin_code.py"),
+        ("other_plugin_code:Mine", "other_plugin_code/__init__.py"),
+        ("other_plugin_code.deep.method:Mine", "other_plugin_code/deep/helper.py"),
+        ("..method:Mine", "acme_plugin/method.py"),
+    ],
+)
+def test_a_version_covers_a_target_outside_the_plugin_s_own_files_without_importing_it(install, tmp_path, target, file):
+    unwanted = "raise RuntimeError('imported too early')"
+    files = {
+        "acme_plugin/__init__.py": "",
+        "acme_plugin/sub/__init__.py": registering("good", target=target),
+        "other_plugin_code/__init__.py": unwanted,
+        "other_plugin_code/deep/__init__.py": unwanted,
+        "other_plugin_code/deep/method.py": unwanted,
+    }
+    if file == "other_plugin_code.py":
+        files = {path: source for path, source in files.items() if not path.startswith("other")}
+    install("acme", files | {file: unwanted}, {"a": "acme_plugin.sub"})
+    first = Registry.discover().get("method", "good").version
+    assert Registry.discover().get("method", "good").version == first
+    write_source(tmp_path / "site-acme", file, unwanted + "  # edited")
+    assert Registry.discover().get("method", "good").version != first
+
+
+@pytest.mark.parametrize("target", ["nowhere.at.all:Mine", "sys:Mine", ".inner:Mine", "json.nothing:Mine"])
+def test_a_target_without_a_source_file_adds_nothing_to_the_version(write, target):
+    plain = registry_of(write("one/mine.py", registering("good", target=target))).get("method", "good")
+    assert plain.version.startswith("0+")

@@ -4,9 +4,14 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
+
+PLUGINS = Path(__file__).parent / "plugins"
 
 
 def wait_for(condition, seconds=60):
@@ -66,6 +71,54 @@ def test_ctrl_c_leaves_within_five_seconds_with_code_2_and_keeps_what_is_done(be
     assert "Traceback" not in err
     assert len(list(cells.glob("*.json"))) == 1
     wait_for(lambda: not any(os.path.exists(f"/proc/{worker}") for worker in workers), 5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_while_a_run_starts_ends_it_with_code_2_and_no_traceback(bench, workers):
+    """At any instant: torch, when it is imported, may clear an exception that a signal handler raised."""
+    words = ["run", "--suite", "tiny.yaml", "--methods", "tiny-sleep", "--workers", workers]
+    for tenths in (3, 7, 11, 16):
+        process = bench.start(*words, "--results", f"results{tenths}", start_new_session=True)
+        time.sleep(tenths / 10)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        if process.returncode == -signal.SIGINT:  # Python itself was still starting: nothing of ours ran yet
+            continue
+        assert process.returncode == 2, (tenths, err)
+        assert "interrupted" in err
+        assert "Traceback" not in err, (tenths, err)
+
+
+def shell(bench, line):
+    """Run `line` in a shell, with $BENCH for the command and $RUN for a small run of it."""
+    bench_ = f"{sys.executable} -m mmc_bench"
+    run = f"{bench_} run --suite tiny.yaml --workers 1 --seeds 0 --methods tiny-talk"
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=bench.folder,
+        env={**os.environ, "MMC_BENCH_PLUGINS": str(PLUGINS), "BENCH": bench_, "RUN": run},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("streams", ["2>&-", "<&- >&- 2>&-", "2>&1 | true"])
+def test_a_run_is_done_whatever_becomes_of_its_streams(bench, streams):
+    done = shell(bench, f"set -o pipefail; $RUN {streams}")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert len([record for record in bench.records().values() if record["kind"] == "cell"]) == 1
+
+
+@pytest.mark.parametrize("command", ["run --dry-run", "list methods", "--help", "table --help"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_reads_ends_quietly_and_a_full_device_gets_a_sentence(bench, command, unbuffered):
+    python = f"PYTHONUNBUFFERED={unbuffered}; export PYTHONUNBUFFERED; set -o pipefail;"
+    unread = shell(bench, f"{python} $BENCH {command} | true")
+    assert (unread.returncode, unread.stderr) == (0, "")
+    full = shell(bench, f"{python} $BENCH {command} > /dev/full")
+    assert full.returncode == 3
+    assert full.stderr == "mmc-bench: the output cannot be written (No space left on device)\n"
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")

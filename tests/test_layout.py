@@ -21,7 +21,7 @@ LAYERS = (
     {"specs", "cells", "yaml_files"},
     {"hookspecs", "parameters", "discovery", "records"},
     {"mmc_bench", "store", "suite"},
-    {"registry", "data"},
+    {"registry", "data", "core"},
     {"plan", "training"},
     {"landscape"},
     {"stages"},

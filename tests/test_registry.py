@@ -127,6 +127,7 @@ def test_a_family_answers_to_any_member_and_hands_its_name_to_the_target(write):
     assert offer.qualified_name == "mine:zoo/resnet10t"
     assert offer.reference({"depth": 1}).parameters == {"stem": 3, "model": "resnet10t", "depth": 1}
     assert registry.get("backbone", "mine:zoo/resnet10t").spec.defaults == offer.spec.defaults
+    assert "unknown backbone 'zoo/two words'" in refused(registry, "backbone", "zoo/two words")
     assert "unknown backbone 'zoo/'" in refused(registry, "backbone", "zoo/")
     assert "write zoo/NAME" in refused(registry, "backbone", "zoo/*")
     assert "no backbone matches '*'" in refused(registry, "backbone", "*")
@@ -179,7 +180,21 @@ def test_two_files_of_one_name_say_where_they_lie(write):
 
 BROKEN = {
     "raises at import": ("raise RuntimeError('no such\\n  moon')", "RuntimeError: no such moon"),
-    "exits at import": ("import sys\nsys.exit('bye')", "SystemExit: bye"),
+    "exits at import": ("import sys\nsys.exit('bye')", "SystemExit: the plugin called sys.exit('bye')"),
+    "empty": ("", "registers nothing: is @hookimpl missing?"),
+    "forgotten marker": (GOOD.replace("@hookimpl", ""), "registers nothing: is @hookimpl missing?"),
+    "default that is no plain data": (
+        registering("mine", defaults={"when": {1, 2}}),
+        "method 'mine': default when = {1, 2}: Object of type set is not JSON serializable",
+    ),
+    "default that is NaN": (
+        registering("mine").replace("defaults={}", "defaults={'lr': float('nan')}"),
+        "method 'mine': default lr = nan: Out of range float values",
+    ),
+    "malformed member check": (
+        registering("zoo/*", kind="backbone").replace("defaults={}", "check_member='here'"),
+        "backbone 'zoo/*': check_member 'here' must read 'module:function'",
+    ),
     "does not parse": ("def broken(:\n    pass", "SyntaxError"),
     "misspelt hook": (
         HEADER + "@hookimpl\ndef register_method(register): pass",
@@ -280,6 +295,20 @@ def test_observers_get_what_they_ask_for_and_one_that_raises_stops_nobody(write)
             assert plugin.module.seen == [("started", "the plan"), ("finished", {"key": 1})]
     assert len(reports) == 2
     assert "run_started" in reports[0] and "bad:bad" in reports[0] and "tired" in reports[0]
+
+
+def test_an_observer_that_leaves_the_program_is_reported_and_stops_nobody(write):
+    leaving = OBSERVER.replace("seen.append", "raise SystemExit  #")
+    registry = registry_of(write("a/leaving.py", leaving), write("b/last.py", OBSERVER))
+    reports = []
+    registry.observers().call("run_started", reports.append, plan="the plan")
+    assert registry.plugins[1].module.seen == [("started", "the plan")]
+    assert len(reports) == 1 and "the plugin called sys.exit()" in reports[0]
+
+
+def test_a_plugin_that_only_observes_is_no_failure(write):
+    registry = registry_of(write("mine.py", HEADER + "@hookimpl\ndef run_started(plan): pass"))
+    assert registry.failures == []
 
 
 def test_plugins_of_one_name_are_all_observers(write):

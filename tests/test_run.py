@@ -54,7 +54,9 @@ def test_records_hold_what_they_promise(bench):
     assert set(cell.timing.seconds) == {"data", "fine_tune", "score", "connect"}
     provenance = cell.provenance
     assert provenance.threads == 1
-    assert set(provenance.seeds) == {"experiment", "fine-tuning"}
+    draws = {"held-out sets", "test order", "RI images", "RC cues"}
+    assert set(provenance.seeds) == {"experiment", "pretraining", "fine-tuning", *draws}
+    assert cell.pretrained_sha256 == pretrained.weights_sha256
     assert {"torch", "timm"} <= set(provenance.packages)
     assert {"tiny:tiny-set", "tiny:tiny-net", "tiny:tiny-ft"} == set(provenance.plugins)
 
@@ -92,13 +94,31 @@ def test_failed_cells_are_tried_again_and_alone_with_retry_failed(bench):
     assert (everything["failed"], everything["computed"]) == (1, 1)
 
 
-def test_a_success_removes_the_failure(bench):
-    bench.tiny("--seeds", "0", "--methods", "tiny-ft", "--set", "pretrain.lr=1e30")
-    name = next((bench.folder / "results" / "pretrained").glob("*.failure.json"))
-    assert "became" in json.loads(name.read_text())["error"]
+def test_retry_failed_calls_nothing_cached_that_has_no_record(bench):
+    result = bench.tiny("--retry-failed")
+    assert result.code == 0
+    assert "4 cells: 0 computed, 0 cached, 4 not run" in result.err
+    content = json.loads(bench.tiny("--retry-failed", "--json").out)
+    assert (content["cached"], content["computed"], content["not_run"]) == (0, 0, 4)
+    assert "4 cells, 0 cached, 0 to run, 4 left out" in bench.tiny("--retry-failed", "--dry-run").out
+    content = json.loads(bench.tiny("--retry-failed", "--dry-run", "--json").out)
+    assert {entry["state"] for entry in content["cells"] + content["pretrainings"]} == {"left out"}
+
+
+def test_a_success_removes_the_failure(bench, monkeypatch):
+    assert bench.tiny("--seeds", "0", "--methods", "tiny-moody").code == 1
+    (failure,) = (bench.folder / "results" / "cells").glob("*.failure.json")
+    assert "in a bad mood" in json.loads(failure.read_text())["error"]
+    monkeypatch.setenv("TINY_MOOD", "good")
+    assert bench.tiny("--seeds", "0", "--methods", "tiny-moody", "--retry-failed").code == 0
+    assert not failure.exists()
+    assert failure.with_name(failure.name.replace(".failure", "")).exists()
+
+
+def test_a_damaged_record_beside_a_failure_counts_as_none(bench):
     bench.tiny("--seeds", "0", "--methods", "tiny-raise")
     (failure,) = (bench.folder / "results" / "cells").glob("*.failure.json")
-    failure.with_name(failure.name.replace(".failure", "")).write_text("{}")  # no valid record
+    failure.with_name(failure.name.replace(".failure", "")).write_text("{}")
     assert bench.tiny("--seeds", "0", "--methods", "tiny-raise").code == 1
     assert failure.exists()
 
@@ -154,11 +174,50 @@ def test_damaged_weights_fail_the_cell_and_are_made_again_by_the_next_run(bench)
     assert all(after[name] == record for name, record in before.items())
 
 
+def test_lost_weights_are_made_again_only_for_a_cell_that_needs_them(bench):
+    bench.tiny("--seeds", "0", "--methods", "tiny-ft")
+    before = bench.records()
+    (weights,) = (bench.folder / "results" / "pretrained").glob("*.safetensors")
+    weights.unlink()
+    idle = bench.tiny("--seeds", "0", "--methods", "tiny-ft", "--json")
+    assert json.loads(idle.out)["cached"] == 1
+    assert not weights.exists()
+    assert bench.tiny("--seeds", "0", "--methods", "tiny-ft,tiny-still").code == 0
+    assert weights.exists()
+    after = bench.records()
+    assert all(after[name] == record for name, record in before.items())
+
+
+def test_records_in_another_precision_than_asked_for_are_told_of(bench):
+    bench.tiny("--seeds", "0", "--methods", "tiny-ft", "--precision", "fp32")
+    assert "not computed" not in bench.tiny("--seeds", "0", "--methods", "tiny-ft", "--precision", "fp32").err
+    told = bench.tiny("--seeds", "0", "--methods", "tiny-ft", "--precision", "bf16")
+    assert "1 cached cells were not computed in bf16" in told.err
+    assert "0 computed, 1 cached" in told.err
+
+
 def test_weights_are_kept_on_request(bench):
     bench.tiny("--seeds", "0", "--methods", "tiny-ft")
     assert not list((bench.folder / "results" / "cells").glob("*.safetensors"))
     bench.tiny("--seeds", "0", "--methods", "tiny-still", "--keep-weights")
     assert len(list((bench.folder / "results" / "cells").glob("*.safetensors"))) == 1
+
+
+def test_cached_cells_that_keep_no_weights_are_told_of(bench):
+    bench.tiny("--seeds", "0", "--methods", "tiny-ft")
+    result = bench.tiny("--seeds", "0", "--methods", "tiny-ft,tiny-still", "--keep-weights")
+    assert "1 cached cell keeps no weights: delete its record" in result.err
+    (bench.folder / "results" / "cells" / _record_of(bench, "tiny-ft")).unlink()
+    assert "no weights" not in bench.tiny("--seeds", "0", "--methods", "tiny-ft,tiny-still", "--keep-weights").err
+    assert len(list((bench.folder / "results" / "cells").glob("*.safetensors"))) == 2
+
+
+def _record_of(bench, method):
+    return next(
+        name
+        for name, record in bench.records().items()
+        if record.get("cell", {}).get("method", {}).get("name") == method
+    )
 
 
 def test_a_plugin_edited_between_runs_is_run_anew(bench):
@@ -180,3 +239,55 @@ def test_a_plugin_edited_between_runs_is_run_anew(bench):
     assert "1 cached" in bench.apart(*words).err
     (folder / "mine.py").write_text(method.format(body="task.model.head.bias.data += 1"))
     assert "1 computed" in bench.apart(*words).err
+
+
+def test_a_method_may_keep_its_config_where_it_likes_and_leave_the_program(bench):
+    folder = bench.folder / "mine"
+    folder.mkdir()
+    (folder / "mine.py").write_text(
+        "import sys\n"
+        "from mmc_bench import BaseConfig, MethodSpec, hookimpl\n"
+        "@hookimpl\n"
+        "def register_methods(register):\n"
+        "    register(MethodSpec(name='keeping', target=':Mine'))\n"
+        "    register(MethodSpec(name='leaving', target=':Mine', defaults={'leave': True}))\n"
+        "class Mine:\n"
+        "    class Config(BaseConfig):\n"
+        "        leave: bool = False\n"
+        "    def __init__(self, config):\n"
+        "        self.c = config\n"
+        "    def fine_tune(self, task):\n"
+        "        return sys.exit(3) if self.c.leave else task.model\n"
+    )
+    result = bench.tiny("--seeds", "0", "--methods", "leaving,keeping", "--plugins-dir", folder, "--json")
+    content = json.loads(result.out)
+    assert (content["computed"], content["failed"]) == (1, 1)
+    assert "SystemExit: the plugin called sys.exit(3) (mine.py, line 13)" in content["failures"][0]["error"]
+    (cell,) = (record for record in bench.records().values() if record.get("parameters") is not None)
+    assert cell["parameters"] == {"leave": False}
+
+
+def test_an_unknown_member_of_a_family_is_refused_before_anything_runs(bench):
+    result = bench.tiny("--backbones", "timm/resnet10x")
+    assert result.code == 4
+    assert result.err.count("timm has no model 'resnet10x': did you mean resnet10t") == 1
+    assert not bench.records()
+    assert len(bench.tiny("--backbones", "timm/zzz").err) < 400
+
+
+def test_a_dry_run_does_not_ask_a_family_for_its_members(bench):
+    folder = bench.folder / "mine"
+    folder.mkdir()
+    (folder / "mine.py").write_text(
+        "from mmc_bench import BackboneSpec, hookimpl\n"
+        "@hookimpl\n"
+        "def register_backbones(register):\n"
+        "    register(BackboneSpec(name='zoo/*', target=':build', check_member=':check'))\n"
+        "def check(model):\n"
+        "    raise LookupError(model)\n"
+    )
+    words = ["--backbones", "zoo/lion", "--plugins-dir", folder]
+    assert bench.tiny(*words, "--dry-run").code == 0
+    result = bench.tiny(*words)
+    assert result.code == 4
+    assert "backbone 'zoo/lion' of mine: check_member ':check' failed: LookupError: lion" in result.err

@@ -14,13 +14,19 @@ from mmc_bench.seeds import derive_seed
 
 
 def test_a_derived_seed_is_the_same_in_every_process():
-    # Fixed values: another hash, or Python's own salted one, would change every published number.
-    assert derive_seed("clean set", 0) == derive_seed("clean set", 0)
     code = "from mmc_bench.seeds import derive_seed; print(derive_seed('RC cues', 3))"
     for salt in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": salt}
         printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
         assert int(printed.stdout) == derive_seed("RC cues", 3)
+
+
+def test_derived_seeds_and_keys_are_the_published_ones():
+    # Another hash would change every published number, and orphan every record.
+    assert derive_seed("clean set", 0) == 4600926217722532425
+    assert derive_seed("RC cues", 3) == 5790918818445086046
+    content = {"stage": "cell", "method": {"name": "ft", "parameters": {"lr": 0.1, "epochs": 20.0}}, "seeds": [0, None]}
+    assert key_of(content) == "d493f0b169089b281c137b78dc0b1c34e8d67ac066de7e7db4ac69265c8b9337"
 
 
 def test_derived_seeds_differ_between_purposes_and_seeds_and_fit_torchs_generators():
@@ -125,7 +131,7 @@ def test_a_pretraining_key_follows_the_pretraining_and_not_the_method(cell):
 
 def test_every_field_that_records_hold_is_part_of_the_key(cell):
     names = set(Pretraining.model_fields)
-    assert names == {"dataset", "images", "data", "backbone", "cue_rate", "recipe", "seed"}
+    assert names == {"core", "dataset", "images", "data", "backbone", "cue_rate", "recipe", "seed"}
     assert set(Cell.model_fields) == {"pretraining", "method", "connect"}
 
 

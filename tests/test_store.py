@@ -52,6 +52,7 @@ def cell_record(cell, **changed):
         "key": cell.key,
         "cell": cell,
         "pretraining_key": cell.pretraining.key,
+        "pretrained_sha256": "0" * 64,
         "num_classes": 10,
         "parameters": {"lr": 0.1, "lrs": [0.1, 0.2]},
         "metrics": METRICS,
@@ -105,14 +106,24 @@ def test_a_cells_record_comes_back_as_it_was(store, cell):
     assert list(store.cell_records()) == [record]
 
 
-def test_a_pretrainings_record_comes_back_once_its_weights_are_there(store, cell):
+def test_a_pretrainings_record_comes_back_and_its_weights_are_told_apart(store, cell):
     record = pretrain_record(cell)
     store.save(record)
-    assert store.find(cell.pretraining) is None
+    assert store.find(cell.pretraining) == record
+    assert not store.has_weights(cell.pretraining)
     record = pretrain_record(cell, store.save_weights(cell.pretraining, weights()))
     store.save(record)
-    assert store.find(cell.pretraining) == record
+    assert store.has_weights(cell.pretraining)
     assert list(store.pretrain_records()) == [record]
+
+
+def test_a_cell_made_from_other_weights_has_yet_to_be_made(store, cell):
+    store.save(cell_record(cell, pretrained_sha256="1" * 64))
+    assert store.find(cell) is not None  # nobody knows better
+    store.save(pretrain_record(cell, "1" * 64))
+    assert store.find(cell) is not None
+    store.save(pretrain_record(cell, "2" * 64))
+    assert store.find(cell) is None
 
 
 def test_saving_twice_keeps_the_later_record(store, cell):
@@ -283,7 +294,7 @@ def test_damaged_weights_are_refused_set_aside_and_made_anew(store, cell, damage
     with pytest.raises(UserError, match="does not match its record's checksum"):
         store.load_weights(record)
     assert path.with_suffix(".damaged").read_bytes() == damaged
-    assert store.find(cell.pretraining) is None
+    assert not store.has_weights(cell.pretraining)
 
     record = pretrain_record(cell, store.save_weights(cell.pretraining, weights()))
     store.save(record)

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import click
-
 from mmc_bench.cells import Cell
+from mmc_bench.cli.streams import tell
 from mmc_bench.engines import Job, Outcome
 from mmc_bench.runner import Summary
 
@@ -40,7 +39,7 @@ class LineConsole:
         self._print(f"mmc-bench: {message}")
 
     def _print(self, line: str) -> None:
-        click.echo(line, err=True)
+        tell(line)
 
 
 def describe(outcome: Outcome) -> str:
@@ -60,13 +59,11 @@ def closing_line(summary: Summary, results: Path) -> None:
     parts = [f"{summary.computed} computed", f"{summary.cached} cached"]
     if summary.failed:
         parts.append(f"{summary.failed} failed")
-    left = summary.cells - summary.computed - summary.cached - summary.failed
-    if left > 0:
-        parts.append(f"{left} not run")
-    click.echo(
+    if summary.not_run:
+        parts.append(f"{summary.not_run} not run")
+    tell(
         f"{'interrupted: ' if summary.interrupted else ''}{summary.cells} cells: {', '.join(parts)} "
-        f"in {summary.seconds:.0f} s; records in {results}/",
-        err=True,
+        f"in {summary.seconds:.0f} s; records in {results}/"
     )
     for failure in summary.failures:
-        click.echo(f"  failed: {failure.label}: {failure.error}", err=True)
+        tell(f"  failed: {failure.label}: {failure.error}")

@@ -30,12 +30,14 @@ def print_dry_run(plan: Plan, store: Store, missing: Missing, as_json: bool) -> 
         }
         click.echo(json.dumps(content, indent=1))
         return
+    cached = sum(cell.key in missing.found for cell in plan.cells)
+    left_out = len(plan.cells) - cached - len(missing.cells)
     click.echo(
-        f"suite {plan.suite.name}: {len(plan.cells)} cells, {len(plan.cells) - len(missing.cells)} cached, "
-        f"{len(missing.cells)} to run; {len(pretrainings)} of {len(plan.pretrainings)} pretrainings to run "
-        f"({plan.suite.pretrain.epochs} epochs each)"
+        f"suite {plan.suite.name}: {len(plan.cells)} cells, {cached} cached, {len(missing.cells)} to run"
+        f"{f', {left_out} left out' if left_out else ''}; {len(pretrainings)} of {len(plan.pretrainings)} "
+        f"pretrainings to run ({plan.suite.pretrain.epochs} epochs each)"
     )
-    lines = _lines(plan, to_run)
+    lines = _lines(plan, to_run, missing)
     for line in lines[:MOST_LINES]:
         click.echo(line)
     if len(lines) > MOST_LINES:
@@ -53,9 +55,9 @@ def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None
     None when nothing is known of a pretraining or of any cell. A method without a record counts as the mean
     of the others.
     """
-    to_run = {job.key for job in missing.jobs}
-    pretrainings = [store.find(job) for job in plan.pretrainings[:MOST_RECORDS_READ] if job.key not in to_run]
-    cached = [cell for cell in plan.cells if cell.key not in to_run][:MOST_RECORDS_READ]
+    found = [job for job in plan.pretrainings if job.key in missing.found][:MOST_RECORDS_READ]
+    pretrainings = [store.find(job) for job in found]
+    cached = [cell for cell in plan.cells if cell.key in missing.found][:MOST_RECORDS_READ]
     by_method: dict[str, list[float]] = defaultdict(list)
     for record in map(store.find, cached):
         if isinstance(record, CellRecord):
@@ -74,15 +76,22 @@ def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None
 
 
 def _entry(key: str, label: str, to_run: set[str], missing: Missing) -> dict[str, str]:
-    state = "cached" if key not in to_run else "failed before" if key in missing.failed_before else "to run"
+    state = _state(key, to_run, missing)
+    if state == "to run" and key in missing.failed_before:
+        state = "failed before"
     return {"key": key, "label": label, "state": state}
 
 
-def _lines(plan: Plan, to_run: set[str]) -> list[str]:
+def _state(key: str, to_run: set[str], missing: Missing) -> str:
+    return "to run" if key in to_run else "cached" if key in missing.found else "left out"
+
+
+def _lines(plan: Plan, to_run: set[str], missing: Missing) -> list[str]:
     """Return one line for each method and setting, with its seeds."""
     seeds: dict[tuple[str, str], list[str]] = defaultdict(list)
     for cell in plan.cells:
         p = cell.pretraining
         place = f"{p.dataset.name} {p.backbone.name} cue rate {p.cue_rate:g} · {cell.method.name}"
-        seeds["to run" if cell.key in to_run else "cached", place].append(str(p.seed))
-    return [f"  {state:6}  {place} · seeds {' '.join(which)}" for (state, place), which in seeds.items()]
+        seeds[_state(cell.key, to_run, missing), place].append(str(p.seed))
+    width = max((len(state) for state, _ in seeds), default=0)
+    return [f"  {state:{width}}  {place} · seeds {' '.join(which)}" for (state, place), which in seeds.items()]

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mmc_bench.cli.options import discovered, plugins_dir_option
+from mmc_bench.cli.streams import tell
 from mmc_bench.errors import UserError
 from mmc_bench.registry import Registry
 from mmc_bench.suite import load_suite
@@ -36,7 +37,7 @@ def _suites(registry: Registry) -> list[dict[str, Any]]:
         try:
             entries.append({**load_suite(str(file), {}).model_dump(mode="json"), "file": str(file)})
         except UserError as error:  # somebody's broken suite must not hide the others
-            click.echo(f"mmc-bench: {error}", err=True)
+            tell(f"mmc-bench: {error}")
     return entries
 
 

@@ -1,5 +1,6 @@
 """A run on a terminal: bars for the suite and for each running job, below the lines of those that ended."""
 
+import contextlib
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -31,19 +32,26 @@ class LiveConsole(LineConsole):
         self._running: dict[str, TaskID] = {}
 
     def __enter__(self) -> "LiveConsole":
-        self._progress.start()
+        with contextlib.suppress(OSError, ValueError):  # here and below: a terminal that is gone stops no run
+            self._progress.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        with contextlib.suppress(OSError, ValueError):
+            self._progress.stop()
 
     def started(self, jobs: list[Job]) -> None:
         """Draw the bar of the whole suite."""
         super().started(jobs)
-        self._all = self._progress.add_task(f"suite {self._suite}", total=len(jobs), note="")
+        with contextlib.suppress(OSError, ValueError):
+            self._all = self._progress.add_task(f"suite {self._suite}", total=len(jobs), note="")
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """Draw or move the bar of a running job; every stage starts a new one."""
+        with contextlib.suppress(OSError, ValueError):
+            self._draw(job, event)
+
+    def _draw(self, job: Job, event: dict[str, Any]) -> None:
         if "stage" in event:
             if task := self._running.pop(job.key, None):
                 self._progress.remove_task(task)
@@ -59,7 +67,9 @@ class LiveConsole(LineConsole):
             self._progress.remove_task(task)
         super().finished(outcome)
         if self._all is not None:
-            self._progress.advance(self._all)
+            with contextlib.suppress(OSError, ValueError):
+                self._progress.advance(self._all)
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, soft_wrap=True)
+        with contextlib.suppress(OSError, ValueError):
+            self._console.print(line, markup=False, soft_wrap=True)

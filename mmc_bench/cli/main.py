@@ -2,12 +2,16 @@
 
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import click
 
 from mmc_bench import __version__
+from mmc_bench.cli.interrupts import EXIT_INTERRUPTED, leave_when_interrupted
+from mmc_bench.cli.streams import drop_unwritable, open_closed_streams, output_problem, tell
 from mmc_bench.errors import UserError, nearest
 
 COMMANDS = {
@@ -19,7 +23,16 @@ COMMANDS = {
     "plot": "Draw the results at hand, or images of a data set.",
 }
 
-EXIT_INTERRUPTED, EXIT_INTERNAL, EXIT_USAGE = 2, 3, 4
+EXIT_INTERNAL, EXIT_USAGE = 3, 4
+
+
+@contextmanager
+def _quiet_end() -> Iterator[None]:
+    """End well when the reader of a pipe has gone, as ``| head`` does; click itself would exit with 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise click.exceptions.Exit(0) from None
 
 
 class _LazyGroup(click.Group):
@@ -39,6 +52,14 @@ class _LazyGroup(click.Group):
             raise UserError(f"unknown command {args[0]!r}: {nearest(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _quiet_end():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _quiet_end():
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -52,7 +73,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 cells failed, 2 interrupted, 3 internal error, 4 usage, 5 nothing."""
-    sys.exit(run_command_line())
+    leave_when_interrupted()
+    open_closed_streams()
+    code = run_command_line()
+    drop_unwritable()  # Python itself would complain of it at exit
+    sys.exit(code)
 
 
 def run_command_line() -> int:
@@ -62,20 +87,19 @@ def run_command_line() -> int:
         sys.stdout.flush()
         return code or 0
     except UserError as error:
-        click.echo(f"mmc-bench: {error}", err=True)
+        tell(f"mmc-bench: {error}")
         return error.exit_code
     except click.ClickException as error:
-        click.echo(f"mmc-bench: {error.format_message()}", err=True)
+        tell(f"mmc-bench: {error.format_message()}")
         return EXIT_USAGE
     except (KeyboardInterrupt, click.Abort):
-        click.echo("mmc-bench: interrupted", err=True)
+        tell("mmc-bench: interrupted")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe has gone, as `| head` does
-        sys.stderr.close()
+    except BrokenPipeError:
         return 0
-    except Exception:
-        click.echo(
-            traceback.format_exc() + "mmc-bench: internal error; please report it with the lines above",
-            err=True,
-        )
+    except Exception as error:
+        if problem := output_problem(error):
+            tell(f"mmc-bench: the output cannot be written ({problem})")
+        else:
+            tell(traceback.format_exc() + "mmc-bench: internal error; please report it with the lines above")
         return EXIT_INTERNAL

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from mmc_bench.cli.streams import tell
 from mmc_bench.data.locations import identify
 from mmc_bench.discovery import configured_folders
 from mmc_bench.errors import UserError, nearest
@@ -33,9 +34,12 @@ class _Words(click.ParamType):
         if not isinstance(value, str):
             return value
         try:
-            return [self._of(word.strip()) for word in value.split(",") if word.strip()]
+            values = [self._of(word.strip()) for word in value.split(",") if word.strip()]
         except ValueError:
             self.fail(f"{value!r} is no list of {'whole ' if self._of is int else ''}numbers", param, ctx)
+        if not values:
+            self.fail(f"{value!r} is an empty list: write one value or more, or leave the option out", param, ctx)
+        return values
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,7 @@ class Session:
         """The discovered plugins; those that failed to load are reported on stderr, a line each."""
         registry = Registry.discover(self.plugin_folders)
         for plugin in registry.failures:
-            click.echo(
-                f"mmc-bench: plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}",
-                err=True,
-            )
+            tell(f"mmc-bench: plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}")
         return registry
 
     @cached_property
@@ -69,7 +70,7 @@ class Session:
         plan = make_plan(suite, self.registry, images)
         self._check_settings(plan)
         for collision in self.registry.collisions:  # had one mattered, there would be no plan
-            click.echo(f"mmc-bench: {collision}", err=True)
+            tell(f"mmc-bench: {collision}")
         return plan
 
     def _check_settings(self, plan: Plan) -> None:

@@ -12,7 +12,7 @@ from mmc_bench.cli.options import Session, session_options
 from mmc_bench.cli.table import selected_records
 from mmc_bench.data.locations import check_present
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.report.rows import make_rows
+from mmc_bench.report.rows import cell_labels, make_rows
 
 FORMATS = ("png", "svg")
 
@@ -44,16 +44,16 @@ def _draw_results(session: Session, folder: Path, formats: tuple[str, ...], path
     rows = make_rows(cells, pretrained)
     if not rows:
         raise NothingSelectedError(f"no record in {session.store.root} is selected: mmc-bench run makes some")
-    from mmc_bench.report.figures import draw_bars, draw_path, save
+    from mmc_bench.report.figures import draw_bars, draw_path, file_names, save
 
     with _writable(folder):
         for place, group in groupby(rows, key=lambda row: (row.dataset, row.backbone, row.cue_rate)):
             figure = draw_bars(list(group))
             _tell(save(figure, folder, f"splits-{place[0]}-{place[1]}-{place[2]:g}", formats))
+        labels = cell_labels(cells)
+        names = file_names({key: f"path {label}" for key, label in labels.items()})
         for record in cells if paths else ():
-            p = record.cell.pretraining
-            name = f"path-{p.dataset.name}-{p.backbone.name}-{p.cue_rate:g}-{record.cell.method.name}-seed{p.seed}"
-            _tell(save(draw_path(record), folder, name, formats))
+            _tell(save(draw_path(record, labels[record.key]), folder, names[record.key], formats))
 
 
 def _draw_dataset(session: Session, name: str, folder: Path, formats: tuple[str, ...], download: bool) -> None:

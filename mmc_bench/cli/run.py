@@ -1,16 +1,19 @@
 """``mmc-bench run``."""
 
+import contextlib
 import json
 import os
-import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mmc_bench.cli.console import LineConsole, closing_line
+from mmc_bench.cli.interrupts import raised_interrupts
 from mmc_bench.cli.options import Session, session_options
+from mmc_bench.cli.streams import tell
 from mmc_bench.data.locations import check_present
 from mmc_bench.engines import Engine, Settings
 from mmc_bench.errors import UserError
@@ -62,6 +65,10 @@ def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, 
         print_dry_run(plan, session.store, find_missing(plan, session.store, retry_failed), as_json)
         return
     missing = find_missing(plan, session.store, retry_failed)
+    if options["keep_weights"]:
+        _tell_of_weights(session)
+    if options["precision"] != "auto":
+        _tell_of_precision(session, options["precision"])
     summary = _run_missing(session, missing, **options)
     _print_results(session, summary, as_json)
     raise click.exceptions.Exit(summary.exit_code)
@@ -79,9 +86,8 @@ def _run_missing(
     """Check what can be checked beforehand, then run."""
     plan, registry = session.plan, session.registry
     if not missing.jobs:
-        return Summary(cells=len(plan.cells), cached=len(plan.cells) - len(missing.cells))
+        return Summary.before(plan, missing)
     from mmc_bench.engines.local import InProcessEngine, LocalEngine
-    from mmc_bench.training.precision import resolve_precision
 
     session.store.check_writable()
     if not download:
@@ -95,14 +101,44 @@ def _run_missing(
         data_folders=tuple((name, str(Path(folder).resolve())) for name, folder in session.data.items()),
         download=download,
         device=device,
-        precision=resolve_precision(options["precision"], device),
+        precision=_precision(options["precision"], device),
         threads=threads,
         keep_weights=keep_weights,
     )
-    signal.signal(signal.SIGTERM, _as_interrupt)
     engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
-    with _console(plan.suite.name) as console:
-        return run_plan(plan, missing, engine, settings, registry.observers(), console, fail_fast)
+    if not workers:
+        import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises below
+    observers = registry.observers()
+    with raised_interrupts(), _console(plan.suite.name) as console:
+        return run_plan(plan, missing, engine, settings, observers, console, fail_fast)
+
+
+def _precision(name: str, device: str) -> str:
+    """Return ``"fp32"`` or ``"bf16"``; torch is imported to choose only."""
+    if name != "auto":
+        return name
+    from mmc_bench.training.precision import resolve_precision
+
+    return resolve_precision(name, device)
+
+
+def _tell_of_precision(session: Session, precision: str) -> None:
+    """Say how many finished cells were computed in another precision than the one asked for."""
+    records, _ = found_records(session.plan, session.store)
+    others = sum(record.provenance.precision != precision for record in records)
+    if others:
+        tell(f"mmc-bench: {others} cached cells were not computed in {precision}; another --results makes them anew")
+
+
+def _tell_of_weights(session: Session) -> None:
+    """Say how many finished cells will not get the weights that ``--keep-weights`` asks for."""
+    records, _ = found_records(session.plan, session.store)
+    without = sum(record.weights_sha256 is None for record in records)
+    if without:
+        which = "1 cached cell keeps no weights: delete its record to make it again"
+        if without > 1:
+            which = f"{without} cached cells keep no weights: delete their records to make them again"
+        tell(f"mmc-bench: {which}")
 
 
 def _console(suite: str) -> LineConsole:
@@ -154,13 +190,15 @@ def _print_results(session: Session, summary: Summary, as_json: bool) -> None:
             **summary.as_dict(),
             "rows": [row.as_dict() for row in rows],
         }
-        click.echo(json.dumps(content, indent=1))
+        _put(json.dumps(content, indent=1) + "\n")
     elif rows:
         from mmc_bench.report.tables import markdown
 
-        click.echo(markdown(rows), nl=False)
+        _put(markdown(rows))
     closing_line(summary, session.store.root)
 
 
-def _as_interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _put(text: str) -> None:
+    """Print results on stdout; that nobody reads them any more must not hide how the run went."""
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(text, nl=False)

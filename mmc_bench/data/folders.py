@@ -43,24 +43,29 @@ def load_folder(
     layout = f"{size}-{channels}"
     name = hashlib.sha256(f"{fingerprint(folder)}-{layout}".encode()).hexdigest()[:24]
     cache = cache_root() / "decoded" / f"{name}.safetensors"
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(cache.with_suffix(".lock")).acquire()  # one worker decodes, the others wait
-    except OSError as error:
-        raise UserError(
-            f"cache folder {cache.parent} cannot be written ({error.strerror}): set MMC_BENCH_CACHE to another"
-        ) from None
-    with lock:
-        tensors = _read_checked(cache)
-        if tensors is None:
-            tensors = {}
-            for part in ("train", "test"):
-                tensors[f"{part}_images"], tensors[f"{part}_labels"] = _decode(folder / part, size, MODES[channels])
-            _write(cache, tensors)
+    tensors = _read_checked(cache)
+    if tensors is None:
+        with _lock(cache):  # one worker decodes, the others wait
+            tensors = _read_checked(cache)
+            if tensors is None:
+                tensors = {}
+                for part in ("train", "test"):
+                    images, labels = _decode(folder / part, size, MODES[channels])
+                    tensors[f"{part}_images"], tensors[f"{part}_labels"] = images, labels
+                _write(cache, tensors)
     train, test = (
         LabelledImages(tensors[f"{part}_images"], tensors[f"{part}_labels"].long()) for part in ("train", "test")
     )
     return train, test
+
+
+def _lock(cache: Path) -> contextlib.AbstractContextManager[object]:
+    """Return a lock on a cached file; nothing where the cache cannot be written, and each decodes for itself."""
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(cache.with_suffix(".lock")).acquire()
+    except OSError:
+        return contextlib.nullcontext()
 
 
 def _decode(folder: Path, size: tuple[int, int] | None, mode: str) -> tuple[torch.Tensor, torch.Tensor]:

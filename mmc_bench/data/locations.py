@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".t
 
 @dataclass(frozen=True)
 class KnownSource:
-    """An image source that torchvision reads."""
+    """An image source that the core reads: torchvision's, or (without a class of its own) embedded."""
 
     name: str
     torchvision_class: str
@@ -28,6 +29,7 @@ class KnownSource:
 KNOWN_SOURCES = {
     source.name: source
     for source in (
+        KnownSource("digits", "", "", "", (32, 32), 3),
         KnownSource("cifar10", "CIFAR10", "cifar-10-batches-py/", "cifar-10-batches-py", (32, 32), 3),
         KnownSource("cifar100", "CIFAR100", "cifar-100-python/", "cifar-100-python", (32, 32), 3),
         KnownSource("fashion-mnist", "FashionMNIST", "FashionMNIST/raw/", "FashionMNIST/raw", (28, 28), 1),
@@ -37,7 +39,10 @@ KNOWN_SOURCES = {
 
 def cache_root() -> Path:
     """Return the folder for decoded images: ``$MMC_BENCH_CACHE``, or ``~/.cache/mmc-bench``."""
-    return Path(os.environ.get("MMC_BENCH_CACHE") or Path.home() / ".cache" / "mmc-bench")
+    try:
+        return Path(os.environ.get("MMC_BENCH_CACHE") or Path.home() / ".cache" / "mmc-bench")
+    except RuntimeError:
+        raise UserError("there is no home folder for the cache: set MMC_BENCH_CACHE to a folder") from None
 
 
 def data_root() -> Path:
@@ -76,20 +81,28 @@ def class_names(folder: Path) -> list[str]:
 def fingerprint(folder: Path) -> str:
     """Return a digest of a class folder's file names and contents; where the folder lies does not matter.
 
-    The files are read once: the digest is remembered in the cache for as long as no name, size or time of
-    change differs.
+    The files are read once: the digest is remembered in the cache for as long as they are, by place, inode, size
+    and times of change, the very files that were read.
+
+    Raises
+    ------
+    UserError
+        When a file or folder cannot be read.
     """
-    listing = sorted(_listing(folder))
-    listed = hashlib.sha256("\n".join(f"{name} {size} {changed}" for name, size, changed in listing).encode())
-    memory = cache_root() / "fingerprints" / listed.hexdigest()[:32]
     try:
-        return memory.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        pass
-    digest = hashlib.sha256()
-    for name, size, _ in listing:
-        digest.update(f"{name} {size}\n".encode())
-        digest.update((folder / name).read_bytes())
+        listing = sorted(_listing(folder))
+        state = "\n".join(f"{name} {size} {changes}" for name, size, changes in listing)
+        memory = cache_root() / "fingerprints" / hashlib.sha256(f"{folder.resolve()}\n{state}".encode()).hexdigest()
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            known = memory.read_text(encoding="ascii")
+            if re.fullmatch("[0-9a-f]{16}", known):
+                return known
+        digest = hashlib.sha256()
+        for name, size, _ in listing:
+            digest.update(f"{name} {size}\n".encode())
+            digest.update((folder / name).read_bytes())
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
     result = digest.hexdigest()[:16]
     with contextlib.suppress(OSError):  # without a cache the files are read again
         memory.parent.mkdir(parents=True, exist_ok=True)
@@ -97,8 +110,8 @@ def fingerprint(folder: Path) -> str:
     return result
 
 
-def _listing(folder: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield each image's name relative to the folder, its size and its time of change."""
+def _listing(folder: Path) -> Iterator[tuple[str, int, str]]:
+    """Yield each image's name relative to the folder, its size, and what changes when the file does."""
     stack = [folder / "train", folder / "test"]
     while stack:
         with os.scandir(stack.pop()) as entries:
@@ -107,7 +120,8 @@ def _listing(folder: Path) -> Iterator[tuple[str, int, int]]:
                     stack.append(Path(entry.path))
                 elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
                     status = entry.stat()
-                    yield Path(entry.path).relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns
+                    name = Path(entry.path).relative_to(folder).as_posix()
+                    yield name, status.st_size, f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def identify(folders: Mapping[str, str], wanted: Mapping[str, int | None]) -> dict[str, str]:
@@ -134,8 +148,8 @@ def identify(folders: Mapping[str, str], wanted: Mapping[str, int | None]) -> di
     """
     identities = {}
     for name, path in folders.items():
-        if name not in wanted or name == "digits":
-            raise UserError(f"--data {name}=…: no selected dataset reads such a folder: {nearest(name, wanted)}")
+        if name not in wanted:
+            raise UserError(f"--data {name}=…: no selected dataset reads {name!r}: {nearest(name, wanted)}")
         folder, known, num_classes = Path(path), KNOWN_SOURCES.get(name), wanted[name]
         if not folder.is_dir():
             raise UserError(f"--data {name}={path}: there is no such folder")
@@ -144,8 +158,8 @@ def identify(folders: Mapping[str, str], wanted: Mapping[str, int | None]) -> di
             if num_classes is not None and len(classes) != num_classes:
                 raise UserError(f"--data {name}={path}: {len(classes)} classes, but the cue is made for {num_classes}")
             identities[name] = f"folder:{fingerprint(folder)}"
-        elif not (known and (folder / known.present).exists()):
-            files = f" or torchvision's {known.archive}" if known else ""
+        elif not (known and known.present and (folder / known.present).exists()):
+            files = f" or torchvision's {known.archive}" if known and known.archive else ""
             raise UserError(f"--data {name}={path}: holds neither train/<class>/ with test/<class>/{files}")
     return identities
 
@@ -154,7 +168,7 @@ def check_present(folders: Mapping[str, str], wanted: Iterable[str]) -> None:
     """Raise a `UserError` that says where to put the files when images are missing and may not be downloaded."""
     for name in wanted:
         known = KNOWN_SOURCES.get(name)
-        if known and name not in folders and not (data_root() / known.present).exists():
+        if known and known.present and name not in folders and not (data_root() / known.present).exists():
             raise UserError(
                 f"{name} is not in {data_root()} and --no-download was given: put {known.archive} there, "
                 f"or give class folders with --data {name}=DIR"

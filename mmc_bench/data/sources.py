@@ -37,10 +37,13 @@ class Sources:
         What ``--data`` gave: a source's name and its folder.
     download
         Whether torchvision may download what is missing.
+    allowed
+        The sources that the dataset's spec lists; its keys hold no others.
     """
 
     folders: Mapping[str, str] = field(default_factory=dict)
     download: bool = True
+    allowed: tuple[str, ...] | None = None
 
     def load(self, name: str) -> tuple[LabelledImages, LabelledImages]:
         """Return the train and test images of a source.
@@ -50,14 +53,16 @@ class Sources:
         UserError
             When the source is unknown, or its images are missing, damaged or malformed.
         """
-        if name == "digits":
-            return load_digits()
+        if self.allowed is not None and name not in self.allowed:
+            raise UserError(f"the dataset reads image source {name!r}: its spec must list it in sources")
         known = KNOWN_SOURCES.get(name)
         folder = self.folders.get(name)
         if folder is not None and (known is None or is_class_folder(Path(folder))):
             size, channels = (known.size, known.channels) if known else (None, None)
             train, test = load_folder(Path(folder), size=size, channels=channels)
             return train, test
+        if name == "digits":
+            return load_digits()
         if known is None:
             raise UserError(
                 f"image source {name!r} is not built in: give its images with --data {name}=DIR "

@@ -13,6 +13,9 @@ from mmc_bench.seeds import derive_seed
 
 HELD_OUT_IMAGES = 2500
 
+#: What the sets of an experiment draw at random, each with a seed of its own.
+DRAWS = ("held-out sets", "test order", "RI images", "RC cues")
+
 # On a CPU, larger batches fall out of the cache: 2.7 times slower at 1,000 than at 64 (ResNet-8, one core).
 EVALUATION_BATCH = {"cpu": 100, "cuda": 2000}
 
@@ -66,6 +69,8 @@ class CuedImages:
 
     def stream(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield batches for ever, epoch after epoch, each in a new random order."""
+        if not self.steps(batch_size):
+            raise UserError(f"a set of {len(self)} images makes no batch")
         while True:
             yield from self.shuffled(batch_size, generator)
 

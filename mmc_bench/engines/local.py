@@ -1,6 +1,7 @@
 """Cells on this machine: persistent, spawned worker processes, or none and everything in this one."""
 
 import contextlib
+import io
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -44,8 +46,10 @@ class LocalEngine:
     def run(self, jobs: Sequence[Job], settings: Settings, listener: Listener) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends; closing the iterator kills the workers."""
         schedule = Schedule(jobs)
-        team = [_Process(settings) for _ in range(min(self.workers, len(jobs)))]
+        team: list[_Process] = []
         try:
+            for _ in range(min(self.workers, len(jobs))):
+                team.append(_Process(settings))
             while schedule or any(process.job for process in team):
                 for process in team:
                     if process.job is None and (job := schedule.take(process.last_pretraining)):
@@ -80,7 +84,8 @@ class _Process:
         self._settings = settings
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, settings), daemon=True)
-        self._process.start()
+        with _interrupts_held_back():
+            self._process.start()
         theirs.close()
         self.job: Job | None = None
         self.last_pretraining: str | None = None
@@ -134,11 +139,44 @@ class _News:
     event: dict[str, Any]
 
 
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Put off Ctrl-C meanwhile; it never reaches a process started here, whose Python would print a traceback."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it lets interrupts through again
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda signum, frame: held.append(signum))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is started inherits this
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
+class _Talk(io.TextIOWrapper):
+    """What plugins print, written where somebody reads it: nobody may be left, as with `| head`."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
 def _work(connection: Connection, settings: Settings) -> None:
     """Run in the worker process: do jobs until the owner hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the owner decides
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
     os.dup2(2, 1)  # standard output is for results alone, whatever a plugin prints
+    sys.stdout = sys.stderr = _Talk(os.fdopen(2, "wb", closefd=False), encoding="utf-8", line_buffering=True)
     threading.Thread(target=_exit_with_owner, daemon=True).start()
     worker = Worker(settings)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmc_bench.cells import Cell
 from mmc_bench.engines import Job, Listener, Outcome, Settings
-from mmc_bench.errors import UserError
+from mmc_bench.errors import UserError, message_of
 from mmc_bench.records import Failure
 from mmc_bench.store import Store
 
@@ -43,7 +43,7 @@ class Worker:
             if self._workshop is None:
                 self._workshop = open_workshop(self._settings)
             return Outcome(job, record=do_job(job, self._workshop, report))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             failure = Failure(
                 key=job.key,
                 label=job.label,
@@ -83,11 +83,11 @@ def open_workshop(settings: Settings) -> "Workshop":
     )
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     """Return an error as one line; a plugin's own error with its type and place."""
     if isinstance(error, UserError):
         return str(error)
-    text = " ".join(str(error).split())[:500]
+    text = message_of(error)[:500]
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"

@@ -1,7 +1,8 @@
 """Figures: the four splits of every method as bars, and the path curves of a cell."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ STYLES = {
     "RC": ("#E69F00", "^", "..", "randomised cue"),
     "RI": ("#D55E00", "D", "xx", "randomised image"),
 }
+LONGEST_NAME = 160
 SETTINGS: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -70,8 +72,8 @@ def draw_bars(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def draw_path(record: CellRecord) -> Figure:
-    """Draw accuracy and loss on the four splits along the path from θ_C to θ_FT."""
+def draw_path(record: CellRecord, label: str) -> Figure:
+    """Draw accuracy and loss on the four splits along the path from θ_C to θ_FT; the label is its title."""
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         panels = figure.subplots(1, 2)
@@ -90,7 +92,7 @@ def draw_path(record: CellRecord) -> Figure:
             axes.set_xlabel("t,  from pretrained (0) to fine-tuned (1)")
             axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         barriers = "   ".join(f"{split} {path.barriers[split].loss:.2f}" for split in SPLITS)
-        figure.suptitle(f"{record.cell.label}\nloss barriers: {barriers}", fontsize=9)
+        figure.suptitle(f"{label}\nloss barriers: {barriers}", fontsize=9)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
@@ -104,6 +106,16 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> lis
             figure.savefig(path, metadata={"Date": None} if suffix == "svg" else None)
         paths.append(path)
     return paths
+
+
+def file_names(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return a file name for each key's label; those that would be alike or too long end in digits of the key."""
+    names = {key: slug(label) for key, label in labels.items()}
+    counts = Counter(name.lower() for name in names.values())  # some file systems know no capitals
+    return {
+        key: name if counts[name.lower()] == 1 and len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{key[:8]}"
+        for key, name in names.items()
+    }
 
 
 def slug(text: str) -> str:

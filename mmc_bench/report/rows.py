@@ -85,6 +85,25 @@ def make_rows(cells: Iterable[CellRecord], pretrained: Iterable[PretrainRecord])
     return rows
 
 
+def cell_labels(cells: Iterable[CellRecord]) -> dict[str, str]:
+    """Return a label for every cell, by key: its place and method, each with what tells it from the others."""
+    records = {record.key: record for record in cells}
+    settings = _setting_labels({_setting_key(r.cell.pretraining): r.cell.pretraining for r in records.values()})
+    groups: dict[str, dict[str, list[CellRecord]]] = defaultdict(lambda: defaultdict(list))
+    for record in records.values():
+        groups[_setting_key(record.cell.pretraining)][_method_key(record.cell)].append(record)
+    labels = {}
+    for setting, by_method in groups.items():
+        dataset, backbone = settings[setting]
+        methods = _labels({key: found[0].cell.method for key, found in by_method.items()}, by_method)
+        for key, found in by_method.items():
+            for record in found:
+                p = record.cell.pretraining
+                place = f"{dataset} {backbone} cue rate {p.cue_rate:g}"
+                labels[record.key] = f"{place} seed {p.seed} · {methods[key]}"
+    return labels
+
+
 def cue_reliance(ri_accuracy: float, num_classes: int) -> float:
     """Return (RI - 1/K) / (1 - 1/K): 0 at chance, 1 when the cue alone decides; it can be negative."""
     chance = 1 / num_classes

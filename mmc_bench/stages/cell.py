@@ -13,7 +13,7 @@ from mmc_bench.records import CellRecord, PretrainRecord, Timing
 from mmc_bench.stages.connect import connect
 from mmc_bench.stages.finetune import fine_tune
 from mmc_bench.stages.pretrain import pretrain
-from mmc_bench.stages.provenance import provenance
+from mmc_bench.stages.provenance import experiment_seeds, provenance
 from mmc_bench.stages.score import score
 from mmc_bench.stages.workshop import Report, Workshop
 from mmc_bench.training.precision import arithmetic
@@ -21,11 +21,11 @@ from mmc_bench.training.precision import arithmetic
 
 def do_job(job: Pretraining | Cell, workshop: Workshop, report: Report) -> PretrainRecord | CellRecord:
     """Do a pretraining or a cell, unless its record exists by now, and return the record."""
-    if found := workshop.store.find(job):
-        return found
-    if isinstance(job, Pretraining):
-        return pretrain(job, workshop, report)
-    return _do_cell(job, workshop, report)
+    with workshop.store.lock(job):
+        found = workshop.store.find(job)
+        if isinstance(job, Pretraining):
+            return found if found and workshop.store.has_weights(job) else pretrain(job, workshop, report)
+        return found or _do_cell(job, workshop, report)
 
 
 def _do_cell(cell: Cell, workshop: Workshop, report: Report) -> CellRecord:
@@ -51,6 +51,7 @@ def _do_cell(cell: Cell, workshop: Workshop, report: Report) -> CellRecord:
         key=cell.key,
         cell=cell,
         pretraining_key=cell.pretraining.key,
+        pretrained_sha256=before.weights_sha256,
         num_classes=data.num_classes,
         parameters=parameters,
         metrics=metrics,
@@ -66,7 +67,7 @@ def _do_cell(cell: Cell, workshop: Workshop, report: Report) -> CellRecord:
             workshop.precision,
             workshop.threads,
             [cell.pretraining.dataset, cell.pretraining.backbone, cell.method],
-            {"experiment": cell.pretraining.seed, "fine-tuning": seed},
+            {**experiment_seeds(cell.pretraining.seed), "fine-tuning": seed},
         ),
         weights_sha256=weights,
     )

@@ -9,7 +9,7 @@ from mmc_bench.cells import Cell
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.paths import check_same_architecture
-from mmc_bench.parameters import instantiate
+from mmc_bench.parameters import check_parameters, construct
 from mmc_bench.stages.workshop import Report, Workshop
 from mmc_bench.training import Progress, Task
 
@@ -33,7 +33,8 @@ def fine_tune(
     name = cell.method.name
     offer = workshop.registry.get("method", f"{cell.method.distribution}:{name}")
     target = workshop.target("method", cell.method)
-    method = instantiate(f"method {name}", target, cell.method.parameters)
+    config = check_parameters(f"method {name}", target, cell.method.parameters)
+    method = construct(target, config)
     # One seed for all methods: at one experiment seed they see the same order of the clean images.
     seed, generator = workshop.seed_everything("fine-tuning", cell.pretraining.seed)
     frozen = copy.deepcopy(pretrained).eval().requires_grad_(False)
@@ -57,4 +58,4 @@ def fine_tune(
     for weight, values in model.state_dict().items():
         if values.is_floating_point() and not math.isfinite(values.double().sum().item()):
             raise UserError(f"method {name} returned a model whose weight {weight!r} is not finite")
-    return model.eval().requires_grad_(False), method.config.model_dump(mode="json"), progress, seed
+    return model.eval().requires_grad_(False), config.model_dump(mode="json"), progress, seed

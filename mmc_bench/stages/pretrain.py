@@ -8,7 +8,7 @@ import torch
 from mmc_bench.cells import Pretraining
 from mmc_bench.landscape.barriers import invariances
 from mmc_bench.records import Epoch, PretrainRecord, Timing
-from mmc_bench.stages.provenance import provenance
+from mmc_bench.stages.provenance import experiment_seeds, provenance
 from mmc_bench.stages.score import score
 from mmc_bench.stages.workshop import Report, Workshop
 from mmc_bench.training import Progress, evaluate, fit, sgd, stepped
@@ -23,9 +23,9 @@ def pretrain(pretraining: Pretraining, workshop: Workshop, report: Report) -> Pr
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     data = workshop.data(pretraining)
-    data_seconds = time.perf_counter() - clock
+    seconds = {"data": time.perf_counter() - clock, "curve": 0.0}
     recipe = pretraining.recipe
-    seed, generator = workshop.seed_everything("pretraining", pretraining.seed)
+    _, generator = workshop.seed_everything("pretraining", pretraining.seed)
     model = workshop.model(pretraining, data)
     optimizer = sgd(model.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay)
     steps = recipe.epochs * data.pretraining.steps(recipe.batch_size)
@@ -33,10 +33,10 @@ def pretrain(pretraining: Pretraining, workshop: Workshop, report: Report) -> Pr
     curve: list[Epoch] = []
 
     def add_to_curve(loss: torch.Tensor, accuracy: torch.Tensor) -> None:
-        # A loss that is not finite is the progress's to report, with its step.
-        if torch.isfinite(loss):
-            scores = {name: evaluate(model, images).accuracy for name, images in watched.items()}
-            curve.append(Epoch(train_loss=loss.item(), train=accuracy.item(), **scores))
+        start = time.perf_counter()
+        scores = {name: evaluate(model, images).accuracy for name, images in watched.items()}
+        curve.append(Epoch(train_loss=loss.item(), train=accuracy.item(), **scores))
+        seconds["curve"] += time.perf_counter() - start
 
     progress = Progress(report)
     with arithmetic(workshop.precision, workshop.device):
@@ -52,10 +52,10 @@ def pretrain(pretraining: Pretraining, workshop: Workshop, report: Report) -> Pr
             progress=progress,
             on_epoch=add_to_curve,
         )
-        train_seconds = time.perf_counter() - clock
+        seconds["pretrain"] = time.perf_counter() - clock - seconds["curve"]
         clock = time.perf_counter()
         metrics = score(model, data, data.pretraining)
-        score_seconds = time.perf_counter() - clock
+        seconds["score"] = time.perf_counter() - clock
     record = PretrainRecord(
         key=pretraining.key,
         pretraining=pretraining,
@@ -66,7 +66,7 @@ def pretrain(pretraining: Pretraining, workshop: Workshop, report: Report) -> Pr
         curve=tuple(curve),
         timing=Timing(
             started=started,
-            seconds={"data": data_seconds, "pretrain": train_seconds, "score": score_seconds},
+            seconds=seconds,
             images_per_second=progress.images / progress.seconds if progress.seconds else None,
         ),
         provenance=provenance(
@@ -74,7 +74,7 @@ def pretrain(pretraining: Pretraining, workshop: Workshop, report: Report) -> Pr
             workshop.precision,
             workshop.threads,
             [pretraining.dataset, pretraining.backbone],
-            {"experiment": pretraining.seed, "pretraining": seed},
+            experiment_seeds(pretraining.seed),
         ),
     )
     workshop.store.save(record)

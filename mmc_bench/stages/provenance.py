@@ -11,7 +11,9 @@ import torch
 
 import mmc_bench
 from mmc_bench.cells import PluginRef
+from mmc_bench.data.splits import DRAWS
 from mmc_bench.records import Provenance
+from mmc_bench.seeds import derive_seed
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn")
 
@@ -36,6 +38,11 @@ def provenance(
     )
 
 
+def experiment_seeds(seed: int) -> dict[str, int]:
+    """Return an experiment's seed and those derived from it for its data and its pretraining."""
+    return {"experiment": seed, **{what: derive_seed(what, seed) for what in (*DRAWS, "pretraining")}}
+
+
 @cache
 def _package_versions() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
@@ -47,14 +54,14 @@ def _git_state() -> tuple[str | None, bool | None]:
     package = Path(mmc_bench.__file__).parent
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(package), *arguments]
+        command = ["git", "-C", str(package.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
         # An installed copy may lie inside somebody's unrelated repository.
         if Path(git("rev-parse", "--show-toplevel")).resolve() != package.parent.resolve():
             return None, None
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "mmc_bench", "plugins"))
     except (OSError, subprocess.SubprocessError):
         return None, None
 

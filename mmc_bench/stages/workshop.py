@@ -1,9 +1,11 @@
 """Where a worker does its jobs: the plugins, data and models that stay loaded between them."""
 
+import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -56,7 +58,8 @@ class Workshop:
             reference = pretraining.dataset
             target = self.target("dataset", reference)
             dataset = instantiate(f"dataset {reference.name}", target, reference.parameters)
-            dataset.load(self.sources)
+            offer = self.registry.get("dataset", f"{reference.distribution}:{reference.name}")
+            dataset.load(replace(self.sources, allowed=offer.spec.sources))
             self._loaded[dataset_key] = dataset
         key = canonical_json([dataset_key, pretraining.data.model_dump(), pretraining.cue_rate, pretraining.seed])
         if key not in self._derived:
@@ -83,7 +86,15 @@ class Workshop:
         return model.to(self.device).to(memory_format=torch.channels_last)
 
     def seed_everything(self, what: str, seed: int) -> tuple[int, torch.Generator]:
-        """Seed torch's global generator for a stage, and return the seed and a generator on the device."""
+        """Seed the global generators of Python, NumPy and torch for a stage.
+
+        Returns
+        -------
+        tuple
+            The derived seed, and a generator on the device seeded with it.
+        """
         derived = derive_seed(what, seed)
+        random.seed(derived)
+        np.random.seed(derived % 2**32)
         torch.manual_seed(derived)
         return derived, torch.Generator(device=self.device).manual_seed(derived)

@@ -1,6 +1,6 @@
 """The plain SGD loop and its two learning-rate schedules."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from mmc_bench.data.splits import CuedImages
+from mmc_bench.errors import UserError
 from mmc_bench.training.precision import cross_entropy
 from mmc_bench.training.progress import Progress
 
@@ -39,7 +40,7 @@ def fit(
     schedule: LRScheduler,
     generator: torch.Generator,
     progress: Progress,
-    on_epoch: Any = None,
+    on_epoch: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
 ) -> nn.Module:
     """Train `model` with cross-entropy, in place, and return it in training mode.
 
@@ -49,17 +50,28 @@ def fit(
         Stepped once after every optimiser step.
     on_epoch
         Called as ``on_epoch(loss, accuracy)`` after each epoch with the running means over its batches,
-        scalars on the device.
+        scalars on the device; what it does is not part of the epoch's time.
 
     Raises
     ------
+    UserError
+        When the images make no batch.
     NonFiniteLossError
         When a loss is NaN or infinite.
     """
-    for _ in progress.epochs(epochs):
+    if not images.steps(batch_size):
+        raise UserError(f"a set of {len(images)} images makes no batch to train on")
+    device = images.labels.device
+    sums: dict[str, Any] = {"loss": torch.zeros((), device=device), "correct": torch.zeros((), device=device)}
+    sums["seen"] = 0
+
+    def finish_epoch() -> None:
+        if on_epoch is not None:
+            on_epoch(sums["loss"] / sums["seen"], sums["correct"] / sums["seen"])
+            sums.update(loss=torch.zeros((), device=device), correct=torch.zeros((), device=device), seen=0)
+
+    for _ in progress.epochs(epochs, finish_epoch):
         model.train()
-        total_loss = correct = torch.zeros((), device=images.labels.device)
-        seen = 0
         for x, y in images.shuffled(batch_size, generator):
             logits = model(x)
             loss = cross_entropy(logits, y)
@@ -69,9 +81,7 @@ def fit(
             schedule.step()
             progress.step(loss, len(y))
             if on_epoch is not None:
-                total_loss = total_loss + loss.detach() * len(y)
-                correct = correct + (logits.detach().argmax(1) == y).sum()
-                seen += len(y)
-        if on_epoch is not None:
-            on_epoch(total_loss / seen, correct / seen)
+                sums["loss"] += loss.detach() * len(y)
+                sums["correct"] += (logits.detach().argmax(1) == y).sum()
+                sums["seen"] += len(y)
     return model

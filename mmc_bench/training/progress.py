@@ -31,8 +31,10 @@ class Progress:
         self.seconds = 0.0
         self.last_loss = float("nan")
 
-    def epochs(self, n: int) -> Iterator[int]:
-        """Yield 0 … n-1; after each epoch check that its losses are finite, and report.
+    def epochs(self, n: int, after: Callable[[], None] = lambda: None) -> Iterator[int]:
+        """Yield 0 … n-1; after each epoch check that its losses are finite, report, and call `after`.
+
+        What `after` does is not part of the epoch's time.
 
         Raises
         ------
@@ -55,6 +57,7 @@ class Progress:
                     "images_per_second": self._epoch_images / elapsed if elapsed else 0.0,
                 }
             )
+            after()
 
     def step(self, loss: torch.Tensor, images: int) -> None:
         """Note one optimiser step: its loss (a scalar on the device, kept there) and its images."""

@@ -1,5 +1,8 @@
 """ResNets for images of about 32x32 pixels, from timm's own class."""
 
+from typing import Annotated
+
+from pydantic import Field
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
@@ -16,7 +19,7 @@ def resnet18(num_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     return with_cifar_stem(model, input_shape[0], width=64)
 
 
-def cifar_resnet(num_classes: int, input_shape: tuple[int, ...], blocks: int) -> nn.Module:
+def cifar_resnet(num_classes: int, input_shape: tuple[int, ...], blocks: Annotated[int, Field(ge=1)]) -> nn.Module:
     """Return the CIFAR ResNet of He et al. (2016, section 4.2): three stages of widths 16, 32 and 64.
 
     Parameters

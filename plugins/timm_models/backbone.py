@@ -14,6 +14,18 @@ from mmc_bench import UserError
 from mmc_bench.errors import nearest
 
 
+def check_model(model: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises
+    ------
+    UserError
+        Which names the nearest that it knows.
+    """
+    if not timm.is_model(model):
+        raise UserError(f"timm has no model {model!r}: {nearest(model, timm.list_models())}")
+
+
 def build(num_classes: int, input_shape: tuple[int, ...], model: str, cifar_stem: bool = True) -> nn.Module:
     """Return a timm model with random weights.
 
@@ -31,8 +43,7 @@ def build(num_classes: int, input_shape: tuple[int, ...], model: str, cifar_stem
     UserError
         When timm has no such model, or cannot build it for images of this shape.
     """
-    if not timm.is_model(model):
-        raise UserError(f"timm has no model {model!r}: {nearest(model, timm.list_models())}")
+    check_model(model)
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": input_shape[0]}
     try:
         if _is_sized(model):

@@ -10,6 +10,7 @@ METHODS = {
     "tiny-ft": "train the head",
     "tiny-still": "return the model as it is",
     "tiny-raise": "raise",
+    "tiny-moody": "raise unless $TINY_MOOD is good",
     "tiny-nan": "make the loss NaN at step 3",
     "tiny-nan-weights": "return NaN weights without telling",
     "tiny-shape": "return another architecture",
@@ -137,6 +138,11 @@ class TinyMethod:
 
     def do_raise(self, task):
         raise ZeroDivisionError("planted\nin two lines")
+
+    def do_moody(self, task):
+        if os.environ.get("TINY_MOOD") != "good":
+            raise RuntimeError("in a bad mood")
+        return task.model
 
     def do_nan(self, task):
         import torch

@@ -1,0 +1,94 @@
+"""Parameters of plugins: what targets say of them is checked, and every way to take them works."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import pytest
+from pydantic import Field
+
+from mmc_bench import BaseConfig
+from mmc_bench.errors import UserError, nearest
+from mmc_bench.parameters import check_parameters, instantiate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def network(num_classes, input_shape, blocks: Annotated[int, Field(ge=1)], name: str = "plain", extra=None):
+    """Stand for a backbone's target."""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"blocks": "abc"}, "backbone net: blocks = 'abc': Input should be a valid integer"),
+        ({"blocks": 0}, "backbone net: blocks = 0: Input should be greater than or equal to 1"),
+        ({"blocks": 1, "name": [1]}, r"backbone net: name = \[1\]: Input should be a valid string"),
+    ],
+)
+def test_a_signature_s_annotations_are_checked(given, expected):
+    with pytest.raises(UserError, match=expected):
+        check_parameters("backbone net", network, given)
+
+
+def test_what_a_signature_does_not_annotate_may_be_anything():
+    assert dict(check_parameters("backbone net", network, {"blocks": 2, "extra": [1]})) == {
+        "blocks": 2,
+        "name": "plain",
+        "extra": [1],
+    }
+
+
+def test_annotations_for_type_checkers_alone_are_no_hindrance():
+    def build(num_classes, folder: "Path", **options):
+        """Name a type that is not there when the program runs."""
+
+    assert dict(check_parameters("backbone net", build, {"folder": "here"})) == {"folder": "here"}
+    with pytest.raises(UserError, match="no parameter 'depth': known: folder"):
+        check_parameters("backbone net", build, {"depth": 3})
+
+
+class Config(BaseConfig):
+    lr: float = 0.5
+
+
+class GivenItsConfig:
+    Config = Config
+
+    def __init__(self, settings):
+        self.lr = settings.lr
+
+
+class WithoutInit:
+    Config = Config
+
+    @property
+    def lr(self):
+        return self.config.lr
+
+
+class NamingItsParameters:
+    def __init__(self, lr: float = 0.5):
+        self.lr = lr
+
+
+@pytest.mark.parametrize("target", [GivenItsConfig, WithoutInit, NamingItsParameters])
+def test_a_class_gets_its_parameters_however_it_takes_them(target):
+    assert instantiate("method mine", target, {}).lr == 0.5
+    assert instantiate("method mine", target, {"lr": 0.1}).lr == 0.1
+    with pytest.raises(UserError, match="method mine: lr = 'fast': Input should be a valid number"):
+        instantiate("method mine", target, {"lr": "fast"})
+    with pytest.raises(UserError, match="method mine has no parameter 'lrr': did you mean lr"):
+        instantiate("method mine", target, {"lrr": 1})
+
+
+def test_a_class_with_an_init_and_no_parameters_is_given_an_empty_config():
+    class Bare:
+        def __init__(self, config):
+            self.held = config
+
+    assert dict(instantiate("method mine", Bare, {}).held) == {}
+
+
+def test_long_lists_of_known_names_are_cut():
+    assert nearest("zzz", [f"a{n}" for n in range(10)]).endswith("a8, a9")
+    assert nearest("zzz", [f"a{n:02}" for n in range(1200)]).endswith("a08, a09, … (1190 more)")
