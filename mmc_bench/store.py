@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from filelock import FileLock
 from pydantic import ValidationError
 
 from mmc_bench.cells import Cell, Pretraining
@@ -29,6 +28,7 @@ from mmc_bench.records import CellRecord, Failure, PretrainRecord
 
 if TYPE_CHECKING:
     import torch
+    from filelock import FileLock
 
 FOLDERS = {"pretraining": "pretrained", "cell": "cells"}
 
@@ -88,8 +88,10 @@ class Store:
         """Tell whether a pretraining's weights are there."""
         return self._path(pretraining, ".safetensors").exists()
 
-    def lock(self, job: Pretraining | Cell) -> FileLock:
+    def lock(self, job: Pretraining | Cell) -> "FileLock":
         """Return a lock, so that two runs on one machine do not do one job at the same time."""
+        from filelock import FileLock
+
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{job.key}.lock")
