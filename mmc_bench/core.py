@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from mmc_bench import __version__
+from mmc_bench.files import add_sources
 
 #: The folders and files of this package whose code a result depends on.
 DECISIVE = ("data", "landscape", "stages", "training", "seeds.py")
@@ -21,7 +22,5 @@ def core_version() -> str:
         file for name in DECISIVE for file in ([root / name] if name.endswith(".py") else (root / name).rglob("*.py"))
     ]
     digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.relative_to(root).as_posix().encode() + b"\0")
-        digest.update(file.read_bytes().replace(b"\r\n", b"\n") + b"\0")
+    add_sources(digest, root, sorted(files))
     return f"{__version__}+{digest.hexdigest()[:12]}"

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mmc_bench.errors import UserError
+from mmc_bench.files import add_sources
 
 GROUP = "mmc_bench"
 FOLDER_PACKAGE = "mmc_bench_folder_plugins"
@@ -111,12 +112,12 @@ def source_digest(module: ModuleType, target: str = ":") -> str:
     file = Path(module.__file__ or "")
     paths = _source_files(file, hasattr(module, "__path__") or bool(module.__package__))
     digest = hashlib.sha256()
-    _add_files(digest, file.parent, paths)
+    add_sources(digest, file.parent, paths)
     spec = _target_spec(module, target.partition(":")[0])
     if spec is not None and spec.origin and Path(spec.origin).is_file():
         outside = Path(spec.origin)
         if outside.resolve() not in {path.resolve() for path in paths}:
-            _add_files(digest, outside.parent, _source_files(outside, bool(spec.parent)))
+            add_sources(digest, outside.parent, _source_files(outside, bool(spec.parent)))
     return digest.hexdigest()[:12]
 
 
@@ -124,12 +125,6 @@ def _source_files(file: Path, in_package: bool) -> list[Path]:
     if not in_package:
         return [file]
     return sorted(path for path in file.parent.rglob("*.py") if "__pycache__" not in path.parts)
-
-
-def _add_files(digest: "hashlib._Hash", root: Path, paths: Sequence[Path]) -> None:
-    for path in paths:
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
 
 
 def _target_spec(home: ModuleType, name: str) -> ModuleSpec | None:

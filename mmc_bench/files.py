@@ -1,7 +1,9 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all, and digests of source files."""
 
+import hashlib
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -25,3 +27,10 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def add_sources(digest: "hashlib._Hash", root: Path, paths: Iterable[Path]) -> None:
+    """Add source files to a digest: their names below `root`, and their text with line ends normalised."""
+    for path in paths:
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
