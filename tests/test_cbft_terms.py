@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from mmc_bench_plugins.cbft.method import draw_path_position, invariance_loss
+from mmc_bench_plugins.cbft.method import draw_path_positions, invariance_loss
 from scipy.stats import kstest, truncnorm
 
 
@@ -52,14 +52,14 @@ def test_the_invariance_losss_gradient_reaches_both_batches_and_is_finite():
 
 def test_truncated_path_positions_follow_the_truncated_normal_law():
     generator = torch.Generator().manual_seed(0)
-    drawn = [draw_path_position("truncated", generator).item() for _ in range(4000)]
+    drawn = draw_path_positions("truncated", 4000, generator)
     assert min(drawn) >= 0 and max(drawn) <= 1
     assert kstest(drawn, truncnorm(-1, 1, loc=0.5, scale=0.5).cdf).pvalue > 0.001
 
 
 def test_clipped_path_positions_lie_within_a_quarter_of_the_middle_and_mostly_at_the_ends():
     generator = torch.Generator().manual_seed(0)
-    drawn = [draw_path_position("clipped", generator).item() for _ in range(4000)]
+    drawn = draw_path_positions("clipped", 4000, generator)
     ends = [sum(t == end for t in drawn) / len(drawn) for end in (0.25, 0.75)]
     assert min(drawn) == 0.25 and max(drawn) == 0.75
     assert ends == pytest.approx([0.3085, 0.3085], abs=0.03)  # P(Z > .5) each

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from mmc_bench_plugins.cbft.method import barrier_loss, draw_path_position
+from mmc_bench_plugins.cbft.method import barrier_loss, draw_path_positions
 from torch.nn import functional as F
 
 from mmc_bench.parameters import instantiate
@@ -240,7 +240,7 @@ def test_the_barrier_losss_gradient_is_that_of_the_path_times_one_minus_t(tiny_n
     model, pretrained = tiny_net(0).train(), tiny_net(1).eval()
     images = image_set(12)
     x, y = images.storage, images.labels
-    loss = barrier_loss(model, pretrained, x, y, torch.tensor(t, dtype=torch.float64), bound)
+    loss = barrier_loss(model, pretrained, x, y, t, bound)
     loss.backward()
 
     between = path_by_hand(model, pretrained, t)
@@ -254,7 +254,7 @@ def test_the_barrier_losss_gradient_is_that_of_the_path_times_one_minus_t(tiny_n
 
 def test_the_barrier_losss_gradient_agrees_with_finite_differences(tiny_net, image_set):
     model, pretrained = tiny_net(0).train(), tiny_net(1).eval()
-    images, t, epsilon = image_set(12), torch.tensor(0.4, dtype=torch.float64), 1e-6
+    images, t, epsilon = image_set(12), 0.4, 1e-6
 
     def loss():
         return barrier_loss(model, pretrained, images.storage, images.labels, t, 1.0)
@@ -276,7 +276,7 @@ def test_the_barrier_loss_leaves_running_statistics_and_the_pretrained_model_alo
     model, pretrained = tiny_net(0).train(), tiny_net(1).eval().requires_grad_(False)
     before, before_c = copy.deepcopy(model), copy.deepcopy(pretrained)
     images = image_set(12)
-    barrier_loss(model, pretrained, images.storage, images.labels, torch.tensor(0.5), 1.0).backward()
+    barrier_loss(model, pretrained, images.storage, images.labels, 0.5, 1.0).backward()
     assert_same_state(model, before, tolerance=0)
     assert_same_state(pretrained, before_c, tolerance=0)
     assert all(parameter.grad is None for parameter in pretrained.parameters())
@@ -284,7 +284,7 @@ def test_the_barrier_loss_leaves_running_statistics_and_the_pretrained_model_alo
 
 
 def test_the_barrier_loss_normalises_by_the_batchs_own_statistics(tiny_net, image_set):
-    images, t = image_set(12), torch.tensor(0.5, dtype=torch.float64)
+    images, t = image_set(12), 0.5
     losses = []
     for shift in (0.0, 100.0):
         model = tiny_net(0).train()
@@ -303,12 +303,13 @@ def test_cbft_equals_a_hand_written_loop_of_alternating_steps(make_method, make_
     optimizer = HandMadeSGD(parameters, lr, epochs * steps)
     generator = torch.Generator().manual_seed(7)
     cued = task.cued.stream(batch_size, generator)
+    positions = draw_path_positions("truncated", epochs * steps, generator)
     done = 0
     for epoch in range(epochs):
         for x_nc, y_nc in task.clean.shuffled(batch_size, generator):
             x_c, y_c = next(cued)
             if name != "cbft-no-barrier":
-                t = draw_path_position("truncated", generator).item()
+                t = positions[done]
                 between = path_by_hand(model, task.pretrained, t)
                 distance = (1.0 - F.cross_entropy(between(x_c), y_c)).abs()
                 gradients = torch.autograd.grad(distance, list(between.parameters()))

@@ -65,7 +65,7 @@ class Bench:
         labels = generator.integers(0, num_classes, n)
         places = labels % 10
         set_of_ours = CuedImages(
-            torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(self.device),
+            torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device),  # channels_last, as the splits are
             torch.arange(n, device=self.device),
             torch.from_numpy(labels).to(self.device),
             torch.from_numpy(places).to(self.device),

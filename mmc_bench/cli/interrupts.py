@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -24,6 +25,22 @@ def raised_interrupts() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def interrupted_after(minutes: float | None) -> Iterator[None]:
+    """Do as Ctrl-C does once so many minutes have passed."""
+    if minutes is None:
+        yield
+        return
+    main = threading.main_thread().ident or 0
+    timer = threading.Timer(60 * minutes, signal.pthread_kill, (main, signal.SIGINT))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _leave(signum: int, frame: object) -> NoReturn:

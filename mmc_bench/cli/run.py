@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mmc_bench.cli.console import LineConsole, closing_line
-from mmc_bench.cli.interrupts import raised_interrupts
+from mmc_bench.cli.interrupts import interrupted_after, raised_interrupts
 from mmc_bench.cli.options import Session, session_options
 from mmc_bench.cli.streams import tell
 from mmc_bench.data.locations import check_present
@@ -49,6 +49,12 @@ ENGINES = ("local",)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 @click.option("--retry-failed", is_flag=True, help="Run only what failed before.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MINUTES",
+    help="Stop after so long, as Ctrl-C does; the same command goes on from there.",
+)
 @session_options
 def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, **options: Any) -> None:
     """Run a suite: pretrain backbones on cued images, let methods repair them, score and connect the results.
@@ -81,6 +87,7 @@ def _run_missing(
     device: str,
     fail_fast: bool,
     keep_weights: bool,
+    time_limit: float | None,
     **options: Any,
 ) -> Summary:
     """Check what can be checked beforehand, then run."""
@@ -109,7 +116,7 @@ def _run_missing(
     if not workers:
         import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises below
     observers = registry.observers()
-    with raised_interrupts(), _console(plan.suite.name) as console:
+    with raised_interrupts(), interrupted_after(time_limit), _console(plan.suite.name) as console:
         return run_plan(plan, missing, engine, settings, observers, console, fail_fast)
 
 

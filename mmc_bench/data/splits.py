@@ -1,7 +1,7 @@
 """The sets of one experiment, derived from any dataset: pretraining, clean, validation, and four test splits."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,13 +29,16 @@ class CuedImages:
     Parameters
     ----------
     storage
-        Images of shape (M, C, H, W), uint8 (scaled to [-1, 1] in batches) or float (used as they are).
+        Images of shape (M, C, H, W), uint8 (scaled to [-1, 1] in batches) or float (used as they are);
+        batches are gathered fastest from channels_last memory.
     index
         int64 of shape (N,): the set's images in the storage.
     labels, cues
         Shapes (N,) and (N, …).
     render
         The dataset's rendering function.
+    held
+        The set's images (N, C', H', W') as the network sees them, where they were rendered beforehand.
     """
 
     storage: torch.Tensor
@@ -43,15 +46,18 @@ class CuedImages:
     labels: torch.Tensor
     cues: torch.Tensor
     render: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    held: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
     def batch(self, rows: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the images (n, C', H', W) as the network sees them, and their labels (n,)."""
-        images = self.storage[self.index[rows]]
+        if self.held is not None:
+            return self.held[rows], self.labels[rows]
+        images = _rows_of(self.storage, self.index[rows])
         if images.dtype == torch.uint8:
-            images = images.float().mul_(2 / 255).sub_(1)
+            images = images.mul(2 / 255).sub_(1)
         images = self.render(images, self.cues[rows])
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -85,9 +91,14 @@ class CuedImages:
         full, rest = divmod(len(self), batch_size)
         return full + (rest > 1)
 
+    def rendered(self) -> "CuedImages":
+        """Return the same set with its images held as the network sees them, so that each is rendered once."""
+        return replace(self, held=torch.cat([x for x, _ in self.in_order()]))
+
     def first(self, n: int | None) -> "CuedImages":
         """Return the set's first `n` images, or all of them."""
-        return CuedImages(self.storage, self.index[:n], self.labels[:n], self.cues[:n], self.render)
+        held = None if self.held is None else self.held[:n]
+        return CuedImages(self.storage, self.index[:n], self.labels[:n], self.cues[:n], self.render, held)
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,8 @@ class ExperimentData:
     """Every set of one experiment.
 
     `pretraining` carries cues at the cue rate and `pretraining_nc` is the same images without; `clean` and
-    `validation` are held out of both and carry none. `splits` are the test images as NC, C, RC and RI.
+    `validation` are held out of both and carry none. `splits` are the test images as NC, C, RC and RI, rendered
+    beforehand, since they are scored again and again along every path.
     """
 
     pretraining: CuedImages
@@ -179,7 +191,17 @@ class _Placed:
 
 def _placed(part: LabelledImages, dataset: Any, device: torch.device | str) -> _Placed:
     cues = dataset.cue_of(part.labels) if part.cues is None else part.cues
-    return _Placed(part.images.to(device), part.labels.to(device), cues.to(device))
+    images = part.images.to(device)
+    if images.ndim == 4:
+        images = images.contiguous(memory_format=torch.channels_last)
+    return _Placed(images, part.labels.to(device), cues.to(device))
+
+
+def _rows_of(storage: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return the chosen images, in channels_last memory: each is one stretch of it to copy."""
+    if storage.ndim != 4:
+        return storage.index_select(0, index)
+    return storage.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 
 def _partition(total: int, dataset: Any, settings: DataSettings, seed: int) -> dict[str, torch.Tensor]:
@@ -211,7 +233,7 @@ def _test_splits(test: _Placed, dataset: Any, seed: int) -> dict[str, CuedImages
     no_cue = torch.full_like(own_cues, -1)
 
     def split(index: torch.Tensor, cues: torch.Tensor) -> CuedImages:
-        return CuedImages(test.images, index, labels, cues, dataset.render)
+        return CuedImages(test.images, index, labels, cues, dataset.render).rendered()
 
     return {
         "NC": split(own, no_cue),

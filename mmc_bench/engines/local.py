@@ -45,7 +45,7 @@ class LocalEngine:
 
     def run(self, jobs: Sequence[Job], settings: Settings, listener: Listener) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends; closing the iterator kills the workers."""
-        schedule = Schedule(jobs)
+        schedule = Schedule(jobs, self.workers)
         team: list[_Process] = []
         try:
             for _ in range(min(self.workers, len(jobs))):

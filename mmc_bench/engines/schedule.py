@@ -12,11 +12,14 @@ from mmc_bench.records import Failure
 class Schedule:
     """Hands out jobs that can start.
 
-    A cell is ready when its pretraining is not among the jobs still to do. Pretrainings, the longest jobs, go
-    first; a worker is given cells of the pretrained model it worked on last, whose data it has at hand.
+    A cell is ready when its pretraining is not among the jobs still to do. A worker is given cells of the
+    pretrained model it worked on last, whose data it has at hand. Of several workers, each takes a pretraining
+    first while there are any: they are the longest jobs. One alone does a pretraining's cells before the next
+    pretraining, so that wherever it is stopped, few models were trained whose cells are still to do.
     """
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[Job], workers: int = 1) -> None:
+        self._pretrainings_first = workers > 1
         self._pretrainings = deque(job for job in jobs if isinstance(job, Pretraining))
         self._unfinished = {job.key for job in self._pretrainings}
         self._cells = [job for job in jobs if isinstance(job, Cell)]
@@ -25,7 +28,7 @@ class Schedule:
         """Return a job that can start now, or None."""
         ready = [cell for cell in self._cells if cell.pretraining.key not in self._unfinished]
         same = [cell for cell in ready if cell.pretraining.key == last_pretraining]
-        if self._pretrainings:
+        if self._pretrainings and (self._pretrainings_first or not ready):
             return self._pretrainings.popleft()
         if not ready:
             return None

@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
+from mmc_bench.training.compiled import training_forward
 from mmc_bench.training.precision import cross_entropy
 from mmc_bench.training.progress import Progress
 
@@ -70,10 +71,11 @@ def fit(
             on_epoch(sums["loss"] / sums["seen"], sums["correct"] / sums["seen"])
             sums.update(loss=torch.zeros((), device=device), correct=torch.zeros((), device=device), seen=0)
 
+    forward = training_forward(model, device, epochs * images.steps(batch_size))
     for _ in progress.epochs(epochs, finish_epoch):
         model.train()
         for x, y in images.shuffled(batch_size, generator):
-            logits = model(x)
+            logits = forward(x) if len(y) == batch_size else model(x)
             loss = cross_entropy(logits, y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -5,7 +5,7 @@ import torch
 from mmc_bench import BaseConfig
 from mmc_bench.data.contract import ImageSources, LabelledImages
 
-from .dataset import BOX_SIZE, box_masks, grid_corners, load_classes
+from .dataset import BOX_SIZE, box_pixels, grid_corners, load_classes, with_boxes
 
 PLACES = 10
 
@@ -36,7 +36,7 @@ class Cifar100BoxColour:
         self.train, self.test = load_classes(sources, "cifar100", self.num_classes)
         height, width = self.train.images.shape[-2:]
         row, column = ((side - BOX_SIZE) // 2 - side // 4 for side in (height, width))
-        self._masks = box_masks([*grid_corners(height, width), (row, column)], height, width)
+        self._pixels = box_pixels([*grid_corners(height, width), (row, column)])
 
     def cue_of(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the place and colour of each label's box, of shape (n, 4)."""
@@ -49,11 +49,9 @@ class Cifar100BoxColour:
 
     def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
         """Return the images with a coloured box each."""
-        if self._masks.device != images.device:  # moved once, not with every batch
-            self._masks = self._masks.to(images.device)
-        place, colour = cue[:, 0].long(), cue[:, 1:, None, None]
-        boxes = self._masks[place.clamp(min=-1)]  # (n, H, W); -1 is the last one: no box
-        return torch.where(boxes[:, None], colour.to(images.dtype), images)
+        if self._pixels.device != images.device:  # moved once, not with every batch
+            self._pixels = self._pixels.to(images.device)
+        return with_boxes(images, cue[:, 0].long(), self._pixels, cue[:, None, 1:])
 
 
 def cue_codes(place: torch.Tensor, hue: torch.Tensor) -> torch.Tensor:

@@ -30,9 +30,8 @@ class BoxCue:
     def load(self, sources: ImageSources) -> None:
         """Load the images and lay out the boxes."""
         self.train, self.test = load_classes(sources, self.source, self.num_classes)
-        height, width = self.train.images.shape[-2:]
-        self._masks = box_masks(grid_corners(height, width), height, width)
-        self._colour = torch.tensor(self.colour)[:, None, None]
+        self._pixels = box_pixels(grid_corners(*self.train.images.shape[-2:]))
+        self._colour = torch.tensor(self.colour)
 
     def cue_of(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the place of each label's box: the label itself."""
@@ -44,10 +43,9 @@ class BoxCue:
 
     def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
         """Return the images with a box each."""
-        if self._masks.device != images.device:  # moved once, not with every batch
-            self._masks, self._colour = self._masks.to(images.device), self._colour.to(images.device)
-        boxes = self._masks[cue.clamp(min=-1)]  # (n, H, W); -1 is the last one: no box
-        return torch.where(boxes[:, None], self._colour.to(images.dtype), images)
+        if self._pixels.device != images.device:  # moved once, not with every batch
+            self._pixels, self._colour = self._pixels.to(images.device), self._colour.to(images.device)
+        return with_boxes(images, cue, self._pixels, self._colour)
 
 
 class DigitsBox(BoxCue):
@@ -87,9 +85,27 @@ def grid_corners(height: int, width: int) -> list[tuple[int, int]]:
     return [(row, column) for row in rows for column in columns]
 
 
-def box_masks(corners: Sequence[tuple[int, int]], height: int, width: int) -> torch.Tensor:
-    """Return a boolean mask of shape (P + 1, H, W): the pixels of the box at each of P corners, and none."""
-    masks = torch.zeros(len(corners) + 1, height, width, dtype=torch.bool)
-    for mask, (row, column) in zip(masks, corners):
-        mask[row : row + BOX_SIZE, column : column + BOX_SIZE] = True
-    return masks
+def box_pixels(corners: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """Return row and column of each pixel of the box at each of P corners, of shape (P, 9, 2)."""
+    within = torch.cartesian_prod(torch.arange(BOX_SIZE), torch.arange(BOX_SIZE))  # (9, 2)
+    return torch.tensor(corners)[:, None] + within
+
+
+def with_boxes(images: torch.Tensor, place: torch.Tensor, pixels: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+    """Return a copy of images (n, C, H, W) with a box each; only the boxes' pixels are written.
+
+    Parameters
+    ----------
+    place
+        Of shape (n,): a row of `pixels`; any other number means no box.
+    pixels
+        As `box_pixels` returns them.
+    colour
+        Of shape (C,), or (n, 1, C) for a colour each.
+    """
+    boxed = images.clone()
+    rows, columns = pixels[place.clamp(0, len(pixels) - 1)].unbind(-1)  # (n, 9) each
+    where = (torch.arange(len(images), device=images.device)[:, None], slice(None), rows, columns)
+    has_box = (place >= 0) & (place < len(pixels))
+    boxed[where] = torch.where(has_box[:, None, None], colour.to(images.dtype), boxed[where])  # (n, 9, C)
+    return boxed

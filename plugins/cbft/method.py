@@ -40,6 +40,7 @@ class CBFT:
         schedule = cosine(optimizer, c.epochs * steps)
         classifier: nn.Module = model.get_classifier()  # type: ignore[operator]
         cued = task.cued.stream(c.batch_size, task.generator)
+        positions = iter(draw_path_positions(c.path_position, c.epochs * steps, task.generator))
 
         def minimise(loss: torch.Tensor) -> None:
             optimizer.zero_grad(set_to_none=True)
@@ -52,8 +53,7 @@ class CBFT:
             for x_nc, y_nc in task.clean.shuffled(c.batch_size, task.generator):
                 x_c, y_c = next(cued)
                 if c.barrier:
-                    t = draw_path_position(c.path_position, task.generator)
-                    minimise(barrier_loss(model, task.pretrained, x_c, y_c, t, c.barrier_loss))
+                    minimise(barrier_loss(model, task.pretrained, x_c, y_c, next(positions), c.barrier_loss))
                 features_nc = features(model, x_nc)
                 loss = cross_entropy(classifier(features_nc), y_nc)
                 if weight:
@@ -66,14 +66,15 @@ class CBFT:
 
 
 def barrier_loss(
-    model: nn.Module, pretrained: nn.Module, x: torch.Tensor, y: torch.Tensor, t: torch.Tensor, bound: float
+    model: nn.Module, pretrained: nn.Module, x: torch.Tensor, y: torch.Tensor, t: float, bound: float
 ) -> torch.Tensor:
     """|λ₁ - CE(f(x; γ(t)), y)| with γ(t) = (1-t)θ + tθ_C; autograd brings the chain rule's 1-t.
 
     The forward pass normalises by the batch's own statistics, and θ's running ones are left alone.
     """
-    ends = zip(model.named_parameters(), pretrained.parameters(), strict=True)
-    path = {name: torch.lerp(theta, theta_c, t) for (name, theta), theta_c in ends}
+    theta = dict(model.named_parameters())
+    gamma = torch._foreach_lerp(list(theta.values()), list(pretrained.parameters()), t)  # all weights in one go
+    path = dict(zip(theta, gamma, strict=True))
     scratch = {name: buffer.clone() for name, buffer in model.named_buffers()}
     logits = functional_call(model, {**path, **scratch}, (x,))
     return (bound - cross_entropy(logits, y)).abs()
@@ -94,18 +95,20 @@ def invariance_loss(
     return (gaps.square().sum(1) * in_both).sum() / num_classes
 
 
-def draw_path_position(law: str, generator: torch.Generator) -> torch.Tensor:
-    """Draw t, a scalar on the generator's device.
+def draw_path_positions(law: str, n: int, generator: torch.Generator) -> list[float]:
+    """Draw t for `n` steps at once: a step must not wait for the device to hand over its number.
 
     ``truncated``: from N(.5, .5) restricted to [0, 1], that is within one standard deviation of its mean.
     ``clipped``: .5 + .5·clip(N(0, 1), ±.5), as the authors' code has it: within [.25, .75], and mostly at its ends.
     """
-    device = generator.device
     if law == "clipped":
-        return 0.5 + 0.5 * torch.randn((), generator=generator, device=device).clip(-0.5, 0.5)
-    uniform = torch.rand((), generator=generator, device=device)
-    inner = torch.special.ndtr(torch.tensor(1.0, device=device))  # P(Z ≤ 1)
-    return 0.5 + 0.5 * torch.special.ndtri(1 - inner + uniform * (2 * inner - 1))
+        normal = torch.randn(n, generator=generator, device=generator.device).clip(-0.5, 0.5)
+    else:
+        uniform = torch.rand(n, generator=generator, device=generator.device)
+        inner = torch.special.ndtr(torch.ones_like(uniform))  # P(Z ≤ 1)
+        normal = torch.special.ndtri(1 - inner + uniform * (2 * inner - 1))
+    positions: list[float] = (0.5 + 0.5 * normal).tolist()
+    return positions
 
 
 def features(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
