@@ -73,6 +73,21 @@ def test_ctrl_c_leaves_within_five_seconds_with_code_2_and_keeps_what_is_done(be
     wait_for(lambda: not any(os.path.exists(f"/proc/{worker}") for worker in workers), 5)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_time_limit_stops_a_run_as_ctrl_c_does_and_the_next_run_goes_on(bench, workers):
+    words = ["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", workers]
+    stopped = bench.apart(*words, "--methods", "tiny-still,tiny-sleep", "--time-limit", 0.25)
+    assert (stopped.code, "Traceback" in stopped.err) == (2, False), stopped.err
+    assert "interrupted: 2 cells: 1 computed, 0 cached, 1 not run" in stopped.err
+    again = bench.apart(*words, "--methods", "tiny-still", "--time-limit", 60)
+    assert (again.code, "1 cells: 0 computed, 1 cached" in again.err) == (0, True), again.err
+
+
+def test_a_time_limit_of_nothing_is_refused(bench):
+    refused = bench.apart("run", "--suite", "tiny.yaml", "--time-limit", 0)
+    assert refused.code == 4 and "--time-limit" in refused.err
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c_while_a_run_starts_ends_it_with_code_2_and_no_traceback(bench, workers):
     """At any instant: torch, when it is imported, may clear an exception that a signal handler raised."""

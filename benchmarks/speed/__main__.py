@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -17,6 +18,7 @@ from mmc_bench.stages.provenance import device_name
 from mmc_bench.training.precision import prepare_device, resolve_precision
 
 from .cases import CASES, Bench, Case, parity
+from .throughput import BACKBONES, throughput
 
 
 @click.command()
@@ -47,6 +49,7 @@ def main(device: str, precision: str, threads: int | None, rounds: int, only: st
         result = measured(CASES[name](bench), rounds, place)
         results.append(result)
         click.echo(describe(result))
+    uses = [throughput(bench, backbone) for backbone in BACKBONES] if place.type == "cuda" and not only else []
     content = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": device_name(place),
@@ -58,8 +61,11 @@ def main(device: str, precision: str, threads: int | None, rounds: int, only: st
         "rounds": rounds,
         "parity": checks,
         "cases": results,
+        "pretraining": uses,
     }
     click.echo("\n" + table(results))
+    if uses:
+        click.echo("\n" + throughput_table(uses))
     if file:
         file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -116,6 +122,23 @@ def table(results: list[dict[str, object]]) -> str:
             row.append(f"{r['median']:.2f} ({r['min']:.2f}–{r['max']:.2f})" if r else "")
         rows.append(row)
     headers = ["case", "what", "ours, s", "R1 / ours", "R2 / ours"]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def throughput_table(uses: list[dict[str, Any]]) -> str:
+    """Return how much of the hardware pretrainings use, as a Markdown table."""
+    rows = [
+        [
+            use["backbone"],
+            use["batch_size"],
+            f"{use['images_per_second']['median']:,.0f}",
+            f"{use['tflops']:.1f}",
+            f"{use['peak_tflops']:.1f}",
+            f"{use['share']:.0%}",
+        ]
+        for use in uses
+    ]
+    headers = ["pretraining", "batch", "images/s", "TFLOP/s", "matrix product, TFLOP/s", "share"]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 

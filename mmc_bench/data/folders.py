@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save
 
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.locations import cache_root, class_names, fingerprint
@@ -40,7 +40,7 @@ def load_folder(
     """
     class_names(folder)
     channels = channels or 3
-    layout = f"{size}-{channels}"
+    layout = f"{size}-{channels}-channels last"
     name = hashlib.sha256(f"{fingerprint(folder)}-{layout}".encode()).hexdigest()[:24]
     cache = cache_root() / "decoded" / f"{name}.safetensors"
     tensors = _read_checked(cache)
@@ -50,11 +50,12 @@ def load_folder(
             if tensors is None:
                 tensors = {}
                 for part in ("train", "test"):
-                    images, labels = _decode(folder / part, size, MODES[channels])
-                    tensors[f"{part}_images"], tensors[f"{part}_labels"] = images, labels
+                    pixels, labels = _decode(folder / part, size, MODES[channels])
+                    tensors[f"{part}_pixels"], tensors[f"{part}_labels"] = pixels, labels
                 _write(cache, tensors)
     train, test = (
-        LabelledImages(tensors[f"{part}_images"], tensors[f"{part}_labels"].long()) for part in ("train", "test")
+        LabelledImages(tensors[f"{part}_pixels"].permute(0, 3, 1, 2), tensors[f"{part}_labels"].long())
+        for part in ("train", "test")
     )
     return train, test
 
@@ -69,6 +70,7 @@ def _lock(cache: Path) -> contextlib.AbstractContextManager[object]:
 
 
 def _decode(folder: Path, size: tuple[int, int] | None, mode: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return pixels (N, H, W, C) and labels (N,)."""
     from PIL import Image
     from torchvision.datasets import ImageFolder
 
@@ -93,16 +95,19 @@ def _decode(folder: Path, size: tuple[int, int] | None, mode: str) -> tuple[torc
             image = image.resize((expected[1], expected[0]), Image.Resampling.BILINEAR)
         pixels.append(np.asarray(image))
     stacked = torch.from_numpy(np.stack(pixels))  # (N, H, W) or (N, H, W, 3)
-    images = stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
-    return images.contiguous(), torch.tensor([label for _, label in listing], dtype=torch.int64)
+    if stacked.ndim == 3:
+        stacked = stacked[..., None]
+    return stacked, torch.tensor([label for _, label in listing], dtype=torch.int64)
 
 
 def _read_checked(cache: Path) -> dict[str, torch.Tensor] | None:
     """Return the cached tensors, or None when there are none or the file is damaged."""
     try:
-        checksum, content = cache.with_suffix(".sha256").read_text(), cache.read_bytes()
-        if hashlib.sha256(content).hexdigest() == checksum:
-            return load(content)
+        checksum = cache.with_suffix(".sha256").read_text()
+        with cache.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
+                return None
+        return load_file(cache)  # maps the file: workers share its memory
     except (OSError, UnicodeDecodeError, SafetensorError):
         pass
     return None

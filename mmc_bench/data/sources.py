@@ -113,7 +113,7 @@ def _read_torchvision(known: KnownSource, root: Path) -> tuple[LabelledImages, L
         labels = torch.as_tensor(part.targets, dtype=torch.int64)
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images and {len(labels)} labels")
-        return LabelledImages(images.contiguous(), labels)
+        return LabelledImages(images.contiguous(memory_format=torch.channels_last), labels)  # as they lie: no copy
 
     return read(train=True), read(train=False)
 

@@ -88,7 +88,8 @@ def invariance_loss(
     Features have shape (n, F). The means of all classes are one matrix product with the labels' one-hot code;
     their lengths drop out, so sums will do.
     """
-    one_hot_c, one_hot_nc = (F.one_hot(y, num_classes).to(f_c.dtype) for y in (y_c, y_nc))
+    classes = torch.arange(num_classes, device=f_c.device)
+    one_hot_c, one_hot_nc = ((y[:, None] == classes).to(f_c.dtype) for y in (y_c, y_nc))  # (n, K)
     with full_precision(f_c.device):
         gaps = F.normalize(one_hot_c.T @ f_c) - F.normalize(one_hot_nc.T @ f_nc)  # (K, F)
     in_both = (one_hot_c.sum(0) > 0) & (one_hot_nc.sum(0) > 0)

@@ -1,0 +1,89 @@
+"""How much of the hardware a pretraining uses: images and operations a second, and the share of the peak."""
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmc_bench.training import Progress, cosine, fit, sgd
+from mmc_bench.training.precision import arithmetic, cross_entropy
+
+from .cases import Bench
+
+BACKBONES = ("resnet18", "vgg13")
+
+
+def throughput(
+    bench: Bench, backbone: str, batch_size: int = 256, steps: int = 100, epochs: int = 25
+) -> dict[str, Any]:
+    """Measure pretraining on random cued images of 3x32x32, epoch by epoch; the first, which compiles, is left out.
+
+    Parameters
+    ----------
+    steps
+        Steps of an epoch; with the defaults the training is long enough to be compiled on a GPU.
+
+    Returns
+    -------
+    dict
+        ``images_per_second`` (median, minimum and maximum over the epochs), ``gflop_per_image`` of a forward and
+        backward pass, ``tflops``, ``peak_tflops`` of a matrix product in the same precision, and ``share`` of it.
+    """
+    images, _ = bench.images(steps * batch_size)
+    model = bench.ours(bench.network(backbone))
+    flop = training_flop(model, *images.batch(slice(0, 2))) / 2
+    optimizer = sgd(model.parameters(), lr=0.01)
+    rates: list[float] = []
+    with arithmetic(bench.precision, bench.device):
+        peak = matrix_product_peak(bench.device)
+        fit(
+            model,
+            images,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            schedule=cosine(optimizer, epochs * steps),
+            generator=bench.generator(),
+            progress=Progress(lambda event: rates.append(event["images_per_second"])),
+        )
+    rate = statistics.median(rates[1:])
+    return {
+        "backbone": backbone,
+        "batch_size": batch_size,
+        "images_per_second": {"min": min(rates[1:]), "median": rate, "max": max(rates[1:])},
+        "gflop_per_image": flop / 1e9,
+        "tflops": rate * flop / 1e12,
+        "peak_tflops": peak / 1e12,
+        "share": rate * flop / peak,
+    }
+
+
+def training_flop(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
+    """Count the operations of convolutions and matrix products, forward and backward; the model is left as it is."""
+    training = model.training
+    model.eval()  # so that the running statistics stay
+    with FlopCounterMode(display=False) as counter:
+        cross_entropy(model(x), y).backward()
+    model.zero_grad(set_to_none=True)
+    model.train(training)
+    return counter.get_total_flops()
+
+
+def matrix_product_peak(device: torch.device, rounds: int = 20) -> float:
+    """Return the most operations a second of a square matrix product, in the arithmetic in force."""
+    side = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(side, side, device=device) for _ in range(2))
+    if torch.is_autocast_enabled(device.type):
+        a, b = a.to(torch.get_autocast_dtype(device.type)), b.to(torch.get_autocast_dtype(device.type))
+    best = float("inf")
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in range(5):
+            a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, (time.perf_counter() - start) / 5)
+    return 2 * side**3 / best

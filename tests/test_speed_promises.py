@@ -1,0 +1,212 @@
+"""What makes it fast: no step waits for the device, images lie there once, compiled code is shared."""
+
+import copy
+import shutil
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmc_bench.cells import DataSettings
+from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.sources import Sources
+from mmc_bench.data.splits import derive_experiment
+from mmc_bench.landscape.paths import evaluate_linear_path
+from mmc_bench.parameters import instantiate
+from mmc_bench.registry import Registry
+from mmc_bench.training import Progress, Task, cosine, evaluate, fit, sgd
+from mmc_bench.training.compiled import WORTHWHILE_STEPS, compiled_forward, training_forward
+
+# Operators whose result, or the size of it, the host must wait for.
+WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "bincount"}
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operators that make the host wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.partition("::")[2].partition(".")[0]
+        booleans = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if name in WAITING or booleans:
+            self.seen[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return Registry.discover()
+
+
+def waits_of(method, net, clean, cued):
+    """Return what a method's fine-tuning waits for, with a fixed number of epochs."""
+    task = Task(
+        model=copy.deepcopy(net).train(),
+        pretrained=copy.deepcopy(net).eval().requires_grad_(False),
+        clean=clean,
+        validation=clean.first(6),
+        num_classes=3,
+        device=torch.device("cpu"),
+        generator=torch.Generator().manual_seed(0),
+        progress=Progress(),
+        needs=frozenset({"cued"}),
+        _cued=cued,
+    )
+    with Waits() as waits:
+        method.fine_tune(task)
+    return waits.seen
+
+
+def test_the_counter_of_waits_sees_them():
+    with Waits() as waits:
+        x = torch.arange(4.0)
+        x.sum().item(), x[x > 1], x.nonzero(), bool(x.sum() > 0)
+    assert waits.seen.total() >= 4
+
+
+@pytest.mark.parametrize("name", ["ft-medium", "llr", "lpft", "cbft", "cbft-no-barrier", "irm", "vrex"])
+def test_no_training_step_waits_for_the_device(registry, tiny_net, image_set, name):
+    target = registry.get("method", name).load()
+    defaults = dict(registry.get("method", name).spec.defaults)
+    method = instantiate(f"method {name}", target, {**defaults, "batch_size": 4})
+    seen = [
+        waits_of(method, tiny_net(0, torch.float32), *(image_set(k, dtype=torch.float32) for k in (n, 2 * n)))
+        for n in (8, 32)
+    ]
+    assert seen[0] == seen[1]  # four times the steps, the same number of epochs
+
+
+@pytest.mark.parametrize("name", ["digits-box", "cifar100-box-color", "dominoes"])
+def test_drawing_cues_does_not_wait_for_the_device(registry, name):
+    dataset, batches = loaded(registry, name), 4
+    data = derive_experiment(dataset, SMALL, 0.5, 0)
+    with Waits() as waits:
+        drawn = sum(len(y) for _, y in data.pretraining.shuffled(25, torch.Generator().manual_seed(0)))
+    assert (drawn, waits.seen.total()) == (25 * batches, 0)
+
+
+SMALL = DataSettings(pretrain_images=100, clean_images=20, validation_images=20)
+
+
+class RandomImages:
+    """An image source of random 32x32 pixels in any of the known formats."""
+
+    def load(self, name):
+        classes = 100 if name == "cifar100" else 10
+        if name == "digits":
+            return Sources().load(name)
+        generator = torch.Generator().manual_seed(0)
+
+        def part(n):
+            size = (n, 28, 28, 1) if name == "fashion-mnist" else (n, 32, 32, 3)
+            pixels = torch.randint(256, size, generator=generator, dtype=torch.uint8)
+            return LabelledImages(pixels.permute(0, 3, 1, 2), torch.arange(n) % classes)
+
+        return part(300), part(200)
+
+
+def loaded(registry, name):
+    dataset = instantiate(f"dataset {name}", registry.get("dataset", name).load(), {})
+    dataset.load(RandomImages())
+    return dataset
+
+
+def test_the_training_images_lie_in_memory_once(registry):
+    dataset = loaded(registry, "cifar10-box")
+    data = derive_experiment(dataset, SMALL, 0.5, 0)
+    parts = (data.pretraining, data.pretraining_nc, data.clean, data.validation)
+    assert {part.storage.data_ptr() for part in parts} == {dataset.train.images.data_ptr()}
+    assert [part.held for part in parts] == [None] * 4
+    storages = {}
+    for part in parts:
+        for tensor in (part.storage, part.index, part.labels, part.cues):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    assert sum(storages.values()) <= 1.5 * data.pretraining.storage.numel()
+
+
+def test_a_path_renders_no_test_image_again(registry, tiny_net):
+    dataset = loaded(registry, "digits-box")
+    calls = Counter()
+    render = dataset.render
+
+    def counted(images, cue):
+        calls["images"] += len(images)
+        return render(images, cue)
+
+    dataset.render = counted
+    data = derive_experiment(dataset, SMALL, 0.5, 0)
+    assert calls["images"] >= 4 * 500
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    rendered = calls["images"]
+    ends = {name: evaluate(net, split) for name, split in data.splits.items()}
+    evaluate_linear_path(net, net, data.splits, data.pretraining_nc, 5, (ends, ends))
+    assert calls["images"] == rendered
+
+
+def test_rendered_images_are_those_that_a_batch_would_draw(registry):
+    data = derive_experiment(loaded(registry, "dominoes"), SMALL, 0.5, 0)
+    rows = torch.tensor([3, 1, 17])
+    fresh, held = data.pretraining, data.pretraining.rendered()
+    for part in (slice(5, 9), rows):
+        assert torch.equal(fresh.batch(part)[0], held.batch(part)[0])
+        assert torch.equal(fresh.batch(part)[1], held.batch(part)[1])
+    assert torch.equal(held.first(7).batch(slice(None))[0], fresh.first(7).batch(slice(None))[0])
+
+
+def test_only_a_long_training_on_a_gpu_is_compiled(tiny_net):
+    net = tiny_net()
+    assert training_forward(net, "cpu", 10 * WORTHWHILE_STEPS) is net
+    assert training_forward(net, "cuda", WORTHWHILE_STEPS - 1) is net
+    assert training_forward(net, "cuda", WORTHWHILE_STEPS) is not net
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("c++"), reason="TorchInductor needs a C++ compiler")
+def test_models_of_one_architecture_share_compiled_code_and_train_as_they_would_without(tiny_net, image_set):
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    images = image_set(12)
+    x, y = images.batch(slice(None))
+    for seed in range(3):
+        ours, plain = tiny_net(seed).train(), tiny_net(seed).train()
+        outputs = compiled_forward()(ours, x)
+        assert torch.allclose(outputs, plain(x), rtol=1e-9, atol=1e-12)
+        for model, logits in ((ours, outputs), (plain, plain(x))):
+            model.zero_grad()
+            nn.functional.cross_entropy(logits, y).backward()
+        for mine, theirs in zip(ours.parameters(), plain.parameters()):
+            assert torch.allclose(mine.grad, theirs.grad, rtol=1e-9, atol=1e-12)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_last_smaller_batch_goes_round_the_compiled_code(tiny_net, image_set, monkeypatch):
+    sizes = []
+
+    def forward_of(model, device, steps):
+        def forward(x):
+            sizes.append(len(x))
+            return model(x)
+
+        return forward
+
+    monkeypatch.setattr("mmc_bench.training.loop.training_forward", forward_of)
+    net, images = tiny_net(), image_set(11)
+    optimizer = sgd(net.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(0)
+    fit(
+        net,
+        images,
+        epochs=2,
+        batch_size=4,
+        optimizer=optimizer,
+        schedule=cosine(optimizer, 6),
+        generator=generator,
+        progress=Progress(),
+    )
+    assert sizes == [4, 4, 4, 4]
