@@ -3,13 +3,16 @@
 import hashlib
 import json
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 KEY_VERSION = 1
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+#: Straight; straight after the first model's units were permuted; bent, the bend trained with or without cues.
+PathName = Literal["linear", "permuted", "quadratic", "quadratic-nc"]
 
 
 class _Plain(BaseModel):
@@ -50,14 +53,34 @@ class Recipe(_Plain):
     curve_images: Annotated[int, Field(ge=1)] | None = None
 
 
-class ConnectSettings(_Plain):
-    """How the path from θ_C to θ_FT is measured.
+class QuadraticSettings(_Plain):
+    """How the bend θ₁₂ of a quadratic path is trained (Garipov et al., 2018; paper, App. C.1).
 
-    `batchnorm_images` bounds the cue-free training images that re-estimate the BatchNorm statistics.
+    It starts at the chord's middle, or at random weights as in the authors' code.
+    """
+
+    start: Literal["middle", "random"] = "middle"
+    epochs: Annotated[int, Field(ge=1)] = 15
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    lr: Annotated[FiniteFloat, Field(gt=0)] = 0.1
+    lr_drops: tuple[Fraction, ...] = (2 / 3,)
+    lr_drop_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class ConnectSettings(_Plain):
+    """How the paths between two models are measured.
+
+    `batchnorm_images` bounds the cue-free training images that re-estimate the BatchNorm statistics and that
+    permutations are matched on. `train_images` is the number of training images on which the paths are measured
+    besides the test images.
     """
 
     points: Annotated[int, Field(ge=2)] = 11
     batchnorm_images: Annotated[int, Field(ge=2)] | None = None
+    train_images: Annotated[int, Field(ge=0)] = 0
+    paths: Annotated[tuple[PathName, ...], Field(min_length=1)] = ("linear",)
+    matching: Literal["activations", "weights"] = "activations"
+    quadratic: QuadraticSettings = QuadraticSettings()
 
 
 class Pretraining(_Plain):
@@ -109,6 +132,57 @@ class Cell(_Plain):
     def label(self) -> str:
         """One line for people."""
         return f"{self.pretraining.label} · {self.method.name}"
+
+
+class Pair(_Plain):
+    """Two pretrained models of one architecture, and how the paths between them are measured.
+
+    `data` is the experiment on whose data they are compared: that of the first, unless a suite says otherwise.
+    """
+
+    first: Pretraining
+    second: Pretraining
+    data: Pretraining
+    connect: ConnectSettings
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 that names this pair's record."""
+        return key_of(
+            {
+                "stage": "pair",
+                "first": self.first.key,
+                "second": self.second.key,
+                "data": self.data.key,
+                "connect": self.connect.model_dump(mode="json"),
+            }
+        )
+
+    @property
+    def label(self) -> str:
+        """One line for people: the second model where it differs from the first."""
+        first, second = (_places(end) for end in (self.first, self.second))
+        other = ", ".join(f"{name} {second[name]}" for name in second if first[name] != second[name])
+        return f"{self.first.label} – {other or 'another recipe'}"
+
+
+Job = Pretraining | Cell | Pair
+
+
+def _places(end: Pretraining) -> dict[str, str]:
+    return {
+        "data set": end.dataset.name,
+        "backbone": end.backbone.name,
+        "cue rate": f"{end.cue_rate:g}",
+        "seed": str(end.seed),
+    }
+
+
+def models_of(job: Job) -> tuple[Pretraining, ...]:
+    """Return the pretrainings that must be done before a job."""
+    if isinstance(job, Pair):
+        return (job.first, job.second)
+    return (job.pretraining,) if isinstance(job, Cell) else ()
 
 
 def key_of(content: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from mmc_bench.cells import Cell, Fraction, Pretraining
+from mmc_bench.cells import Cell, Fraction, Pair, Pretraining
 
 SPLITS = ("NC", "C", "RC", "RI")
 
@@ -50,7 +50,7 @@ class Barrier(_Record):
 
 
 class Connectivity(_Record):
-    """The linear path from θ_C (t = 0) to θ_FT (t = 1)."""
+    """A path from one model (t = 0) to another (t = 1); in a cell, from θ_C to θ_FT."""
 
     t: tuple[Fraction, ...]
     splits: dict[str, Curve]
@@ -58,6 +58,30 @@ class Connectivity(_Record):
     mode_connected: dict[str, bool]
     mechanistically_connected: bool
     tolerance: float
+
+
+class AlignmentSummary(_Record):
+    """How the first model's units were permuted before a path was measured.
+
+    `groups` are the sets of units that change places together, by the first weight that makes them, and how many
+    of each moved; `pinned` says what stayed as it was, and why. `verified` tells whether the permuted model
+    computes the same function, to within `difference` of the largest output in float64.
+    """
+
+    matching: str
+    groups: dict[str, tuple[int, int]]
+    pinned: dict[str, str]
+    difference: Annotated[FiniteFloat, Field(ge=0)]
+    verified: bool
+
+
+class PathRecord(_Record):
+    """One path between two models, on test images and, where asked for, on training images."""
+
+    test: Connectivity
+    train: Connectivity | None = None
+    alignment: AlignmentSummary | None = None
+    bend_loss: tuple[Loss, ...] | None = None
 
 
 class Invariance(_Record):
@@ -68,6 +92,20 @@ class Invariance(_Record):
     loss_with: Loss
     accuracy_change: FiniteFloat
     invariant: bool
+
+
+class Comparison(_Record):
+    """Two models of one architecture: their scores, their mechanisms, and the paths between them.
+
+    `similar` is definition 4: both have the same invariances. `pattern_distance` is the Wasserstein-1 distance
+    between the activation patterns of their last hidden layers, for networks that have only one.
+    """
+
+    scores: dict[str, tuple[Score, Score]]
+    invariance: tuple[dict[str, Invariance], dict[str, Invariance]]
+    similar: bool
+    paths: dict[str, PathRecord]
+    pattern_distance: FiniteFloat | None = None
 
 
 class Timing(_Record):
@@ -138,6 +176,7 @@ class CellRecord(_Record):
     parameters: dict[str, Any]
     metrics: Metrics
     connectivity: Connectivity
+    paths: dict[str, PathRecord] = {}
     invariance: dict[str, Invariance]
     timing: Timing
     provenance: Provenance
@@ -148,6 +187,29 @@ class CellRecord(_Record):
         if self.key != self.cell.key or self.pretraining_key != self.cell.pretraining.key:
             raise ValueError("the key does not match the content")
         return self
+
+
+class PairRecord(_Record):
+    """The result of comparing two pretrained models."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["pair"] = "pair"
+    key: str
+    pair: Pair
+    weights_sha256: tuple[str, str]
+    num_classes: Annotated[int, Field(ge=2)]
+    comparison: Comparison
+    timing: Timing
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _key_matches(self) -> "PairRecord":
+        if self.key != self.pair.key:
+            raise ValueError("the key does not match the content")
+        return self
+
+
+AnyRecord = PretrainRecord | CellRecord | PairRecord
 
 
 class Failure(_Record):

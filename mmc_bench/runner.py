@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
-from mmc_bench.cells import Cell
-from mmc_bench.engines import Engine, Job, Outcome, Settings
+from mmc_bench.cells import Cell, Job
+from mmc_bench.engines import Engine, Outcome, Settings
 from mmc_bench.parameters import check_parameters
 from mmc_bench.plan import Plan
 from mmc_bench.records import CellRecord, Failure, PretrainRecord

@@ -4,6 +4,7 @@
     RESULTS/pretrained/<key>.safetensors   its weights
     RESULTS/cells/<key>.json               the record of a cell
     RESULTS/cells/<key>.safetensors        its weights, when they are kept
+    RESULTS/pairs/<key>.json               the record of a pair of pretrained models
     RESULTS/*/<key>.failure.json           why there is no record yet
     RESULTS/locks/<key>.lock               held while somebody makes the record
 
@@ -20,23 +21,24 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from mmc_bench.cells import Cell, Pretraining
+from mmc_bench.cells import Cell, Job, Pretraining, models_of
 from mmc_bench.errors import UserError
 from mmc_bench.files import write_whole
 from mmc_bench.parameters import first_problem
-from mmc_bench.records import CellRecord, Failure, PretrainRecord
+from mmc_bench.records import AnyRecord, CellRecord, Failure, PairRecord, PretrainRecord
 
 if TYPE_CHECKING:
     import torch
     from filelock import FileLock
 
-FOLDERS = {"pretraining": "pretrained", "cell": "cells"}
+FOLDERS = {"pretraining": "pretrained", "cell": "cells", "pair": "pairs"}
 
-RECORD_TYPES: dict[str, type[PretrainRecord] | type[CellRecord]] = {
+RECORD_TYPES: dict[str, type[AnyRecord]] = {
     "pretraining": PretrainRecord,
     "cell": CellRecord,
+    "pair": PairRecord,
 }
-AnyRecord = TypeVar("AnyRecord", PretrainRecord, CellRecord)
+OneRecord = TypeVar("OneRecord", PretrainRecord, CellRecord, PairRecord)
 
 
 class Store:
@@ -64,10 +66,10 @@ class Store:
                     f"results folder {self.root} cannot be written ({error.strerror}): choose another with --results"
                 ) from None
 
-    def find(self, job: Pretraining | Cell) -> PretrainRecord | CellRecord | None:
-        """Return the valid record of a pretraining or cell, or None when it has yet to be made.
+    def find(self, job: Job) -> AnyRecord | None:
+        """Return the valid record of a job, or None when it has yet to be made.
 
-        A cell that was made from other weights than the pretraining's record names has yet to be made, too.
+        A cell or pair that was made from other weights than its pretrainings' records name has yet to be made, too.
         """
         content = _read_if_there(self._path(job, ".json"))
         if content is None:
@@ -78,9 +80,9 @@ class Store:
             return None
         if record.key != job.key:
             return None
-        if isinstance(record, CellRecord) and isinstance(job, Cell):
-            start = self.find(job.pretraining)
-            if start is not None and start.weights_sha256 != record.pretrained_sha256:
+        for pretraining, weights in zip(models_of(job), _made_from(record), strict=True):
+            start = self.find(pretraining)
+            if isinstance(start, PretrainRecord) and start.weights_sha256 != weights:
                 return None
         return record
 
@@ -88,7 +90,7 @@ class Store:
         """Tell whether a pretraining's weights are there."""
         return self._path(pretraining, ".safetensors").exists()
 
-    def lock(self, job: Pretraining | Cell) -> "FileLock":
+    def lock(self, job: Job) -> "FileLock":
         """Return a lock, so that two runs on one machine do not do one job at the same time."""
         from filelock import FileLock
 
@@ -96,7 +98,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{job.key}.lock")
 
-    def find_failure(self, job: Pretraining | Cell) -> Failure | None:
+    def find_failure(self, job: Job) -> Failure | None:
         """Return why the last try at this job failed, or None."""
         content = _read_if_there(self._path(job, ".failure.json"))
         try:
@@ -120,21 +122,26 @@ class Store:
         for path in self._record_files("pretraining"):
             yield _read(path, PretrainRecord)
 
+    def pair_records(self) -> Iterator[PairRecord]:
+        """Yield every pair's record in the folder; raises like `cell_records`."""
+        for path in self._record_files("pair"):
+            yield _read(path, PairRecord)
+
     def _record_files(self, kind: str) -> list[Path]:
         paths = (self.root / FOLDERS[kind]).glob("*.json")
         return sorted(path for path in paths if not path.name.endswith(".failure.json"))
 
-    def save(self, record: PretrainRecord | CellRecord) -> None:
+    def save(self, record: AnyRecord) -> None:
         """Write a record and forget an earlier failure."""
-        job = record.pretraining if isinstance(record, PretrainRecord) else record.cell
+        job = job_of(record)
         write_whole(self._path(job, ".json"), (record.model_dump_json(indent=1) + "\n").encode())
         self._path(job, ".failure.json").unlink(missing_ok=True)
 
-    def save_failure(self, job: Pretraining | Cell, failure: Failure) -> None:
+    def save_failure(self, job: Job, failure: Failure) -> None:
         """Write why a job failed, beside the place of its record."""
         write_whole(self._path(job, ".failure.json"), (failure.model_dump_json(indent=1) + "\n").encode())
 
-    def save_weights(self, job: Pretraining | Cell, weights: "dict[str, torch.Tensor]") -> str:
+    def save_weights(self, job: Job, weights: "dict[str, torch.Tensor]") -> str:
         """Write weights as safetensors and return the file's SHA-256."""
         from safetensors.torch import save
 
@@ -166,13 +173,29 @@ class Store:
             )
         return load(content)
 
-    def _path(self, job: Pretraining | Cell, suffix: str) -> Path:
+    def _path(self, job: Job, suffix: str) -> Path:
         return self.root / FOLDERS[kind_of(job)] / f"{job.key}{suffix}"
 
 
-def kind_of(job: Pretraining | Cell) -> str:
-    """Return ``"pretraining"`` or ``"cell"``."""
-    return "pretraining" if isinstance(job, Pretraining) else "cell"
+def kind_of(job: Job) -> str:
+    """Return ``"pretraining"``, ``"cell"`` or ``"pair"``."""
+    if isinstance(job, Pretraining):
+        return "pretraining"
+    return "cell" if isinstance(job, Cell) else "pair"
+
+
+def job_of(record: AnyRecord) -> Job:
+    """Return what a record is the result of."""
+    if isinstance(record, PretrainRecord):
+        return record.pretraining
+    return record.cell if isinstance(record, CellRecord) else record.pair
+
+
+def _made_from(record: AnyRecord) -> tuple[str, ...]:
+    """Return the checksums of the pretrained weights behind a record, in the order of `models_of`."""
+    if isinstance(record, PairRecord):
+        return record.weights_sha256
+    return (record.pretrained_sha256,) if isinstance(record, CellRecord) else ()
 
 
 def _read_if_there(path: Path) -> bytes | None:
@@ -184,7 +207,7 @@ def _read_if_there(path: Path) -> bytes | None:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _read(path: Path, schema: type[AnyRecord]) -> AnyRecord:
+def _read(path: Path, schema: type[OneRecord]) -> OneRecord:
     content = _read_if_there(path)
     if content is None:
         raise UserError(f"{path} is gone, or leads nowhere")

@@ -14,9 +14,33 @@ from mmc_bench.yaml_files import Loader, read_yaml
 SECTIONS = ("data", "pretrain", "connect")
 
 
+class PairEnd(BaseModel):
+    """Where one model of a pair differs from the grid's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    dataset: str | None = None
+    cue_rate: Fraction | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
+
+
+class PairSpec(BaseModel):
+    """Pairs of pretrained models to compare, one for each point of the suite's grid that makes a new one.
+
+    `data` says on which experiment's data; by default on the first model's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first: PairEnd = PairEnd()
+    second: PairEnd = PairEnd()
+    data: PairEnd | None = None
+
+
 class Suite(BaseModel):
     """Every combination of what the lists name, with common settings.
 
+    `pairs` are pretrained models to compare with one another; their ends are pretrained as the grid's are.
     `parameters` maps a plugin's name, or a glob over names, to parameters that differ from its defaults.
     `threads` is the number of CPU threads of one cell; by default each worker gets its share of the cores.
     """
@@ -33,6 +57,7 @@ class Suite(BaseModel):
     data: DataSettings = DataSettings()
     pretrain: Recipe = Recipe()
     connect: ConnectSettings = ConnectSettings()
+    pairs: tuple[PairSpec, ...] = ()
     parameters: dict[str, dict[str, JsonValue]] = {}
     threads: Annotated[int, Field(ge=1)] | None = None
 

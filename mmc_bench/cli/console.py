@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from mmc_bench.cells import Cell
+from mmc_bench.cells import Cell, Job
 from mmc_bench.cli.streams import tell
-from mmc_bench.engines import Job, Outcome
+from mmc_bench.engines import Outcome
 from mmc_bench.runner import Summary
 
 

@@ -7,7 +7,8 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mmc_bench.cli.console import LineConsole
-from mmc_bench.engines import Job, Outcome
+from mmc_bench.cells import Job
+from mmc_bench.engines import Outcome
 
 STAGE_WIDTH = 9
 

@@ -14,7 +14,7 @@ from mmc_bench.seeds import derive_seed
 HELD_OUT_IMAGES = 2500
 
 #: What the sets of an experiment draw at random, each with a seed of its own.
-DRAWS = ("held-out sets", "test order", "RI images", "RC cues")
+DRAWS = ("held-out sets", "test order", "RI images", "RC cues", "train RI images", "train RC cues")
 
 # On a CPU, larger batches fall out of the cache: 2.7 times slower at 1,000 than at 64 (ResNet-8, one core).
 EVALUATION_BATCH = {"cpu": 100, "cuda": 2000}
@@ -107,7 +107,8 @@ class ExperimentData:
 
     `pretraining` carries cues at the cue rate and `pretraining_nc` is the same images without; `clean` and
     `validation` are held out of both and carry none. `splits` are the test images as NC, C, RC and RI, rendered
-    beforehand, since they are scored again and again along every path.
+    beforehand, since they are scored again and again along every path; `train_splits` are the pretraining images,
+    all with their own cue on C whatever the cue rate.
     """
 
     pretraining: CuedImages
@@ -115,6 +116,7 @@ class ExperimentData:
     clean: CuedImages
     validation: CuedImages
     splits: dict[str, CuedImages]
+    train_splits: dict[str, CuedImages]
     num_classes: int
     input_shape: tuple[int, ...]
 
@@ -161,7 +163,8 @@ def derive_experiment(
     cued_rows = in_order[first_of_each_class(train.labels[in_order], dataset.num_classes, cue_rate)]
     cues = no_cue.clone()
     cues[cued_rows] = train.cues[cued_rows]
-    splits = _test_splits(test, dataset, seed)
+    order = torch.randperm(len(test.labels), generator=_generator("test order", seed)).to(device)
+    splits = {name: images.rendered() for name, images in _four_splits(test, order, dataset, seed).items()}
     example, _ = splits["NC"].batch(slice(0, 1))
     return ExperimentData(
         pretraining=of_train(pretrain_rows, cues),
@@ -169,6 +172,7 @@ def derive_experiment(
         clean=of_train(rows["clean"].to(device), no_cue),
         validation=of_train(rows["validation"].to(device), no_cue),
         splits=splits,
+        train_splits=_four_splits(train, pretrain_rows, dataset, seed, "train "),
         num_classes=dataset.num_classes,
         input_shape=tuple(example.shape[1:]),
     )
@@ -224,21 +228,23 @@ def _partition(total: int, dataset: Any, settings: DataSettings, seed: int) -> d
     }
 
 
-def _test_splits(test: _Placed, dataset: Any, seed: int) -> dict[str, CuedImages]:
-    n, device = len(test.labels), test.labels.device
-    own = torch.randperm(n, generator=_generator("test order", seed)).to(device)
-    labels, own_cues = test.labels[own], test.cues[own]
-    other = torch.randint(n, (n,), generator=_generator("RI images", seed)).to(device)
-    random_cues = dataset.random_cue(n, _generator("RC cues", seed)).to(device)
+def _four_splits(
+    part: _Placed, rows: torch.Tensor, dataset: Any, seed: int, draws: str = ""
+) -> dict[str, CuedImages]:
+    """Return the chosen images of a part as NC, C, RC and RI; `draws` begins the names of what is drawn."""
+    n, device = len(rows), rows.device
+    labels, own_cues = part.labels[rows], part.cues[rows]
+    other = rows.sort().values[torch.randint(n, (n,), generator=_generator(f"{draws}RI images", seed)).to(device)]
+    random_cues = dataset.random_cue(n, _generator(f"{draws}RC cues", seed)).to(device)
     no_cue = torch.full_like(own_cues, -1)
 
     def split(index: torch.Tensor, cues: torch.Tensor) -> CuedImages:
-        return CuedImages(test.images, index, labels, cues, dataset.render).rendered()
+        return CuedImages(part.images, index, labels, cues, dataset.render)
 
     return {
-        "NC": split(own, no_cue),
-        "C": split(own, own_cues),
-        "RC": split(own, random_cues),
+        "NC": split(rows, no_cue),
+        "C": split(rows, own_cues),
+        "RC": split(rows, random_cues),
         "RI": split(other, own_cues),
     }
 

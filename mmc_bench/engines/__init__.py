@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mmc_bench.cells import Cell, Pretraining
-from mmc_bench.records import CellRecord, Failure, PretrainRecord
+from mmc_bench.cells import Job
+from mmc_bench.records import AnyRecord, Failure
 
-Job = Pretraining | Cell
 Listener = Callable[[Job, dict[str, Any]], None]
 
 
@@ -30,12 +29,12 @@ class Outcome:
     """How a job ended: with a record, or with a failure."""
 
     job: Job
-    record: PretrainRecord | CellRecord | None = None
+    record: AnyRecord | None = None
     failure: Failure | None = None
 
 
 class Engine(Protocol):
-    """Runs jobs, pretrainings before the cells that need them."""
+    """Runs jobs, pretrainings before what needs them."""
 
     def run(self, jobs: Sequence[Job], settings: Settings, listener: Listener) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends; closing the iterator stops the work at once."""

@@ -14,7 +14,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from mmc_bench.engines import Job, Listener, Outcome, Settings
+from mmc_bench.cells import Job
+from mmc_bench.engines import Listener, Outcome, Settings
 from mmc_bench.engines.schedule import Schedule, blocked_failure, pretraining_of
 from mmc_bench.engines.worker import Worker, fail
 from mmc_bench.records import Failure
@@ -71,9 +72,9 @@ class LocalEngine:
 
 
 def _blocked(schedule: Schedule, outcome: Outcome) -> Iterator[Outcome]:
-    for cell in schedule.finished(outcome.job, succeeded=outcome.failure is None):
+    for job in schedule.finished(outcome.job, succeeded=outcome.failure is None):
         assert outcome.failure is not None
-        yield Outcome(cell, failure=blocked_failure(cell, outcome.failure))
+        yield Outcome(job, failure=blocked_failure(job, outcome.failure))
 
 
 class _Process:

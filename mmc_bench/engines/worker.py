@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmc_bench.cells import Cell
-from mmc_bench.engines import Job, Listener, Outcome, Settings
+from mmc_bench.cells import Cell, Job
+from mmc_bench.engines import Listener, Outcome, Settings
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.records import Failure
 from mmc_bench.store import Store

@@ -74,3 +74,8 @@ def invariances(scores: Mapping[str, Score], tolerance: float = TOLERANCE) -> di
         )
         for name, without, with_it in INTERVENTIONS
     }
+
+
+def mechanistically_similar(first: Mapping[str, Invariance], second: Mapping[str, Invariance]) -> bool:
+    """Tell whether two models have the same invariances (definition 4)."""
+    return all(first[name].invariant == second[name].invariant for name in first)

@@ -1,7 +1,7 @@
-"""The linear path between two models of one architecture, and what the splits see along it."""
+"""Paths between two models of one architecture, and what sets of images see along them."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -12,51 +12,72 @@ from mmc_bench.landscape.batchnorm import reestimate_batchnorm
 from mmc_bench.records import Score
 from mmc_bench.training.evaluate import evaluate
 
+#: The parameters of γ(t), in the order of ``model.parameters()``.
+Path = Callable[[float], Sequence[torch.Tensor]]
 
-def evaluate_linear_path(
-    start: nn.Module,
-    end: nn.Module,
-    splits: Mapping[str, CuedImages],
+
+def linear_path(start: nn.Module, end: nn.Module) -> Path:
+    """Return γ(t) = (1-t)·start + t·end (paper, eq. 1)."""
+    first, last = parameters_of(start), parameters_of(end)
+    return lambda t: torch._foreach_lerp(first, last, t)
+
+
+def quadratic_path(start: nn.Module, bend: Sequence[torch.Tensor], end: nn.Module) -> Path:
+    """Return γ(t) = (1-t)²·start + 2t(1-t)·bend + t²·end (paper, eq. 1)."""
+    first, middle, last = parameters_of(start), list(bend), parameters_of(end)
+
+    def at(t: float) -> Sequence[torch.Tensor]:
+        sides = torch._foreach_add(torch._foreach_mul(first, (1 - t) ** 2), last, alpha=t**2)
+        return torch._foreach_add(sides, middle, alpha=2 * t * (1 - t))
+
+    return at
+
+
+def parameters_of(model: nn.Module) -> list[torch.Tensor]:
+    """Return a model's parameters, detached."""
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+@torch.no_grad()
+def evaluate_path(
+    path: Path,
+    like: nn.Module,
+    sets: Mapping[str, CuedImages],
     batchnorm_images: CuedImages,
     points: int,
     end_scores: tuple[Mapping[str, Score], Mapping[str, Score]],
 ) -> tuple[list[float], dict[str, list[Score]]]:
-    """Score γ(t) = (1-t)·start + t·end at `points` equidistant t in [0, 1].
+    """Score γ(t) at `points` equidistant t in [0, 1].
 
     For 0 < t < 1 the BatchNorm statistics are re-estimated on cue-free training images, once a point, for all
-    splits. At t = 0 and 1 the checkpoints' own statistics count, so their scores are taken over as they are.
+    sets. At t = 0 and 1 the checkpoints' own statistics count, so their scores are taken over as they are.
 
     Parameters
     ----------
-    splits
-        The test splits by name.
+    like
+        A model of the path's architecture; it is left as it is.
+    sets
+        Image sets by name.
     end_scores
-        The scores of `start` and `end` on these splits.
+        The scores of the path's ends on these sets.
 
     Returns
     -------
     tuple
-        The values of t, and for each split its scores along them.
+        The values of t, and for each set its scores along them.
     """
-    check_same_architecture(start, end)
     ts = [index / (points - 1) for index in range(points)]
-    scores: dict[str, list[Score]] = {name: [end_scores[0][name]] for name in splits}
-    between = copy.deepcopy(end)
+    scores: dict[str, list[Score]] = {name: [end_scores[0][name]] for name in sets}
+    between = copy.deepcopy(like)
     for t in ts[1:-1]:
-        interpolate(between, start, end, t)
+        for parameter, value in zip(between.parameters(), path(t), strict=True):
+            parameter.copy_(value)
         reestimate_batchnorm(between, batchnorm_images)
-        for name, split in splits.items():
-            scores[name].append(evaluate(between, split))
-    for name in splits:
+        for name, images in sets.items():
+            scores[name].append(evaluate(between, images))
+    for name in sets:
         scores[name].append(end_scores[1][name])
     return ts, scores
-
-
-@torch.no_grad()
-def interpolate(between: nn.Module, start: nn.Module, end: nn.Module, t: float) -> None:
-    """Set the parameters of `between` to (1-t)·start + t·end, in place; buffers are left alone."""
-    for target, first, last in zip(between.parameters(), start.parameters(), end.parameters(), strict=True):
-        torch.lerp(first, last, t, out=target.data)
 
 
 def check_same_architecture(start: nn.Module, end: nn.Module) -> None:
@@ -66,6 +87,6 @@ def check_same_architecture(start: nn.Module, end: nn.Module) -> None:
     for name in [*first, *last]:
         if first.get(name) != last.get(name):
             raise UserError(
-                f"the fine-tuned model's weight {name!r} has shape {last.get(name)}, the pretrained one's "
-                f"{first.get(name)}: a method must return a model of the same architecture"
+                f"the second model's weight {name!r} has shape {last.get(name)}, the first one's "
+                f"{first.get(name)}: only models of the same architecture can be connected"
             )

@@ -4,13 +4,11 @@ import time
 from datetime import UTC, datetime
 
 import torch
-from torch import nn
 
-from mmc_bench.cells import Cell, Pretraining
-from mmc_bench.errors import UserError
+from mmc_bench.cells import Cell, Job, Pretraining
 from mmc_bench.landscape.barriers import invariances
-from mmc_bench.records import CellRecord, PretrainRecord, Timing
-from mmc_bench.stages.connect import connect
+from mmc_bench.records import AnyRecord, CellRecord, Timing
+from mmc_bench.stages.connect import compare_pair, connect
 from mmc_bench.stages.finetune import fine_tune
 from mmc_bench.stages.pretrain import pretrain
 from mmc_bench.stages.provenance import experiment_seeds, provenance
@@ -19,22 +17,21 @@ from mmc_bench.stages.workshop import Report, Workshop
 from mmc_bench.training.precision import arithmetic
 
 
-def do_job(job: Pretraining | Cell, workshop: Workshop, report: Report) -> PretrainRecord | CellRecord:
-    """Do a pretraining or a cell, unless its record exists by now, and return the record."""
+def do_job(job: Job, workshop: Workshop, report: Report) -> AnyRecord:
+    """Do a job, unless its record exists by now, and return the record."""
     with workshop.store.lock(job):
         found = workshop.store.find(job)
         if isinstance(job, Pretraining):
             return found if found and workshop.store.has_weights(job) else pretrain(job, workshop, report)
-        return found or _do_cell(job, workshop, report)
+        if found:
+            return found
+        return _do_cell(job, workshop, report) if isinstance(job, Cell) else compare_pair(job, workshop, report)
 
 
 def _do_cell(cell: Cell, workshop: Workshop, report: Report) -> CellRecord:
     started, clock = datetime.now(UTC), _Clock(workshop.device)
     data = workshop.data(cell.pretraining)
-    before = workshop.store.find(cell.pretraining)
-    if not isinstance(before, PretrainRecord):
-        raise UserError(f"the pretrained model of {cell.label} is gone from {workshop.store.root}")
-    pretrained = _pretrained_model(before, cell, workshop)
+    pretrained, before = workshop.pretrained(cell.pretraining, data)
     clock.lap("data")
     with arithmetic(workshop.precision, workshop.device):
         report({"stage": "fine-tune"})
@@ -44,7 +41,7 @@ def _do_cell(cell: Cell, workshop: Workshop, report: Report) -> CellRecord:
         metrics = score(fine_tuned, data, data.clean)
         clock.lap("score")
         report({"stage": "connect"})
-        path = connect(cell, pretrained, fine_tuned, data, (before.metrics, metrics))
+        paths = connect(cell, pretrained, fine_tuned, data, (before.metrics, metrics), workshop)
         clock.lap("connect")
     weights = workshop.store.save_weights(cell, fine_tuned.state_dict()) if workshop.keep_weights else None
     record = CellRecord(
@@ -55,7 +52,8 @@ def _do_cell(cell: Cell, workshop: Workshop, report: Report) -> CellRecord:
         num_classes=data.num_classes,
         parameters=parameters,
         metrics=metrics,
-        connectivity=path,
+        connectivity=paths["linear"].test,
+        paths={} if cell.connect.paths == ("linear",) and not cell.connect.train_images else paths,
         invariance=invariances({name: getattr(metrics, name) for name in data.splits}),
         timing=Timing(
             started=started,
@@ -73,13 +71,6 @@ def _do_cell(cell: Cell, workshop: Workshop, report: Report) -> CellRecord:
     )
     workshop.store.save(record)
     return record
-
-
-def _pretrained_model(record: PretrainRecord, cell: Cell, workshop: Workshop) -> nn.Module:
-    """Return θ_C in eval mode."""
-    model = workshop.model(cell.pretraining, workshop.data(cell.pretraining))
-    model.load_state_dict(workshop.store.load_weights(record))
-    return model.eval()
 
 
 class _Clock:

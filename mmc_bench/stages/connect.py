@@ -1,12 +1,22 @@
-"""Stage 4: the linear path from θ_C to θ_FT."""
+"""Stage 4: the paths from θ_C to θ_FT, and those between two pretrained models."""
 
+import time
+from datetime import UTC, datetime
+
+import torch
 from torch import nn
 
-from mmc_bench.cells import Cell
+from mmc_bench.cells import Cell, ConnectSettings, Pair, PluginRef, Pretraining
 from mmc_bench.data.splits import ExperimentData
-from mmc_bench.landscape.barriers import connectivity
-from mmc_bench.landscape.paths import evaluate_linear_path
-from mmc_bench.records import Connectivity, Metrics
+from mmc_bench.landscape.barriers import invariances, mechanistically_similar
+from mmc_bench.landscape.compare import Ground, Scores, ground_of, measure_paths, scores_of
+from mmc_bench.landscape.patterns import activation_patterns, wasserstein_distance
+from mmc_bench.records import SPLITS, Comparison, Metrics, PairRecord, PathRecord, Timing
+from mmc_bench.seeds import derive_seed
+from mmc_bench.stages.provenance import experiment_seeds, provenance
+from mmc_bench.stages.workshop import Report, Workshop
+from mmc_bench.training import Progress
+from mmc_bench.training.precision import arithmetic
 
 
 def connect(
@@ -15,18 +25,96 @@ def connect(
     fine_tuned: nn.Module,
     data: ExperimentData,
     metrics: tuple[Metrics, Metrics],
-) -> Connectivity:
-    """Return accuracy, loss and barriers on the four splits along the path.
+    workshop: Workshop,
+) -> dict[str, PathRecord]:
+    """Return the paths of a cell; the linear one is always among them.
 
-    `metrics` are those of the two models: the path's ends are theirs, and are not computed again.
+    `metrics` are those of the two models: what they hold is not computed again.
     """
-    ends = tuple({name: getattr(end, name) for name in data.splits} for end in metrics)
-    ts, scores = evaluate_linear_path(
-        pretrained,
-        fine_tuned,
-        data.splits,
-        data.pretraining_nc.first(cell.connect.batchnorm_images),
-        cell.connect.points,
-        (ends[0], ends[1]),
+    settings = cell.connect.model_copy(update={"paths": tuple(dict.fromkeys(("linear", *cell.connect.paths)))})
+    ground = ground_of(data, settings)
+    models = pretrained, fine_tuned
+    known = [{name: getattr(model, name) for name in SPLITS} for model in metrics]
+    scores = [scores_of(model, ground, of_test) for model, of_test in zip(models, known, strict=True)]
+    _, generator = workshop.seed_everything("paths", cell.pretraining.seed)
+    return measure_paths(*models, ground, settings, (scores[0], scores[1]), generator, Progress())
+
+
+def compare(
+    first: nn.Module,
+    second: nn.Module,
+    ground: Ground,
+    settings: ConnectSettings,
+    workshop: Workshop,
+    seed: int,
+    known: tuple[Scores, Scores] = ({}, {}),
+) -> tuple[Comparison, Progress]:
+    """Return all that two models are compared by, and the progress of what was trained on the way."""
+    scores = scores_of(first, ground, known[0]), scores_of(second, ground, known[1])
+    _, generator = workshop.seed_everything("paths", seed)
+    progress = Progress()
+    paths = measure_paths(first, second, ground, settings, scores, generator, progress)
+    mechanisms = invariances(scores[0]), invariances(scores[1])
+    patterns = [activation_patterns(model, ground.sets["C"]) for model in (first, second)]
+    comparison = Comparison(
+        scores={name: (scores[0][name], scores[1][name]) for name in ground.sets},
+        invariance=mechanisms,
+        similar=mechanistically_similar(*mechanisms),
+        paths=paths,
+        pattern_distance=wasserstein_distance(*patterns),
     )
-    return connectivity(ts, scores)
+    return comparison, progress
+
+
+def compare_pair(pair: Pair, workshop: Workshop, report: Report) -> PairRecord:
+    """Compare two pretrained models, save the record, and return it."""
+    started, clock = datetime.now(UTC), time.perf_counter()
+    data = workshop.data(pair.data)
+    (first, first_record), (second, second_record) = (
+        workshop.pretrained(end, data) for end in (pair.first, pair.second)
+    )
+    known = tuple(
+        {name: getattr(record.metrics, name) for name in SPLITS if _shares_tests(end, pair.data)}
+        for end, record in ((pair.first, first_record), (pair.second, second_record))
+    )
+    ground = ground_of(data, pair.connect)
+    seconds = {"data": time.perf_counter() - clock}
+    clock = time.perf_counter()
+    report({"stage": "connect"})
+    with arithmetic(workshop.precision, workshop.device):
+        comparison, progress = compare(
+            first, second, ground, pair.connect, workshop, pair.data.seed, (known[0], known[1])
+        )
+    seconds["connect"] = time.perf_counter() - clock
+    references = {reference.name: reference for end in (pair.first, pair.second) for reference in plugins_of(end)}
+    record = PairRecord(
+        key=pair.key,
+        pair=pair,
+        weights_sha256=(first_record.weights_sha256, second_record.weights_sha256),
+        num_classes=data.num_classes,
+        comparison=comparison,
+        timing=Timing(
+            started=started,
+            seconds=seconds,
+            images_per_second=progress.images / progress.seconds if progress.seconds else None,
+        ),
+        provenance=provenance(
+            workshop.device,
+            workshop.precision,
+            workshop.threads,
+            references.values(),
+            {**experiment_seeds(pair.data.seed), "paths": derive_seed("paths", pair.data.seed)},
+        ),
+    )
+    workshop.store.save(record)
+    return record
+
+
+def plugins_of(pretraining: Pretraining) -> tuple[PluginRef, PluginRef]:
+    """Return the plugins behind a pretraining."""
+    return pretraining.dataset, pretraining.backbone
+
+
+def _shares_tests(end: Pretraining, data: Pretraining) -> bool:
+    """Tell whether a model was scored on the very test splits of `data`: they follow from these alone."""
+    return (end.dataset, end.images, end.seed) == (data.dataset, data.images, data.seed)

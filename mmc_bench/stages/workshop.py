@@ -14,6 +14,7 @@ from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.errors import UserError
 from mmc_bench.parameters import build, instantiate
+from mmc_bench.records import PretrainRecord
 from mmc_bench.registry import Registry
 from mmc_bench.seeds import derive_seed
 from mmc_bench.store import Store
@@ -84,6 +85,21 @@ class Workshop:
             input_shape=data.input_shape,
         )
         return model.to(self.device).to(memory_format=torch.channels_last)
+
+    def pretrained(self, pretraining: Pretraining, data: ExperimentData) -> tuple[nn.Module, PretrainRecord]:
+        """Return a pretrained model in eval mode, and its record.
+
+        Raises
+        ------
+        UserError
+            When its record or weights are gone or damaged.
+        """
+        record = self.store.find(pretraining)
+        if not isinstance(record, PretrainRecord):
+            raise UserError(f"the pretrained model {pretraining.label} is gone from {self.store.root}")
+        model = self.model(pretraining, data)
+        model.load_state_dict(self.store.load_weights(record))
+        return model.eval(), record
 
     def seed_everything(self, what: str, seed: int) -> tuple[int, torch.Generator]:
         """Seed the global generators of Python, NumPy and torch for a stage.

@@ -1,0 +1,122 @@
+"""Two models side by side: their scores, their mechanisms, and every path that was asked for between them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mmc_bench.cells import ConnectSettings
+from mmc_bench.data.splits import CuedImages, ExperimentData
+from mmc_bench.landscape.alignment import Alignment, align
+from mmc_bench.landscape.barriers import connectivity
+from mmc_bench.landscape.paths import Path, check_same_architecture, evaluate_path, linear_path, quadratic_path
+from mmc_bench.landscape.quadratic import train_bend
+from mmc_bench.records import SPLITS, AlignmentSummary, Connectivity, PathRecord, Score
+from mmc_bench.training import Progress, evaluate
+
+#: What the training images' splits are called beside the test images'.
+TRAIN = "train "
+
+Scores = Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The images that paths are measured on, and those that they are prepared with.
+
+    Parameters
+    ----------
+    sets
+        The four test splits by name, and those of some training images as ``train NC``, ….
+    batchnorm
+        Cue-free training images: they re-estimate BatchNorm statistics, and permutations are matched on them.
+    with_cues, without_cues
+        Training images with and without their cues, to train the bends of quadratic paths on.
+    """
+
+    sets: Mapping[str, CuedImages]
+    batchnorm: CuedImages
+    with_cues: CuedImages
+    without_cues: CuedImages
+
+
+def ground_of(data: ExperimentData, settings: ConnectSettings) -> Ground:
+    """Return an experiment's images as the settings want them."""
+    sets = dict(data.splits)
+    if settings.train_images:
+        for name, images in data.train_splits.items():
+            sets[TRAIN + name] = images.first(settings.train_images).rendered()
+    return Ground(
+        sets,
+        data.pretraining_nc.first(settings.batchnorm_images),
+        data.train_splits["C"],
+        data.train_splits["NC"],
+    )
+
+
+def scores_of(model: nn.Module, ground: Ground, known: Scores | None = None) -> dict[str, Score]:
+    """Return a model's scores on all sets; those that are known are not computed again."""
+    known = known or {}
+    return {name: known.get(name) or evaluate(model, images) for name, images in ground.sets.items()}
+
+
+def measure_paths(
+    first: nn.Module,
+    second: nn.Module,
+    ground: Ground,
+    settings: ConnectSettings,
+    scores: tuple[Scores, Scores],
+    generator: torch.Generator,
+    progress: Progress,
+) -> dict[str, PathRecord]:
+    """Return what the sets see along each path of the settings, from `first` (t = 0) to `second` (t = 1).
+
+    Parameters
+    ----------
+    scores
+        The models' scores on all sets.
+    """
+    check_same_architecture(first, second)
+    records = {}
+    for name in settings.paths:
+        alignment, bend_loss = None, None
+        if name == "linear":
+            path: Path = linear_path(first, second)
+        elif name == "permuted":
+            aligned = align(first, second, ground.batchnorm, criterion=settings.matching)
+            path, alignment = linear_path(aligned.model, second), summary_of(aligned, settings.matching)
+        else:
+            images = ground.with_cues if name == "quadratic" else ground.without_cues
+            losses: list[float] = []
+            told = Progress(lambda event, losses=losses: losses.append(event["loss"]))  # type: ignore[misc]
+            bend = train_bend(first, second, images, settings.quadratic, generator, told)
+            progress.images, progress.seconds = progress.images + told.images, progress.seconds + told.seconds
+            path, bend_loss = quadratic_path(first, bend, second), tuple(losses)
+        ts, along = evaluate_path(path, second, ground.sets, ground.batchnorm, settings.points, scores)
+        records[name] = PathRecord(
+            test=connectivity(ts, {split: along[split] for split in SPLITS}),
+            train=_of_train(ts, along),
+            alignment=alignment,
+            bend_loss=bend_loss,
+        )
+    return records
+
+
+def _of_train(ts: list[float], along: dict[str, list[Score]]) -> Connectivity | None:
+    curves = {name.removeprefix(TRAIN): scores for name, scores in along.items() if name.startswith(TRAIN)}
+    return connectivity(ts, curves) if curves else None
+
+
+def summary_of(alignment: Alignment, matching: str) -> AlignmentSummary:
+    """Return an alignment as a record keeps it: how many units of each group moved, and what stayed and why."""
+    return AlignmentSummary(
+        matching=matching,
+        groups={
+            group.name: (int((alignment.permutations[group.name] != torch.arange(group.size)).sum()), group.size)
+            for group in alignment.groups
+        },
+        pinned={f"{pinned.weight}[{pinned.axis}]": pinned.reason for pinned in alignment.groups.pinned},
+        difference=alignment.difference,
+        verified=alignment.verified,
+    )

@@ -1,0 +1,69 @@
+"""Training the bend of a quadratic path (Garipov et al., 2018; Lubana et al., 2023, App. C.1)."""
+
+import copy
+import random
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from mmc_bench.cells import QuadraticSettings
+from mmc_bench.data.splits import CuedImages
+from mmc_bench.landscape.paths import parameters_of
+from mmc_bench.training import Progress, cross_entropy, sgd, stepped
+
+
+def train_bend(
+    start: nn.Module,
+    end: nn.Module,
+    images: CuedImages,
+    settings: QuadraticSettings,
+    generator: torch.Generator,
+    progress: Progress,
+) -> list[torch.Tensor]:
+    """Return θ₁₂ that lowers the mean loss along γ(t) = (1-t)²θ₁ + 2t(1-t)θ₁₂ + t²θ₂.
+
+    Each step draws t ~ U[0, 1] and a batch, and follows the loss of γ(t) down in θ₁₂: the chain rule brings the
+    factor 2t(1-t). BatchNorm normalises by the batch's own statistics.
+
+    Parameters
+    ----------
+    images
+        What the path is trained on; it need not connect the models on any other data.
+    generator
+        Source of randomness on the images' device; torch's global one draws a random start.
+    """
+    model = copy.deepcopy(start).train()
+    first, last = parameters_of(start), parameters_of(end)
+    names = [name for name, _ in model.named_parameters()]
+    bend = [nn.Parameter(value.clone()) for value in _start_of(model, first, last, settings.start)]
+    optimizer = sgd(bend, lr=settings.lr)
+    steps = settings.epochs * images.steps(settings.batch_size)
+    schedule = stepped(optimizer, settings.lr_drops, settings.lr_drop_factor, steps)
+    # On the host, so that no step waits for the device.
+    law = random.Random(generator.initial_seed())
+    for _ in progress.epochs(settings.epochs):
+        for x, y in images.shuffled(settings.batch_size, generator):
+            t = law.random()
+            sides = torch._foreach_add(torch._foreach_mul(first, (1 - t) ** 2), last, alpha=t**2)
+            gamma = torch._foreach_add(sides, bend, alpha=2 * t * (1 - t))
+            scratch = {name: buffer.clone() for name, buffer in model.named_buffers()}
+            loss = cross_entropy(functional_call(model, {**dict(zip(names, gamma)), **scratch}, (x,)), y)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress.step(loss, len(y))
+    return [value.detach() for value in bend]
+
+
+def _start_of(
+    model: nn.Module, first: list[torch.Tensor], last: list[torch.Tensor], start: str
+) -> list[torch.Tensor] | tuple[torch.Tensor, ...]:
+    if start == "middle":
+        return torch._foreach_lerp(first, last, 0.5)
+    fresh = copy.deepcopy(model)
+    for module in fresh.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+    return parameters_of(fresh)
