@@ -21,8 +21,8 @@ from torch import nn
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
-from mmc_bench.landscape.alignment.activations import correlate, match_activations
-from mmc_bench.landscape.alignment.graph import INPUT, OUTPUT, groups_of, label, trace
+from mmc_bench.landscape.alignment.activations import CHUNK, Observer, correlate, match_activations
+from mmc_bench.landscape.alignment.graph import INPUT, OUTPUT
 from mmc_bench.landscape.alignment.groups import (
     Group,
     Groups,
@@ -36,7 +36,6 @@ from mmc_bench.landscape.alignment.groups import (
 )
 from mmc_bench.landscape.alignment.weights import match_weights
 from mmc_bench.landscape.paths import check_same_architecture
-from mmc_bench.training.evaluate import eval_mode
 
 __all__ = [
     "Alignment",
@@ -105,22 +104,17 @@ def permutation_groups(model: nn.Module, input_shape: tuple[int, ...]) -> Groups
     UserError
         When no unit can, naming the operators that stand in the way, or when the network cannot be traced.
     """
-    tensors = tensors_of(model)
-    like = next((value for value in tensors.values() if value.is_floating_point()), torch.zeros(()))
-    x = torch.zeros(2, *input_shape, dtype=like.dtype, device=like.device)
-    with eval_mode(model):
-        groups, _ = groups_of(label(trace(model, x), tensors, x))
-    if not len(groups):
-        reasons = sorted({pinned.reason for pinned in groups.pinned} - {INPUT, OUTPUT})
-        raise UserError(
-            "no unit of the network can change places: "
-            + (
-                f"its weights reach {', '.join(reasons)}, which alignment knows no rule for"
-                if reasons
-                else "none is hidden"
-            )
-        )
-    return groups
+    like = next((value for value in tensors_of(model).values() if value.is_floating_point()), torch.zeros(()))
+    return _observer(model, torch.zeros(2, *input_shape, dtype=like.dtype, device=like.device)).groups
+
+
+def _observer(model: nn.Module, x: torch.Tensor) -> Observer:
+    observer = Observer(model, x)
+    if not len(observer.groups):
+        reasons = sorted({pinned.reason for pinned in observer.groups.pinned} - {INPUT, OUTPUT})
+        cause = f"{', '.join(reasons)} tells its positions apart" if reasons else "it has no hidden ones"
+        raise UserError(f"no unit of the network can change places: {cause}, so there is nothing to align")
+    return observer
 
 
 @torch.no_grad()
@@ -158,13 +152,15 @@ def align(
     first = next(batches, None)
     if first is None:
         raise UserError("there are no images to align the networks on")
-    groups = permutation_groups(model, tuple(first.shape[1:]))
     unseen: tuple[str, ...] = ()
-    if criterion == "weights":
-        permutations = match_weights(reference, model, groups, torch.Generator().manual_seed(seed))
-    else:
-        correlations = correlate(reference, model, groups, chain([first], batches))
-        permutations, unseen = match_activations(correlations), correlations.unseen
+    with torch.autocast(first.device.type, enabled=False):
+        observer = _observer(reference, first[:CHUNK])
+        groups = observer.groups
+        if criterion == "weights":
+            permutations = match_weights(reference, model, groups, torch.Generator().manual_seed(seed))
+        else:
+            correlations = correlate(reference, model, observer, chain([first], batches))
+            permutations, unseen = match_activations(correlations), correlations.unseen
     permuted = permute(model, groups, permutations)
     difference = output_difference(model, permuted, tuple(first.shape[1:]))
     return Alignment(permuted, groups, permutations, unseen, difference, verified=difference <= TOLERANCE)

@@ -14,11 +14,9 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment.assignment import Inner, best_permutations
 from mmc_bench.landscape.alignment.graph import groups_of, label, observed, trace
 from mmc_bench.landscape.alignment.groups import Group, Groups, Place, tensors_of
-from mmc_bench.training.evaluate import eval_mode
 
 #: Images that run at once: 128 keep two networks' activations small, whatever the batches that come in.
 CHUNK = 128
@@ -114,47 +112,59 @@ def _units(value: torch.Tensor, place: Place, size: int) -> torch.Tensor:
     return value.reshape(-1, size).float()
 
 
-@torch.no_grad()
-def correlate(reference: nn.Module, ours: nn.Module, groups: Groups, batches: Iterable[torch.Tensor]) -> Correlations:
-    """Run two networks over the same images once and return the correlations of their units.
+class Observer:
+    """A network's groups, and where their units are seen, traced for batches of one shape.
 
     Parameters
     ----------
-    batches
-        Inputs of shape (N, …), on the networks' device.
+    model
+        Any network of the architecture.
+    x
+        A batch of inputs, (N, …).
     """
-    correlations = Correlations(groups)
-    networks = [tensors_of(reference), tensors_of(ours)]
-    steps: dict[tuple[int, ...], _Step] = {}
-    with eval_mode(reference), eval_mode(ours):
-        for batch in batches:
-            for x in batch.split(CHUNK):
-                if x.shape not in steps:
-                    steps[x.shape] = _Step(reference, x)
-                steps[x.shape].run(networks, x, correlations)
-    if not steps:
-        raise UserError("there are no images to align the networks on")
-    return correlations
-
-
-class _Step:
-    """The traced network for batches of one shape, and where groups are seen in it."""
 
     def __init__(self, model: nn.Module, x: torch.Tensor) -> None:
+        self.shape = x.shape
         self.graph = trace(model, x)
-        labelled = label(self.graph, tensors_of(model), x[:])
-        _, names = groups_of(labelled)
-        self.seen: Mapping[fx.Node, list[tuple[Place, str]]] = {
+        labelled = label(self.graph, tensors_of(model), x)
+        self.groups, names = groups_of(labelled)
+        self._seen: Mapping[fx.Node, list[tuple[Place, str]]] = {
             node: [(place, names[units]) for place, units in entries if units in names]
             for node, entries in observed(labelled).items()
         }
 
     def run(self, networks: list[dict[str, torch.Tensor]], x: torch.Tensor, correlations: Correlations) -> None:
+        """Run two networks over one batch and add what is seen to their correlations."""
+
         def see(node: fx.Node, values: list[torch.Tensor]) -> None:
-            for place, group in self.seen.get(node, ()):
+            for place, group in self._seen.get(node, ()):
                 correlations.add(group, place, *values)
 
         self.graph.run(networks, x, see)
+
+
+@torch.no_grad()
+def correlate(
+    reference: nn.Module, ours: nn.Module, observer: Observer, batches: Iterable[torch.Tensor]
+) -> Correlations:
+    """Run two networks over the same images once and return the correlations of their units.
+
+    Parameters
+    ----------
+    observer
+        Of this architecture; batches of another shape than its own are traced anew.
+    batches
+        Inputs of shape (N, …), on the networks' device.
+    """
+    correlations = Correlations(observer.groups)
+    networks = [tensors_of(reference), tensors_of(ours)]
+    observers = {observer.shape: observer}
+    for batch in batches:
+        for x in batch.split(CHUNK):
+            if x.shape not in observers:
+                observers[x.shape] = Observer(reference, x)
+            observers[x.shape].run(networks, x, correlations)
+    return correlations
 
 
 def match_activations(correlations: Correlations) -> dict[str, torch.Tensor]:

@@ -65,7 +65,7 @@ class Graph:
         if node.op == "placeholder":
             if node.name in self.weights:
                 return tensors[self.weights[node.name]]
-            return self.constants.get(node.name, x)
+            return self.constants[node.name] if node.name in self.constants else x.clone()  # may change in place
 
         def of_side(source: fx.Node) -> Any:
             return values[source][side]
@@ -88,7 +88,7 @@ def trace(model: nn.Module, x: torch.Tensor) -> Graph:
         with eval_mode(model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(model, (x,), strict=False)
-    except Exception as error:
+    except RuntimeError as error:
         raise UserError(
             f"torch.export cannot trace the network, so it cannot be aligned: {message_of(error)}"
         ) from error

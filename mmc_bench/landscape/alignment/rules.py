@@ -92,7 +92,7 @@ def elementwise(call: Call) -> Axes:
 
 
 def unchanged(call: Call) -> Axes:
-    """Return the first operand's labels: a softmax along an axis does not care for its order."""
+    """Return the first operand's labels: nothing moves, and a softmax does not care for the order on its axis."""
     return call.main
 
 
@@ -175,13 +175,7 @@ def convolution(call: Call) -> Axes | tuple[Axes, ...]:
     if x.ndim != weight.ndim:  # an image without a batch axis
         return unknown(call)
     inputs, rows, columns = x.labels[1], weight.labels[0], weight.labels[1]
-    if call["transposed"] or ("output_padding" in call.arguments and "transposed" not in call.arguments):
-        if groups > 1:
-            return unknown(call)
-        rows, columns = columns, rows
-    kernel = range(2, x.ndim)
-    with_pinned(space, x, kernel)
-    with_pinned(space, weight, kernel)
+    _pin_kernel(call)
     if groups == 1:
         space.unify(inputs, columns)
     else:
@@ -190,8 +184,27 @@ def convolution(call: Call) -> Axes | tuple[Axes, ...]:
         space.unify(rows, space.members(blocks, size_of(rows) // groups))
         if width > 1:
             _bind_inner(space, columns, inputs)
-    spatial = tuple(space.fixed(size) for size in call.shapes[0][2:])
-    return _with_bias(call, Axes((x.labels[0], space.resolve(rows), *spatial)), 1)
+    return _convolved(call, rows)
+
+
+def transposed_convolution(call: Call) -> Axes | tuple[Axes, ...]:
+    """Contract input channels with the weight's axis 0; the output has its axis 1."""
+    x, weight = call.main, call["weight"]
+    if x.ndim != weight.ndim or (call["groups"] or 1) > 1:
+        return unknown(call)
+    _pin_kernel(call)
+    call.space.unify(x.labels[1], weight.labels[0])
+    return _convolved(call, weight.labels[1])
+
+
+def _pin_kernel(call: Call) -> None:
+    for tensor in (call.main, call["weight"]):
+        with_pinned(call.space, tensor, range(2, tensor.ndim))
+
+
+def _convolved(call: Call, channels: Label) -> Axes:
+    spatial = map(call.space.fixed, call.shapes[0][2:])
+    return _with_bias(call, Axes((call.main.labels[0], call.space.resolve(channels), *spatial)), 1)
 
 
 def _bind_inner(space: Labels, columns: Label, inputs: Label) -> None:
@@ -219,16 +232,15 @@ def reduction(call: Call) -> Axes | tuple[Axes, ...]:
     return Axes(tuple(kept))
 
 
-def spatial(call: Call) -> Axes | tuple[Axes, ...]:
-    """Pin the axes over which the operator looks at neighbours: pooling, interpolation."""
-    x = call.main
-    neighbours = range(2, x.ndim) if x.ndim > 2 else range(x.ndim)
-    with_pinned(call.space, x, neighbours)
-    results = tuple(
-        Axes((*x.labels[: neighbours.start], *map(call.space.fixed, shape[neighbours.start :])))
-        for shape in call.shapes
-    )
-    return results if len(results) > 1 else results[0]
+def neighbourhood(axes: int) -> Rule:
+    """Return the rule of operators that look at neighbours along the last `axes` axes, which they pin."""
+
+    def rule(call: Call) -> tuple[Axes, ...]:
+        with_pinned(call.space, call.main, range(-axes, 0))
+        kept = call.main.labels[:-axes]
+        return tuple(Axes((*kept, *map(call.space.fixed, shape[-axes:]))) for shape in call.shapes)
+
+    return rule
 
 
 def ordered(call: Call) -> Axes:
@@ -314,22 +326,22 @@ def _rows(rule: Rule, names: str) -> Iterable[tuple[str, Rule]]:
 #: Operators by name, without overload and without the underscore of in-place ones.
 RULES: Mapping[str, Rule] = dict(
     [
-        *_rows(
-            elementwise, "dropout feature_dropout alpha_dropout alias contiguous to _to_copy detach lift_fresh_copy"
-        ),
-        *_rows(elementwise, "hardswish hardtanh relu6 log_sigmoid copy clone zeros ones full zeros_like full_like"),
-        *_rows(unchanged, "type_as softmax _softmax log_softmax _log_softmax _safe_softmax"),
+        *_rows(unchanged, "dropout feature_dropout alpha_dropout alias contiguous clone to _to_copy type_as detach"),
+        *_rows(unchanged, "lift_fresh_copy hardswish hardtanh relu6 log_sigmoid softmax log_softmax"),
+        *_rows(elementwise, "copy zeros ones full zeros_like ones_like full_like"),
         *_rows(per_channel, "batch_norm instance_norm prelu"),
         *_rows(group_norm, "group_norm"),
         *_rows(layer_norm, "layer_norm rms_norm"),
         *_rows(linear, "linear"),
         *_rows(matmul, "matmul mm bmm addmm baddbmm"),
         *_rows(attention, "scaled_dot_product_attention"),
-        *_rows(convolution, "conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d"),
+        *_rows(convolution, "conv1d conv2d conv3d"),
+        *_rows(transposed_convolution, "conv_transpose1d conv_transpose2d conv_transpose3d"),
         *_rows(reduction, "mean sum amax amin linalg_vector_norm norm var std logsumexp prod all any"),
-        *_rows(spatial, "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices"),
-        *_rows(spatial, "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d"),
-        *_rows(spatial, "adaptive_max_pool1d adaptive_max_pool2d upsample_nearest2d upsample_bilinear2d"),
+        *_rows(neighbourhood(1), "max_pool1d avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_nearest1d"),
+        *_rows(neighbourhood(2), "max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d"),
+        *_rows(neighbourhood(2), "adaptive_max_pool2d upsample_nearest2d upsample_bilinear2d upsample_bicubic2d"),
+        *_rows(neighbourhood(3), "max_pool3d avg_pool3d adaptive_avg_pool3d adaptive_max_pool3d"),
         *_rows(ordered, "roll flip cumsum"),
         *_rows(reshape, "view reshape _unsafe_view view_as reshape_as flatten unflatten squeeze unsqueeze"),
         *_rows(permute, "permute"),
@@ -345,7 +357,7 @@ RULES: Mapping[str, Rule] = dict(
 )
 
 #: Where new units come from: the values of a group are read at these, or after the steps that may follow.
-PRODUCERS = frozenset({"linear", "matmul", "mm", "bmm", "addmm", "conv1d", "conv2d", "conv3d", "convolution"})
+PRODUCERS = frozenset({"linear", "matmul", "mm", "bmm", "addmm", "conv1d", "conv2d", "conv3d", "conv_transpose2d"})
 
 #: Steps between a producer and the place where its units are read: they scale, shift, add, or move values.
 STEPS = frozenset(

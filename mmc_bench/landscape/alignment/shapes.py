@@ -52,6 +52,8 @@ def expanded(space: Labels, tensor: Axes, shape: Sequence[int]) -> Axes:
 
 def _repeated(space: Labels, label: Label, size: int) -> Label:
     copies = size // size_of(label)
+    if copies == size > 1:  # copies of one position, however they are permuted
+        return space.fresh(size)
     return label if copies == 1 else merged(space, (space.fixed(copies), label))
 
 
