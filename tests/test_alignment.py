@@ -168,7 +168,7 @@ EXPECTED = {
         "head.fc",
         Counter([40, 80, 160, 320]) + Counter({160: 2, 320: 2, 640: 6, 1280: 2}),
     ),
-    # stem, ten convolutions' widths, each a group of its own
+    # ten convolutions, each a group of its own
     "vgg13": ("layers.0.weight", "head", Counter({64: 2, 128: 2, 256: 2, 512: 4})),
 }
 

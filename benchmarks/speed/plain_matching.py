@@ -49,4 +49,4 @@ def _units(network: nn.Module, images: torch.Tensor, depth: int) -> torch.Tensor
 
 def _permute_outputs(convolution: nn.Module, norm: nn.Module, order: torch.Tensor) -> None:
     for tensor in (convolution.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var):
-        tensor.copy_(tensor[order])  # type: ignore[operator, index, union-attr]
+        tensor.copy_(tensor[order])  # type: ignore[operator, index]

@@ -3,6 +3,10 @@
 One pass runs both networks side by side. At every place where units are seen (`graph.observed`), the sums that
 a correlation needs are taken as matrix products, and the activations are dropped. A group's score is the
 sum over all places at which it is seen: a residual stream is one group, seen after every addition.
+
+Units that the images do not tell apart, being constant on all of them or multiples of one another, are
+assigned as it comes. In a trained network they are few; where BatchNorm statistics lag behind the weights, whole
+layers can be so.
 """
 
 from __future__ import annotations
@@ -126,7 +130,7 @@ class Observer:
     def __init__(self, model: nn.Module, x: torch.Tensor) -> None:
         self.shape = x.shape
         self.graph = trace(model, x)
-        labelled = label(self.graph, tensors_of(model), x)
+        labelled = label(self.graph)
         self.groups, names = groups_of(labelled)
         self._seen: Mapping[fx.Node, list[tuple[Place, str]]] = {
             node: [(place, names[units]) for place, units in entries if units in names]

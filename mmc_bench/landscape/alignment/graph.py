@@ -128,17 +128,16 @@ class Labelled:
     nodes: Mapping[fx.Node, Any]
 
 
-@torch.no_grad()
-def label(graph: Graph, tensors: Mapping[str, torch.Tensor], x: torch.Tensor) -> Labelled:
-    """Propagate labels through a graph, alongside one forward pass that tells the shapes.
+def label(graph: Graph) -> Labelled:
+    """Propagate labels through a graph; nothing is computed, as tracing has noted every node's shape.
 
     Axes of weights start as units of their own, the input and plain constants as fixed; the output is pinned.
     """
-    space, weights = Labels(), {}
+    space = Labels()
+    weights: dict[str, Axes] = {}
     found: dict[fx.Node, Any] = {}
-
-    def see(node: fx.Node, values: list[Any]) -> None:
-        (value,) = values
+    for node in graph.nodes:
+        value = node.meta.get("val")
         space.operator = INPUT if node.op == "placeholder" else f"{node.target}"
         if node.op == "call_function":
             found[node] = _labels_of_result(node, value, space, found)
@@ -148,9 +147,9 @@ def label(graph: Graph, tensors: Mapping[str, torch.Tensor], x: torch.Tensor) ->
                 weights[name] = Axes(tuple(map(space.fresh, value.shape)))
             found[node] = weights[name]
         elif isinstance(value, torch.Tensor):
+            if node.name in graph.constants:
+                space.operator = "a constant"
             found[node] = Axes(tuple(map(space.fixed, value.shape)))
-
-    graph.run([tensors], x, see)
     space.operator = OUTPUT
     for node in graph.outputs:
         for axis in found[node].labels:

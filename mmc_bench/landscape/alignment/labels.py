@@ -204,7 +204,7 @@ class Labels:
                 self._become(units, product)
             case (first_product,), (second_product,) if _sizes(first_product) == _sizes(second_product):
                 for a, b in zip(first_product, second_product):
-                    self._unify_segments(((a,),), ((b,),))
+                    self.unify(((a,),), ((b,),))
             case _:
                 self.pin((*one, *other))
 
@@ -272,7 +272,9 @@ class Labels:
         """Tie units to blocks, next to any blocks that they have already, of another size perhaps."""
         units, blocks = root(units), root(blocks)
         own = root(units.blocks) if units.blocks is not None else None
-        if own is None:
+        if units.pinned is not None:
+            self.pin(((blocks,),), units.pinned)
+        elif own is None:
             units.blocks, blocks.has_members = blocks, True
         elif own.size == blocks.size:
             self.unify(((own,),), ((blocks,),))
