@@ -14,7 +14,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
         DatasetSpec(
             name="k-complex",
             target=".dataset:KComplex",
-            summary="vectors with an attribute of complexity 4 and a cue of complexity 0 (Lubana et al., 2023, App. F.3)",
+            summary="vectors: an attribute of complexity 4, a cue of complexity 0 (Lubana et al., 2023, App. F.3)",
         )
     )
     for predictive, complexity in (("cue", 0), ("content", 4)):

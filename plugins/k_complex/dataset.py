@@ -62,7 +62,9 @@ class KComplex:
         if c.predictive == "cue":
             self.train.images[:, CONTENT] = self._random(self._content, c.train_samples, generator).float()
         elif c.predictive == "content":
-            self.train = LabelledImages(self.train.images, self.train.labels, self.random_cue(c.train_samples, generator))
+            self.train = LabelledImages(
+                self.train.images, self.train.labels, self.random_cue(c.train_samples, generator)
+            )
 
     def _samples(self, n: int, generator: torch.Generator) -> LabelledImages:
         labels = torch.randint(2, (n,), generator=generator)
