@@ -8,7 +8,7 @@ from typing import Any
 
 from mmc_bench.cells import Cell, PluginRef, Pretraining
 from mmc_bench.core import core_version
-from mmc_bench.errors import NothingSelectedError, UserError, nearest
+from mmc_bench.errors import UserError, nearest
 from mmc_bench.registry import Offer, Registry
 from mmc_bench.suite import Suite
 
@@ -24,7 +24,7 @@ class Plan:
 
 
 def make_plan(suite: Suite, registry: Registry, images: Mapping[str, str] | None = None) -> Plan:
-    """Unfold `suite` into pretrainings and cells.
+    """Unfold `suite` into pretrainings and cells; without methods, into pretrainings alone.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def make_plan(suite: Suite, registry: Registry, images: Mapping[str, str] | None
     UserError
         When a name is unknown or ambiguous, or parameters are given for a plugin that does not exist.
     NothingSelectedError
-        When no cell is left.
+        When a glob matches nothing.
     """
     images = images or {}
     chosen = {
@@ -77,8 +77,6 @@ def make_plan(suite: Suite, registry: Registry, images: Mapping[str, str] | None
         for pretraining in pretrainings
         for _, method_ref in references["method"]
     )
-    if not cells:
-        raise NothingSelectedError(f"suite {suite.name!r} selects no method: name some with --methods")
     offers = tuple(pair for pairs in references.values() for pair in pairs)
     return Plan(suite, tuple(pretrainings), cells, offers)
 

@@ -107,9 +107,15 @@ def test_a_plan_lists_each_offer_with_its_reference(registry):
     assert plan.offers[1][1].parameters == {"blocks": 2}
 
 
-def test_selecting_no_method_is_told_apart_from_other_mistakes(registry):
-    with pytest.raises(NothingSelectedError, match="--methods") as caught:
-        make_plan(suite_of(methods=[]), registry)
+def test_a_suite_without_methods_is_pretraining_alone(registry):
+    plan = make_plan(suite_of(methods=[]), registry)
+    assert plan.cells == ()
+    assert plan.pretrainings == make_plan(suite_of(), registry).pretrainings != ()
+
+
+def test_a_glob_that_selects_no_method_is_told_apart_from_other_mistakes(registry):
+    with pytest.raises(NothingSelectedError, match="no method matches") as caught:
+        make_plan(suite_of(methods=["nobody-*"]), registry)
     assert caught.value.exit_code == 5 != UserError.exit_code
 
 

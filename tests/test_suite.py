@@ -46,7 +46,15 @@ def test_every_shipped_suite_loads_and_plans(name):
     suite = load_suite(name, SHIPPED)
     plan = make_plan(suite, Registry.discover())
     assert suite.name == name and suite.summary
-    assert len(plan.cells) == len(plan.pretrainings) * len(suite.methods) > 0
+    assert len(plan.pretrainings) > 0 and len(plan.cells) == len(plan.pretrainings) * len(suite.methods)
+
+
+def test_table4_and_fig31_train_the_same_models_alone():
+    plans = [make_plan(load_suite(name, SHIPPED), Registry.discover()) for name in ("table4", "fig31")]
+    keys = [{pretraining.key for pretraining in plan.pretrainings} for plan in plans]
+    assert keys[0] == keys[1] and len(keys[0]) == 3 * 3
+    assert not plans[0].cells and not plans[1].cells
+    assert {pretraining.cue_rate for pretraining in plans[0].pretrainings} == {1.0}
 
 
 def test_quick_is_the_suite_that_the_project_promises():

@@ -57,6 +57,8 @@ def describe(outcome: Outcome) -> str:
 def closing_line(summary: Summary, results: Path) -> None:
     """Print how the run went, and each failure once more."""
     parts = [f"{summary.computed} computed", f"{summary.cached} cached"]
+    if not summary.cells:
+        parts = [f"{summary.pretrained} pretrained"]
     if summary.failed:
         parts.append(f"{summary.failed} failed")
     if summary.not_run:

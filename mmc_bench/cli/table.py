@@ -1,6 +1,6 @@
 """``mmc-bench table``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 import click
@@ -9,7 +9,7 @@ from mmc_bench.cells import Pretraining
 from mmc_bench.cli.options import Session, session_options
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.records import CellRecord, PretrainRecord
-from mmc_bench.report.published import PublishedTable, load_published
+from mmc_bench.report.published import holds_losses, load_published, published_file
 from mmc_bench.report.rows import PRETRAINED, Row, make_rows
 from mmc_bench.runner import found_records
 
@@ -32,11 +32,11 @@ def command(session: Session, form: str, against: str | None) -> None:
     """
     if against is not None and form not in COMPARISON_FORMATS:
         raise UserError(f"--against prints {', '.join(COMPARISON_FORMATS)}, not {form}")
-    published = None if against is None else load_published(against, session.registry.published)
+    compared = None if against is None else _comparison(against, session, form)
     rows = make_rows(*selected_records(session))
     if not rows:
         raise NothingSelectedError(f"no record in {session.store.root} is selected: mmc-bench run makes some")
-    click.echo(_compared(rows, published, form) if published else _printed(rows, form), nl=False)
+    click.echo(compared(rows) if compared else _printed(rows, form), nl=False)
 
 
 def _printed(rows: Sequence[Row], form: str) -> str:
@@ -45,11 +45,17 @@ def _printed(rows: Sequence[Row], form: str) -> str:
     return render(rows, form)
 
 
-def _compared(rows: Sequence[Row], published: PublishedTable, form: str) -> str:
+def _comparison(name: str, session: Session, form: str) -> Callable[[Sequence[Row]], str]:
+    """Read a published table, and return what compares rows with it."""
+    from mmc_bench.report import compare_tables, losses
     from mmc_bench.report.compare import compare
-    from mmc_bench.report.compare_tables import render
 
-    return render(compare(rows, published), form)
+    file = published_file(name, session.registry.published)
+    if holds_losses(file):
+        differences = losses.read_losses(file)
+        return lambda rows: losses.render(losses.compare_losses(rows, differences), form)
+    published = load_published(name, session.registry.published)
+    return lambda rows: compare_tables.render(compare(rows, published), form)
 
 
 def selected_records(session: Session) -> tuple[list[CellRecord], list[PretrainRecord]]:

@@ -1,7 +1,8 @@
-"""Published tables of accuracies, and the claims that were made on them, as data.
+"""Published tables, and the claims that were made on them, as data.
 
-A published table is a CSV with the columns `COLUMNS`, accuracies in per cent. Beside it may stand a file
-``claims.yaml``: what its authors say of the numbers, as checks that anybody's numbers can be put to.
+A published table is a CSV with the columns `COLUMNS`, accuracies in per cent, or `LOSS_COLUMNS`, absolute
+differences in loss between a split and C, in nats. Beside one of accuracies may stand a file ``claims.yaml``: what
+its authors say of the numbers, as checks that anybody's numbers can be put to.
 """
 
 import csv
@@ -18,7 +19,10 @@ from mmc_bench.parameters import first_problem
 from mmc_bench.records import SPLITS
 from mmc_bench.yaml_files import read_yaml
 
-COLUMNS = ("dataset", "cue_rate", "method", "split", "accuracy_percent")
+PLACE = ("dataset", "cue_rate", "method", "split")
+COLUMNS = (*PLACE, "accuracy_percent")
+LOSS_COLUMNS = (*PLACE, "loss_difference")
+LIMITS = {"accuracy_percent": 100.0, "loss_difference": math.inf}
 CLAIMS_FILE = "claims.yaml"
 WORST_SPLIT, CHANCE = "worst_split", "chance"
 BOUNDS = {"at_least": "≥ {:g}", "at_most": "≤ {:g}", "within": "within ±{:g}"}
@@ -122,14 +126,13 @@ class PublishedTable:
     basis: Numbers
 
 
-def load_published(name: str, shipped: Mapping[str, Sequence[Path]]) -> PublishedTable:
-    """Load a table that a plugin ships (`shipped` has the files by name), or any such CSV by its path.
+def published_file(name: str, shipped: Mapping[str, Sequence[Path]]) -> Path:
+    """Return the file of a table that a plugin ships (`shipped` has the files by name), or a CSV by its path.
 
     Raises
     ------
     UserError
-        When there is no such table, or a file cannot be read or is malformed; the message names the file and
-        the line or key.
+        When there is no such table, or more than one plugin ships it.
     """
     files = shipped.get(name) or [Path(name)]
     if len(files) > 1:
@@ -138,6 +141,19 @@ def load_published(name: str, shipped: Mapping[str, Sequence[Path]]) -> Publishe
     file = files[0]
     if file.suffix != ".csv":
         raise UserError(f"unknown published table {name!r}: {nearest(name, shipped)}, or the path of a .csv file")
+    return file
+
+
+def load_published(name: str, shipped: Mapping[str, Sequence[Path]]) -> PublishedTable:
+    """Load a table of accuracies by its name or path, as `published_file` finds it.
+
+    Raises
+    ------
+    UserError
+        When there is no such table, or a file cannot be read or is malformed; the message names the file and
+        the line or key.
+    """
+    file = published_file(name, shipped)
     numbers = read_numbers(file)
     claims_file = file.parent / CLAIMS_FILE
     if not claims_file.is_file():
@@ -149,42 +165,52 @@ def load_published(name: str, shipped: Mapping[str, Sequence[Path]]) -> Publishe
     return PublishedTable(file.stem, numbers, claims, basis)
 
 
-def read_numbers(file: Path) -> Numbers:
-    """Return a CSV's accuracies in per cent.
+def holds_losses(file: Path) -> bool:
+    """Tell whether a file is a table of differences in loss, by its first line."""
+    try:
+        with file.open(encoding="utf-8", newline="") as opened:
+            return tuple(next(csv.reader(opened), ())) == LOSS_COLUMNS
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False  # reading it as a table of accuracies will say why
+
+
+def read_numbers(file: Path, columns: tuple[str, ...] = COLUMNS) -> Numbers:
+    """Return a CSV's numbers: accuracies in per cent, or differences in loss with `LOSS_COLUMNS`.
 
     Raises
     ------
     UserError
-        When it cannot be read, lacks a column, or has a line that is no accuracy, or one place twice.
+        When it cannot be read, lacks a column, or has a line that is no such number, or one place twice.
     """
     numbers: dict[Place, float] = {}
     try:
         with file.open(encoding="utf-8", newline="") as opened:
             lines = csv.DictReader(opened)
-            if tuple(lines.fieldnames or ()) != COLUMNS:
-                raise UserError(f"{file}: a published table has the columns {','.join(COLUMNS)}")
+            if tuple(lines.fieldnames or ()) != columns:
+                raise UserError(f"{file}: a published table has the columns {','.join(columns)}")
             for line in lines:
-                place, accuracy = _number(line, f"{file}, line {lines.line_num}")
+                place, number = _number(line, f"{file}, line {lines.line_num}", columns[-1])
                 if place in numbers:
                     raise UserError(f"{file}, line {lines.line_num}: {' '.join(map(str, place))} is there twice")
-                numbers[place] = accuracy
+                numbers[place] = number
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"published table {file} cannot be read: {reason}") from None
     return numbers
 
 
-def _number(line: Mapping[str, str], where: str) -> tuple[Place, float]:
+def _number(line: Mapping[str, str], where: str, value: str) -> tuple[Place, float]:
     try:
         place = Place(line["dataset"], float(line["cue_rate"]), line["method"], line["split"])
-        accuracy = float(line["accuracy_percent"])
+        number = float(line[value])
     except (TypeError, ValueError):
-        raise UserError(f"{where}: not a line of {', '.join(COLUMNS)}") from None
+        raise UserError(f"{where}: not a line of {', '.join((*PLACE, value))}") from None
     if place.split not in SPLITS:
         raise UserError(f"{where}: unknown split {place.split!r}: {nearest(place.split, SPLITS)}")
-    if not 0 <= accuracy <= 100 or not 0 <= place.cue_rate <= 1:
-        raise UserError(f"{where}: an accuracy lies in 0 to 100, a cue rate in 0 to 1")
-    return place, accuracy
+    if not 0 <= number <= LIMITS[value] or math.isinf(number) or not 0 <= place.cue_rate <= 1:
+        what = "an accuracy lies in 0 to 100" if value == COLUMNS[-1] else "a difference in loss is 0 or more"
+        raise UserError(f"{where}: {what}, a cue rate in 0 to 1")
+    return place, number
 
 
 def read_claims(file: Path) -> Claims:

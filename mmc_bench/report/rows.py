@@ -4,7 +4,7 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmc_bench.cells import Cell, PluginRef, Pretraining, canonical_json
@@ -13,6 +13,7 @@ from mmc_bench.records import CellRecord, Metrics, PretrainRecord
 PRETRAINED = "pretrained"
 DEFAULT = "default"
 ACCURACIES = ("NC", "C", "RC", "RI", "worst_split")
+INTERVENED = ("NC", "RC", "RI")  # splits that an intervention makes of C
 UNTOLD = re.compile(r"^(data|recipe|connect|images)\.|parameters\.")  # parts of a field that say nothing to people
 COLUMNS = (*ACCURACIES, "cue_reliance", "barrier_C", "barrier_NC", "seconds")
 
@@ -27,7 +28,10 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one pretraining setting. A missing statistic has no meaning there, or no record."""
+    """One method on one pretraining setting. A missing statistic has no meaning there, or no record.
+
+    `loss_differences` has for each split but C how far its loss lies from that on C, above or below, in nats.
+    """
 
     dataset: str
     backbone: str
@@ -36,6 +40,7 @@ class Row:
     seeds: tuple[int, ...]
     num_classes: int
     values: Mapping[str, Statistic | None]
+    loss_differences: Mapping[str, Statistic] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as ``--format json`` prints it."""
@@ -121,7 +126,14 @@ def _row(
     values = [values_of(record) for record in records]
     columns = {name: _statistic([value[name] for value in values]) for name in COLUMNS}
     dataset, backbone, cue_rate = place
-    return Row(dataset, backbone, cue_rate, method, tuple(map(seed_of, records)), records[0].num_classes, columns)
+    seeds = tuple(map(seed_of, records))
+    losses = _loss_differences([record.metrics for record in records])
+    return Row(dataset, backbone, cue_rate, method, seeds, records[0].num_classes, columns, losses)
+
+
+def _loss_differences(metrics: Sequence[Metrics]) -> dict[str, Statistic]:
+    differences = {split: [abs(getattr(one, split).loss - one.C.loss) for one in metrics] for split in INTERVENED}
+    return {split: statistic for split, own in differences.items() if (statistic := _statistic(own))}
 
 
 def _statistic(values: Sequence[float | None]) -> Statistic | None:

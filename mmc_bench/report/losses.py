@@ -1,0 +1,204 @@
+"""What interventions do to a model's loss, beside published differences in loss."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from mmc_bench.errors import NothingSelectedError
+from mmc_bench.landscape.barriers import TOLERANCE
+from mmc_bench.report.compare import FAILS, HOLDS, plain
+from mmc_bench.report.published import LOSS_COLUMNS, Numbers, Place, read_numbers
+from mmc_bench.report.rows import Row, Statistic
+
+#: A difference that was published as zero may be this share of the model's largest one.
+NEGLIGIBLE = 0.005
+
+CSV_COLUMNS = (
+    "dataset",
+    "backbone",
+    "cue_rate",
+    "method",
+    "seeds",
+    "split",
+    "ours",
+    "ours_std",
+    "published",
+    "verdict",
+)
+
+
+@dataclass(frozen=True)
+class LossDifference:
+    """One difference in loss of ours beside the published one.
+
+    Parameters
+    ----------
+    row
+        The model, or the method, with its setting and seeds.
+    split
+        Its loss differs from that on C.
+    published
+        The published difference (nats).
+    largest
+        The largest difference of ours among the row's published splits.
+    """
+
+    row: Row
+    split: str
+    published: float
+    largest: float
+
+    @property
+    def ours(self) -> Statistic:
+        """Our difference (nats)."""
+        return self.row.loss_differences[self.split]
+
+    @property
+    def verdict(self) -> str:
+        """Whether ours is zero where the published one is, and is not where that is not.
+
+        Zero is `NEGLIGIBLE` of the model's largest difference; not zero is above what counts as invariant.
+        """
+        if self.published == 0:
+            return HOLDS if self.ours.mean <= NEGLIGIBLE * self.largest else FAILS
+        return HOLDS if self.ours.mean > TOLERANCE else FAILS
+
+
+@dataclass(frozen=True)
+class LossTable:
+    """A published table of differences in loss."""
+
+    name: str
+    numbers: Numbers
+
+
+@dataclass(frozen=True)
+class LossComparison:
+    """Every difference that both have, and the published places that no row is of."""
+
+    table: LossTable
+    differences: tuple[LossDifference, ...]
+    missing: tuple[Place, ...]
+
+    @property
+    def verdict(self) -> str:
+        """Whether every difference, of all that are published, has the published pattern."""
+        verdicts = {difference.verdict for difference in self.differences}
+        return HOLDS if verdicts == {HOLDS} and not self.missing else FAILS
+
+
+def read_losses(file: Path) -> LossTable:
+    """Read a published table of differences in loss.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read or is malformed.
+    """
+    return LossTable(file.stem, read_numbers(file, LOSS_COLUMNS))
+
+
+def compare_losses(rows: Iterable[Row], table: LossTable) -> LossComparison:
+    """Put rows beside a published table; they are matched by dataset, cue rate and method.
+
+    Raises
+    ------
+    NothingSelectedError
+        When no row has a number in the table.
+    """
+    differences: list[LossDifference] = []
+    left = dict.fromkeys(table.numbers)
+    for row in rows:
+        places = {
+            split: Place(plain(row.dataset), row.cue_rate, plain(row.method), split) for split in row.loss_differences
+        }
+        known = {split: place for split, place in places.items() if place in table.numbers}
+        largest = max((row.loss_differences[split].mean for split in known), default=0.0)
+        for split, place in known.items():
+            differences.append(LossDifference(row, split, table.numbers[place], largest))
+            left.pop(place, None)
+    if not differences:
+        raise NothingSelectedError(f"no selected record has a number in {table.name}: mmc-bench run makes some")
+    return LossComparison(table, tuple(differences), tuple(left))
+
+
+def render(comparison: LossComparison, form: str) -> str:
+    """Return the comparison in one of `FORMATS`."""
+    return FORMATS[form](comparison)
+
+
+def markdown(comparison: LossComparison) -> str:
+    """Return one Markdown table, and the verdict."""
+    headers = ["dataset", "backbone", "cue rate", "method", "split", "ours", "published", "verdict", "seeds"]
+    lines = [
+        [
+            *(item.row.dataset, item.row.backbone, f"{item.row.cue_rate:g}", item.row.method, item.split),
+            *(_mean(item.ours), f"{item.published:g}", item.verdict, " ".join(map(str, item.row.seeds))),
+        ]
+        for item in comparison.differences
+    ]
+    left, right = ("left",) * 5, ("right",) * 4
+    table = tabulate(lines, headers, tablefmt="pipe", disable_numparse=True, colalign=left + right)
+    missing = [f"{place.split} of {place.method} on {place.dataset}" for place in comparison.missing]
+    parts = [
+        f"**Ours against {comparison.table.name}**\n\nDifference in loss (nats) between a split and C, in absolute "
+        "value; ours as mean ± standard deviation over the seeds.\n",
+        f"{table}\n",
+        f"**Zero where the published difference is zero, and only there: {comparison.verdict}.** Zero is at most "
+        f"{100 * NEGLIGIBLE:g} % of the model's largest difference, and other differences are above {TOLERANCE:g}.\n",
+    ]
+    if missing:
+        parts.append(f"Without a selected record: {'; '.join(missing)}.\n")
+    return "\n".join(parts)
+
+
+def as_csv(comparison: LossComparison) -> str:
+    """Return one flat CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for entry in map(_entry, comparison.differences):
+        ours = entry.pop("ours")
+        seeds = " ".join(map(str, entry.pop("seeds")))
+        writer.writerow({**entry, "seeds": seeds, "ours": ours["mean"], "ours_std": ours["std"]})
+    return text.getvalue()
+
+
+def as_json(comparison: LossComparison) -> str:
+    """Return a JSON object: ``numbers``, ``verdict``, ``without_records``."""
+    content = {
+        "table": comparison.table.name,
+        "unit": "nats",
+        "verdict": comparison.verdict,
+        "numbers": [_entry(item) for item in comparison.differences],
+        "without_records": [place._asdict() for place in comparison.missing],
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[LossComparison], str]] = {"md": markdown, "csv": as_csv, "json": as_json}
+
+
+def _entry(item: LossDifference) -> dict[str, Any]:
+    return {
+        "dataset": item.row.dataset,
+        "backbone": item.row.backbone,
+        "cue_rate": item.row.cue_rate,
+        "method": item.row.method,
+        "seeds": list(item.row.seeds),
+        "split": item.split,
+        "ours": {"mean": item.ours.mean, "std": item.ours.std},
+        "published": item.published,
+        "verdict": item.verdict,
+    }
+
+
+def _mean(value: Statistic) -> str:
+    texts: Sequence[str] = [f"{number:.3g}" for number in (value.mean, value.std) if number is not None]
+    return " ± ".join(texts)
