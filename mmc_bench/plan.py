@@ -6,25 +6,31 @@ from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
 
-from mmc_bench.cells import Cell, PluginRef, Pretraining
+from mmc_bench.cells import Cell, Pair, PluginRef, Pretraining
 from mmc_bench.core import core_version
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.registry import Offer, Registry
-from mmc_bench.suite import Suite
+from mmc_bench.suite import PairEnd, Suite
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every pretraining and cell of a suite, each once, in the order in which they run."""
+    """Every pretraining, cell and pair of a suite, each once, in the order in which they run."""
 
     suite: Suite
     pretrainings: tuple[Pretraining, ...]
     cells: tuple[Cell, ...]
     offers: tuple[tuple[Offer, PluginRef], ...]
+    pairs: tuple[Pair, ...] = ()
+
+    @property
+    def results(self) -> tuple[Cell | Pair, ...]:
+        """What the pretrainings are for."""
+        return (*self.cells, *self.pairs)
 
 
 def make_plan(suite: Suite, registry: Registry, images: Mapping[str, str] | None = None) -> Plan:
-    """Unfold `suite` into pretrainings and cells; without methods, into pretrainings alone.
+    """Unfold `suite` into pretrainings, cells and pairs; without methods and pairs, into pretrainings alone.
 
     Parameters
     ----------
@@ -78,7 +84,43 @@ def make_plan(suite: Suite, registry: Registry, images: Mapping[str, str] | None
         for _, method_ref in references["method"]
     )
     offers = tuple(pair for pairs in references.values() for pair in pairs)
-    return Plan(suite, tuple(pretrainings), cells, offers)
+    pairs, ends = _pairs(suite, pretrainings, references["dataset"], images)
+    everything = {pretraining.key: pretraining for pretraining in (*pretrainings, *ends)}
+    return Plan(suite, tuple(everything.values()), cells, offers, pairs)
+
+
+def _pairs(
+    suite: Suite,
+    grid: list[Pretraining],
+    datasets: list[tuple[Offer, PluginRef]],
+    images: Mapping[str, str],
+) -> tuple[tuple[Pair, ...], list[Pretraining]]:
+    """Return the pairs of models that a suite compares, each once, and their ends."""
+
+    def moved(pretraining: Pretraining, end: PairEnd) -> Pretraining:
+        changes: dict[str, Any] = {
+            name: value for name in ("cue_rate", "seed") if (value := getattr(end, name)) is not None
+        }
+        if end.dataset is not None:
+            found = [pair for pair in datasets if end.dataset in (pair[0].spec.name, pair[0].qualified_name)]
+            if not found:
+                known = [offer.spec.name for offer, _ in datasets]
+                raise UserError(
+                    f"pairs name data set {end.dataset!r}, not of this suite: {nearest(end.dataset, known)}"
+                )
+            offer, reference = found[0]
+            sources = {source: images.get(source, "original") for source in offer.spec.sources}
+            changes |= {"dataset": reference, "images": sources}
+        return pretraining.model_copy(update=changes) if changes else pretraining
+
+    pairs: dict[str, Pair] = {}
+    for spec, pretraining in product(suite.pairs, grid):
+        first, second = moved(pretraining, spec.first), moved(pretraining, spec.second)
+        data = first if spec.data is None else moved(first, spec.data)
+        if first.key != second.key:
+            pair = Pair(first=first, second=second, data=data, connect=suite.connect)
+            pairs[pair.key] = pair
+    return tuple(pairs.values()), [end for pair in pairs.values() for end in (pair.first, pair.second)]
 
 
 def _unique(values: tuple[Any, ...]) -> list[Any]:

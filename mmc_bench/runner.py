@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
-from mmc_bench.cells import Cell, Job
+from mmc_bench.cells import Job, Pretraining, models_of
 from mmc_bench.engines import Engine, Outcome, Settings
 from mmc_bench.parameters import check_parameters
 from mmc_bench.plan import Plan
-from mmc_bench.records import CellRecord, Failure, PretrainRecord
+from mmc_bench.records import CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.registry import Observers
 from mmc_bench.store import Store
 
@@ -34,10 +34,11 @@ class Console(Protocol):
 
 @dataclass
 class Summary:
-    """How a run went, in cells."""
+    """How a run went, in cells and pairs."""
 
     cells: int
     cached: int
+    unit: str = "cells"
     computed: int = 0
     failed: int = 0
     pretrained: int = 0
@@ -48,11 +49,13 @@ class Summary:
     @classmethod
     def before(cls, plan: Plan, missing: "Missing") -> "Summary":
         """Return the summary of a run that has done nothing yet."""
-        return cls(cells=len(plan.cells), cached=sum(cell.key in missing.found for cell in plan.cells))
+        unit = "cells and pairs" if plan.cells and plan.pairs else "pairs" if plan.pairs else "cells"
+        cached = sum(job.key in missing.found for job in plan.results)
+        return cls(cells=len(plan.results), cached=cached, unit=unit)
 
     @property
     def not_run(self) -> int:
-        """Cells that have no record and did not fail: left out, or not reached."""
+        """Those that have no record and did not fail: left out, or not reached."""
         return self.cells - self.cached - self.computed - self.failed
 
     @property
@@ -79,9 +82,9 @@ class Missing:
     found: frozenset[str]
 
     @property
-    def cells(self) -> list[Cell]:
-        """The cells among them."""
-        return [job for job in self.jobs if isinstance(job, Cell)]
+    def results(self) -> list[Job]:
+        """The cells and pairs among them."""
+        return [job for job in self.jobs if not isinstance(job, Pretraining)]
 
 
 def find_missing(plan: Plan, store: Store, only_failed: bool = False) -> Missing:
@@ -90,25 +93,25 @@ def find_missing(plan: Plan, store: Store, only_failed: bool = False) -> Missing
     Parameters
     ----------
     only_failed
-        Leave out cells that were never tried; pretrainings that the others need stay.
+        Leave out what was never tried; pretrainings that the others need stay.
     """
-    cells = [cell for cell in plan.cells if store.find(cell) is None]
-    needed = {cell.pretraining.key for cell in cells}
+    results = [job for job in plan.results if store.find(job) is None]
+    needed = {pretraining.key for job in results for pretraining in models_of(job)}
     pretrainings = [
         job
         for job in plan.pretrainings
-        # Weights alone are no result: they are made again only for a cell that needs them.
+        # Weights alone are no result: they are made again only for what needs them.
         if store.find(job) is None or (job.key in needed and not store.has_weights(job))
     ]
-    jobs: list[Job] = [*cells, *pretrainings]
-    everything: list[Job] = [*plan.cells, *plan.pretrainings]
+    jobs: list[Job] = [*results, *pretrainings]
+    everything: list[Job] = [*plan.results, *plan.pretrainings]
     failed = {job.key for job in jobs if store.find_failure(job)}
     found = {job.key for job in everything} - {job.key for job in jobs}
     if only_failed:
-        cells = [cell for cell in cells if cell.key in failed or cell.pretraining.key in failed]
-        wanted = failed | {cell.pretraining.key for cell in cells}
+        results = [job for job in results if failed & {job.key, *(end.key for end in models_of(job))}]
+        wanted = failed | {end.key for job in results for end in models_of(job)}
         pretrainings = [job for job in pretrainings if job.key in wanted]
-    return Missing((*pretrainings, *cells), frozenset(failed), frozenset(found))
+    return Missing((*pretrainings, *results), frozenset(failed), frozenset(found))
 
 
 def found_records(plan: Plan, store: Store) -> tuple[list[CellRecord], list[PretrainRecord]]:
@@ -116,6 +119,11 @@ def found_records(plan: Plan, store: Store) -> tuple[list[CellRecord], list[Pret
     cells = [record for job in plan.cells if isinstance(record := store.find(job), CellRecord)]
     pretrained = [record for job in plan.pretrainings if isinstance(record := store.find(job), PretrainRecord)]
     return cells, pretrained
+
+
+def found_pairs(plan: Plan, store: Store) -> list[PairRecord]:
+    """Return the records of a plan's pairs that are there, in the plan's order."""
+    return [record for job in plan.pairs if isinstance(record := store.find(job), PairRecord)]
 
 
 def check_plugins(plan: Plan, patterns: Iterable[str] = ("*",)) -> None:
@@ -186,11 +194,11 @@ def _outcomes(engine: Engine, missing: Missing, settings: Settings, console: Con
 
 
 def _count(outcome: Outcome, summary: Summary) -> None:
-    is_cell = isinstance(outcome.job, Cell)
+    is_result = not isinstance(outcome.job, Pretraining)
     if outcome.failure is not None:
-        summary.failed += is_cell
+        summary.failed += is_result
         summary.failures.append(outcome.failure)
-    elif is_cell:
+    elif is_result:
         summary.computed += 1
     else:
         summary.pretrained += 1

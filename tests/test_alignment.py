@@ -18,7 +18,7 @@ from mmc_bench.landscape.alignment import (
     random_permutations,
 )
 from mmc_bench.landscape.alignment.groups import permuted_tensors, tensors_of
-from mmc_bench.landscape.paths import interpolate
+from mmc_bench.landscape.paths import linear_path, set_parameters
 
 
 def without(groups, group, place):
@@ -54,13 +54,13 @@ def test_a_permuted_copy_is_brought_back_exactly_by_both_criteria(name):
     reference = trained(build(name), images)
     model, permutations = shuffled(reference, groups_of(name))
     middle = copy.deepcopy(reference)
-    interpolate(middle, model, reference, 0.5)
+    set_parameters(middle, linear_path(model, reference)(0.5))
     assert output_difference(middle, reference, SHAPE) > 1e-2
     for criterion, seen in (("activations", images), ("weights", images[:2])):
         alignment = align(model, reference, [seen], criterion=criterion)
         assert undone(alignment.permutations, permutations, alignment.groups) == []
         assert alignment.verified and alignment.difference < 1e-9 and alignment.unseen == ()
-        interpolate(middle, alignment.model, reference, 0.5)
+        set_parameters(middle, linear_path(alignment.model, reference)(0.5))
         assert output_difference(middle, reference, SHAPE) < 1e-6
         pairs = zip(alignment.model.state_dict().items(), reference.state_dict().values())
         assert [name for (name, ours), theirs in pairs if not torch.equal(ours, theirs)] == []

@@ -8,7 +8,7 @@ import torch
 from mmc_bench import UserError
 from mmc_bench.landscape.barriers import barrier, connectivity, invariances, mode_connected
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
-from mmc_bench.landscape.paths import check_same_architecture, evaluate_linear_path, interpolate
+from mmc_bench.landscape.paths import check_same_architecture, evaluate_path, linear_path, set_parameters
 from mmc_bench.records import Score
 from mmc_bench.training import evaluate
 
@@ -109,7 +109,7 @@ def test_layers_other_than_batchnorm_run_in_eval_mode(tiny_net, image_set):
 def test_interpolation_is_linear_in_every_parameter_and_leaves_the_ends_alone(tiny_net, t):
     start, end, between = tiny_net(0), tiny_net(1), tiny_net(2)
     before = [copy.deepcopy(model) for model in (start, end, between)]
-    interpolate(between, start, end, t)
+    set_parameters(between, linear_path(start, end)(t))
     for name, parameter in between.named_parameters():
         first, last = (dict(model.named_parameters())[name] for model in before[:2])
         assert torch.allclose(parameter, (1 - t) * first + t * last, rtol=1e-12, atol=1e-15)
@@ -124,7 +124,7 @@ def test_the_paths_ends_are_the_checkpoints_scores_and_its_inside_has_its_own_st
     training = image_set(40, 6)
     ends = [{name: evaluate(model, split) for name, split in splits.items()} for model in (start, end)]
     before = copy.deepcopy(start.state_dict()), copy.deepcopy(end.state_dict())
-    ts, scores = evaluate_linear_path(start, end, splits, training, 5, (ends[0], ends[1]))
+    ts, scores = evaluate_path(linear_path(start, end), end, splits, training, 5, (ends[0], ends[1]))
     assert ts == [0.0, 0.25, 0.5, 0.75, 1.0]
     for name, split in splits.items():
         assert scores[name][0] == ends[0][name] and scores[name][-1] == ends[1][name]
@@ -145,9 +145,9 @@ def test_models_of_different_architecture_are_refused_and_the_first_odd_weight_n
     wider.reset_classifier(4)
     renamed.top = renamed.head
     check_same_architecture(tiny_net(0), tiny_net(1))
-    with pytest.raises(UserError, match=r"'head\.weight' has shape \(4, 5\), the pretrained one's \(3, 5\)"):
+    with pytest.raises(UserError, match=r"'head\.weight' has shape \(4, 5\), the first model's \(3, 5\)"):
         check_same_architecture(tiny_net(), wider)
-    with pytest.raises(UserError, match=r"'top\.weight' has shape \(3, 5\), the pretrained one's None"):
+    with pytest.raises(UserError, match=r"'top\.weight' has shape \(3, 5\), the first model's None"):
         check_same_architecture(tiny_net(), renamed)
 
 

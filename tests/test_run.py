@@ -54,7 +54,7 @@ def test_records_hold_what_they_promise(bench):
     assert set(cell.timing.seconds) == {"data", "fine_tune", "score", "connect"}
     provenance = cell.provenance
     assert provenance.threads == 1
-    draws = {"held-out sets", "test order", "RI images", "RC cues"}
+    draws = {"held-out sets", "test order", "RI images", "RC cues", "train RI images", "train RC cues"}
     assert set(provenance.seeds) == {"experiment", "pretraining", "fine-tuning", *draws}
     assert cell.pretrained_sha256 == pretrained.weights_sha256
     assert {"torch", "timm"} <= set(provenance.packages)
@@ -73,7 +73,7 @@ def test_every_way_to_fail_is_told_apart_and_stops_nothing_else(bench):
         "raise": "ZeroDivisionError: planted in two lines (tiny.py, line",
         "nan": "became nan at step 3",
         "nan-weights": "weight 'head.weight' is not finite",
-        "shape": "'head.weight' has shape (5, 4), the pretrained one's (3, 4)",
+        "shape": "'head.weight' has shape (5, 4), the pretrained model's (3, 4)",
         "none": "returned NoneType",
         "greedy": 'needs={"cued"}',
     }

@@ -13,7 +13,7 @@ from mmc_bench.cells import DataSettings
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
-from mmc_bench.landscape.paths import evaluate_linear_path
+from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.parameters import instantiate
 from mmc_bench.registry import Registry
 from mmc_bench.training import Progress, Task, cosine, evaluate, fit, sgd
@@ -144,7 +144,7 @@ def test_a_path_renders_no_test_image_again(registry, tiny_net):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     rendered = calls["images"]
     ends = {name: evaluate(net, split) for name, split in data.splits.items()}
-    evaluate_linear_path(net, net, data.splits, data.pretraining_nc, 5, (ends, ends))
+    evaluate_path(linear_path(net, net), net, data.splits, data.pretraining_nc, 5, (ends, ends))
     assert calls["images"] == rendered
 
 

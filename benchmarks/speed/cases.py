@@ -10,7 +10,7 @@ from torch import nn
 
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.splits import CuedImages
-from mmc_bench.landscape.paths import evaluate_linear_path
+from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.parameters import instantiate
 from mmc_bench.registry import Registry
 from mmc_bench.training import Progress, Task, cosine, evaluate, fit, linear_probe, sgd
@@ -161,7 +161,7 @@ def path(bench: Bench, bn_images: int = 1000, test_images: int = 500, points: in
 
     def run_ours() -> None:
         with arithmetic(bench.precision, bench.device):
-            evaluate_linear_path(*ours, splits, bn_ours, points, (known, known))
+            evaluate_path(linear_path(*ours), ours[1], splits, bn_ours, points, (known, known))
 
     def run_plain() -> None:
         plain.evaluate_path(*theirs, bn_theirs, {name: pair[1] for name, pair in sets.items()}, ts, bench.r1)

@@ -6,6 +6,7 @@ from typing import Any
 from mmc_bench.cells import Cell, Job
 from mmc_bench.cli.streams import tell
 from mmc_bench.engines import Outcome
+from mmc_bench.records import SPLITS, PairRecord
 from mmc_bench.runner import Summary
 
 
@@ -47,11 +48,21 @@ def describe(outcome: Outcome) -> str:
     if outcome.record is None:
         assert outcome.failure is not None
         return f"{outcome.job.label}: FAILED: {outcome.failure.error}"
-    splits = ("NC", "C", "RC", "RI")
-    scores = "  ".join(f"{name} {100 * getattr(outcome.record.metrics, name).accuracy:5.1f}" for name in splits)
     seconds = sum(outcome.record.timing.seconds.values())
+    if isinstance(outcome.record, PairRecord):
+        return f"{outcome.job.label}:  {_of_pair(outcome.record)}  ({seconds:.0f} s)"
+    scores = "  ".join(f"{name} {100 * getattr(outcome.record.metrics, name).accuracy:5.1f}" for name in SPLITS)
     name = outcome.job.label if isinstance(outcome.job, Cell) else f"{outcome.job.label} · pretraining"
     return f"{name}:  {scores}  ({seconds:.0f} s)"
+
+
+def _of_pair(record: PairRecord) -> str:
+    barriers = ", ".join(
+        f"{name} {max(barrier.loss for barrier in path.test.barriers.values()):.2f}"
+        for name, path in record.comparison.paths.items()
+    )
+    mechanisms = "similar" if record.comparison.similar else "dissimilar"
+    return f"largest loss barrier {barriers}; mechanistically {mechanisms}"
 
 
 def closing_line(summary: Summary, results: Path) -> None:
@@ -64,7 +75,7 @@ def closing_line(summary: Summary, results: Path) -> None:
     if summary.not_run:
         parts.append(f"{summary.not_run} not run")
     tell(
-        f"{'interrupted: ' if summary.interrupted else ''}{summary.cells} cells: {', '.join(parts)} "
+        f"{'interrupted: ' if summary.interrupted else ''}{summary.cells} {summary.unit}: {', '.join(parts)} "
         f"in {summary.seconds:.0f} s; records in {results}/"
     )
     for failure in summary.failures:

@@ -5,11 +5,11 @@ from collections import defaultdict
 
 import click
 
-from mmc_bench.cells import Cell
+from mmc_bench.cells import Cell, Job, Pretraining
 from mmc_bench.plan import Plan
-from mmc_bench.records import CellRecord, PretrainRecord
+from mmc_bench.records import CellRecord, PairRecord, PretrainRecord
 from mmc_bench.runner import Missing
-from mmc_bench.store import Store
+from mmc_bench.store import Store, job_of
 
 MOST_LINES = 60
 MOST_RECORDS_READ = 200
@@ -27,13 +27,14 @@ def print_dry_run(plan: Plan, store: Store, missing: Missing, as_json: bool) -> 
             "estimated_seconds": estimate,
             "pretrainings": [_entry(job.key, job.label, to_run, missing) for job in plan.pretrainings],
             "cells": [_entry(cell.key, cell.label, to_run, missing) for cell in plan.cells],
+            "pairs": [_entry(pair.key, pair.label, to_run, missing) for pair in plan.pairs],
         }
         click.echo(json.dumps(content, indent=1))
         return
-    cached = sum(cell.key in missing.found for cell in plan.cells)
-    left_out = len(plan.cells) - cached - len(missing.cells)
+    cached = sum(job.key in missing.found for job in plan.results)
+    left_out = len(plan.results) - cached - len(missing.results)
     click.echo(
-        f"suite {plan.suite.name}: {len(plan.cells)} cells, {cached} cached, {len(missing.cells)} to run"
+        f"suite {plan.suite.name}: {counted(plan)}, {cached} cached, {len(missing.results)} to run"
         f"{f', {left_out} left out' if left_out else ''}; {len(pretrainings)} of {len(plan.pretrainings)} "
         f"pretrainings to run ({plan.suite.pretrain.epochs} epochs each)"
     )
@@ -57,22 +58,35 @@ def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None
     """
     found = [job for job in plan.pretrainings if job.key in missing.found][:MOST_RECORDS_READ]
     pretrainings = [store.find(job) for job in found]
-    cached = [cell for cell in plan.cells if cell.key in missing.found][:MOST_RECORDS_READ]
+    cached = [job for job in plan.results if job.key in missing.found][:MOST_RECORDS_READ]
     by_method: dict[str, list[float]] = defaultdict(list)
     for record in map(store.find, cached):
-        if isinstance(record, CellRecord):
-            by_method[record.cell.method.name].append(sum(record.timing.seconds.values()))
+        if isinstance(record, (CellRecord, PairRecord)):
+            by_method[_method_of(job_of(record))].append(sum(record.timing.seconds.values()))
     pretrain_seconds = [
         sum(record.timing.seconds.values()) for record in pretrainings if isinstance(record, PretrainRecord)
     ]
     cell_seconds = [seconds for values in by_method.values() for seconds in values]
     total = 0.0
     for job in missing.jobs:
-        known = by_method.get(job.method.name) or cell_seconds if isinstance(job, Cell) else pretrain_seconds
+        known = pretrain_seconds if isinstance(job, Pretraining) else by_method.get(_method_of(job)) or cell_seconds
         if not known:
             return None
         total += sum(known) / len(known)
     return total
+
+
+def counted(plan: Plan) -> str:
+    """Return how many cells and pairs a plan has, in words."""
+    pairs = f"{len(plan.pairs)} pairs"
+    if not plan.cells and plan.pairs:
+        return pairs
+    return f"{len(plan.cells)} cells" + (f" and {pairs}" if plan.pairs else "")
+
+
+def _method_of(job: Job) -> str:
+    """Return the kind of work that a job is: its method, or comparing a pair."""
+    return job.method.name if isinstance(job, Cell) else "pair"
 
 
 def _entry(key: str, label: str, to_run: set[str], missing: Missing) -> dict[str, str]:
@@ -93,5 +107,10 @@ def _lines(plan: Plan, to_run: set[str], missing: Missing) -> list[str]:
         p = cell.pretraining
         place = f"{p.dataset.name} {p.backbone.name} cue rate {p.cue_rate:g} · {cell.method.name}"
         seeds[_state(cell.key, to_run, missing), place].append(str(p.seed))
+    for pair in plan.pairs:
+        seeds[_state(pair.key, to_run, missing), f"pair {pair.label}"] = []
     width = max((len(state) for state, _ in seeds), default=0)
-    return [f"  {state:{width}}  {place} · seeds {' '.join(which)}" for (state, place), which in seeds.items()]
+    return [
+        f"  {state:{width}}  {place}{f' · seeds {chr(32).join(which)}' if which else ''}"
+        for (state, place), which in seeds.items()
+    ]

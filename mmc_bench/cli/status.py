@@ -5,6 +5,7 @@ from collections import Counter
 
 import click
 
+from mmc_bench.cli.dryrun import counted
 from mmc_bench.cli.list import aligned
 from mmc_bench.cli.options import Session, session_options
 from mmc_bench.runner import find_missing
@@ -27,7 +28,9 @@ def command(session: Session, as_json: bool) -> None:
         p = cell.pretraining
         place = (p.dataset.name, p.backbone.name, f"cue rate {p.cue_rate:g}", cell.method.name)
         groups.setdefault(place, Counter())[state(cell.key)] += 1
-    total = Counter(state(cell.key) for cell in plan.cells)
+    for pair in plan.pairs:
+        groups.setdefault(("pair", pair.label, "", ""), Counter())[state(pair.key)] += 1
+    total = Counter(state(job.key) for job in plan.results)
     failures = [failure for job in missing.jobs if (failure := store.find_failure(job))]
     if as_json:
         content = {
@@ -42,7 +45,7 @@ def command(session: Session, as_json: bool) -> None:
         click.echo(json.dumps(content, indent=1))
         return
     click.echo(
-        f"suite {plan.suite.name} in {store.root}: {total['done']} of {len(plan.cells)} cells done, "
+        f"suite {plan.suite.name} in {store.root}: {total['done']} of {counted(plan)} done, "
         f"{total['missing']} missing, {total['failed']} failed"
     )
     rows = [

@@ -228,9 +228,7 @@ def _partition(total: int, dataset: Any, settings: DataSettings, seed: int) -> d
     }
 
 
-def _four_splits(
-    part: _Placed, rows: torch.Tensor, dataset: Any, seed: int, draws: str = ""
-) -> dict[str, CuedImages]:
+def _four_splits(part: _Placed, rows: torch.Tensor, dataset: Any, seed: int, draws: str = "") -> dict[str, CuedImages]:
     """Return the chosen images of a part as NC, C, RC and RI; `draws` begins the names of what is drawn."""
     n, device = len(rows), rows.device
     labels, own_cues = part.labels[rows], part.cues[rows]

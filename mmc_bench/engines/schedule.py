@@ -42,7 +42,7 @@ class Schedule:
         if succeeded:
             self._unfinished.discard(job.key)
             return []
-        blocked = [other for other in self._others if job.key in _needed(other)]
+        blocked: list[Job] = [other for other in self._others if job.key in _needed(other)]
         self._others = [other for other in self._others if job.key not in _needed(other)]
         return blocked
 

@@ -78,7 +78,7 @@ def measure_paths(
         The models' scores on all sets.
     """
     check_same_architecture(first, second)
-    records = {}
+    records: dict[str, PathRecord] = {}
     for name in settings.paths:
         alignment, bend_loss = None, None
         if name == "linear":

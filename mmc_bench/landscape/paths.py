@@ -39,6 +39,13 @@ def parameters_of(model: nn.Module) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
+def set_parameters(model: nn.Module, values: Sequence[torch.Tensor]) -> None:
+    """Give a model these parameters, in place; buffers are left alone."""
+    for parameter, value in zip(model.parameters(), values, strict=True):
+        parameter.copy_(value)
+
+
+@torch.no_grad()
 def evaluate_path(
     path: Path,
     like: nn.Module,
@@ -70,8 +77,7 @@ def evaluate_path(
     scores: dict[str, list[Score]] = {name: [end_scores[0][name]] for name in sets}
     between = copy.deepcopy(like)
     for t in ts[1:-1]:
-        for parameter, value in zip(between.parameters(), path(t), strict=True):
-            parameter.copy_(value)
+        set_parameters(between, path(t))
         reestimate_batchnorm(between, batchnorm_images)
         for name, images in sets.items():
             scores[name].append(evaluate(between, images))
@@ -80,13 +86,15 @@ def evaluate_path(
     return ts, scores
 
 
-def check_same_architecture(start: nn.Module, end: nn.Module) -> None:
+def check_same_architecture(
+    start: nn.Module, end: nn.Module, names: tuple[str, str] = ("first model", "second model")
+) -> None:
     """Raise a `UserError` that names the first weight in which two models differ in name or shape."""
     first = {name: tuple(value.shape) for name, value in start.state_dict().items()}
     last = {name: tuple(value.shape) for name, value in end.state_dict().items()}
     for name in [*first, *last]:
         if first.get(name) != last.get(name):
             raise UserError(
-                f"the second model's weight {name!r} has shape {last.get(name)}, the first one's "
-                f"{first.get(name)}: only models of the same architecture can be connected"
+                f"the {names[1]}'s weight {name!r} has shape {last.get(name)}, the {names[0]}'s "
+                f"{first.get(name)}: both must be of the same architecture"
             )

@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from mmc_bench.cells import QuadraticSettings
 from mmc_bench.data.splits import CuedImages
-from mmc_bench.landscape.paths import parameters_of
+from mmc_bench.landscape.paths import linear_path, parameters_of, quadratic_path
 from mmc_bench.training import Progress, cross_entropy, sgd, stepped
 
 
@@ -34,9 +34,10 @@ def train_bend(
         Source of randomness on the images' device; torch's global one draws a random start.
     """
     model = copy.deepcopy(start).train()
-    first, last = parameters_of(start), parameters_of(end)
     names = [name for name, _ in model.named_parameters()]
-    bend = [nn.Parameter(value.clone()) for value in _start_of(model, first, last, settings.start)]
+    first_bend = linear_path(start, end)(0.5) if settings.start == "middle" else _random_weights(model)
+    bend = [nn.Parameter(value.clone()) for value in first_bend]
+    path = quadratic_path(start, bend, end)
     optimizer = sgd(bend, lr=settings.lr)
     steps = settings.epochs * images.steps(settings.batch_size)
     schedule = stepped(optimizer, settings.lr_drops, settings.lr_drop_factor, steps)
@@ -44,11 +45,9 @@ def train_bend(
     law = random.Random(generator.initial_seed())
     for _ in progress.epochs(settings.epochs):
         for x, y in images.shuffled(settings.batch_size, generator):
-            t = law.random()
-            sides = torch._foreach_add(torch._foreach_mul(first, (1 - t) ** 2), last, alpha=t**2)
-            gamma = torch._foreach_add(sides, bend, alpha=2 * t * (1 - t))
+            gamma = dict(zip(names, path(law.random()), strict=True))
             scratch = {name: buffer.clone() for name, buffer in model.named_buffers()}
-            loss = cross_entropy(functional_call(model, {**dict(zip(names, gamma)), **scratch}, (x,)), y)
+            loss = cross_entropy(functional_call(model, {**gamma, **scratch}, (x,)), y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -57,11 +56,7 @@ def train_bend(
     return [value.detach() for value in bend]
 
 
-def _start_of(
-    model: nn.Module, first: list[torch.Tensor], last: list[torch.Tensor], start: str
-) -> list[torch.Tensor] | tuple[torch.Tensor, ...]:
-    if start == "middle":
-        return torch._foreach_lerp(first, last, 0.5)
+def _random_weights(model: nn.Module) -> list[torch.Tensor]:
     fresh = copy.deepcopy(model)
     for module in fresh.modules():
         if callable(reset := getattr(module, "reset_parameters", None)):

@@ -3,7 +3,6 @@
 import time
 from datetime import UTC, datetime
 
-import torch
 from torch import nn
 
 from mmc_bench.cells import Cell, ConnectSettings, Pair, PluginRef, Pretraining

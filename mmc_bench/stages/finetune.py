@@ -54,7 +54,7 @@ def fine_tune(
     model = method.fine_tune(task)
     if not isinstance(model, nn.Module):
         raise UserError(f"method {name} returned {type(model).__name__}, not a model: fine_tune must return one")
-    check_same_architecture(pretrained, model)
+    check_same_architecture(pretrained, model, ("pretrained model", "fine-tuned model"))
     for weight, values in model.state_dict().items():
         if values.is_floating_point() and not math.isfinite(values.double().sum().item()):
             raise UserError(f"method {name} returned a model whose weight {weight!r} is not finite")

@@ -144,7 +144,7 @@ def label(graph: Graph) -> Labelled:
         elif node.name in graph.weights:
             name = graph.weights[node.name]
             if name not in weights:
-                weights[name] = Axes(tuple(map(space.fresh, value.shape)))
+                weights[name] = Axes(tuple(map(space.fresh, value.shape)))  # type: ignore[union-attr]
             found[node] = weights[name]
         elif isinstance(value, torch.Tensor):
             if node.name in graph.constants:
