@@ -3,7 +3,7 @@
 import hashlib
 import json
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -17,6 +17,11 @@ PathName = Literal["linear", "permuted", "quadratic", "quadratic-nc"]
 
 class _Plain(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied.__dict__.pop("key", None)  # a changed copy (`model_copy`) has a key of its own
+        return copied
 
 
 class PluginRef(_Plain):

@@ -158,3 +158,11 @@ def test_a_key_is_the_same_in_another_process_in_another_folder(cell, tmp_path):
         check=True,
     )
     assert printed.stdout.split() == [cell.key, cell.pretraining.key]
+
+
+def test_a_changed_copy_has_a_key_of_its_own(cell):
+    before = cell.key, cell.pretraining.key
+    other = cell.pretraining.model_copy(update={"seed": 99})
+    assert other.key != before[1]
+    assert cell.model_copy(update={"pretraining": other}).key != before[0]
+    assert cell.model_copy().key == before[0]

@@ -1,0 +1,128 @@
+"""Pairs of pretrained models: planned, run, kept and made again like cells."""
+
+import json
+
+import pytest
+
+from mmc_bench.cells import ConnectSettings, Pair, models_of
+from mmc_bench.plan import make_plan
+from mmc_bench.records import PairRecord
+from mmc_bench.registry import Registry
+from mmc_bench.suite import load_suite
+
+PAIRS = """
+datasets: [tiny-set]
+backbones: [tiny-net]
+methods: []
+cue_rates: [0.5, 0.9]
+seeds: [0]
+threads: 1
+pairs:
+  - second: {cue_rate: 0.0, seed: 1}
+pretrain: {epochs: 2, batch_size: 12, lr: 0.05}
+connect:
+  paths: [linear, permuted, quadratic, quadratic-nc]
+  points: 4
+  train_images: 20
+  quadratic: {epochs: 2, batch_size: 12}
+"""
+
+
+@pytest.fixture
+def suite(bench):
+    (bench.folder / "pairs.yaml").write_text(PAIRS)
+    return bench
+
+
+def run(suite, *words):
+    return suite("run", "--suite", "pairs.yaml", "--workers", 0, *words)
+
+
+def test_each_model_of_the_grid_is_compared_with_one_trained_without_cues(suite):
+    done = run(suite)
+    assert (done.code, "2 pairs: 2 computed, 0 cached" in done.err) == (0, True), done.err
+    found = [record for record in suite.records().values() if record["kind"] == "pair"]
+    ends = {
+        (r["pair"]["first"]["cue_rate"], r["pair"]["second"]["cue_rate"], r["pair"]["second"]["seed"]) for r in found
+    }
+    assert ends == {(0.5, 0.0, 1), (0.9, 0.0, 1)}
+    assert sum(record["kind"] == "pretraining" for record in suite.records().values()) == 3
+    again = run(suite)
+    assert (again.code, "2 pairs: 0 computed, 2 cached" in again.err) == (0, True)
+
+
+def test_a_pairs_record_holds_every_path_on_test_and_training_images(suite):
+    run(suite, "--cue-rates", "0.9")
+    (path,) = (suite.folder / "results" / "pairs").glob("*.json")
+    record = PairRecord.model_validate_json(path.read_text())
+    assert list(record.comparison.paths) == ["linear", "permuted", "quadratic", "quadratic-nc"]
+    for name, along in record.comparison.paths.items():
+        for curves, prefix in ((along.test, ""), (along.train, "train ")):
+            assert curves.t == (0, 1 / 3, 2 / 3, 1) and set(curves.splits) == {"NC", "C", "RC", "RI"}
+            for split, curve in curves.splits.items():
+                ends = record.comparison.scores[prefix + split]
+                assert (curve.loss[0], curve.loss[-1]) == (ends[0].loss, ends[1].loss)
+                assert (curve.accuracy[0], curve.accuracy[-1]) == (ends[0].accuracy, ends[1].accuracy)
+        assert (along.alignment is not None) == (name == "permuted")
+        assert (along.bend_loss is not None) == name.startswith("quadratic")
+    assert record.comparison.paths["permuted"].alignment.verified
+    assert record.comparison.paths["linear"].test.splits != record.comparison.paths["quadratic"].test.splits
+
+
+def test_a_pair_is_made_again_when_one_of_its_models_was(suite):
+    run(suite, "--cue-rates", "0.9")
+    (path,) = (suite.folder / "results" / "pairs").glob("*.json")
+    content = json.loads(path.read_text())
+    key = content["pair"]["second"]  # the model without cues: give its record other weights
+    for record in (suite.folder / "results" / "pretrained").glob("*.json"):
+        other = json.loads(record.read_text())
+        if other["pretraining"] == key:
+            record.unlink(), record.with_suffix(".safetensors").unlink()
+    assert "1 pairs: 0 computed, 1 cached" in run(suite, "--cue-rates", "0.9").err  # the same weights come back
+    record.write_text(json.dumps({**json.loads(record.read_text()), "weights_sha256": "0" * 64}))
+    dry = suite("run", "--suite", "pairs.yaml", "--cue-rates", "0.9", "--dry-run")
+    assert "1 pairs, 0 cached, 1 to run" in dry.out
+
+
+def test_a_pair_without_one_of_its_models_fails_with_that_models_error(suite, monkeypatch):
+    failing = run(suite, "--set", "tiny-net.width=0")
+    assert failing.code == 1 and "its pretraining failed" in failing.err
+
+
+def test_dry_run_and_status_tell_of_pairs(suite):
+    dry = suite("run", "--suite", "pairs.yaml", "--dry-run")
+    assert "2 pairs, 0 cached, 2 to run; 3 of 3 pretrainings to run" in dry.out
+    assert "pair tiny-set tiny-net cue rate 0.5 seed 0 – cue rate 0, seed 1" in dry.out
+    assert "0 of 2 pairs done" in suite("status", "--suite", "pairs.yaml").out
+
+
+def test_pairs_name_data_sets_of_the_suite_alone(suite):
+    text = PAIRS.replace("{cue_rate: 0.0, seed: 1}", "{dataset: tiny-sett}")
+    (suite.folder / "pairs.yaml").write_text(text)
+    refused = run(suite)
+    assert (
+        refused.code == 4 and "pairs name 'tiny-sett', no data set of this suite: did you mean tiny-set" in refused.err
+    )
+
+
+def test_a_model_is_not_paired_with_itself(suite):
+    (suite.folder / "pairs.yaml").write_text(PAIRS.replace("cue_rate: 0.0, seed: 1", "cue_rate: 0.5"))
+    dry = suite("run", "--suite", "pairs.yaml", "--dry-run")
+    assert "1 pairs" in dry.out  # .9 with .5, but not .5 with .5
+
+
+def test_a_pair_compares_on_another_experiments_data_where_the_suite_says_so(cell):
+    first = cell.pretraining
+    second, data = (first.model_copy(update={"seed": seed}) for seed in (7, 8))
+    pair = Pair(first=first, second=second, data=data, connect=ConnectSettings())
+    assert models_of(pair) == (first, second)
+    assert pair.key != pair.model_copy(update={"data": first}).key
+
+
+def test_the_small_figures_suites_have_the_pairs_that_they_promise():
+    registry = Registry.discover()
+    suite = load_suite("fig4-small", registry.suites)
+    plan = make_plan(suite, registry)
+    assert {pair.second.cue_rate for pair in plan.pairs} == {0.0}
+    assert all(pair.first.seed != pair.second.seed and pair.data == pair.first for pair in plan.pairs)
+    assert [pair.first.cue_rate for pair in plan.pairs] == list(suite.cue_rates)
