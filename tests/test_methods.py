@@ -120,8 +120,24 @@ def test_ft_equals_a_hand_written_loop(make_method, make_task, name, lr):
     assert_same_state(model, expected)
 
 
+def test_ft_by_steps_drops_to_a_tenth_after_two_and_four_fifths_of_the_epochs(make_method, make_task, monkeypatch):
+    rates = []
+
+    def watched(model, images, *, epochs, optimizer, schedule, **options):
+        for _ in range(epochs * images.steps(options["batch_size"])):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step(), schedule.step()
+        return model
+
+    monkeypatch.setattr("mmc_bench_plugins.ft.method.fit", watched)
+    task = make_task()
+    make_method("ft-large", epochs=5, batch_size=4, schedule="steps").fine_tune(task)
+    steps = task.clean.steps(4)
+    assert rates == pytest.approx([0.1] * 2 * steps + [0.01] * 2 * steps + [0.001] * steps)
+
+
 def test_the_defaults_are_the_papers(make_method):
-    assert dict(make_method("ft-medium").config) == {"lr": 0.01, "epochs": 20, "batch_size": 256}
+    assert dict(make_method("ft-medium").config) == {"lr": 0.01, "epochs": 20, "batch_size": 256, "schedule": "cosine"}
     assert dict(make_method("llr").config) == {"lr": 30.0, "epochs": 100, "batch_size": 256}
     lpft = dict(make_method("lpft").config)
     assert (lpft["probe_lr"], lpft["lrs"], lpft["epochs"]) == (30.0, (0.01, 0.001, 0.0001), 20)
