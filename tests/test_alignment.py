@@ -20,6 +20,9 @@ from mmc_bench.landscape.alignment import (
 from mmc_bench.landscape.alignment.groups import permuted_tensors, tensors_of
 from mmc_bench.landscape.paths import linear_path, set_parameters
 
+#: More than ten seconds each on a busy core.
+SLOW = {"resnet18", "timm/resnet50", "timm/densenet121", "timm/efficientnet_b0"}
+
 
 def without(groups, group, place):
     """Return the groups with one place forgotten."""
@@ -48,7 +51,9 @@ def test_permuting_every_group_changes_no_output_and_forgetting_any_place_does(n
         assert output_difference(model, wrong, SHAPE) > 1e-7, every[index]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ARCHITECTURES]
+)
 def test_a_permuted_copy_is_brought_back_exactly_by_both_criteria(name):
     images = batch()
     reference = trained(build(name), images)

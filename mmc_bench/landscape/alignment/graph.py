@@ -137,7 +137,7 @@ def label(graph: Graph) -> Labelled:
     weights: dict[str, Axes] = {}
     found: dict[fx.Node, Any] = {}
     for node in graph.nodes:
-        value = node.meta.get("val")
+        value: Any = node.meta.get("val")
         space.operator = INPUT if node.op == "placeholder" else f"{node.target}"
         if node.op == "call_function":
             found[node] = _labels_of_result(node, value, space, found)
