@@ -10,13 +10,14 @@ from torch import nn
 
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.splits import CuedImages
+from mmc_bench.landscape.alignment.activations import CHUNK, Observer, correlate, match_activations
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.parameters import instantiate
 from mmc_bench.registry import Registry
 from mmc_bench.training import Progress, Task, cosine, evaluate, fit, linear_probe, sgd
 from mmc_bench.training.precision import arithmetic, cross_entropy
 
-from . import plain
+from . import plain, plain_matching
 
 Runs = dict[str, Callable[[], object]]
 
@@ -173,6 +174,30 @@ def path(bench: Bench, bn_images: int = 1000, test_images: int = 500, points: in
     )
 
 
+def matching(bench: Bench, n: int = 128) -> Case:
+    """C4: matching the units of two networks by their activations; tracing the network is not part of it."""
+    model, reference = (bench.ours(bench.network("vgg13")).eval() for _ in range(2))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.5 * parameter.std() * torch.randn_like(parameter))
+    images, _ = bench.images(n)
+    x, _ = images.batch(slice(None))
+    observer = Observer(reference, x[:CHUNK])
+    found: dict[str, list[torch.Tensor]] = {}
+
+    def run_ours() -> None:
+        found["ours"] = list(match_activations(correlate(reference, model, observer, [x])).values())
+
+    def run_plain() -> None:
+        found["R1"] = plain_matching.match(model, reference, x)
+        if any(not torch.equal(ours, theirs) for ours, theirs in zip(found["ours"], found["R1"], strict=True)):
+            raise RuntimeError("one pass and layer by layer found different assignments")
+
+    return Case(
+        "C4", f"matching the units of two VGG-13s on {n} images, in one pass", {"ours": run_ours, "R1": run_plain}
+    )
+
+
 def cbft_step(bench: Bench, batch_size: int = 64, num_classes: int = 100) -> Case:
     """C5: CBFT's two steps on 100 classes; the second epoch is the first with the invariance term."""
     network = bench.network("resnet18", num_classes)
@@ -235,6 +260,7 @@ CASES: dict[str, Callable[[Bench], Case]] = {
     "C1": pretraining_step,
     "C2": last_layer,
     "C3": path,
+    "C4": matching,
     "C5": cbft_step,
     "C6": cued_images,
 }
