@@ -144,7 +144,7 @@ def label(graph: Graph) -> Labelled:
         elif node.name in graph.weights:
             name = graph.weights[node.name]
             if name not in weights:
-                weights[name] = Axes(tuple(map(space.fresh, value.shape)))  # type: ignore[union-attr]
+                weights[name] = Axes(tuple(map(space.fresh, value.shape)))
             found[node] = weights[name]
         elif isinstance(value, torch.Tensor):
             if node.name in graph.constants:
@@ -164,10 +164,10 @@ def _labels_of_result(node: fx.Node, value: Any, space: Labels, found: Mapping[f
         return None
     if node.target is operator.getitem:
         return found[node.args[0]][node.args[1]]  # type: ignore[index]
-    schema = node.target._schema  # type: ignore[union-attr]
+    schema = node.target._schema
     names = [argument.name for argument in schema.arguments]
     given = fx.node.map_arg({**dict(zip(names, node.args)), **node.kwargs}, found.get)
-    tags = node.target.tags  # type: ignore[union-attr]
+    tags = node.target.tags
     rule = RULES.get(name_of(node)) or (elementwise if torch.Tag.pointwise in tags else unknown)
     call = Call(space, given, shapes)
     labelled = rule(call)
