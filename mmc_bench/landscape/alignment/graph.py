@@ -164,10 +164,10 @@ def _labels_of_result(node: fx.Node, value: Any, space: Labels, found: Mapping[f
         return None
     if node.target is operator.getitem:
         return found[node.args[0]][node.args[1]]  # type: ignore[index]
-    schema = node.target._schema
+    schema = node.target._schema  # type: ignore[union-attr]
     names = [argument.name for argument in schema.arguments]
     given = fx.node.map_arg({**dict(zip(names, node.args)), **node.kwargs}, found.get)
-    tags = node.target.tags
+    tags = node.target.tags  # type: ignore[union-attr]
     rule = RULES.get(name_of(node)) or (elementwise if torch.Tag.pointwise in tags else unknown)
     call = Call(space, given, shapes)
     labelled = rule(call)
