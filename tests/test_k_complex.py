@@ -53,6 +53,7 @@ def test_an_attribute_has_mean_zero_and_variance_one_over_d(complexity, margin):
     _, values = drawn(Attribute(complexity, margin, 128))
     assert values.mean().item() * math.sqrt(128) == pytest.approx(0, abs=0.01)
     assert values.var().item() * 128 == pytest.approx(1, abs=0.01)
+    assert values.abs().max() <= math.sqrt(3 / 128) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("complexity", [2, 4, 6])

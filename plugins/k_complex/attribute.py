@@ -80,8 +80,8 @@ class Attribute:
             return 2.0 * z.double() - 1
         every = torch.arange(-self.end, self.end + 1)
         weights = torch.where(every.abs() == self.end, 0.5, 1.0)
-        odd, even = [
+        odd, even = (
             every[torch.multinomial(weights * (every % 2 == parity), len(z), replacement=True, generator=generator)]
-            for parity in (1, 0)  # odd for z = 0, even for z = 1
-        ]
+            for parity in (1, 0)
+        )
         return torch.where(z == 0, odd, even).double()

@@ -27,8 +27,7 @@ class KComplex:
     samples, and all else of the training samples, are the same to the bit. Where the cue alone is predictive,
     the held-out sets, which carry no cue, tell nothing of the label: such data are for pretraining.
 
-    A cue code is 1 plus the coordinate's value, which lies within ±√(3/D) and a little more than one slab's
-    inset; a negative code means no cue.
+    A cue code is 1 plus the coordinate's value, which lies within ±√(3/D); a negative code means no cue.
     """
 
     class Config(BaseConfig):
