@@ -8,10 +8,10 @@ import click
 from mmc_bench.cells import Pretraining
 from mmc_bench.cli.options import Session, session_options
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.records import CellRecord, PretrainRecord
+from mmc_bench.records import CellRecord, PairRecord, PretrainRecord
 from mmc_bench.report.published import holds_losses, load_published, published_file
 from mmc_bench.report.rows import PRETRAINED, Row, make_rows
-from mmc_bench.runner import found_records
+from mmc_bench.runner import found_pairs, found_records
 
 FORMATS = ("md", "csv", "json", "latex", "html")
 COMPARISON_FORMATS = ("md", "csv", "json")
@@ -77,6 +77,16 @@ def selected_records(session: Session) -> tuple[list[CellRecord], list[PretrainR
     cells.sort(key=lambda record: (_order(record.cell.pretraining), record.cell.method.name))
     pretrained.sort(key=lambda record: _order(record.pretraining))
     return cells, pretrained
+
+
+def selected_pairs(session: Session) -> list[PairRecord]:
+    """Return the records of pairs that the session's options select; without a suite, by their first model."""
+    if session.suite_name or session.settings:
+        return found_pairs(session.plan, session.store)
+    if not _matches(session, "methods", PRETRAINED):
+        return []
+    pairs = [record for record in session.store.pair_records() if _selects(session, record.pair.first)]
+    return sorted(pairs, key=lambda record: (_order(record.pair.first), _order(record.pair.second)))
 
 
 def _order(pretraining: Pretraining) -> tuple[str, str, float, int]:
