@@ -208,9 +208,9 @@ def panels_of_learning(groups: Sequence[Group[PretrainRecord]]) -> list[Panels]:
         for group in own:
             row = group.dataset if by_dataset else group.backbone
             for record in group.records:
-                for column in LEARNING:
+                p = record.pretraining
+                for column in LEARNING if record.curve else ():
                     curve = [getattr(epoch, column) for epoch in record.curve]
-                    p = record.pretraining
                     collected.add(row, column, p.cue_rate, str(p.seed), range(1, len(curve) + 1), curve)
         key = own[0].records[0].key
         called = f"learning {title}"

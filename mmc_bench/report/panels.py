@@ -24,7 +24,7 @@ LEARNING_TITLES = {"train": "training accuracy"}
 def draw_panels(panels: Panels) -> Figure:
     """Draw every line in its row and column; bands are mean ± standard deviation over seeds."""
     with matplotlib.rc_context({**SETTINGS, "lines.linewidth": 1.4, "axes.titlesize": 9, "axes.titleweight": "bold"}):
-        width, height = PANEL[0] * len(panels.columns) + 0.8, PANEL[1] * len(panels.rows) + 1.25
+        width, height = PANEL[0] * len(panels.columns) + 1.6, PANEL[1] * len(panels.rows) + 0.95
         figure = Figure(figsize=(width, height), layout="constrained")
         grid = figure.subplots(len(panels.rows), len(panels.columns), sharex=True, sharey=True, squeeze=False)
         looks = _looks(panels)
@@ -33,10 +33,10 @@ def draw_panels(panels: Panels) -> Figure:
         for axes, column in zip(grid[0], panels.columns, strict=True):
             axes.set_title(_title(column, panels))
         for axes, row in zip(grid[:, 0], panels.rows, strict=True):
-            axes.set_ylabel("\n".join(wrap(row, 22)), fontweight="bold")
+            axes.set_ylabel(_broken(row), fontweight="bold")
         for axes in grid.flat:
             _finish(axes, panels)
-        figure.suptitle("\n".join(wrap(panels.title, int(13 * width))), fontsize=10)
+        figure.suptitle("\n".join(wrap(panels.title, int(12 * width))), fontsize=10)
         figure.supxlabel(panels.x_label, fontsize=9)
         figure.supylabel(f"{panels.part} accuracy (%)".strip(), fontsize=9)
         _legend(figure, looks)
@@ -82,11 +82,9 @@ def _finish(axes: Axes, panels: Panels) -> None:
 
 def _legend(figure: Figure, looks: Mapping[float, Mapping[str, Any]]) -> None:
     handles = [Line2D([], [], markersize=4.5, label=f"{rate:g}", **look) for rate, look in looks.items()]
-    figure.legend(
-        handles=handles,
-        title="cue rate",
-        title_fontsize=9,
-        loc="outside lower center",
-        ncols=min(len(handles), 8),
-        fontsize=9,
-    )
+    figure.legend(handles=handles, title="cue rate", title_fontsize=9, loc="outside right center", fontsize=9)
+
+
+def _broken(row: str) -> str:
+    """Return a row's name in short lines."""
+    return "\n".join(line for part in row.replace(", ", ",\n").split("\n") for line in wrap(part, 22))
