@@ -87,4 +87,4 @@ def _legend(figure: Figure, looks: Mapping[float, Mapping[str, Any]]) -> None:
 
 def _broken(row: str) -> str:
     """Return a row's name in short lines."""
-    return "\n".join(line for part in row.replace(", ", ",\n").split("\n") for line in wrap(part, 22))
+    return "\n".join(line for part in row.replace(", ", ",\n").split("\n") for line in wrap(part, 18))

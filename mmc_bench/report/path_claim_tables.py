@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from mmc_bench.report.compare import FAILS, HOLDS, NO_RECORDS, Measured
-from mmc_bench.report.path_claims import PathClaim, PathClaims, PathJudgement, PathSetting
+from mmc_bench.report.path_claims import DIFFERING, PathClaim, PathClaims, PathJudgement, PathSetting
 
 CSV_COLUMNS = (
     *("claim", "dataset", "backbone", "cue_rate", "second", "seeds"),
@@ -109,7 +109,9 @@ def _table(claim: PathClaim, judgements: Sequence[PathJudgement]) -> str:
 def _value(done: Measured) -> str:
     if done.value is None:
         return "–"
-    text = f"{done.value:.3f}" if done.check.quantities[0].startswith("loss") else f"{done.value:.1f}"
+    quantity = done.check.quantities[0]
+    form = ".3f" if quantity.startswith("loss") else "g" if quantity.startswith(DIFFERING) else ".1f"
+    text = format(done.value, form)
     return f"**{text}**" if done.verdict == FAILS else text
 
 
