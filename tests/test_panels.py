@@ -6,6 +6,7 @@ import statistics
 from itertools import pairwise
 
 import pytest
+from conftest import PLUGINS
 from matplotlib.colors import to_rgb
 from records_for_tests import (
     cell_record,
@@ -19,7 +20,9 @@ from records_for_tests import (
 )
 
 from mmc_bench.cells import ConnectSettings
+from mmc_bench.plan import make_plan
 from mmc_bench.records import SPLITS
+from mmc_bench.registry import Registry
 from mmc_bench.report.curves import (
     group_cells,
     group_models,
@@ -31,6 +34,7 @@ from mmc_bench.report.curves import (
 )
 from mmc_bench.report.panels import draw_panels
 from mmc_bench.store import Store
+from mmc_bench.suite import load_suite
 
 PATHS = ("quadratic", "quadratic-nc", "linear", "permuted")
 NAMES = ("quadratic, with cues", "quadratic, without cues", "linear", "linear (permuted)")
@@ -323,46 +327,51 @@ def test_one_cue_rate_and_straight_paths_draw_what_they_always_did(bench):
     assert names_of(bench.folder / "f") == ["path-digits-net-cue-rate-0.6-seed-0-tune.csv", "splits-digits-net-0.6.csv"]
 
 
-PAIRS_ONLY = """
+SUITE = """
 datasets: [tiny-set]
 backbones: [tiny-net]
 methods: []
 cue_rates: [0.6, 0.9]
+"""
+PAIRS = """
 pairs:
   - second: {cue_rate: 0.0, seed: 1}
-threads: 1
-pretrain: {epochs: 2, batch_size: 12, lr: 0.05}
-connect: {points: 3, paths: [quadratic, linear], train_images: 12, quadratic: {epochs: 1, batch_size: 12}}
+connect: {points: 3, paths: [quadratic, linear], train_images: 12}
 """
 
 
-def test_a_suite_of_pairs_alone_is_run_and_plotted(bench):
-    (bench.folder / "pairs.yaml").write_text(PAIRS_ONLY)
-    assert bench("run", "--suite", "pairs.yaml", "--workers", 0).code == 0
-    result = bench("plot", "--suite", "pairs.yaml", "--out", "f", "--format", "csv")
-    assert (result.code, names_of(bench.folder / "f")) == (
-        0,
-        [
-            "learning-tiny-set.csv",
-            "pairs-test-tiny-set-tiny-net-of-cue-rate-0.csv",
-            "pairs-training-tiny-set-tiny-net-of-cue-rate-0.csv",
-        ],
-    )
-    record = next(r for r in Store(bench.folder / "results").pair_records() if r.pair.first.cue_rate == 0.9)
-    lines = lines_of((bench.folder / "f" / "pairs-training-tiny-set-tiny-net-of-cue-rate-0.csv").read_text())
-    drawn = [
-        float(line["accuracy"])
-        for line in lines
-        if (line["row"], line["column"], line["cue_rate"]) == (NAMES[0], "RC", "0.9")
-    ]
-    assert drawn == list(record.comparison.paths["quadratic"].train.splits["RC"].accuracy)
+def done_suite(bench, text):
+    """Write a suite and the records of all its jobs, as a run would leave them."""
+    (bench.folder / "mine.yaml").write_text(text)
+    plan = make_plan(load_suite(str(bench.folder / "mine.yaml"), {}), Registry.discover([str(PLUGINS)]))
+    for job in plan.pretrainings:
+        record = model(job.cue_rate, job.seed).model_copy(update={"key": job.key, "pretraining": job})
+        stored(bench, record)
+    for job in plan.pairs:
+        stored(
+            bench, pair(job.first.cue_rate, paths=job.connect.paths).model_copy(update={"key": job.key, "pair": job})
+        )
+    stored(bench, pair(0.7), model(0.7))  # of no suite
+    return bench("plot", "--suite", "mine.yaml", "--out", "f", "--format", "csv")
+
+
+def test_a_suite_of_pairs_alone_is_plotted(bench):
+    assert done_suite(bench, SUITE + PAIRS).code == 0
+    name = "pairs-{}-tiny-set-tiny-net-of-cue-rate-0.csv"
+    assert names_of(bench.folder / "f") == ["learning-tiny-set.csv", name.format("test"), name.format("training")]
+    lines = lines_of((bench.folder / "f" / name.format("training")).read_text())
+    assert {(line["row"], line["cue_rate"]) for line in lines} == {
+        (NAMES[index], rate) for index in (0, 2) for rate in ("0.6", "0.9")
+    }
+    found = {(line["row"], line["column"], line["cue_rate"], line["t"]): float(line["accuracy"]) for line in lines}
+    assert found[NAMES[0], "RC", "0.9", "0.5"] == value("train", 0.9, 0, "quadratic", "RC", 1)
 
 
 def test_a_suite_of_pretrainings_alone_is_plotted(bench):
-    (bench.folder / "models.yaml").write_text(PAIRS_ONLY.replace("pairs:\n  - second: {cue_rate: 0.0, seed: 1}\n", ""))
-    assert bench("run", "--suite", "models.yaml", "--workers", 0).code == 0
-    assert bench("plot", "--suite", "models.yaml", "--out", "f", "--format", "csv").code == 0
+    assert done_suite(bench, SUITE).code == 0
     assert names_of(bench.folder / "f") == ["learning-tiny-set.csv"]
+    lines = lines_of((bench.folder / "f" / "learning-tiny-set.csv").read_text())
+    assert {line["cue_rate"] for line in lines} == {"0.6", "0.9"}
 
 
 def test_a_gallery_has_no_numbers(bench):
