@@ -161,6 +161,7 @@ def test_markdown_has_a_row_a_record_the_rule_and_the_count(several):
         ["**linearly connected**", "2", "1"],
         ["**not linearly connected**", "2", "2"],
     ]
+    assert "similar though not linearly connected: 2 of 7 are there." in text
     assert "Of those not connected, 2 were not tried with a permutation." in text
 
 

@@ -114,7 +114,10 @@ def _counts(found: Sequence[Connection]) -> str:
         for name, connected in (("linearly connected", True), ("not linearly connected", False))
     ]
     left, total = len(found) - sum(counts.values()), sum(counts.values())
-    notes = [f"Conjecture 1 on {total}: models that are not linearly connected are not similar (lower left: none)."]
+    notes = [
+        "Conjecture 1 expects none in the lower left, similar though not linearly connected: "
+        f"{counts[False, True]} of {total} are there."
+    ]
     if untried := unpermuted(found):
         notes.append(f"Of those not connected, {untried} were not tried with a permutation.")
     if left:
