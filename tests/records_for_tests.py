@@ -2,14 +2,20 @@
 
 from datetime import UTC, datetime
 
-from mmc_bench.cells import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
+from mmc_bench.cells import Cell, ConnectSettings, DataSettings, Pair, PluginRef, Pretraining, Recipe
+from mmc_bench.landscape.barriers import INTERVENTIONS, connectivity
 from mmc_bench.records import (
     SPLITS,
     Barrier,
     CellRecord,
+    Comparison,
     Connectivity,
     Curve,
+    Epoch,
+    Invariance,
     Metrics,
+    PairRecord,
+    PathRecord,
     PretrainRecord,
     Provenance,
     Score,
@@ -85,6 +91,86 @@ def cell_record(
         timing=_timing(data=1.0, fine_tune=seconds, score=1.0, connect=1.0),
         provenance=_provenance(seed),
     )
+
+
+def connectivity_record(curves, ts=None, losses=None):
+    """Return a measured path; `curves` are accuracies by split, each loss 2 (1 - accuracy) unless `losses` says."""
+    losses = {split: [2 * (1 - value) for value in values] for split, values in curves.items()} | (losses or {})
+    points = len(next(iter(curves.values())))
+    along = {
+        split: [Score(accuracy=a, loss=b) for a, b in zip(values, losses[split], strict=True)]
+        for split, values in curves.items()
+    }
+    return connectivity(ts or [index / (points - 1) for index in range(points)], along)
+
+
+def flat(value=0.9, points=3, **splits):
+    """Return curves that are the same at every t, on all splits but those given."""
+    return {split: list(splits.get(split, [value] * points)) for split in SPLITS}
+
+
+def with_paths(record, paths, train=None):
+    """Return a cell's record with these paths; the linear one is its connectivity too."""
+    known = {"connectivity": connectivity_record(paths["linear"])} if "linear" in paths else {}
+    return record.model_copy(update={"paths": path_records(paths, train), **known})
+
+
+def path_records(paths, train=None):
+    """Return paths by name from their curves on test and, by the same names, on training images."""
+    train = train or {}
+    return {
+        name: PathRecord(
+            test=connectivity_record(curves), train=connectivity_record(train[name]) if name in train else None
+        )
+        for name, curves in paths.items()
+    }
+
+
+def invariance_record(*broken):
+    """Return what a model is invariant to: all interventions but those that are named."""
+    return {
+        name: Invariance(
+            split=split,
+            loss_without=0.5,
+            loss_with=1.5 if name in broken else 0.5,
+            accuracy_change=0,
+            invariant=name not in broken,
+        )
+        for name, _, split in INTERVENTIONS
+    }
+
+
+def pair_record(
+    cue_rate=0.8, seed=0, paths=None, train=None, similar=False, second=None, connect=None, distance=None, **changed
+):
+    """Return the record of a pair: a model of a cue rate, and by default one of rate 0 at the next seed."""
+    first = pretraining(seed, cue_rate=cue_rate, **changed)
+    second = first.model_copy(update={"cue_rate": 0.0, "seed": seed + 1} if second is None else second)
+    paths = {"linear": flat()} if paths is None else paths
+    pair = Pair(first=first, second=second, data=first, connect=connect or ConnectSettings(paths=tuple(paths)))
+    scores = {split: (Score(accuracy=0.9, loss=0.2), Score(accuracy=0.9, loss=0.2)) for split in SPLITS}
+    mechanisms = invariance_record("randomise cue"), invariance_record(*(["randomise cue"] if similar else []))
+    return PairRecord(
+        key=pair.key,
+        pair=pair,
+        weights_sha256=("0" * 64, "0" * 64),
+        num_classes=10,
+        comparison=Comparison(
+            scores=scores,
+            invariance=mechanisms,
+            similar=similar,
+            paths=path_records(paths, train),
+            pattern_distance=distance,
+        ),
+        timing=_timing(data=1.0, connect=1.0),
+        provenance=_provenance(seed),
+    )
+
+
+def learnt(record, *epochs):
+    """Return a pretraining's record with this learning curve: for each epoch accuracies in training, on NC, on C."""
+    curve = tuple(Epoch(train_loss=1, train=train, NC=nc, C=c) for train, nc, c in epochs)
+    return record.model_copy(update={"curve": curve})
 
 
 def _metrics(accuracy):

@@ -79,10 +79,13 @@ def test_plot_writes_pictures_of_both_kinds(bench):
     result = bench("plot", "--out", "pictures")
     assert result.code == 0
     names = sorted(path.name for path in (bench.folder / "pictures").iterdir())
-    assert len(names) == 2 * (1 + 2)  # one chart, two cells
+    assert len(names) == 3 * (1 + 2)  # one chart, two cells; each as picture, drawing and numbers
     for path in (bench.folder / "pictures").iterdir():
         start = path.read_bytes()[:300]
-        assert start.startswith(b"\x89PNG") if path.suffix == ".png" else b"<svg" in start or b"<?xml" in start
+        if path.suffix == ".csv":
+            assert start.startswith((b"dataset,", b"split,"))
+        else:
+            assert start.startswith(b"\x89PNG") if path.suffix == ".png" else b"<svg" in start or b"<?xml" in start
 
 
 def test_cells_that_differ_in_parameters_get_figures_of_their_own(bench):

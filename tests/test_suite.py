@@ -152,7 +152,10 @@ def test_a_file_wins_over_nothing_and_a_shipped_name_needs_no_path(suite_from, m
         (LEAST + "zzz: 1\n", "mine.yaml: unknown key 'zzz': known: backbones, connect, cue_rates, data, datasets,"),
         (LEAST + "pretrain: {epoch: 3}\n", "mine.yaml: unknown key 'pretrain.epoch': did you mean epochs"),
         (LEAST + "data: {clean: 3}\n", "mine.yaml: unknown key 'data.clean': did you mean clean_images"),
-        (LEAST + "connect: {steps: 3}\n", "mine.yaml: unknown key 'connect.steps': known: batchnorm_images, matching"),
+        (
+            LEAST + "connect: {steps: 3}\n",
+            "mine.yaml: unknown key 'connect.steps': known: batchnorm_images, matching, paths, points",
+        ),
         (LEAST.replace("0.5", "1.5"), "mine.yaml: cue_rates.0 = 1.5: input should be less than or equal to 1"),
         (LEAST.replace("0.5", "[0.5, -0.1]"), "cue_rates.1 = -0.1: input should be greater than or equal to 0"),
         (LEAST.replace("0.5", ".nan"), "cue_rates.0 = nan: input should be"),

@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import click
 
 from mmc_bench.cells import Pretraining
 from mmc_bench.cli.options import Session, session_options
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.records import CellRecord, PretrainRecord
-from mmc_bench.report.published import holds_losses, load_published, published_file
+from mmc_bench.records import CellRecord, PairRecord, PretrainRecord
+from mmc_bench.report.published import holds_losses, load_published, published_file, read_claims_as
 from mmc_bench.report.rows import PRETRAINED, Row, make_rows
-from mmc_bench.runner import found_records
+from mmc_bench.runner import found_pairs, found_records
 
 FORMATS = ("md", "csv", "json", "latex", "html")
 COMPARISON_FORMATS = ("md", "csv", "json")
+MAKE_SOME = "mmc-bench run makes some"
 
 
 @click.command("table", short_help="Print the table of the results at hand.")
@@ -22,20 +24,38 @@ COMPARISON_FORMATS = ("md", "csv", "json")
 @click.option(
     "--against",
     metavar="TABLE|FILE",
-    help="Compare with a published table (a name or a CSV file), and check the claims made on it; md, csv or json.",
+    help="Compare with a published table or figure (a name, a CSV file, or a YAML file of claims on paths), and check "
+    "the claims made on it; md, csv or json.",
+)
+@click.option(
+    "--connections",
+    is_flag=True,
+    help="For each pair of models and each cell: barriers along its paths, and whether the two are mechanistically "
+    "similar; md, csv or json.",
 )
 @session_options
-def command(session: Session, form: str, against: str | None) -> None:
+def command(session: Session, form: str, against: str | None, connections: bool) -> None:
     """Print the table of the results at hand.
 
     Without --suite, of every record in the results folder that the lists select; with it, of the suite's own.
     """
-    if against is not None and form not in COMPARISON_FORMATS:
-        raise UserError(f"--against prints {', '.join(COMPARISON_FORMATS)}, not {form}")
+    if against is not None and connections:
+        raise UserError("--against and --connections are two tables: ask for one at a time")
+    option = "--connections" if connections else "--against" if against is not None else ""
+    if option and form not in COMPARISON_FORMATS:
+        raise UserError(f"{option} prints {', '.join(COMPARISON_FORMATS)}, not {form}")
+    if connections:
+        click.echo(_connections(session, form), nl=False)
+        return
+    if against is not None:
+        file = published_file(against, session.registry.published)
+        if file.suffix == ".yaml":
+            click.echo(_judged(file, session, form), nl=False)
+            return
     compared = None if against is None else _comparison(against, session, form)
     rows = make_rows(*selected_records(session))
     if not rows:
-        raise NothingSelectedError(f"no record in {session.store.root} is selected: mmc-bench run makes some")
+        raise NothingSelectedError(f"no record in {session.store.root} is selected: {MAKE_SOME}")
     click.echo(compared(rows) if compared else _printed(rows, form), nl=False)
 
 
@@ -43,6 +63,26 @@ def _printed(rows: Sequence[Row], form: str) -> str:
     from mmc_bench.report.tables import render
 
     return render(rows, form)
+
+
+def _connections(session: Session, form: str) -> str:
+    from mmc_bench.report.connection_tables import render
+    from mmc_bench.report.connections import connections
+
+    pairs, (cells, pretrained) = selected_pairs(session), selected_records(session)
+    if not (pairs or cells):
+        raise NothingSelectedError(f"no record of a pair or cell in {session.store.root} is selected: {MAKE_SOME}")
+    return render(connections(pairs, cells, pretrained), form)
+
+
+def _judged(file: Path, session: Session, form: str) -> str:
+    """Return the verdicts of the selected records on a file of claims on paths."""
+    from mmc_bench.report.path_claim_tables import render
+    from mmc_bench.report.path_claims import PathCheck, PathClaim, PathClaims, judge_paths
+
+    claims = read_claims_as(file, PathClaims, PathClaim, PathCheck)
+    judgements = judge_paths(claims, selected_pairs(session), *selected_records(session))
+    return render(file.stem, claims, judgements, form)
 
 
 def _comparison(name: str, session: Session, form: str) -> Callable[[Sequence[Row]], str]:
@@ -77,6 +117,16 @@ def selected_records(session: Session) -> tuple[list[CellRecord], list[PretrainR
     cells.sort(key=lambda record: (_order(record.cell.pretraining), record.cell.method.name))
     pretrained.sort(key=lambda record: _order(record.pretraining))
     return cells, pretrained
+
+
+def selected_pairs(session: Session) -> list[PairRecord]:
+    """Return the records of pairs that the session's options select; without a suite, by their first model."""
+    if session.suite_name or session.settings:
+        return found_pairs(session.plan, session.store)
+    if not _matches(session, "methods", PRETRAINED):
+        return []
+    pairs = [record for record in session.store.pair_records() if _selects(session, record.pair.first)]
+    return sorted(pairs, key=lambda record: (_order(record.pair.first), _order(record.pair.second)))
 
 
 def _order(pretraining: Pretraining) -> tuple[str, str, float, int]:

@@ -97,14 +97,17 @@ def draw_path(record: CellRecord, label: str) -> Figure:
     return figure
 
 
-def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
-    """Write a figure once for each format and return the paths."""
+def save(figure: Figure, folder: Path, name: str, formats: Sequence[str], numbers: str = "") -> list[Path]:
+    """Write a figure once for each format, its numbers where that is ``"csv"``, and return the paths."""
     paths = []
     for suffix in formats:
         path = folder / f"{slug(name)}.{suffix}"
+        paths.append(path)
+        if suffix == "csv":
+            path.write_text(numbers, encoding="utf-8")
+            continue
         with matplotlib.rc_context(SETTINGS):
             figure.savefig(path, metadata={"Date": None} if suffix == "svg" else None)
-        paths.append(path)
     return paths
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
@@ -38,6 +38,7 @@ class Place(NamedTuple):
 
 
 Numbers = Mapping[Place, float]
+AnyClaims = TypeVar("AnyClaims", bound=BaseModel)
 
 
 def _known_quantity(text: str) -> str:
@@ -127,7 +128,9 @@ class PublishedTable:
 
 
 def published_file(name: str, shipped: Mapping[str, Sequence[Path]]) -> Path:
-    """Return the file of a table that a plugin ships (`shipped` has the files by name), or a CSV by its path.
+    """Return the file that a plugin ships under a name (`shipped` has the files by name), or one by its path.
+
+    A CSV is a table, a YAML file one of claims on paths (`mmc_bench.report.path_claims`).
 
     Raises
     ------
@@ -139,8 +142,9 @@ def published_file(name: str, shipped: Mapping[str, Sequence[Path]]) -> Path:
         choice = " or ".join(map(str, files))
         raise UserError(f"published table {name!r} is shipped by {len(files)} plugins: give the path of one, {choice}")
     file = files[0]
-    if file.suffix != ".csv":
-        raise UserError(f"unknown published table {name!r}: {nearest(name, shipped)}, or the path of a .csv file")
+    if file.suffix not in {".csv", ".yaml"}:
+        choice = "the path of a .csv file, or of a .yaml file with claims on paths"
+        raise UserError(f"unknown published table {name!r}: {nearest(name, shipped)}, or {choice}")
     return file
 
 
@@ -214,7 +218,12 @@ def _number(line: Mapping[str, str], where: str, value: str) -> tuple[Place, flo
 
 
 def read_claims(file: Path) -> Claims:
-    """Return the claims that a file makes.
+    """Return the claims that a file makes on numbers; raises like `read_claims_as`."""
+    return read_claims_as(file, Claims, Claim, Check)
+
+
+def read_claims_as(file: Path, claims: type[AnyClaims], claim: type[BaseModel], check: type[BaseModel]) -> AnyClaims:
+    """Return a file of claims, checked against its schema; those of a claim and of a check name its keys.
 
     Raises
     ------
@@ -223,16 +232,16 @@ def read_claims(file: Path) -> Claims:
     """
     content = read_yaml(file, "claims file")
     if not isinstance(content, dict):
-        raise UserError(f"{file}: a claims file is a mapping with the keys {', '.join(Claims.model_fields)}")
+        raise UserError(f"{file}: a claims file is a mapping with the keys {', '.join(claims.model_fields)}")
     try:
-        return Claims.model_validate(content)
+        return claims.model_validate(content)
     except ValidationError as error:
         problems: list[Any] = error.errors(include_url=False)
         # A misspelt key is missing under its right name too.
         problem = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
         key, name = ".".join(map(str, problem["loc"])), str(problem["loc"][-1])
         if problem["type"] == "extra_forbidden":
-            known = {1: Claims.model_fields, 3: Claim.model_fields}.get(len(problem["loc"]), Check.model_fields)
+            known = {1: claims.model_fields, 3: claim.model_fields}.get(len(problem["loc"]), check.model_fields)
             raise UserError(f"{file}: unknown key {key!r}: {nearest(name, known)}") from None
         if problem["type"] == "missing":
             raise UserError(f"{file}: the key {key!r} is missing") from None

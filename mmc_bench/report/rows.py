@@ -92,6 +92,11 @@ def make_rows(cells: Iterable[CellRecord], pretrained: Iterable[PretrainRecord])
 
 def cell_labels(cells: Iterable[CellRecord]) -> dict[str, str]:
     """Return a label for every cell, by key: its place and method, each with what tells it from the others."""
+    return {key: " · ".join(names) for key, names in cell_names(cells).items()}
+
+
+def cell_names(cells: Iterable[CellRecord]) -> dict[str, tuple[str, str]]:
+    """Return the place and the method of every cell, by key, each with what tells it from the others."""
     records = {record.key: record for record in cells}
     settings = _setting_labels({_setting_key(r.cell.pretraining): r.cell.pretraining for r in records.values()})
     groups: dict[str, dict[str, list[CellRecord]]] = defaultdict(lambda: defaultdict(list))
@@ -105,7 +110,7 @@ def cell_labels(cells: Iterable[CellRecord]) -> dict[str, str]:
             for record in found:
                 p = record.cell.pretraining
                 place = f"{dataset} {backbone} cue rate {p.cue_rate:g}"
-                labels[record.key] = f"{place} seed {p.seed} · {methods[key]}"
+                labels[record.key] = (f"{place} seed {p.seed}", methods[key])
     return labels
 
 
@@ -185,7 +190,7 @@ def _setting_labels(settings: Mapping[str, Pretraining]) -> dict[str, tuple[str,
     """Return (dataset, backbone) labels, the dataset's with whatever else tells two settings apart."""
     contents = {key: setting.model_dump(mode="json", exclude={"seed"}) for key, setting in settings.items()}
     shown = {key: (s.dataset.name, s.backbone.name, s.cue_rate) for key, s in settings.items()}
-    notes = _differences(contents, shown)
+    notes = differences(contents, shown)
     return {key: (s.dataset.name + notes[key], s.backbone.name) for key, s in settings.items()}
 
 
@@ -199,11 +204,11 @@ def _labels(methods: Mapping[str, PluginRef], groups: Mapping[str, Sequence[Cell
         }
         for key, records in groups.items()
     }
-    notes = _differences(contents, {key: method.name for key, method in methods.items()})
+    notes = differences(contents, {key: method.name for key, method in methods.items()})
     return {key: method.name + notes[key] for key, method in methods.items()}
 
 
-def _differences(contents: Mapping[str, Mapping[str, Any]], shown: Mapping[str, Any]) -> dict[str, str]:
+def differences(contents: Mapping[str, Mapping[str, Any]], shown: Mapping[str, Any]) -> dict[str, str]:
     """Return, for things that would be shown alike, a note of the values in which they differ."""
     flat = {key: _flattened(content) for key, content in contents.items()}
     alike = defaultdict(list)

@@ -1,0 +1,117 @@
+"""Conjecture 1 as a table: which models are connected by a straight path, and which are mechanistically similar."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from mmc_bench.landscape.barriers import TOLERANCE, mechanistically_similar
+from mmc_bench.records import CellRecord, Connectivity, Invariance, PairRecord, PathRecord, PretrainRecord
+from mmc_bench.report.curves import paths_of
+from mmc_bench.report.rows import cell_names, differences
+
+#: The split that linear connectivity is judged on: images with cues, as the first model was trained on.
+JUDGED = "C"
+#: The paths that the conjecture is about.
+STRAIGHT = ("linear", "permuted")
+BOTH = (True, False)
+
+
+@dataclass(frozen=True)
+class PathSummary:
+    """One path on the test splits: loss barriers (nats), and where it connects its ends (definitions 1 and 5)."""
+
+    largest: float
+    barriers: Mapping[str, float]
+    mode_connected: Mapping[str, bool]
+    mechanistically_connected: bool
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Two models: the paths between them, and whether they have the same invariances (definition 4).
+
+    `similar` is None where a record has no invariances, or the pretrained model's is missing.
+    """
+
+    kind: str
+    first: str
+    second: str
+    paths: Mapping[str, PathSummary]
+    similar: bool | None
+    pattern_distance: float | None = None
+
+    @property
+    def linearly_connected(self) -> bool:
+        """Whether the loss along a straight path, permuted or not, rises at most `TOLERANCE` above the chord on C."""
+        return any(self.paths[name].barriers[JUDGED] <= TOLERANCE for name in STRAIGHT if name in self.paths)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether both sides of the conjecture are known."""
+        return self.similar is not None and any(name in self.paths for name in STRAIGHT)
+
+
+def connections(
+    pairs: Iterable[PairRecord], cells: Iterable[CellRecord], pretrained: Iterable[PretrainRecord]
+) -> list[Connection]:
+    """Return one connection for each pair, then one for each cell (from θ_C to θ_FT)."""
+    pairs, cells = list(pairs), list(cells)
+    before = {record.key: record.invariance for record in pretrained}
+    ends, names = _ends(pairs), cell_names(cells)
+    return [
+        *(
+            Connection(
+                "pair",
+                *ends[record.key],
+                _summaries(paths_of(record)),
+                record.comparison.similar,
+                record.comparison.pattern_distance,
+            )
+            for record in pairs
+        ),
+        *(
+            Connection(
+                "cell",
+                *names[record.key],
+                _summaries(paths_of(record)),
+                _similar(before.get(record.pretraining_key), record.invariance),
+            )
+            for record in cells
+        ),
+    ]
+
+
+def tally(found: Iterable[Connection]) -> dict[tuple[bool, bool], int]:
+    """Count connections by (linearly connected, similar); those of which either is unknown are left out."""
+    verdicts = [(item.linearly_connected, item.similar) for item in found if item.is_judged]
+    return {(linear, similar): verdicts.count((linear, similar)) for linear, similar in product(BOTH, BOTH)}
+
+
+def unpermuted(found: Iterable[Connection]) -> int:
+    """Count the judged connections that count as not connected though no permutation was tried."""
+    return sum(item.is_judged and not item.linearly_connected and "permuted" not in item.paths for item in found)
+
+
+def _summaries(paths: Mapping[str, PathRecord]) -> dict[str, PathSummary]:
+    return {name: _summary(path.test) for name, path in paths.items()}
+
+
+def _summary(path: Connectivity) -> PathSummary:
+    barriers = {split: barrier.loss for split, barrier in path.barriers.items()}
+    return PathSummary(max(barriers.values()), barriers, path.mode_connected, path.mechanistically_connected)
+
+
+def _similar(first: Mapping[str, Invariance] | None, second: Mapping[str, Invariance]) -> bool | None:
+    return mechanistically_similar(first, second) if first and second else None
+
+
+def _ends(pairs: Iterable[PairRecord]) -> dict[str, tuple[str, str]]:
+    """Return labels of the two models of each pair, by its key; the first's says what else tells pairs apart."""
+    contents: dict[str, dict[str, Any]] = {}
+    shown: dict[str, tuple[str, str]] = {}
+    for record in pairs:
+        shown[record.key] = record.pair.first.label, record.pair.second.label
+        contents[record.key] = record.pair.model_dump(mode="json")
+    notes = differences(contents, shown)
+    return {key: (first + notes[key], second) for key, (first, second) in shown.items()}

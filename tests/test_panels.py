@@ -1,0 +1,389 @@
+"""Panels over cue rates: their rows, columns, colours and numbers, and which of them a results folder gets."""
+
+import csv
+import io
+import statistics
+from itertools import pairwise
+
+import pytest
+from conftest import PLUGINS
+from matplotlib.colors import to_rgb
+from records_for_tests import (
+    cell_record,
+    connectivity_record,
+    flat,
+    learnt,
+    pair_record,
+    plugin,
+    pretrain_record,
+    with_paths,
+)
+
+from mmc_bench.cells import ConnectSettings
+from mmc_bench.plan import make_plan
+from mmc_bench.records import SPLITS
+from mmc_bench.registry import Registry
+from mmc_bench.report.curves import (
+    group_cells,
+    group_models,
+    group_pairs,
+    panels_of_cells,
+    panels_of_learning,
+    panels_of_pairs,
+    path_csv,
+)
+from mmc_bench.report.panels import draw_panels
+from mmc_bench.store import Store
+from mmc_bench.suite import load_suite
+
+PATHS = ("quadratic", "quadratic-nc", "linear", "permuted")
+NAMES = ("quadratic, with cues", "quadratic, without cues", "linear", "linear (permuted)")
+RATES = (0.6, 0.8, 1.0)
+
+
+def value(*parts):
+    """Return an accuracy that no other parts have."""
+    return round(0.1 + 0.8 * (hash_of(parts) % 997) / 997, 4)
+
+
+def hash_of(parts):
+    return sum((index + 1) * ord(letter) for index, letter in enumerate("/".join(map(str, parts))))
+
+
+def curves(*parts):
+    return {split: [value(*parts, split, t) for t in range(3)] for split in SPLITS}
+
+
+def pair(rate, seed=0, train=True, paths=PATHS, **changed):
+    measured = {name: curves(rate, seed, name) for name in paths}
+    on_train = {name: curves("train", rate, seed, name) for name in paths} if train else None
+    return pair_record(rate, seed, measured, on_train, **changed)
+
+
+def cell(rate, method, seed=0, paths=("linear", "permuted"), **changed):
+    name = method if isinstance(method, str) else repr(method.parameters)
+    record = cell_record(seed, method, cue_rate=rate, connect=ConnectSettings(paths=paths), **changed)
+    return with_paths(record, {path: curves(rate, seed, name, path) for path in paths})
+
+
+def model(rate, seed=0, epochs=3, **changed):
+    points = [[value(rate, seed, epoch, part) for part in ("train", "NC", "C")] for epoch in range(epochs)]
+    return learnt(pretrain_record(seed, cue_rate=rate, **changed), *points)
+
+
+def lines_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def only(found):
+    (one,) = found
+    return one
+
+
+def grid_of(figure, panels):
+    axes = figure.axes
+    width = len(panels.columns)
+    assert len(axes) == width * len(panels.rows)
+    return [axes[start : start + width] for start in range(0, len(axes), width)]
+
+
+# --- pairs
+
+
+@pytest.fixture(scope="module")
+def pair_panels():
+    return panels_of_pairs(only(group_pairs([pair(rate) for rate in RATES])))
+
+
+@pytest.fixture(scope="module")
+def figure(pair_panels):
+    return draw_panels(pair_panels[0])
+
+
+@pytest.fixture(scope="module")
+def grid(figure, pair_panels):
+    return grid_of(figure, pair_panels[0])
+
+
+def test_rows_are_paths_in_the_settings_order_and_columns_splits(grid, pair_panels):
+    assert pair_panels[0].rows == NAMES
+    assert [axes[0].get_ylabel().replace("\n", " ") for axes in grid] == list(NAMES)
+    titles = ["NC (no cue)", "C (cue)", "RC (randomised cue)", "RI (randomised image)"]
+    assert [axes.get_title() for axes in grid[0]] == titles
+
+
+def test_every_drawn_point_is_the_record_s_and_stands_in_its_panel(grid):
+    for row, path in zip(grid, PATHS, strict=True):
+        for axes, split in zip(row, SPLITS, strict=True):
+            drawn = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+            wanted = {f"{rate:g}": [100 * value(rate, 0, path, split, t) for t in range(3)] for rate in RATES}
+            assert drawn == {label: pytest.approx(points) for label, points in wanted.items()}
+            assert list(axes.get_lines()[0].get_xdata()) == [0, 0.5, 1]
+
+
+def test_a_cue_rate_is_one_colour_and_marker_everywhere_and_the_higher_the_darker(figure):
+    looks = {
+        (line.get_label(), line.get_color(), line.get_marker()) for axes in figure.axes for line in axes.get_lines()
+    }
+    assert len(looks) == len({marker for _, _, marker in looks}) == len(RATES)
+    brightness = [
+        sum(weight * part for weight, part in zip((0.3, 0.59, 0.11), to_rgb(color), strict=True))
+        for _, color, _ in sorted(looks, key=lambda look: float(look[0]))
+    ]
+    assert brightness == sorted(brightness, reverse=True)
+    assert min(high - low for high, low in pairwise(brightness)) > 0.1
+    legend = only(figure.legends)
+    assert legend.get_title().get_text() == "cue rate"
+    assert [text.get_text() for text in legend.get_texts()] == ["0.6", "0.8", "1"]
+
+
+def test_the_csv_has_every_point_of_every_record(pair_panels):
+    lines = lines_of(pair_panels[0].as_csv())
+    assert len(lines) == len(PATHS) * len(SPLITS) * len(RATES) * 3
+    for line in lines:
+        path, t = PATHS[NAMES.index(line["row"])], int(2 * float(line["t"]))
+        assert float(line["accuracy"]) == value(float(line["cue_rate"]), 0, path, line["column"], t)
+        assert (line["accuracy_std"], line["seeds"]) == ("", "0-1")
+
+
+def test_training_images_have_a_figure_of_their_own_where_they_were_measured(pair_panels):
+    on_test, on_train = pair_panels
+    assert (on_test.part, on_train.part) == ("test", "training")
+    assert float(lines_of(on_train.as_csv())[0]["accuracy"]) == value("train", 0.6, 0, "quadratic", "NC", 0)
+    assert len(panels_of_pairs(only(group_pairs([pair(0.6, train=False)])))) == 1
+
+
+def test_several_seeds_are_a_mean_and_a_band_of_one_deviation():
+    panels = panels_of_pairs(only(group_pairs([pair(0.6, seed, False, ["linear"]) for seed in (0, 2, 4)])))[0]
+    points = [value(0.6, seed, "linear", "RC", 1) for seed in (0, 2, 4)]
+    line = next(
+        line
+        for line in lines_of(panels.as_csv())
+        if (line["row"], line["column"], line["t"]) == ("linear", "RC", "0.5")
+    )
+    mean, std = statistics.mean(points), statistics.stdev(points)
+    assert (float(line["accuracy"]), float(line["accuracy_std"])) == pytest.approx((mean, std))
+    assert line["seeds"] == "0-1 2-3 4-5"
+    axes = grid_of(draw_panels(panels), panels)[0][2]
+    assert axes.get_lines()[0].get_ydata()[1] == pytest.approx(100 * mean)
+    band = only(axes.collections).get_paths()[0].vertices
+    middle = [y for x, y in band if x == 0.5]
+    assert (min(middle), max(middle)) == pytest.approx((100 * (mean - std), 100 * (mean + std)))
+
+
+def test_pairs_with_other_partners_or_settings_are_drawn_apart_and_told_apart():
+    same_rate = [pair(rate, second={"seed": 9}, train=False) for rate in (0.6, 0.8)]
+    finer = pair(0.6, train=False, connect=ConnectSettings(paths=PATHS, points=21))
+    groups = group_pairs([pair(0.6, train=False), pair(0.8, train=False), *same_rate, finer])
+    assert sorted((len(group.records), group.partner) for group in groups) == [
+        (1, "of cue rate 0"),
+        (2, "of cue rate 0"),
+        (2, "of the same cue rate"),
+    ]
+    labels = {group.dataset for group in groups if group.partner == "of cue rate 0"}
+    assert labels == {"digits (points=11)", "digits (points=21)"}
+
+
+def test_no_text_is_clipped_or_covered(figure):
+    long = "a-method-with-a-long-name (schedule=steps, epochs=100)"
+    records = [cell(rate, name) for rate in RATES for name in ("short", long)]
+    others = panels_of_cells(only(group_cells(records)))[:1] + panels_of_learning(group_models([model(0.6)]))
+    for drawn in [figure, *map(draw_panels, others)]:
+        drawn.draw_without_rendering()
+        texts = [drawn._suptitle, drawn._supxlabel, drawn._supylabel]
+        boxes = [text.get_window_extent() for text in texts]
+        boxes += [axes.get_tightbbox() for axes in drawn.axes] + [only(drawn.legends).get_window_extent()]
+        for box in boxes:
+            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= drawn.bbox.x1 and box.y1 <= drawn.bbox.y1
+        overlaps = [
+            (one, other) for index, one in enumerate(boxes) for other in boxes[index + 1 :] if one.overlaps(other)
+        ]
+        assert overlaps == []
+
+
+# --- cells
+
+
+def test_cells_have_a_figure_for_each_path_with_methods_as_rows():
+    records = [cell(rate, method) for rate in RATES for method in ("large", "small")]
+    panels = panels_of_cells(only(group_cells(records)))
+    assert [(item.rows, item.columns, item.cue_rates) for item in panels] == [
+        (("large", "small"), SPLITS, list(RATES))
+    ] * 2
+    assert [item.title.rpartition(": ")[2] for item in panels] == ["linear paths", "linear (permuted) paths"]
+    line = lines_of(panels[1].as_csv())[-1]
+    assert (line["row"], line["column"], float(line["accuracy"])) == (
+        "small",
+        "RI",
+        value(1.0, 0, "small", "permuted", "RI", 2),
+    )
+
+
+def test_variants_of_a_method_are_rows_told_apart_and_seeds_are_averaged():
+    records = [cell(0.6, plugin("tune", lr=lr), seed) for lr in (0.1, 0.2) for seed in (0, 1)]
+    panels = panels_of_cells(only(group_cells(records)))[0]
+    assert panels.rows == ("tune (lr=0.1)", "tune (lr=0.2)")
+    assert {line.seeds for line in panels.lines} == {("0", "1")}
+    wanted = statistics.mean(value(0.6, seed, {"lr": 0.1}, "linear", "NC", 0) for seed in (0, 1))
+    assert panels.lines[0].mean[0] == pytest.approx(wanted)
+
+
+def test_straight_paths_at_one_cue_rate_are_left_to_each_cell_s_own_figure():
+    alone = [cell(0.6, method, paths=("linear",)) for method in ("large", "small")]
+    assert panels_of_cells(only(group_cells(alone))) == []
+    more = [*alone, cell(0.8, "small", paths=("linear",))]
+    assert len(panels_of_cells(only(group_cells(more)))) == 1
+
+
+# --- learning curves
+
+
+def test_learning_curves_are_a_figure_for_each_backbone_with_data_sets_as_rows():
+    models = [
+        model(rate, dataset=plugin(dataset), backbone=plugin(backbone))
+        for backbone in ("deep", "wide")
+        for dataset in ("letters", "digits")
+        for rate in RATES
+    ]
+    panels = panels_of_learning(group_models(models))
+    assert [item.title for item in panels] == ["deep: pretraining", "wide: pretraining"]
+    assert all(item.rows == ("letters", "digits") for item in panels)
+    grid = grid_of(draw_panels(panels[0]), panels[0])
+    titles = ["training accuracy", "test accuracy, NC (no cue)", "test accuracy, C (cue)"]
+    assert [axes.get_title().replace("\n", " ") for axes in grid[0]] == titles
+    drawn = grid[1][1].get_lines()[2]
+    assert list(drawn.get_xdata()) == [1, 2, 3]
+    assert list(drawn.get_ydata()) == pytest.approx([100 * value(1.0, 0, epoch, "NC") for epoch in range(3)])
+    for line in lines_of(panels[0].as_csv()):
+        assert float(line["accuracy"]) == value(float(line["cue_rate"]), 0, int(line["epoch"]) - 1, line["column"])
+
+
+def test_learning_curves_on_one_data_set_have_backbones_as_rows():
+    panels = only(panels_of_learning(group_models([model(0.6, backbone=plugin(name)) for name in ("deep", "wide")])))
+    assert (panels.rows, panels.title) == (("deep", "wide"), "digits: pretraining")
+
+
+def test_models_without_a_curve_draw_none():
+    assert panels_of_learning(group_models([pretrain_record()])) == []
+    panels = only(panels_of_learning(group_models([model(0.6), pretrain_record(cue_rate=0.0)])))
+    assert panels.cue_rates == [0.6]
+
+
+# --- the command
+
+
+def names_of(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def stored(bench, *records):
+    store = Store(bench.folder / "results")
+    store.check_writable()
+    for record in records:
+        store.save(record)
+
+
+def test_a_figure_is_a_picture_a_drawing_and_its_numbers(bench):
+    stored(bench, model(0.6))
+    result = bench("plot", "--out", "f")
+    assert (result.code, result.err) == (0, "")
+    assert names_of(bench.folder / "f") == ["learning-digits.csv", "learning-digits.png", "learning-digits.svg"]
+    assert (bench.folder / "f" / "learning-digits.png").read_bytes().startswith(b"\x89PNG")
+    assert "training accuracy" in (bench.folder / "f" / "learning-digits.svg").read_text()
+
+
+def test_every_kind_of_figure_has_its_numbers(bench):
+    stored(bench, model(0.6), model(0.8), pair(0.6, paths=["linear"]))
+    stored(bench, cell(0.6, "tune"), cell(0.8, "tune"))
+    assert bench("plot", "--out", "f", "--format", "csv").code == 0
+    stems = {name.removesuffix(".csv") for name in names_of(bench.folder / "f")}
+    assert {stem for stem in stems if stem.startswith(("cells", "pairs", "learning"))} == {
+        "cells-test-linear-digits-net",
+        "cells-test-permuted-digits-net",
+        "pairs-test-digits-net-of-cue-rate-0",
+        "pairs-training-digits-net-of-cue-rate-0",
+    }
+    assert {stem for stem in stems if stem.startswith("splits")} == {"splits-digits-net-0.6", "splits-digits-net-0.8"}
+    bars = lines_of((bench.folder / "f" / "splits-digits-net-0.6.csv").read_text())
+    assert [(line["method"], float(line["RI"])) for line in bars] == [("pretrained", 0.8), ("tune", 0.2)]
+    path = lines_of((bench.folder / "f" / "path-digits-net-cue-rate-0.8-seed-0-tune.csv").read_text())
+    assert {float(line["accuracy"]) for line in path if line["split"] == "C"} == set(
+        curves(0.8, 0, "tune", "linear")["C"]
+    )
+
+
+def test_pretrained_models_alone_draw_learning_curves_or_else_bars(bench):
+    stored(bench, model(0.6), model(0.8))
+    assert bench("plot", "--out", "f", "--format", "csv").code == 0
+    assert names_of(bench.folder / "f") == ["learning-digits.csv"]
+    stored(bench, pretrain_record(cue_rate=0.6), pretrain_record(cue_rate=0.8))
+    bench("plot", "--out", "g", "--format", "csv")
+    assert names_of(bench.folder / "g") == ["splits-digits-net-0.6.csv", "splits-digits-net-0.8.csv"]
+
+
+def test_one_cue_rate_and_straight_paths_draw_what_they_always_did(bench):
+    stored(bench, model(0.6), cell(0.6, "tune", paths=("linear",)))
+    bench("plot", "--out", "f", "--format", "csv")
+    assert names_of(bench.folder / "f") == ["path-digits-net-cue-rate-0.6-seed-0-tune.csv", "splits-digits-net-0.6.csv"]
+
+
+SUITE = """
+datasets: [tiny-set]
+backbones: [tiny-net]
+methods: []
+cue_rates: [0.6, 0.9]
+"""
+PAIRS = """
+pairs:
+  - second: {cue_rate: 0.0, seed: 1}
+connect: {points: 3, paths: [quadratic, linear], train_images: 12}
+"""
+
+
+def done_suite(bench, text):
+    """Write a suite and the records of all its jobs, as a run would leave them."""
+    (bench.folder / "mine.yaml").write_text(text)
+    plan = make_plan(load_suite(str(bench.folder / "mine.yaml"), {}), Registry.discover([str(PLUGINS)]))
+    for job in plan.pretrainings:
+        record = model(job.cue_rate, job.seed).model_copy(update={"key": job.key, "pretraining": job})
+        stored(bench, record)
+    for job in plan.pairs:
+        stored(
+            bench, pair(job.first.cue_rate, paths=job.connect.paths).model_copy(update={"key": job.key, "pair": job})
+        )
+    stored(bench, pair(0.7), model(0.7))  # of no suite
+    return bench("plot", "--suite", "mine.yaml", "--out", "f", "--format", "csv")
+
+
+def test_a_suite_of_pairs_alone_is_plotted(bench):
+    assert done_suite(bench, SUITE + PAIRS).code == 0
+    name = "pairs-{}-tiny-set-tiny-net-of-cue-rate-0.csv"
+    assert names_of(bench.folder / "f") == ["learning-tiny-set.csv", name.format("test"), name.format("training")]
+    lines = lines_of((bench.folder / "f" / name.format("training")).read_text())
+    assert {(line["row"], line["cue_rate"]) for line in lines} == {
+        (NAMES[index], rate) for index in (0, 2) for rate in ("0.6", "0.9")
+    }
+    found = {(line["row"], line["column"], line["cue_rate"], line["t"]): float(line["accuracy"]) for line in lines}
+    assert found[NAMES[0], "RC", "0.9", "0.5"] == value("train", 0.9, 0, "quadratic", "RC", 1)
+
+
+def test_a_suite_of_pretrainings_alone_is_plotted(bench):
+    assert done_suite(bench, SUITE).code == 0
+    assert names_of(bench.folder / "f") == ["learning-tiny-set.csv"]
+    lines = lines_of((bench.folder / "f" / "learning-tiny-set.csv").read_text())
+    assert {line["cue_rate"] for line in lines} == {"0.6", "0.9"}
+
+
+def test_a_gallery_has_no_numbers(bench):
+    result = bench("plot", "--dataset", "tiny-set", "--format", "csv")
+    assert (result.code, result.err) == (4, "mmc-bench: --dataset draws png and svg, not csv\n")
+
+
+def test_the_points_of_one_path_are_written_with_their_losses():
+    path = connectivity_record(flat(0.9, C=[1.0, 0.25, 0.5]))
+    lines = [line for line in lines_of(path_csv(path)) if line["split"] == "C"]
+    assert [(float(line["t"]), float(line["accuracy"]), float(line["loss"])) for line in lines] == [
+        (0, 1, 0),
+        (0.5, 0.25, 1.5),
+        (1, 0.5, 1),
+    ]
