@@ -46,7 +46,7 @@ def _draw_results(session: Session, folder: Path, formats: tuple[str, ...], path
         raise NothingSelectedError(f"no record in {session.store.root} is selected: mmc-bench run makes some")
     from mmc_bench.report.figures import draw_bars, draw_path, file_names, save
 
-    with _writable(folder):
+    with writable(folder):
         for place, group in groupby(rows, key=lambda row: (row.dataset, row.backbone, row.cue_rate)):
             figure = draw_bars(list(group))
             _tell(save(figure, folder, f"splits-{place[0]}-{place[1]}-{place[2]:g}", formats))
@@ -74,12 +74,12 @@ def _draw_dataset(session: Session, name: str, folder: Path, formats: tuple[str,
     workshop = Workshop(session.registry, session.store, sources, device=device, threads=1)
     for dataset, group in groupby(plan.pretrainings, key=lambda pretraining: pretraining.dataset.name):
         figure = draw_gallery(dataset, workshop.data(next(group)).splits)
-        with _writable(folder):
+        with writable(folder):
             _tell(save(figure, folder, f"images-{dataset}", formats))
 
 
 @contextmanager
-def _writable(folder: Path) -> Iterator[None]:
+def writable(folder: Path) -> Iterator[None]:
     """Make the folder; where it cannot be written to, say so in a sentence."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
