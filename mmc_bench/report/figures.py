@@ -102,7 +102,7 @@ def draw_connection(record: ConnectionRecord, splits: Sequence[str]) -> Figure:
     paths = record.comparison.paths
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(7.2, 2.3 * len(paths) + 1.1), layout="constrained")
-        panels = figure.subplots(len(paths), 2, squeeze=False)
+        panels = figure.subplots(len(paths), 2, squeeze=False, sharey="col")
         for (name, path), row in zip(paths.items(), panels, strict=True):
             _draw_curves(row, path.test, splits, {"markersize": 4, "linewidth": 1.4})
             if path.train:
@@ -116,7 +116,8 @@ def draw_connection(record: ConnectionRecord, splits: Sequence[str]) -> Figure:
         for axes in panels[-1]:
             axes.set_xlabel("t,  from A (0) to B (1)")
         ends = record.connection
-        figure.suptitle(f"A: {ends.first.label}\nB: {ends.second.label}", fontsize=9)
+        dashed = "\ndashed: training images" if ends.connect.train_images else ""
+        figure.suptitle(f"A: {ends.first.label}\nB: {ends.second.label}{dashed}", fontsize=9)
         handles = panels[0, 0].get_lines()[: len(splits)]
         figure.legend(
             handles, [f"{split} ({STYLES[split][3]})" for split in splits], loc="outside lower center", ncols=4

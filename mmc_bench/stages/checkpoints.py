@@ -83,8 +83,8 @@ def locate(text: str, store: Store) -> Source:
     if path.suffix == ".safetensors":
         return Source(path.stem, path)
     if path.suffix != ".json" and not KEY.fullmatch(text):
-        what = "is there, but is" if path.exists() else "is"
-        raise UserError(f"{text} {what} no key of a record, no record's .json file, and no .safetensors file")
+        advice = ": save the weights with safetensors.torch.save_file" if path.exists() else ""
+        raise UserError(f"{text} is no key of a record, no record's .json file and no .safetensors file{advice}")
     file = path if path.suffix == ".json" else _file_of_key(text.lower(), store)
     record = read_record(file)
     if not isinstance(record, (PretrainRecord, CellRecord)):
