@@ -21,6 +21,8 @@ from mmc_bench.records import SPLITS, ConnectionRecord
 from mmc_bench.runner import check_plugins
 from mmc_bench.stages.checkpoints import experiment_suite, locate
 
+LONGEST_NAME = 60  # of a file, in the figures' names
+
 
 @click.command("connect", short_help="Measure the paths between any two checkpoints.")
 @click.argument("first", metavar="A")
@@ -76,7 +78,8 @@ def command(session: Session, first: str, second: str, **options: Any) -> None:
         record = _measured(session, plan, connection, (a_content, b_content), options)
     else:  # the same weights may have other names by now
         record = record.model_copy(update={"connection": connection})
-    name = f"connect-{sources[0].name}-{sources[1].name}-{record.key[:8]}"
+    names = "-".join(source.name[:LONGEST_NAME] for source in sources)
+    name = f"connect-{names}-{record.key[:8]}"
     figures = _drawn(record, splits, Path(options["out"]), name, options["formats"] or FORMATS)
     _print(session, record, splits, figures, cached, options["as_json"])
 
