@@ -174,6 +174,41 @@ class Pair(_Plain):
 Job = Pretraining | Cell | Pair
 
 
+class Checkpoint(_Plain):
+    """Trained weights, whoever trained them: the SHA-256 of their file, and the key of their record, if any."""
+
+    label: str
+    weights_sha256: str
+    record: str | None = None
+
+
+class Connection(_Plain):
+    """Two checkpoints of one architecture, and how the paths between them are measured.
+
+    `experiment` describes the data that they are compared on, and the backbone that they are loaded into.
+    """
+
+    first: Checkpoint
+    second: Checkpoint
+    experiment: Pretraining
+    connect: ConnectSettings
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 that names this connection's record; what weights are called, and how they were trained, is no part.
+
+        Neither is the cue rate: the test splits and the training images along a path all carry cues or none.
+        """
+        return key_of(
+            {
+                "stage": "connection",
+                "weights": [self.first.weights_sha256, self.second.weights_sha256],
+                "experiment": self.experiment.model_dump(mode="json", exclude={"cue_rate", "recipe"}),
+                "connect": self.connect.model_dump(mode="json"),
+            }
+        )
+
+
 def _places(end: Pretraining) -> dict[str, str]:
     return {
         "data set": end.dataset.name,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from mmc_bench.cells import Cell, Fraction, Pair, Pretraining
+from mmc_bench.cells import Cell, Connection, Fraction, Pair, Pretraining
 
 SPLITS = ("NC", "C", "RC", "RI")
 
@@ -210,6 +210,25 @@ class PairRecord(_Record):
 
 
 AnyRecord = PretrainRecord | CellRecord | PairRecord
+
+
+class ConnectionRecord(_Record):
+    """The result of comparing two checkpoints."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["connection"] = "connection"
+    key: str
+    connection: Connection
+    num_classes: Annotated[int, Field(ge=2)]
+    comparison: Comparison
+    timing: Timing
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _key_matches(self) -> "ConnectionRecord":
+        if self.key != self.connection.key:
+            raise ValueError("the key does not match the content")
+        return self
 
 
 class Failure(_Record):

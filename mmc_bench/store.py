@@ -5,6 +5,7 @@
     RESULTS/cells/<key>.json               the record of a cell
     RESULTS/cells/<key>.safetensors        its weights, when they are kept
     RESULTS/pairs/<key>.json               the record of a pair of pretrained models
+    RESULTS/connections/<key>.json         the record of two checkpoints that somebody pointed at
     RESULTS/*/<key>.failure.json           why there is no record yet
     RESULTS/locks/<key>.lock               held while somebody makes the record
 
@@ -14,24 +15,25 @@ written beside it, flushed to the disk, renamed.
 
 import contextlib
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from mmc_bench.cells import Cell, Job, Pretraining, models_of
+from mmc_bench.cells import Cell, Connection, Job, Pretraining, models_of
 from mmc_bench.errors import UserError
 from mmc_bench.files import write_whole
 from mmc_bench.parameters import first_problem
-from mmc_bench.records import AnyRecord, CellRecord, Failure, PairRecord, PretrainRecord
+from mmc_bench.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
 
 if TYPE_CHECKING:
     import torch
     from filelock import FileLock
 
-FOLDERS = {"pretraining": "pretrained", "cell": "cells", "pair": "pairs"}
+FOLDERS = {"pretraining": "pretrained", "cell": "cells", "pair": "pairs", "connection": "connections"}
 
 RECORD_TYPES: dict[str, type[AnyRecord]] = {
     "pretraining": PretrainRecord,
@@ -86,11 +88,24 @@ class Store:
                 return None
         return record
 
+    def find_connection(self, connection: Connection) -> ConnectionRecord | None:
+        """Return the valid record of a connection, or None."""
+        content = _read_if_there(self.file_of(connection))
+        try:
+            record = None if content is None else ConnectionRecord.model_validate_json(content)
+        except ValidationError:
+            return None
+        return record if record and record.key == connection.key else None
+
+    def files_of_keys(self, prefix: str) -> list[Path]:
+        """Return the files of all records whose keys begin with `prefix`."""
+        return [path for kind in FOLDERS for path in self._record_files(kind, prefix)]
+
     def has_weights(self, pretraining: Pretraining) -> bool:
         """Tell whether a pretraining's weights are there."""
         return self._path(pretraining, ".safetensors").exists()
 
-    def lock(self, job: Job) -> "FileLock":
+    def lock(self, job: Job | Connection) -> "FileLock":
         """Return a lock, so that two runs on one machine do not do one job at the same time."""
         from filelock import FileLock
 
@@ -127,8 +142,8 @@ class Store:
         for path in self._record_files("pair"):
             yield _read(path, PairRecord)
 
-    def _record_files(self, kind: str) -> list[Path]:
-        paths = (self.root / FOLDERS[kind]).glob("*.json")
+    def _record_files(self, kind: str, prefix: str = "") -> list[Path]:
+        paths = (self.root / FOLDERS[kind]).glob(f"{prefix}*.json")
         return sorted(path for path in paths if not path.name.endswith(".failure.json"))
 
     def save(self, record: AnyRecord) -> None:
@@ -136,6 +151,12 @@ class Store:
         job = job_of(record)
         write_whole(self._path(job, ".json"), (record.model_dump_json(indent=1) + "\n").encode())
         self._path(job, ".failure.json").unlink(missing_ok=True)
+
+    def save_connection(self, record: ConnectionRecord) -> Path:
+        """Write the record of a connection, and return its file."""
+        path = self.file_of(record.connection)
+        write_whole(path, (record.model_dump_json(indent=1) + "\n").encode())
+        return path
 
     def save_failure(self, job: Job, failure: Failure) -> None:
         """Write why a job failed, beside the place of its record."""
@@ -173,15 +194,46 @@ class Store:
             )
         return load(content)
 
-    def _path(self, job: Job, suffix: str) -> Path:
+    def file_of(self, job: Job | Connection) -> Path:
+        """Return where the record is, or will be."""
+        return self._path(job, ".json")
+
+    def _path(self, job: Job | Connection, suffix: str) -> Path:
         return self.root / FOLDERS[kind_of(job)] / f"{job.key}{suffix}"
 
 
-def kind_of(job: Job) -> str:
-    """Return ``"pretraining"``, ``"cell"`` or ``"pair"``."""
+def kind_of(job: Job | Connection) -> str:
+    """Return ``"pretraining"``, ``"cell"``, ``"pair"`` or ``"connection"``."""
     if isinstance(job, Pretraining):
         return "pretraining"
+    if isinstance(job, Connection):
+        return "connection"
     return "cell" if isinstance(job, Cell) else "pair"
+
+
+def read_record(path: Path) -> AnyRecord | ConnectionRecord:
+    """Return the record in a file, of whatever kind it is.
+
+    Raises
+    ------
+    UserError
+        When there is no such file, or it holds no valid record.
+    """
+    content = _read_if_there(path)
+    if content is None:
+        raise UserError(f"there is no record {path}")
+    try:
+        kind = json.loads(content)["kind"]
+    except (ValueError, KeyError, TypeError):
+        kind = None
+    if kind not in FOLDERS:
+        raise UserError(f"{path} is no record of mmc-bench")
+    reader: TypeAdapter[Any] = TypeAdapter(Annotated[AnyRecord | ConnectionRecord, Field(discriminator="kind")])
+    try:
+        record: AnyRecord | ConnectionRecord = reader.validate_json(content)
+    except ValidationError as error:
+        raise UserError(f"{path} is no valid record: {first_problem(error)}") from None
+    return record
 
 
 def job_of(record: AnyRecord) -> Job:

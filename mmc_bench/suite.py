@@ -123,13 +123,22 @@ def overridden(
             content["threads"] = value
         elif not equals or not dot or not owner or not name:
             raise UserError(f"--set {setting}: write SECTION.key=value or PLUGIN.parameter=value")
-        elif owner in SECTIONS:
-            content[owner][name] = value
+        elif (section := _section(content, owner)) is not None:
+            section[name] = value
         else:
             # Last, so that it wins over whatever pattern of the suite reaches the same plugin.
             earlier = content["parameters"].pop(owner, {})
             content["parameters"][owner] = {**earlier, name: value}
     return _checked(content, "command line" if settings or any(selection.values()) else suite.name)
+
+
+def _section(content: Mapping[str, Any], owner: str) -> dict[str, Any] | None:
+    """Return the part of a suite that `owner` names, as ``connect`` or ``connect.quadratic``; None is a plugin's."""
+    first, *inner = owner.split(".")
+    found = content[first] if first in SECTIONS else None
+    for name in inner:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def _checked(content: Mapping[str, Any], origin: str) -> Suite:

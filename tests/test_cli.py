@@ -209,7 +209,16 @@ def test_an_error_of_our_own_is_exit_code_3_with_its_traceback(bench, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["run", "--help"], ["list", "methods"], ["plugins"], ["status"], ["run", "--dry-run"]]
+    "words",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["connect", "--help"],
+        ["list", "methods"],
+        ["plugins"],
+        ["status"],
+        ["run", "--dry-run"],
+    ],
 )
 def test_light_commands_import_nothing_heavy(tmp_path, words):
     code = (
@@ -229,4 +238,4 @@ def test_light_commands_import_nothing_heavy(tmp_path, words):
 def test_help_names_every_command_and_exit_is_clean(bench):
     result = bench("--help")
     assert result.code == 0
-    assert all(word in result.out for word in ("run", "list", "plugins", "status", "table", "plot"))
+    assert all(word in result.out for word in ("run", "list", "plugins", "status", "table", "plot", "connect"))

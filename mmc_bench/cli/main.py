@@ -21,6 +21,7 @@ COMMANDS = {
     "status": "Tell what of a suite is done, missing or failed.",
     "table": "Print the table of the results at hand.",
     "plot": "Draw the results at hand, or images of a data set.",
+    "connect": "Measure the paths between any two checkpoints.",
 }
 
 EXIT_INTERNAL, EXIT_USAGE = 3, 4

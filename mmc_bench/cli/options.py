@@ -16,7 +16,7 @@ from mmc_bench.errors import UserError, nearest
 from mmc_bench.plan import Plan, make_plan
 from mmc_bench.registry import Registry
 from mmc_bench.store import Store
-from mmc_bench.suite import SECTIONS, load_suite, overridden
+from mmc_bench.suite import SECTIONS, Suite, load_suite, overridden
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -64,7 +64,10 @@ class Session:
     @cached_property
     def plan(self) -> Plan:
         """The suite (`quick` unless named), with the options in force, as cells."""
-        suite = load_suite(self.suite_name or DEFAULT_SUITE, self.registry.suites)
+        return self.plan_of(load_suite(self.suite_name or DEFAULT_SUITE, self.registry.suites))
+
+    def plan_of(self, suite: Suite) -> Plan:
+        """Return a suite, with the options in force, as cells."""
         suite = overridden(suite, self.selection, self.settings)
         images = identify(self.data, self.wanted_sources(suite.datasets))
         plan = make_plan(suite, self.registry, images)
@@ -78,7 +81,11 @@ class Session:
         selected = {name for offer, _ in plan.offers for name in (offer.spec.name, offer.qualified_name)}
         for setting in self.settings:
             owner = setting.partition("=")[0].strip().rpartition(".")[0]
-            if owner and owner not in SECTIONS and not any(fnmatchcase(name, owner) for name in selected):
+            if (
+                owner
+                and owner.partition(".")[0] not in SECTIONS
+                and not any(fnmatchcase(name, owner) for name in selected)
+            ):
                 raise UserError(f"--set {setting}: {owner} is not part of this run: {nearest(owner, selected)}")
 
     @cached_property
@@ -97,14 +104,22 @@ class Session:
 
 def session_options(command: Command) -> Command:
     """Add the options of a `Session`, and hand it to the command as ``session``."""
+    return _given_session(command, [*_SUITE_OPTIONS, *_PLACE_OPTIONS])
 
+
+def place_options(command: Command) -> Command:
+    """Add the options of a `Session` that say where things are and what is set, without a suite's."""
+    return _given_session(command, _PLACE_OPTIONS)
+
+
+def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> Command:
     def _with_session(**options: Any) -> Any:
         selection = {
-            field: [value for values in options.pop(field) or () for value in values]
+            field: [value for values in options.pop(field, None) or () for value in values]
             for field in ("methods", "datasets", "backbones", "cue_rates", "seeds")
         }
         session = Session(
-            suite_name=options.pop("suite"),
+            suite_name=options.pop("suite", None),
             selection=selection,
             settings=options.pop("settings"),
             data=dict(_assignment(text) for text in options.pop("data")),
@@ -115,7 +130,7 @@ def session_options(command: Command) -> Command:
 
     _with_session.__doc__ = command.__doc__
     _with_session.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    for option in reversed(_SESSION_OPTIONS):
+    for option in reversed(shared):
         _with_session = option(_with_session)
     return _with_session  # type: ignore[return-value]
 
@@ -148,21 +163,25 @@ def _assignment(text: str) -> tuple[str, str]:
     return name, folder
 
 
-def _list_option(name: str, of: type, text: str) -> Callable[[Command], Command]:
+def list_option(name: str, of: type, text: str) -> Callable[[Command], Command]:
+    """Add an option whose value is a list: commas separate its parts, and it may be repeated."""
     return click.option(f"--{name}", type=_Words(of), multiple=True, help=text)
 
 
-_SESSION_OPTIONS: list[Callable[[Any], Any]] = [
+_SUITE_OPTIONS: list[Callable[[Any], Any]] = [
     click.option(
         "--suite",
         metavar="NAME|FILE",
         help=f"Suite to use: a name or a YAML file.  [default: {DEFAULT_SUITE}]",
     ),
-    _list_option("methods", str, "Methods; names or globs, separated by commas."),
-    _list_option("datasets", str, "Datasets."),
-    _list_option("backbones", str, "Backbones."),
-    _list_option("cue-rates", float, "Shares of pretraining images that carry the cue, 0 to 1."),
-    _list_option("seeds", int, "Seeds."),
+    list_option("methods", str, "Methods; names or globs, separated by commas."),
+    list_option("datasets", str, "Datasets."),
+    list_option("backbones", str, "Backbones."),
+    list_option("cue-rates", float, "Shares of pretraining images that carry the cue, 0 to 1."),
+    list_option("seeds", int, "Seeds."),
+]
+
+_PLACE_OPTIONS: list[Callable[[Any], Any]] = [
     click.option(
         "--set",
         "settings",

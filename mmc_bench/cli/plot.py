@@ -66,7 +66,7 @@ def _draw_results(session: Session, folder: Path, formats: tuple[str, ...], path
 
     panels = _panels(cells, pretrained, pairs)
     names = file_names({f"{item.key}-{item.name}": item.name for item in panels})
-    with _writable(folder):
+    with writable(folder):
         _draw_bars(cells, pretrained, bool(panels), folder, formats)
         for item in panels:
             _tell(save(draw_panels(item), folder, names[f"{item.key}-{item.name}"], formats, item.as_csv()))
@@ -137,12 +137,12 @@ def _draw_dataset(session: Session, name: str, folder: Path, formats: tuple[str,
     workshop = Workshop(session.registry, session.store, sources, device=device, threads=1)
     for dataset, group in groupby(plan.pretrainings, key=lambda pretraining: pretraining.dataset.name):
         figure = draw_gallery(dataset, workshop.data(next(group)).splits)
-        with _writable(folder):
+        with writable(folder):
             _tell(save(figure, folder, f"images-{dataset}", formats))
 
 
 @contextmanager
-def _writable(folder: Path) -> Iterator[None]:
+def writable(folder: Path) -> Iterator[None]:
     """Make the folder; where it cannot be written to, say so in a sentence."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -102,22 +102,29 @@ def _run_missing(
     check_plugins(plan)
     device = resolve_device(device)
     workers, threads = share_cores(device, options["workers"], options["threads"] or plan.suite.threads)
-    settings = Settings(
-        results=str(session.store.root.resolve()),
-        plugin_folders=tuple(str(Path(folder).resolve()) for folder in session.plugin_folders),
-        data_folders=tuple((name, str(Path(folder).resolve())) for name, folder in session.data.items()),
-        download=download,
-        device=device,
-        precision=_precision(options["precision"], device),
-        threads=threads,
-        keep_weights=keep_weights,
-    )
+    settings = worker_settings(session, download, device, options["precision"], threads, keep_weights)
     engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
     if not workers:
         import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises below
     observers = registry.observers()
     with raised_interrupts(), interrupted_after(time_limit), _console(plan.suite.name) as console:
         return run_plan(plan, missing, engine, settings, observers, console, fail_fast)
+
+
+def worker_settings(
+    session: Session, download: bool, device: str, precision: str, threads: int, keep_weights: bool = False
+) -> Settings:
+    """Return what a worker needs to know; the device is a resolved one, the precision need not be."""
+    return Settings(
+        results=str(session.store.root.resolve()),
+        plugin_folders=tuple(str(Path(folder).resolve()) for folder in session.plugin_folders),
+        data_folders=tuple((name, str(Path(folder).resolve())) for name, folder in session.data.items()),
+        download=download,
+        device=device,
+        precision=_precision(precision, device),
+        threads=threads,
+        keep_weights=keep_weights,
+    )
 
 
 def _precision(name: str, device: str) -> str:
@@ -197,15 +204,15 @@ def _print_results(session: Session, summary: Summary, as_json: bool) -> None:
             **summary.as_dict(),
             "rows": [row.as_dict() for row in rows],
         }
-        _put(json.dumps(content, indent=1) + "\n")
+        put(json.dumps(content, indent=1) + "\n")
     elif rows:
         from mmc_bench.report.tables import markdown
 
-        _put(markdown(rows))
+        put(markdown(rows))
     closing_line(summary, session.store.root)
 
 
-def _put(text: str) -> None:
+def put(text: str) -> None:
     """Print results on stdout; that nobody reads them any more must not hide how the run went."""
     with contextlib.suppress(BrokenPipeError):
         click.echo(text, nl=False)

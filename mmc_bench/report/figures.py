@@ -1,4 +1,4 @@
-"""Figures: the four splits of every method as bars, and the path curves of a cell."""
+"""Figures: the four splits of every method as bars, and the curves along paths."""
 
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from mmc_bench.records import SPLITS, CellRecord
+from mmc_bench.records import SPLITS, CellRecord, ConnectionRecord, Connectivity
 from mmc_bench.report.rows import Row
 
 # Okabe and Ito's colours keep apart for colour-blind readers; markers and hatches do so in grey print.
@@ -95,6 +95,42 @@ def draw_path(record: CellRecord, label: str) -> Figure:
         figure.suptitle(f"{label}\nloss barriers: {barriers}", fontsize=9)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
+
+
+def draw_connection(record: ConnectionRecord, splits: Sequence[str]) -> Figure:
+    """Draw accuracy and loss along every path between two checkpoints; training images as dashed lines."""
+    paths = record.comparison.paths
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(7.2, 2.3 * len(paths) + 1.1), layout="constrained")
+        panels = figure.subplots(len(paths), 2, squeeze=False, sharey="col")
+        for (name, path), row in zip(paths.items(), panels, strict=True):
+            _draw_curves(row, path.test, splits, {"markersize": 4, "linewidth": 1.4})
+            if path.train:
+                _draw_curves(row, path.train, splits, {"marker": "", "linewidth": 1.0, "linestyle": "--"})
+            row[0].set_ylabel(f"{name}\naccuracy (%)")
+            row[0].set_ylim(0, 103)
+            row[1].set_ylabel("loss (nats)")
+            row[1].set_ylim(bottom=0)
+            for axes in row:
+                axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        for axes in panels[-1]:
+            axes.set_xlabel("t,  from A (0) to B (1)")
+        ends = record.connection
+        dashed = "\ndashed: training images" if ends.connect.train_images else ""
+        figure.suptitle(f"A: {ends.first.label}\nB: {ends.second.label}{dashed}", fontsize=9)
+        handles = panels[0, 0].get_lines()[: len(splits)]
+        figure.legend(
+            handles, [f"{split} ({STYLES[split][3]})" for split in splits], loc="outside lower center", ncols=4
+        )
+    return figure
+
+
+def _draw_curves(row: Sequence[Any], path: Connectivity, splits: Sequence[str], style: Mapping[str, Any]) -> None:
+    for split in splits:
+        color, marker, *_ = STYLES[split]
+        curve = path.splits[split]
+        row[0].plot(path.t, [100 * value for value in curve.accuracy], **{"color": color, "marker": marker, **style})
+        row[1].plot(path.t, curve.loss, **{"color": color, "marker": marker, **style})
 
 
 def save(figure: Figure, folder: Path, name: str, formats: Sequence[str], numbers: str = "") -> list[Path]:

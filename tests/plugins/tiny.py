@@ -77,7 +77,7 @@ class TinySet:
         return images
 
 
-def tiny_net(num_classes, input_shape, width: int = 4):
+def tiny_net(num_classes, input_shape, width: int = 4, norm: bool = True):
     from torch import nn
 
     class TinyNet(nn.Module):
@@ -85,7 +85,7 @@ def tiny_net(num_classes, input_shape, width: int = 4):
             super().__init__()
             self.num_classes, self.num_features = num_classes, width
             self.conv = nn.Conv2d(input_shape[0], width, 3, padding=1)
-            self.norm = nn.BatchNorm2d(width)
+            self.norm = nn.BatchNorm2d(width) if norm else nn.Identity()
             self.head = nn.Linear(width, num_classes)
 
         def forward_features(self, x):

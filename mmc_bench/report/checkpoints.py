@@ -1,0 +1,118 @@
+"""Two checkpoints side by side as text: Markdown tables for people, and every number of the figure as CSV."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from tabulate import tabulate
+
+from mmc_bench.landscape.barriers import INTERVENTIONS
+from mmc_bench.records import AlignmentSummary, ConnectionRecord, Connectivity
+
+CSV_HEADER = ("path", "set", "split", "t", "accuracy", "loss")
+
+
+def markdown(record: ConnectionRecord, splits: Sequence[str]) -> str:
+    """Return what is to be said of two checkpoints, with these splits' columns."""
+    connection, comparison = record.connection, record.comparison
+    experiment, settings = connection.experiment, connection.connect
+    tolerance = f"{next(iter(comparison.paths.values())).test.tolerance:g} nats"
+    blocks = [
+        f"**A** {connection.first.label}  \n**B** {connection.second.label}  \n"
+        f"{experiment.backbone.name} on {experiment.dataset.name}, seed {experiment.seed}, "
+        f"{settings.points} points a path",
+        f"Barriers in accuracy (points) / loss (nats) / mode connected (definition 1, tolerance {tolerance}); "
+        "mechanistically connected (definition 5) is so on all four splits:",
+        _path_table(record, splits),
+        *(_of_alignment(name, path.alignment) for name, path in comparison.paths.items() if path.alignment),
+        "Accuracy (%) / loss (nats) of the two:",
+        _score_table(record, splits),
+        f"Invariances (definition 3: an intervention raises the loss by no more than {tolerance}):",
+        _invariance_table(record),
+        f"Mechanistically similar (definition 4, the same invariances): {_verdict(comparison.similar)}",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def csv_of(record: ConnectionRecord, splits: Sequence[str]) -> str:
+    """Return a CSV with every point of every curve: accuracies as fractions, losses in nats."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_HEADER)
+    for name, where, path in _measured(record):
+        for split in splits:
+            curve = path.splits[split]
+            for point in zip(path.t, curve.accuracy, curve.loss, strict=True):
+                writer.writerow((name, where, split, *point))
+    return text.getvalue()
+
+
+def _measured(record: ConnectionRecord) -> Iterator[tuple[str, str, Connectivity]]:
+    for name, path in record.comparison.paths.items():
+        yield name, "test", path.test
+        if path.train:
+            yield name, "train", path.train
+
+
+def _path_table(record: ConnectionRecord, splits: Sequence[str]) -> str:
+    rows = []
+    for name, where, path in _measured(record):
+        cells = [
+            f"{100 * path.barriers[split].accuracy:.1f} / {path.barriers[split].loss:.2f} / "
+            f"{_verdict(path.mode_connected[split])}"
+            for split in splits
+        ]
+        label = name if where == "test" else f"{name}, training images"
+        rows.append([label, *cells, _verdict(path.mechanistically_connected)])
+    return _table(["path", *splits, "mechanistically connected"], rows)
+
+
+def _of_alignment(name: str, alignment: AlignmentSummary) -> str:
+    moved = [changed for changed, _ in alignment.groups.values()]
+    units = sum(size for _, size in alignment.groups.values())
+    pinned = Counter(alignment.pinned.values())
+    stayed = ", ".join(f"{reason} ({count})" for reason, count in pinned.items()) or "nothing"
+    outcome = "computes the same function" if alignment.verified else "does NOT compute the same function"
+    return (
+        f"{name}: {sum(moved)} of {units} units in {sum(map(bool, moved))} of {len(moved)} groups of A changed places, "
+        f"matched by {alignment.matching}; the permuted A {outcome} (largest difference "
+        f"{alignment.difference:.1e} of the largest output). Axes of weights that stayed as they were: {stayed}."
+    )
+
+
+def _score_table(record: ConnectionRecord, splits: Sequence[str]) -> str:
+    names = [*splits, *(f"train {split}" for split in splits if f"train {split}" in record.comparison.scores)]
+    rows = []
+    for place, model in enumerate("AB"):
+        scores = [record.comparison.scores[name][place] for name in names]
+        rows.append([model, *(f"{100 * score.accuracy:.1f} / {score.loss:.2f}" for score in scores)])
+    return _table(["model", *names], rows)
+
+
+def _invariance_table(record: ConnectionRecord) -> str:
+    rows = []
+    for model, found in zip("AB", record.comparison.invariance, strict=True):
+        for name, without, _ in INTERVENTIONS:
+            one = found[name]
+            rows.append(
+                [
+                    model,
+                    f"{name} ({without} → {one.split})",
+                    f"{one.loss_without:.2f}",
+                    f"{one.loss_with:.2f}",
+                    f"{one.loss_with - one.loss_without:+z.2f}",
+                    _verdict(one.invariant),
+                ]
+            )
+    return _table(["model", "intervention", "loss without", "loss with", "change", "invariant"], rows, words=2)
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """Return a table whose first columns are words, the others numbers."""
+    alignment = (*("left",) * words, *("right",) * (len(headers) - words))
+    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=alignment)
+
+
+def _verdict(yes: bool) -> str:
+    return "yes" if yes else "no"

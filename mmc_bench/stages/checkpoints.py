@@ -1,0 +1,166 @@
+"""Checkpoints that somebody points at: where their weights lie, and what their records tell of them."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmc_bench.cells import Checkpoint, ConnectSettings, DataSettings, PathName, PluginRef, Pretraining
+from mmc_bench.errors import UserError
+from mmc_bench.records import CellRecord, PretrainRecord
+from mmc_bench.store import Store, read_record
+from mmc_bench.suite import Suite
+
+#: The first digits of a key that must be given.
+FEWEST_DIGITS = 6
+KEY = re.compile(r"[0-9a-fA-F]{1,64}")
+
+#: What is measured unless somebody says otherwise.
+PATHS: tuple[PathName, ...] = ("linear", "permuted")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one argument points at: a name for files, the weights' file, and their record, if there is one."""
+
+    name: str
+    weights: Path
+    record: PretrainRecord | CellRecord | None = None
+
+    @property
+    def pretraining(self) -> Pretraining | None:
+        """The experiment that the weights come from, where their record tells."""
+        if isinstance(self.record, CellRecord):
+            return self.record.cell.pretraining
+        return self.record.pretraining if self.record else None
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        if self.record is None:
+            return str(self.weights)
+        job = self.record.cell if isinstance(self.record, CellRecord) else self.record.pretraining
+        return f"{job.label} ({self.record.key[:8]})"
+
+    def read(self) -> tuple[Checkpoint, bytes]:
+        """Return the checkpoint and its file's content.
+
+        Raises
+        ------
+        UserError
+            When the file cannot be read, or is not the one that the record tells of.
+        """
+        try:
+            content = self.weights.read_bytes()
+        except FileNotFoundError:
+            raise UserError(f"there is no file {self.weights}{self._remedy}") from None
+        except OSError as error:
+            raise UserError(f"{self.weights} cannot be read: {error.strerror}") from None
+        digest = hashlib.sha256(content).hexdigest()
+        if self.record and digest != self.record.weights_sha256:
+            raise UserError(f"weights file {self.weights} does not match its record's checksum{self._remedy}")
+        key = self.record.key if self.record else None
+        return Checkpoint(label=self.label, weights_sha256=digest, record=key), content
+
+    @property
+    def _remedy(self) -> str:
+        if self.record is None:
+            return ""
+        option = " with --keep-weights" if isinstance(self.record, CellRecord) else ""
+        return f": delete its record, {self.weights.with_suffix('.json')}, and run its suite again{option}"
+
+
+def locate(text: str, store: Store) -> Source:
+    """Return what `text` points at: a record's key or the beginning of one, its JSON file, or a safetensors file.
+
+    Raises
+    ------
+    UserError
+        When it is nothing of these, points at several records, or at one without weights.
+    """
+    path = Path(text)
+    if path.suffix == ".safetensors":
+        return Source(path.stem, path)
+    if path.suffix != ".json" and not KEY.fullmatch(text):
+        advice = ": save the weights with safetensors.torch.save_file" if path.exists() else ""
+        raise UserError(f"{text} is no key of a record, no record's .json file and no .safetensors file{advice}")
+    file = path if path.suffix == ".json" else _file_of_key(text.lower(), store)
+    record = read_record(file)
+    if not isinstance(record, (PretrainRecord, CellRecord)):
+        raise UserError(
+            f"{text} is the record of a {record.kind}, which has no weights of its own: "
+            "give the key of a pretraining or a cell"
+        )
+    if record.weights_sha256 is None:
+        assert isinstance(record, CellRecord)
+        raise UserError(
+            f"cell {record.key[:8]} ({record.cell.label}) keeps no weights: "
+            f"delete its record, {file}, and run its suite again with --keep-weights"
+        )
+    return Source(record.key[:8], file.with_suffix(".safetensors"), record)
+
+
+def _file_of_key(key: str, store: Store) -> Path:
+    if len(key) < FEWEST_DIGITS:
+        raise UserError(f"{key} is too short to name a record: give {FEWEST_DIGITS} digits of its key or more")
+    files = store.files_of_keys(key)
+    if not files:
+        raise UserError(f"no record in {store.root} has a key that begins with {key}")
+    if len(files) > 1:
+        found = ", ".join(f"{file.parent.name}/{file.stem}" for file in files)
+        raise UserError(f"{len(files)} records in {store.root} have keys that begin with {key}: {found}")
+    return files[0]
+
+
+def experiment_suite(ends: Sequence[Source], dataset: str | None, backbone: str | None) -> Suite:
+    """Return a suite without methods whose only pretraining describes the ends' data and backbone.
+
+    Both come from the first end that has a record, unless they are given.
+
+    Raises
+    ------
+    UserError
+        When no end has a record and something is not given, or when the ends' records name different backbones.
+    """
+    known = next((end.pretraining for end in ends if end.pretraining), None)
+    if known is None and not (dataset and backbone):
+        options = [
+            option for option, given in (("--backbone NAME", backbone), ("--dataset NAME", dataset)) if not given
+        ]
+        raise UserError(f"no record says what A and B are: give {' and '.join(options)}")
+    if not backbone:
+        _check_same_backbone(ends)
+    used = {"dataset": known.dataset, "backbone": known.backbone} if known else {}
+    used = {kind: reference for kind, reference in used.items() if not {"dataset": dataset, "backbone": backbone}[kind]}
+    return Suite(
+        name="connect",
+        datasets=(dataset or _qualified(used["dataset"]),),
+        backbones=(backbone or _qualified(used["backbone"]),),
+        methods=(),
+        cue_rates=(known.cue_rate if known else 1.0,),
+        seeds=(known.seed if known else 0,),
+        data=known.data if known else DataSettings(),
+        connect=ConnectSettings(paths=PATHS),
+        parameters={_qualified(reference): reference.parameters for reference in used.values()},
+    )
+
+
+def _check_same_backbone(ends: Sequence[Source]) -> None:
+    told = [(end, end.pretraining.backbone) for end in ends if end.pretraining]
+    for end, backbone in told[1:]:
+        first, reference = told[0]
+        if (backbone.name, backbone.parameters) != (reference.name, reference.parameters):
+            raise UserError(
+                f"{first.name} is a {_in_words(reference)} and {end.name} a {_in_words(backbone)}: "
+                "both must be of the same architecture"
+            )
+
+
+def _in_words(backbone: PluginRef) -> str:
+    settings = ", ".join(f"{name} = {value}" for name, value in backbone.parameters.items())
+    return f"{backbone.name} ({settings})" if settings else backbone.name
+
+
+def _qualified(reference: PluginRef) -> str:
+    return f"{reference.distribution}:{reference.name}"
