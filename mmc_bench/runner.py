@@ -103,6 +103,10 @@ def find_missing(plan: Plan, store: Store, only_failed: bool = False) -> Missing
         # Weights alone are no result: they are made again only for what needs them.
         if store.find(job) is None or (job.key in needed and not store.has_weights(job))
     ]
+    # On a GPU other weights come out, and what was made from the ones before is no longer theirs. Where the same
+    # ones come back, as on a CPU, those jobs find their records when their turn comes.
+    again = {job.key for job in pretrainings}
+    results = [job for job in plan.results if job in results or again & {end.key for end in models_of(job)}]
     jobs: list[Job] = [*results, *pretrainings]
     everything: list[Job] = [*plan.results, *plan.pretrainings]
     failed = {job.key for job in jobs if store.find_failure(job)}

@@ -186,7 +186,9 @@ def test_a_record_that_was_tampered_with_is_not_taken_for_an_answer(bench, files
 
 
 def test_the_csv_has_the_record_s_numbers_and_the_splits_asked_for(bench, files):
-    content = connected(bench, "a.safetensors", "b.safetensors", *PLAIN, "--splits", "C,RI", "--train-images", "20")
+    content = connected(
+        bench, "a.safetensors", "b.safetensors", *PLAIN, "--splits", "C,RI", "--train-images", 20, "--format", "csv"
+    )
     table = next(name for name in content["figures"] if name.endswith(".csv"))
     rows = list(csv.DictReader(io.StringIO((bench.folder / table).read_text())))
     paths = content["record"]["comparison"]["paths"]

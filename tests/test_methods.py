@@ -354,9 +354,9 @@ def test_the_cued_set_is_refused_to_a_method_that_does_not_declare_it(make_task)
     assert len(make_task(needs={"cued"}).cued) == 14
 
 
-def test_only_cbft_declares_a_need_for_the_cued_set(registry):
-    needy = {name for name in ("ft-medium", "llr", "lpft", "cbft") if registry.get("method", name).spec.needs}
-    assert needy == {"cbft"}
+def test_the_methods_that_train_on_cued_images_declare_it(registry):
+    needy = {offer.spec.name for offer in registry.offers("method") if offer.spec.needs}
+    assert needy == {"cbft", "cbft-no-barrier", "cbft-no-invariance", "irm", "vrex"}
 
 
 def test_a_task_has_no_place_for_test_images():

@@ -245,7 +245,7 @@ def test_the_command_prints_verdicts_on_a_file_of_claims(bench):
 
 def test_both_files_are_registered_under_their_names():
     registered = []
-    importlib.import_module("benchmarks").register_published(registered.append)
+    importlib.import_module("mmc_bench_benchmarks").register_published(registered.append)
     assert {"fig4.yaml", "fig5.yaml"} <= {path.name for path in registered}
 
 

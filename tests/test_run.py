@@ -188,6 +188,20 @@ def test_lost_weights_are_made_again_only_for_a_cell_that_needs_them(bench):
     assert all(after[name] == record for name, record in before.items())
 
 
+def test_lost_weights_that_come_out_otherwise_leave_no_cell_of_the_old_ones(bench, monkeypatch):
+    """As on a GPU, where two trainings differ: one call is enough, whatever was lost."""
+    bench.tiny("--seeds", "0", "--methods", "tiny-ft")
+    before = bench.records()
+    (weights,) = (bench.folder / "results" / "pretrained").glob("*.safetensors")
+    weights.unlink()
+    seed_everything = Workshop.seed_everything
+    monkeypatch.setattr(Workshop, "seed_everything", lambda self, what, seed: seed_everything(self, what, seed + 1))
+    assert bench.tiny("--seeds", "0", "--methods", "tiny-ft,tiny-still").code == 0
+    after = bench.records()
+    assert all(after[name] != record for name, record in before.items())
+    assert "2 cells: 0 computed, 2 cached" in bench.tiny("--seeds", "0", "--methods", "tiny-ft,tiny-still").err
+
+
 def test_records_in_another_precision_than_asked_for_are_told_of(bench):
     bench.tiny("--seeds", "0", "--methods", "tiny-ft", "--precision", "fp32")
     assert "not computed" not in bench.tiny("--seeds", "0", "--methods", "tiny-ft", "--precision", "fp32").err

@@ -2,8 +2,13 @@
 
 import pytest
 import torch
-from mmc_bench_benchmarks.speed.cases import Bench
+from mmc_bench_benchmarks.speed.cases import Bench, cbft_step, cued_images, last_layer, parity, path
+from mmc_bench_benchmarks.speed.plain import evaluate_path as evaluate_path_plainly
 from mmc_bench_benchmarks.speed.throughput import throughput, training_flop
+
+from mmc_bench.data.splits import CuedImages
+from mmc_bench.landscape.paths import evaluate_path, linear_path
+from mmc_bench.records import Score
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +36,46 @@ def test_a_pretrainings_share_of_the_peak_is_its_operations_over_those_of_a_matr
     assert use["tflops"] == pytest.approx(use["images_per_second"]["median"] * use["gflop_per_image"] / 1e3)
     assert use["share"] == pytest.approx(use["tflops"] / use["peak_tflops"])
     assert 0 < use["share"] < 1.5 and use["images_per_second"]["min"] <= use["images_per_second"]["max"]
+
+
+def test_ours_and_the_plain_loops_compute_the_same(bench):
+    checks = parity(bench, "resnet8", steps=8, batch_size=8)
+    assert checks["fp32_output"] < 1e-5
+    assert checks["bf16_loss"] == 0  # both in float32 here
+
+
+def test_parity_sees_a_difference(bench, monkeypatch):
+    def redder(self, rows):
+        x, y = batch(self, rows)
+        return x + 0.1, y
+
+    batch = CuedImages.batch
+    monkeypatch.setattr(CuedImages, "batch", redder)
+    assert parity(bench, "resnet8", steps=4, batch_size=8)["fp32_output"] > 1e-4
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        lambda bench: last_layer(bench, n=20, epochs=1),
+        lambda bench: path(bench, bn_images=20, test_images=10, points=3),
+        lambda bench: cued_images(bench, n=40, batch_size=10),
+        lambda bench: cbft_step(bench, batch_size=4, num_classes=10),
+    ],
+)
+def test_every_candidate_of_a_case_runs(bench, case):
+    for run in case(bench).runs.values():
+        run()
+
+
+def test_ours_and_the_plain_path_see_the_same_accuracy(bench):
+    network, other = bench.network("resnet8"), bench.network("resnet8")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    (bn, bn_plain), (test, test_plain) = bench.images(50, seed=1), bench.images(40, seed=2)
+    score = Score(accuracy=0.0, loss=0.0)
+    models = bench.ours(network), bench.ours(other)
+    along = evaluate_path(linear_path(*models), models[1], {"NC": test}, bn, 3, ({"NC": score}, {"NC": score}))[1]
+    plainly = evaluate_path_plainly(network, other, bn_plain, {"NC": test_plain}, [0.5], bench.r1)
+    assert along["NC"][1].accuracy == pytest.approx(plainly["NC"][0], abs=0.03)

@@ -16,11 +16,16 @@ from mmc_bench.data.splits import derive_experiment
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.parameters import instantiate
 from mmc_bench.registry import Registry
-from mmc_bench.training import Progress, Task, cosine, evaluate, fit, sgd
+from mmc_bench.training import Progress, Task, cosine, evaluate, fit, full_precision, sgd
 from mmc_bench.training.compiled import WORTHWHILE_STEPS, compiled_forward, training_forward
 
 # Operators whose result, or the size of it, the host must wait for.
-WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "bincount"}
+WAITING = {
+    *("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "bincount"),
+    *("repeat_interleave", "_unique2"),
+}
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
+READING = ("tolist", "numpy", "cpu")  # methods of tensors that no operator stands for
 
 
 class Waits(TorchDispatchMode):
@@ -32,7 +37,7 @@ class Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function._schema.name.partition("::")[2].partition(".")[0]
-        booleans = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        booleans = name in INDEXING and any(i is not None and i.dtype == torch.bool for i in args[1])
         if name in WAITING or booleans:
             self.seen[name] += 1
         return function(*args, **(kwargs or {}))
@@ -43,7 +48,22 @@ def registry():
     return Registry.discover()
 
 
-def waits_of(method, net, clean, cued):
+@pytest.fixture
+def waits(monkeypatch):
+    """Return a counter of all that makes the host wait, in operators and in methods of tensors."""
+    waits = Waits()
+    for name in READING:
+        read = getattr(torch.Tensor, name)
+
+        def counted(tensor, *arguments, name=name, read=read, **options):
+            waits.seen[name] += 1
+            return read(tensor, *arguments, **options)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    return waits
+
+
+def waits_of(waits, method, net, clean, cued):
     """Return what a method's fine-tuning waits for, with a fixed number of epochs."""
     task = Task(
         model=copy.deepcopy(net).train(),
@@ -57,35 +77,49 @@ def waits_of(method, net, clean, cued):
         needs=frozenset({"cued"}),
         _cued=cued,
     )
-    with Waits() as waits:
+    waits.seen.clear()
+    with waits:
         method.fine_tune(task)
-    return waits.seen
+    return Counter(waits.seen)
 
 
-def test_the_counter_of_waits_sees_them():
-    with Waits() as waits:
-        x = torch.arange(4.0)
-        x.sum().item(), x[x > 1], x.nonzero(), bool(x.sum() > 0)
-    assert waits.seen.total() >= 4
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x[x > 1],
+        lambda x: x.nonzero(),
+        lambda x: bool(x.sum() > 0),
+        lambda x: x.tolist(),
+        lambda x: x.cpu(),
+        lambda x: x.numpy(),
+        lambda x: x.clone().__setitem__(x > 1, 0.0),
+        lambda x: torch.arange(4).repeat_interleave(torch.arange(4)),
+    ],
+)
+def test_the_counter_of_waits_sees_them(waits, read):
+    with waits:
+        read(torch.arange(4.0))
+    assert waits.seen.total() >= 1
 
 
 @pytest.mark.parametrize("name", ["ft-medium", "llr", "lpft", "cbft", "cbft-no-barrier", "irm", "vrex"])
-def test_no_training_step_waits_for_the_device(registry, tiny_net, image_set, name):
+def test_no_training_step_waits_for_the_device(registry, tiny_net, image_set, waits, name):
     target = registry.get("method", name).load()
     defaults = dict(registry.get("method", name).spec.defaults)
     method = instantiate(f"method {name}", target, {**defaults, "batch_size": 4})
     seen = [
-        waits_of(method, tiny_net(0, torch.float32), *(image_set(k, dtype=torch.float32) for k in (n, 2 * n)))
+        waits_of(waits, method, tiny_net(0, torch.float32), *(image_set(k, dtype=torch.float32) for k in (n, 2 * n)))
         for n in (8, 32)
     ]
     assert seen[0] == seen[1]  # four times the steps, the same number of epochs
 
 
 @pytest.mark.parametrize("name", ["digits-box", "cifar100-box-color", "dominoes"])
-def test_drawing_cues_does_not_wait_for_the_device(registry, name):
+def test_drawing_cues_does_not_wait_for_the_device(registry, waits, name):
     dataset, batches = loaded(registry, name), 4
     data = derive_experiment(dataset, SMALL, 0.5, 0)
-    with Waits() as waits:
+    with waits:
         drawn = sum(len(y) for _, y in data.pretraining.shuffled(25, torch.Generator().manual_seed(0)))
     assert (drawn, waits.seen.total()) == (25 * batches, 0)
 
@@ -120,13 +154,15 @@ def test_the_training_images_lie_in_memory_once(registry):
     dataset = loaded(registry, "cifar10-box")
     data = derive_experiment(dataset, SMALL, 0.5, 0)
     parts = (data.pretraining, data.pretraining_nc, data.clean, data.validation)
+    of_test = tuple(data.splits.values())
     assert {part.storage.data_ptr() for part in parts} == {dataset.train.images.data_ptr()}
     assert [part.held for part in parts] == [None] * 4
     storages = {}
-    for part in parts:
+    assert {part.storage.data_ptr() for part in of_test} == {dataset.test.images.data_ptr()}
+    for part in (*parts, *of_test, *data.train_splits.values()):
         for tensor in (part.storage, part.index, part.labels, part.cues):
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-    assert sum(storages.values()) <= 1.5 * data.pretraining.storage.numel()
+    assert sum(storages.values()) <= 1.5 * (dataset.train.images.numel() + dataset.test.images.numel())
 
 
 def test_a_path_renders_no_test_image_again(registry, tiny_net):
@@ -140,12 +176,12 @@ def test_a_path_renders_no_test_image_again(registry, tiny_net):
 
     dataset.render = counted
     data = derive_experiment(dataset, SMALL, 0.5, 0)
-    assert calls["images"] >= 4 * 500
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    ends = {name: evaluate(net, split) for name, split in data.rendered.items()}
     rendered = calls["images"]
-    ends = {name: evaluate(net, split) for name, split in data.splits.items()}
-    evaluate_path(linear_path(net, net), net, data.splits, data.pretraining_nc, 5, (ends, ends))
-    assert calls["images"] == rendered
+    assert rendered >= 4 * 500
+    evaluate_path(linear_path(net, net), net, data.rendered, data.pretraining_nc, 5, (ends, ends))
+    assert calls["images"] - rendered <= 3 * len(data.pretraining_nc)  # BatchNorm's, at each inner point
 
 
 def test_rendered_images_are_those_that_a_batch_would_draw(registry):
@@ -156,6 +192,20 @@ def test_rendered_images_are_those_that_a_batch_would_draw(registry):
         assert torch.equal(fresh.batch(part)[0], held.batch(part)[0])
         assert torch.equal(fresh.batch(part)[1], held.batch(part)[1])
     assert torch.equal(held.first(7).batch(slice(None))[0], fresh.first(7).batch(slice(None))[0])
+
+
+def test_full_precision_turns_off_autocast_and_tf32_and_puts_both_back():
+    before = torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            with full_precision("cpu"):
+                assert not torch.backends.cuda.matmul.allow_tf32
+                assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def test_only_a_long_training_on_a_gpu_is_compiled(tiny_net):

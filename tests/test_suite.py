@@ -201,7 +201,7 @@ def test_a_missing_file_and_an_unknown_name_are_told_apart(tmp_path):
         load_suite(str(tmp_path / "nowhere.yaml"), SHIPPED)
     with pytest.raises(UserError, match=r"unknown suite 'quik': did you mean quick\?"):
         load_suite("quik", SHIPPED)
-    with pytest.raises(UserError, match=r"unknown suite 'zzz': known: .*quick.*path of a \.yaml file"):
+    with pytest.raises(UserError, match=r"unknown suite 'zzz': known: .*cifar10-small.*path of a \.yaml file"):
         load_suite("zzz", SHIPPED)
 
 

@@ -15,7 +15,7 @@ from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.parameters import instantiate
 from mmc_bench.registry import Registry
 from mmc_bench.training import Progress, Task, cosine, evaluate, fit, linear_probe, sgd
-from mmc_bench.training.precision import arithmetic, cross_entropy
+from mmc_bench.training.precision import arithmetic, cross_entropy, full_precision
 
 from . import plain, plain_matching
 
@@ -266,7 +266,7 @@ CASES: dict[str, Callable[[Bench], Case]] = {
 }
 
 
-def parity(bench: Bench, steps: int = 20, batch_size: int = 32) -> dict[str, float]:
+def parity(bench: Bench, backbone: str = "resnet18", steps: int = 20, batch_size: int = 32) -> dict[str, float]:
     """Compare what is computed before how fast: outputs in float32, and the loss after some bf16 steps.
 
     Returns
@@ -276,11 +276,11 @@ def parity(bench: Bench, steps: int = 20, batch_size: int = 32) -> dict[str, flo
         logit. ``bf16_loss``: relative difference of the loss on the training images after `steps` steps in our
         precision and in float32.
     """
-    network = bench.network("resnet18")
+    network = bench.network(backbone)
     ours, theirs = bench.images(4 * batch_size)
     x, _ = ours.batch(slice(None))
     plain_x = torch.stack([theirs[index][0] for index in range(len(theirs))]).to(bench.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), full_precision(bench.device):
         logits = bench.ours(network).eval()(x)
         plain_logits = bench.r1.model(network).eval()(plain_x)
         output = (logits - plain_logits).abs().max() / plain_logits.abs().max()

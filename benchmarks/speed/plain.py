@@ -189,17 +189,19 @@ def cbft(
             loss.item()
             model.zero_grad()
             with mode.autocast():
-                z_nc, z_c = (
-                    model.forward_head(model.forward_features(x), pre_logits=True).float()  # type: ignore[operator]
-                    for x in (x_nc, x_c)
-                )
+                z_nc = _features(model, x_nc)
                 loss = F.cross_entropy(model.get_classifier()(z_nc).float(), y_nc)  # type: ignore[operator]
-            if epoch > 0:
-                loss = loss + _invariance(z_c, y_c, z_nc, y_nc, num_classes)
+                if epoch > 0:
+                    loss = loss + _invariance(_features(model, x_c), y_c, z_nc, y_nc, num_classes)
             loss.backward()
             optimizer.step()
             loss.item()
     return model
+
+
+def _features(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    features: torch.Tensor = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
+    return features.float()
 
 
 def _invariance(

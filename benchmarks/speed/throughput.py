@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmc_bench.training import Progress, cosine, fit, sgd
@@ -30,8 +31,10 @@ def throughput(
     -------
     dict
         ``images_per_second`` (median, minimum and maximum over the epochs), ``gflop_per_image`` of a forward and
-        backward pass, ``tflops``, ``peak_tflops`` of a matrix product in the same precision, and ``share`` of it.
+        backward pass, ``tflops``, ``peak_tflops`` of a matrix product in the same precision, ``share`` of it, and
+        ``compiled_graphs``: 0 where nothing was compiled.
     """
+    counters.clear()
     images, _ = bench.images(steps * batch_size)
     model = bench.ours(bench.network(backbone))
     flop = training_flop(model, *images.batch(slice(0, 2))) / 2
@@ -58,6 +61,7 @@ def throughput(
         "tflops": rate * flop / 1e12,
         "peak_tflops": peak / 1e12,
         "share": rate * flop / peak,
+        "compiled_graphs": counters["stats"]["unique_graphs"],
     }
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -28,13 +29,13 @@ def raised_interrupts() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interrupted_after(minutes: float | None) -> Iterator[None]:
-    """Do as Ctrl-C does once so many minutes have passed."""
+def interrupted_after(minutes: float | None, since: float) -> Iterator[None]:
+    """Do as Ctrl-C does once so many minutes have passed since that reading of ``time.monotonic``."""
     if minutes is None:
         yield
         return
     main = threading.main_thread().ident or 0
-    timer = threading.Timer(60 * minutes, signal.pthread_kill, (main, signal.SIGINT))
+    timer = threading.Timer(since + 60 * minutes - time.monotonic(), signal.pthread_kill, (main, signal.SIGINT))
     timer.daemon = True
     timer.start()
     try:

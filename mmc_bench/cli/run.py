@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, 
     What has a record already is not run again, so an interrupted run goes on where it stopped. Cells that
     failed are tried again.
     """
+    started = time.monotonic()
     plan = session.plan
     if dry_run:
         from mmc_bench.cli.dryrun import print_dry_run
@@ -75,7 +77,7 @@ def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, 
         _tell_of_weights(session)
     if options["precision"] != "auto":
         _tell_of_precision(session, options["precision"])
-    summary = _run_missing(session, missing, **options)
+    summary = _run_missing(session, missing, started, **options)
     _print_results(session, summary, as_json)
     raise click.exceptions.Exit(summary.exit_code)
 
@@ -83,6 +85,7 @@ def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, 
 def _run_missing(
     session: Session,
     missing: Missing,
+    started: float,
     download: bool,
     device: str,
     fail_fast: bool,
@@ -90,7 +93,7 @@ def _run_missing(
     time_limit: float | None,
     **options: Any,
 ) -> Summary:
-    """Check what can be checked beforehand, then run."""
+    """Check what can be checked beforehand, then run. A time limit counts from `started`."""
     plan, registry = session.plan, session.registry
     if not missing.jobs:
         return Summary.before(plan, missing)
@@ -107,7 +110,7 @@ def _run_missing(
     if not workers:
         import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises below
     observers = registry.observers()
-    with raised_interrupts(), interrupted_after(time_limit), _console(plan.suite.name) as console:
+    with raised_interrupts(), interrupted_after(time_limit, started), _console(plan.suite.name) as console:
         return run_plan(plan, missing, engine, settings, observers, console, fail_fast)
 
 

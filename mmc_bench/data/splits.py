@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -106,9 +107,8 @@ class ExperimentData:
     """Every set of one experiment.
 
     `pretraining` carries cues at the cue rate and `pretraining_nc` is the same images without; `clean` and
-    `validation` are held out of both and carry none. `splits` are the test images as NC, C, RC and RI, rendered
-    beforehand, since they are scored again and again along every path; `train_splits` are the pretraining images,
-    all with their own cue on C whatever the cue rate.
+    `validation` are held out of both and carry none. `splits` are the test images as NC, C, RC and RI;
+    `train_splits` are the pretraining images, all with their own cue on C whatever the cue rate.
     """
 
     pretraining: CuedImages
@@ -119,6 +119,14 @@ class ExperimentData:
     train_splits: dict[str, CuedImages]
     num_classes: int
     input_shape: tuple[int, ...]
+
+    @cached_property
+    def rendered(self) -> dict[str, CuedImages]:
+        """The test splits, rendered once: they are scored again and again, along every path.
+
+        They take 16 bytes a pixel and channel for each test image, and are made when they are first asked for.
+        """
+        return {name: images.rendered() for name, images in self.splits.items()}
 
 
 def derive_experiment(
@@ -164,7 +172,7 @@ def derive_experiment(
     cues = no_cue.clone()
     cues[cued_rows] = train.cues[cued_rows]
     order = torch.randperm(len(test.labels), generator=_generator("test order", seed)).to(device)
-    splits = {name: images.rendered() for name, images in _four_splits(test, order, dataset, seed).items()}
+    splits = _four_splits(test, order, dataset, seed)
     example, _ = splits["NC"].batch(slice(0, 1))
     return ExperimentData(
         pretraining=of_train(pretrain_rows, cues),

@@ -9,13 +9,15 @@ from mmc_bench.training.evaluate import eval_mode
 
 
 @torch.no_grad()
-def reestimate_batchnorm(model: nn.Module, images: CuedImages, batch_size: int = 250) -> None:
+def reestimate_batchnorm(model: nn.Module, images: CuedImages, batch_size: int | None = None) -> None:
     """Replace the running statistics by sample-weighted averages over `images`, in place.
 
     torch's own cumulative mode (``momentum=None``) gives every batch one weight; here a batch weighs as much
     as it has images, so that the last, smaller one counts for no more than it holds. Only BatchNorm layers
-    run in training mode. A network without them is left as it is, and runs no image.
+    run in training mode. A network without them is left as it is, and runs no image. A batch has 250 images, on a
+    GPU 1,000, unless said otherwise.
     """
+    batch_size = batch_size or (1000 if images.labels.device.type == "cuda" else 250)
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     layers = [layer for layer in layers if layer.track_running_stats]
     if not layers:

@@ -43,7 +43,7 @@ class Ground:
 
 def ground_of(data: ExperimentData, settings: ConnectSettings) -> Ground:
     """Return an experiment's images as the settings want them."""
-    sets = dict(data.splits)
+    sets = dict(data.rendered)
     if settings.train_images:
         for name, images in data.train_splits.items():
             sets[TRAIN + name] = images.first(settings.train_images).rendered()

@@ -56,6 +56,7 @@ class Workshop:
         dataset_key = canonical_json([pretraining.dataset.model_dump(), pretraining.images])
         if dataset_key not in self._loaded:
             self._loaded.clear()
+            self._derived.clear()
             reference = pretraining.dataset
             target = self.target("dataset", reference)
             dataset = instantiate(f"dataset {reference.name}", target, reference.parameters)

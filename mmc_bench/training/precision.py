@@ -1,6 +1,7 @@
 """Arithmetic of training and evaluation: float32, or bfloat16 where the hardware gains from it."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -59,9 +60,16 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "
     return F.cross_entropy(logits, labels, reduction=reduction)
 
 
-def full_precision(device: torch.device | str) -> AbstractContextManager[None]:
-    """Return the context for the few operations that need float32 whatever the mode."""
-    return torch.autocast(torch.device(device).type, enabled=False)
+@contextmanager
+def full_precision(device: torch.device | str) -> Iterator[None]:
+    """Let the few operations that need it compute in float32 whatever the mode: no autocast, no TF32."""
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast(torch.device(device).type, enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def prepare_device(precision: str, device: torch.device | str) -> None:

@@ -3,10 +3,9 @@
 import torch
 from pydantic import Field
 from torch import nn
-from torch.nn import functional as F
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, sgd
+from mmc_bench.training import Task, cosine, cross_entropy, sgd
 
 
 class VREx:
@@ -44,8 +43,8 @@ class VREx:
                     weight = c.penalty_weight
                     optimizer.state.clear()  # momentum of another objective; the schedule goes on
                 # One forward pass: BatchNorm sees both environments together, as in DomainBed.
-                logits = model(torch.cat([x_c, x_nc])).float().split([len(y_c), len(y_nc)])
-                risks = torch.stack([F.cross_entropy(z, y) for z, y in zip(logits, (y_c, y_nc))])
+                logits = model(torch.cat([x_c, x_nc])).split([len(y_c), len(y_nc)])
+                risks = torch.stack([cross_entropy(z, y) for z, y in zip(logits, (y_c, y_nc))])
                 loss = risks.mean() + weight * variance(risks)
                 optimizer.zero_grad(set_to_none=True)
                 (loss / max(weight, 1.0) if c.rescale else loss).backward()

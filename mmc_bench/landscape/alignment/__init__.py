@@ -36,6 +36,7 @@ from mmc_bench.landscape.alignment.groups import (
 )
 from mmc_bench.landscape.alignment.weights import match_weights
 from mmc_bench.landscape.paths import check_same_architecture
+from mmc_bench.training import full_precision
 
 __all__ = [
     "Alignment",
@@ -153,7 +154,7 @@ def align(
     if first is None:
         raise UserError("there are no images to align the networks on")
     unseen: tuple[str, ...] = ()
-    with torch.autocast(first.device.type, enabled=False):
+    with full_precision(first.device):
         observer = _observer(reference, first[:CHUNK])
         groups = observer.groups
         if criterion == "weights":
