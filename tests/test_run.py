@@ -3,6 +3,7 @@
 import json
 
 from mmc_bench.records import CellRecord, PretrainRecord
+from mmc_bench.stages.workshop import Workshop
 
 
 def test_workers_company_and_order_change_no_number(bench):

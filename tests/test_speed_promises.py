@@ -93,7 +93,7 @@ def waits_of(waits, method, net, clean, cued):
         lambda x: x.tolist(),
         lambda x: x.cpu(),
         lambda x: x.numpy(),
-        lambda x: x.clone().__setitem__(x > 1, 0.0),
+        lambda x: x.clone().__setitem__(x > 1, torch.zeros(2)),
         lambda x: torch.arange(4).repeat_interleave(torch.arange(4)),
     ],
 )

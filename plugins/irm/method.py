@@ -45,7 +45,8 @@ class IRM:
                     weight = c.penalty_weight
                     optimizer.state.clear()  # momentum of another objective; the schedule goes on
                 # One forward pass: BatchNorm sees both environments together, as in DomainBed.
-                logits = model(torch.cat([x_c, x_nc])).split([len(y_c), len(y_nc)])
+                logits = model(torch.cat([x_c, x_nc]))
+                logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).split([len(y_c), len(y_nc)])
                 environments = list(zip(logits, (y_c, y_nc)))
                 risk = torch.stack([cross_entropy(z, y) for z, y in environments]).mean()
                 penalty = torch.stack([irm_penalty(z, y) for z, y in environments]).mean()
@@ -69,6 +70,5 @@ def irm_penalty(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def scale_gradient(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """∂/∂s CE(s·z, y) at s = 1, in closed form: the mean over images of Σ_k softmax(z)_k z_k - z_y."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     expected = (logits.softmax(1) * logits).sum(1)  # (n,)
     return (expected - logits.gather(1, labels[:, None])[:, 0]).mean()

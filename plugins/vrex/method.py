@@ -43,7 +43,8 @@ class VREx:
                     weight = c.penalty_weight
                     optimizer.state.clear()  # momentum of another objective; the schedule goes on
                 # One forward pass: BatchNorm sees both environments together, as in DomainBed.
-                logits = model(torch.cat([x_c, x_nc])).split([len(y_c), len(y_nc)])
+                logits = model(torch.cat([x_c, x_nc]))
+                logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).split([len(y_c), len(y_nc)])
                 risks = torch.stack([cross_entropy(z, y) for z, y in zip(logits, (y_c, y_nc))])
                 loss = risks.mean() + weight * variance(risks)
                 optimizer.zero_grad(set_to_none=True)
