@@ -52,13 +52,12 @@ def pair(rate=0.8, seed=0, quadratic=0.02, bare=0.02, linear=0.5, permuted=0.4, 
 
 
 def cell(method, height, broken=(), rate=0.8, seed=0, permuted=None, **changed):
-    """Return a cell with loss barriers of these heights on C, and what its model is not invariant to."""
+    """Return a cell whose paths sag this deep on C, and what its model is not invariant to."""
     connect = ConnectSettings(paths=("linear", "permuted"))
     record = cell_record(seed, method, cue_rate=rate, connect=connect, **changed)
 
     def path(height):
-        losses = {split: [0.2, 0.2 + (height if split == "C" else 5.0), 0.2] for split in ("NC", "C", "RC", "RI")}
-        return PathRecord(test=connectivity_record(flat(), losses=losses))
+        return PathRecord(test=connectivity_record(sag(0.8, C=height)))
 
     paths = {"linear": path(height)} | ({} if permuted is None else {"permuted": path(permuted)})
     changes = {"connectivity": paths["linear"].test, "paths": paths, "invariance": invariance_record(*broken)}
@@ -151,13 +150,13 @@ def small(height=0.01, broken=(BROKEN,), **changed):
     return cell("ft-small", height, broken, **changed)
 
 
-def large(height=1.0, broken=(), **changed):
+def large(height=0.5, broken=(), **changed):
     return cell("ft-large", height, broken, **changed)
 
 
 def test_figure_5_holds_where_small_steps_change_nothing_and_large_ones_everything():
     assert verdicts(FIG5, cells=[small(), large()], pretrained=[model()]) == [[HOLDS], [HOLDS], []]
-    perfect = [small(1.0, (), rate=1.0), large(rate=1.0)]
+    perfect = [small(0.5, (), rate=1.0), large(rate=1.0)]
     assert verdicts(FIG5, cells=perfect, pretrained=[model(1.0)]) == [[], [HOLDS], [HOLDS]]
 
 
@@ -206,8 +205,8 @@ def test_markdown_shows_the_numbers_and_which_fail():
         [word.strip() for word in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| digits")
     ]
     assert rows == [
-        ["digits", "net", "0.8", "0", "**0.060**", "0", "**fails**"],
-        ["digits", "net", "0.8", "0", "1.000", "–", "1", "holds"],
+        ["digits", "net", "0.8", "0", "**6.0**", "0", "**fails**"],
+        ["digits", "net", "0.8", "0", "50.0", "–", "1", "holds"],
     ]
     assert f"**{FIG5.claims[1].statement}.** Holds in 1 of 1 setting." in text
     assert f"**{FIG5.claims[2].statement}.** No records." in text
@@ -217,7 +216,7 @@ def test_csv_and_json_have_every_check_and_a_word_on_claims_without_records():
     judgements = judge_paths(FIG5, [], [small(0.06), large()], [model()])
     lines = list(csv.DictReader(io.StringIO(render("fig5", FIG5, judgements, "csv"))))
     assert [line["claim_verdict"] for line in lines] == [FAILS] * 2 + [HOLDS] * 3 + [NO_RECORDS]
-    assert (float(lines[0]["value"]), lines[0]["verdict"], lines[1]["verdict"]) == (pytest.approx(0.06), FAILS, HOLDS)
+    assert (float(lines[0]["value"]), lines[0]["verdict"], lines[1]["verdict"]) == (pytest.approx(6), FAILS, HOLDS)
     content = json.loads(render("fig5", FIG5, judgements, "json"))
     assert [claim["counts"] for claim in content["claims"]] == [
         {HOLDS: 0, FAILS: 1, NO_RECORDS: 0},
@@ -225,7 +224,7 @@ def test_csv_and_json_have_every_check_and_a_word_on_claims_without_records():
         {HOLDS: 0, FAILS: 0, NO_RECORDS: 0},
     ]
     check = content["claims"][0]["settings"][0]["checks"][0]
-    assert (check["at_most"], check["value"]) == (0.05, pytest.approx(0.06))
+    assert (check["at_most"], check["value"]) == (3, pytest.approx(6))
 
 
 def test_the_command_prints_verdicts_on_a_file_of_claims(bench):
