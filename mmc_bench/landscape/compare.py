@@ -116,7 +116,8 @@ def summary_of(alignment: Alignment, matching: str) -> AlignmentSummary:
             group.name: (int((alignment.permutations[group.name] != torch.arange(group.size)).sum()), group.size)
             for group in alignment.groups
         },
-        pinned={f"{pinned.weight}[{pinned.axis}]": pinned.reason for pinned in alignment.groups.pinned},
+        pinned={f"{pinned.weight}[{pinned.axis}]": pinned.reason for pinned in alignment.groups.pinned}
+        | dict.fromkeys(alignment.unseen, "no place in the network shows its units"),
         difference=alignment.difference,
         verified=alignment.verified,
     )
