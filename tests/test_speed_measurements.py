@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmc_bench_benchmarks.speed.__main__ import ratio
 from mmc_bench_benchmarks.speed.cases import Bench, cbft_step, cued_images, last_layer, parity, path
 from mmc_bench_benchmarks.speed.plain import evaluate_path as evaluate_path_plainly
 from mmc_bench_benchmarks.speed.throughput import throughput, training_flop
@@ -79,3 +80,7 @@ def test_ours_and_the_plain_path_see_the_same_accuracy(bench):
     along = evaluate_path(linear_path(*models), models[1], {"NC": test}, bn, 3, ({"NC": score}, {"NC": score}))[1]
     plainly = evaluate_path_plainly(network, other, bn_plain, {"NC": test_plain}, [0.5], bench.r1)
     assert along["NC"][1].accuracy == pytest.approx(plainly["NC"][0], abs=0.03)
+
+
+def test_a_ratio_is_that_of_the_medians_with_the_range_of_the_rounds():
+    assert ratio([4.0, 9.0, 5.0], [1.0, 3.0, 2.0]) == {"min": 2.5, "median": 2.5, "max": 4.0}

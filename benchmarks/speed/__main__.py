@@ -1,4 +1,4 @@
-"""``python -m benchmarks.speed``: medians of ratios, measured in turn in one process."""
+"""``python -m benchmarks.speed``: ratios of medians, measured in turn in one process."""
 
 import json
 import platform
@@ -78,8 +78,7 @@ def measured(case: Case, rounds: int, device: torch.device) -> dict[str, object]
     Returns
     -------
     dict
-        ``seconds``: minimum, median and maximum of each candidate. ``ratios``: those of the others' seconds to
-        ours, round by round, so that a machine whose speed drifts treats both alike.
+        ``seconds``: minimum, median and maximum of each candidate. ``ratios`` of the others' seconds to ours.
     """
     seconds: dict[str, list[float]] = {name: [] for name in case.runs}
     for index in range(rounds + 1):
@@ -87,17 +86,19 @@ def measured(case: Case, rounds: int, device: torch.device) -> dict[str, object]
             elapsed = _timed(run, device)
             if index:
                 seconds[name].append(elapsed)
-    ratios = {
-        name: spread([other / ours for other, ours in zip(values, seconds["ours"], strict=True)])
-        for name, values in seconds.items()
-        if name != "ours"
-    }
+    ratios = {name: ratio(values, seconds["ours"]) for name, values in seconds.items() if name != "ours"}
     return {
         "case": case.name,
         "what": case.what,
         "seconds": {name: spread(values) for name, values in seconds.items()},
         "ratios": ratios,
     }
+
+
+def ratio(others: list[float], ours: list[float]) -> dict[str, float]:
+    """Return the ratio of the medians, and the least and greatest ratio within one round."""
+    by_round = spread([other / own for other, own in zip(others, ours, strict=True)])
+    return {**by_round, "median": statistics.median(others) / statistics.median(ours)}
 
 
 def spread(values: list[float]) -> dict[str, float]:
