@@ -9,7 +9,7 @@ from records_for_tests import plugin, pretrain_record
 
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.registry import Registry
-from mmc_bench.report.compare import FAILS, HOLDS
+from mmc_bench.report.compare import FAILS, HOLDS, NO_RECORDS
 from mmc_bench.report.losses import compare_losses, read_losses, render
 from mmc_bench.report.published import holds_losses, load_published, published_file, read_numbers
 from mmc_bench.report.rows import make_rows
@@ -64,7 +64,8 @@ def test_ours_stand_beside_the_published_and_what_has_no_record_is_named(table):
         ("RI", pytest.approx(0.01), 0),
     ]
     assert [(place.dataset, place.split) for place in comparison.missing] == [("two", "RC"), ("two", "RI")]
-    assert comparison.verdict == FAILS  # half of the pattern is not there
+    assert comparison.verdict == NO_RECORDS  # for half of the pattern
+    assert compared([record(losses=(5, 0.5, 4.5, 3.5))], table).verdict == FAILS
 
 
 # --- the verdict
@@ -136,7 +137,7 @@ def test_a_difference_that_is_none_is_refused_with_its_line(tmp_path, value):
 
 
 def test_every_format_says_the_same(table):
-    comparison = compared([record(seed=0), record(seed=1, losses=(5, 0.5, 5.5, 0.51))], table)
+    comparison = compared([record(seed=0), record(seed=1, losses=(5, 0.5, 5.5, 1.51))], table)
     content = json.loads(render(comparison, "json"))
     lines = list(csv.DictReader(io.StringIO(render(comparison, "csv"))))
     text = render(comparison, "md")

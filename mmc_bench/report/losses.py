@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from mmc_bench.errors import NothingSelectedError
 from mmc_bench.landscape.barriers import TOLERANCE
-from mmc_bench.report.compare import FAILS, HOLDS, plain
+from mmc_bench.report.compare import FAILS, HOLDS, NO_RECORDS, plain
 from mmc_bench.report.published import LOSS_COLUMNS, Numbers, Place, read_numbers
 from mmc_bench.report.rows import Row, Statistic
 
@@ -88,9 +88,10 @@ class LossComparison:
 
     @property
     def verdict(self) -> str:
-        """Whether every difference, of all that are published, has the published pattern."""
-        verdicts = {difference.verdict for difference in self.differences}
-        return HOLDS if verdicts == {HOLDS} and not self.missing else FAILS
+        """Whether all differences together have the published pattern; one that fails decides."""
+        if any(difference.verdict == FAILS for difference in self.differences):
+            return FAILS
+        return NO_RECORDS if self.missing else HOLDS
 
 
 def read_losses(file: Path) -> LossTable:
