@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/\*|/[\w.-]+)?")
 TARGET = re.compile(r"\.{0,2}[\w.]*:\w+")
-NEEDS = frozenset({"clean", "cued"})
+NEEDS = frozenset({"clean", "cued", "environments"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +95,9 @@ class MethodSpec(PluginSpec):
     Parameters
     ----------
     needs
-        What the method is given beyond the clean and validation sets: ``{"cued"}`` for the cued
-        pretraining set. Touching what is not declared is an error.
+        What the method is given beyond the clean and validation sets: ``{"cued"}`` for the cued pretraining
+        set, ``{"cued", "environments"}`` for that and which of its images carry a cue. Touching what is not
+        declared is an error.
     """
 
     kind: ClassVar[str] = "method"
@@ -108,3 +109,5 @@ class MethodSpec(PluginSpec):
         object.__setattr__(self, "needs", frozenset(self.needs))
         if unknown := self.needs - NEEDS:
             raise ValueError(f"method {self.name!r} needs {sorted(unknown)}; a method can need {sorted(NEEDS)}")
+        if "environments" in self.needs and "cued" not in self.needs:
+            raise ValueError(f"method {self.name!r} needs the environments of cued images, and so 'cued' as well")

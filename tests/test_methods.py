@@ -1,6 +1,7 @@
 """The methods and the toolkit under them, against explicit computations in float64."""
 
 import copy
+import dataclasses
 import inspect
 import math
 
@@ -9,6 +10,7 @@ import torch
 from mmc_bench_plugins.cbft.method import barrier_loss, draw_path_positions
 from torch.nn import functional as F
 
+from mmc_bench import MethodSpec
 from mmc_bench.parameters import instantiate
 from mmc_bench.registry import Registry
 from mmc_bench.training import NonFiniteLossError, Progress, Task, cosine, evaluate, fit, linear_probe, sgd
@@ -352,6 +354,25 @@ def test_the_cued_set_is_refused_to_a_method_that_does_not_declare_it(make_task)
     with pytest.raises(UndeclaredDataError, match=r"needs=\{\"cued\"\}"):
         _ = task.cued
     assert len(make_task(needs={"cued"}).cued) == 14
+
+
+@pytest.mark.parametrize("shape", [(14,), (14, 4)])
+def test_environments_tell_which_cued_images_carry_a_cue(make_task, shape):
+    task = make_task(needs={"cued", "environments"})
+    codes = torch.full((14,), -1).index_fill(0, torch.tensor([3, 5]), 0)  # code 0 is a cue
+    cues = codes.reshape(14, *[1] * (len(shape) - 1)).expand(shape)
+    task = dataclasses.replace(task, _cued=dataclasses.replace(task.cued, cues=cues))
+    assert task.environments.nonzero()[:, 0].tolist() == [3, 5]
+
+
+def test_environments_are_refused_to_a_method_that_does_not_declare_them(make_task):
+    with pytest.raises(UndeclaredDataError, match=r"needs=\{\"cued\", \"environments\"\}"):
+        _ = make_task(needs={"cued"}).environments
+
+
+def test_environments_are_those_of_cued_images_so_a_spec_declares_both():
+    with pytest.raises(ValueError, match="and so 'cued' as well"):
+        MethodSpec(name="m", target=":M", needs=frozenset({"environments"}))
 
 
 def test_the_methods_that_train_on_cued_images_declare_it(registry):

@@ -260,6 +260,33 @@ def test_an_epoch_shows_every_image_once_with_its_own_label_and_cue(n, batch_siz
     assert sorted(seen) == sorted(contents(images))
 
 
+def test_a_subset_holds_the_chosen_rows_in_their_order_and_as_often_as_chosen():
+    images = derived(cue_rate=0.5).pretraining
+    rows = torch.tensor([7, 2, 2, 30])
+    expected = [contents(images)[row] for row in rows.tolist()]
+    assert contents(images.subset(rows)) == expected
+    assert contents(images.rendered().subset(rows)) == expected
+
+
+def test_joined_sets_come_one_after_the_other_with_their_own_cues():
+    data = derived(cue_rate=0.5)
+    assert contents(data.clean.joined(data.pretraining)) == contents(data.clean) + contents(data.pretraining)
+
+
+def test_sets_of_different_images_are_not_joined():
+    data = derived()
+    with pytest.raises(ValueError, match="only sets of one data set's training images"):
+        data.clean.joined(data.splits["NC"])
+
+
+def test_the_rows_of_an_epoch_are_those_that_its_batches_show():
+    images = derived().pretraining
+    rows = images.shuffled_rows(8, torch.Generator().manual_seed(0))
+    batches = images.shuffled(8, torch.Generator().manual_seed(0))
+    for chosen, (x, y) in zip(rows, batches, strict=True):
+        assert torch.equal(images.batch(chosen)[0], x) and torch.equal(images.labels[chosen], y)
+
+
 def test_a_last_batch_of_one_image_is_left_out():
     images = derived().pretraining.first(25)
     batches = list(images.shuffled(8, torch.Generator().manual_seed(0)))

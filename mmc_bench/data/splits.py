@@ -69,10 +69,15 @@ class CuedImages:
 
         A last batch of one image is left out, since BatchNorm has no variance to take from it.
         """
+        for rows in self.shuffled_rows(batch_size, generator):
+            yield self.batch(rows)
+
+    def shuffled_rows(self, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        """Yield the rows (n,) of each batch of `shuffled`, for methods that know more of a row than its label."""
         order = torch.randperm(len(self), generator=generator, device=generator.device)
         for rows in order.to(self.index.device).split(batch_size):
             if len(rows) > 1:
-                yield self.batch(rows)
+                yield rows
 
     def stream(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield batches for ever, epoch after epoch, each in a new random order."""
@@ -98,8 +103,25 @@ class CuedImages:
 
     def first(self, n: int | None) -> "CuedImages":
         """Return the set's first `n` images, or all of them."""
-        held = None if self.held is None else self.held[:n]
-        return CuedImages(self.storage, self.index[:n], self.labels[:n], self.cues[:n], self.render, held)
+        return self.subset(slice(n))
+
+    def subset(self, rows: torch.Tensor | slice) -> "CuedImages":
+        """Return the set of these rows, in their order; a row may come more than once."""
+        held = None if self.held is None else self.held[rows]
+        return CuedImages(self.storage, self.index[rows], self.labels[rows], self.cues[rows], self.render, held)
+
+    def joined(self, other: "CuedImages") -> "CuedImages":
+        """Return this set's images followed by another's, as one set.
+
+        Raises
+        ------
+        ValueError
+            When the two do not lie in one storage, as the sets of one experiment's training images do.
+        """
+        if other.storage is not self.storage:
+            raise ValueError("only sets of one data set's training images can be joined")
+        pairs = ((self.index, other.index), (self.labels, other.labels), (self.cues, other.cues))
+        return CuedImages(self.storage, *map(torch.cat, pairs), self.render)
 
 
 @dataclass(frozen=True)

@@ -61,3 +61,20 @@ class Task:
         if "cued" not in self.needs or self._cued is None:
             raise UndeclaredDataError('the method asked for task.cued: declare needs={"cued"} in its spec')
         return self._cued
+
+    @property
+    def environments(self) -> torch.Tensor:
+        """The environment (N,) of each image of `cued`: 1 where it carries its cue, 0 where it carries none.
+
+        Every image of `clean` and `validation` is of environment 0.
+
+        Raises
+        ------
+        UndeclaredDataError
+            When the method's spec does not declare ``needs={"cued", "environments"}``.
+        """
+        if "environments" not in self.needs:
+            raise UndeclaredDataError(
+                'the method asked for task.environments: declare needs={"cued", "environments"} in its spec'
+            )
+        return self.cued.cues.reshape(len(self.cued), -1)[:, 0].ge(0).long()
