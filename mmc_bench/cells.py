@@ -58,6 +58,10 @@ class Recipe(_Plain):
     curve_images: Annotated[int, Field(ge=1)] | None = None
 
 
+#: What permutations of units are found by: `mmc_bench.landscape.alignment.align` says how.
+Matching = Literal["activations", "inner-products", "weights"]
+
+
 class QuadraticSettings(_Plain):
     """How the bend θ₁₂ of a quadratic path is trained (Garipov et al., 2018; paper, App. C.1).
 
@@ -84,7 +88,7 @@ class ConnectSettings(_Plain):
     batchnorm_images: Annotated[int, Field(ge=2)] | None = None
     train_images: Annotated[int, Field(ge=0)] = 0
     paths: Annotated[tuple[PathName, ...], Field(min_length=1)] = ("linear",)
-    matching: Literal["activations", "weights"] = "activations"
+    matching: Matching = "activations"
     quadratic: QuadraticSettings = QuadraticSettings()
 
 

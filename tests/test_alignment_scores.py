@@ -10,7 +10,7 @@ from alignment_for_tests import batch, shuffled, trained, undone
 from torch import nn
 
 from mmc_bench.landscape.alignment import Group, Groups, Place, align, permutation_groups, permute
-from mmc_bench.landscape.alignment.activations import Correlation, Observer, correlate
+from mmc_bench.landscape.alignment.activations import Moments, Observer, joint_moments
 from mmc_bench.landscape.alignment.assignment import best_permutations
 from mmc_bench.landscape.alignment.weights import WeightMatching, descend, match_weights, start_through
 
@@ -79,9 +79,9 @@ def test_correlations_equal_a_loop_over_values_summed_over_the_places_where_a_st
             name: sum(by_hand(x, y) for x, y in zip(xs, seen(ours)[name])) for name, xs in seen(reference).items()
         }
     observer = Observer(reference, images[:4])
-    found = correlate(reference, ours, observer, [images[:4], images[4:8], images[8:]])  # the last batch is smaller
+    found = joint_moments(reference, ours, observer, [images[:4], images[4:8], images[8:]])  # the last batch is smaller
     for group in observer.groups:
-        assert np.abs(found.score(group) - expected[group.name]).max() < 1e-5
+        assert np.abs(found.correlation(group) - expected[group.name]).max() < 1e-5
     assert len(expected) == len(observer.groups) == 2
 
 
@@ -91,7 +91,7 @@ def test_units_that_never_change_correlate_with_nobody_and_are_no_nan():
         model.b.weight[2], model.b.bias[2] = 0.0, 1.7  # constant
         model.b.weight[4], model.b.bias[4] = 0.0, 0.0  # dead
     observer = Observer(model, images)
-    score = correlate(model, model, observer, [images]).score(observer.groups.by_name["b.weight"])
+    score = joint_moments(model, model, observer, [images]).correlation(observer.groups.by_name["b.weight"])
     assert np.isfinite(score).all()
     assert not score[[2, 4]].any() and not score[:, [2, 4]].any()
     assert np.allclose(np.diag(score)[[0, 1, 3]], 1, atol=1e-5)
@@ -101,19 +101,41 @@ def test_units_that_never_change_correlate_with_nobody_and_are_no_nan():
 def test_correlations_stay_exact_where_the_mean_is_far_from_zero():
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(500, 3, generator=generator) + 1000 for _ in range(2))
-    sums = Correlation.empty(x, y)
+    sums = Moments.empty(x, y)
     sums.add(x[:200], y[:200])
     sums.add(x[200:], y[200:])
-    assert np.abs(sums.matrix() - by_hand(x[:, :, None, None], y[:, :, None, None])).max() < 1e-5
+    assert np.abs(sums.correlations() - by_hand(x[:, :, None, None], y[:, :, None, None])).max() < 1e-5
+
+
+def test_inner_products_are_the_mean_products_of_what_units_answer_wherever_the_sums_are_shifted_to():
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(500, 3, generator=generator) + mean for mean in (2, -3))
+    sums = Moments.empty(x, y)
+    sums.add(x[:200], y[:200])
+    sums.add(x[200:], y[200:])
+    expected = [[sum(float(a) * float(b) for a, b in zip(x[:, i], y[:, j])) / 500 for j in range(3)] for i in range(3)]
+    assert np.abs(sums.inner_products() - np.array(expected)).max() < 1e-5
+
+
+def test_inner_products_bring_activations_closest_of_all_permutations():
+    reference, ours, images = make(Residual, 0), make(Residual, 1), batch(16, SMALL)
+    with torch.no_grad():
+        reference.b.weight[:2] *= 50  # large units decide, where correlations count all alike
+        hidden, other = (model.b(model.norm(model.a(images)).relu()) for model in (reference, ours))
+    distance = {
+        order: float((hidden - other[:, list(order)]).square().sum()) for order in itertools.permutations(range(5))
+    }
+    found = align(ours, reference, [images], criterion="inner-products").permutations["b.weight"]
+    assert tuple(found.tolist()) == min(distance, key=distance.__getitem__)
 
 
 def test_large_batches_run_in_chunks_that_give_the_same_correlations():
     reference, ours, images = make(Residual, 0), make(Residual, 1), batch(200, SMALL)
     observer = Observer(reference, images[:100])
-    whole = correlate(reference, ours, observer, [images])
-    halves = correlate(reference, ours, observer, [images[:100], images[100:]])
+    whole = joint_moments(reference, ours, observer, [images])
+    halves = joint_moments(reference, ours, observer, [images[:100], images[100:]])
     for group in observer.groups:
-        assert np.abs(whole.score(group) - halves.score(group)).max() < 1e-5
+        assert np.abs(whole.correlation(group) - halves.correlation(group)).max() < 1e-5
 
 
 # --- assignments
@@ -154,7 +176,7 @@ def test_small_networks_are_brought_back_exactly_from_any_seed(kind):
         reference = make(kind, seed)
         groups = permutation_groups(reference, SMALL)
         model, permutations = shuffled(reference, groups, seed=10 + seed)
-        for criterion in ("activations", "weights"):
+        for criterion in ("activations", "inner-products", "weights"):
             found = align(model, reference, [batch(16, SMALL)], criterion=criterion)
             assert undone(found.permutations, permutations, groups) == []
 

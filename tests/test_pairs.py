@@ -98,6 +98,16 @@ def test_dry_run_and_status_tell_of_pairs(suite):
     assert "0 of 2 pairs done" in suite("status", "--suite", "pairs.yaml").out
 
 
+def test_dry_run_and_status_tell_of_pretraining_alone(suite):
+    (suite.folder / "pairs.yaml").write_text(PAIRS[: PAIRS.index("pairs:")] + "pretrain: {epochs: 2, batch_size: 12}")
+    dry = suite("run", "--suite", "pairs.yaml", "--dry-run")
+    assert "pretraining alone; 2 of 2 pretrainings to run" in dry.out
+    run(suite, "--cue-rates", "0.9")
+    status = suite("status", "--suite", "pairs.yaml").out
+    assert "1 of 2 pretrainings done, 1 missing" in status
+    assert "tiny-set  tiny-net  cue rate 0.5  pretraining  1 missing" in status
+
+
 def test_pairs_name_data_sets_of_the_suite_alone(suite):
     text = PAIRS.replace("{cue_rate: 0.0, seed: 1}", "{dataset: tiny-sett}")
     (suite.folder / "pairs.yaml").write_text(text)

@@ -10,7 +10,7 @@ from torch import nn
 
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.splits import CuedImages
-from mmc_bench.landscape.alignment.activations import CHUNK, Observer, correlate, match_activations
+from mmc_bench.landscape.alignment.activations import CHUNK, Observer, joint_moments, match_activations
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.parameters import instantiate
 from mmc_bench.registry import Registry
@@ -186,7 +186,8 @@ def matching(bench: Bench, n: int = 128) -> Case:
     found: dict[str, list[torch.Tensor]] = {}
 
     def run_ours() -> None:
-        found["ours"] = list(match_activations(correlate(reference, model, observer, [x])).values())
+        moments = joint_moments(reference, model, observer, [x])
+        found["ours"] = list(match_activations(observer.groups, moments.correlation).values())
 
     def run_plain() -> None:
         found["R1"] = plain_matching.match(model, reference, x)

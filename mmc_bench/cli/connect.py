@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import click
 
-from mmc_bench.cells import Connection, ConnectSettings, PathName
+from mmc_bench.cells import Connection, ConnectSettings, Matching, PathName
 from mmc_bench.cli.options import Session, list_option, place_options
 from mmc_bench.cli.plot import FORMATS, writable
 from mmc_bench.cli.run import put, resolve_device, share_cores, worker_settings
@@ -35,7 +35,7 @@ LONGEST_NAME = 60  # of a file, in the figures' names
 @list_option("paths", str, f"Paths to measure: {', '.join(get_args(PathName))}.  [default: linear,permuted]")
 @click.option("--points", type=click.IntRange(min=2), help="Points of a path, with its ends.  [default: 11]")
 @list_option("splits", str, "Splits to print and draw; all four are measured.  [default: all]")
-@click.option("--matching", type=click.Choice(("activations", "weights")), help="What permutations match.")
+@click.option("--matching", type=click.Choice(get_args(Matching)), help="What permutations match.")
 @click.option(
     "--batchnorm-images",
     type=click.IntRange(min=2),

@@ -33,8 +33,9 @@ def print_dry_run(plan: Plan, store: Store, missing: Missing, as_json: bool) -> 
         return
     cached = sum(job.key in missing.found for job in plan.results)
     left_out = len(plan.results) - cached - len(missing.results)
+    results = f"{counted(plan)}, {cached} cached, {len(missing.results)} to run"
     click.echo(
-        f"suite {plan.suite.name}: {counted(plan)}, {cached} cached, {len(missing.results)} to run"
+        f"suite {plan.suite.name}: {results if plan.results else 'pretraining alone'}"
         f"{f', {left_out} left out' if left_out else ''}; {len(pretrainings)} of {len(plan.pretrainings)} "
         f"pretrainings to run ({plan.suite.pretrain.epochs} epochs each)"
     )
@@ -77,7 +78,9 @@ def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None
 
 
 def counted(plan: Plan) -> str:
-    """Return how many cells and pairs a plan has, in words."""
+    """Return how many cells and pairs a plan has, or pretrainings where it has no other aim, in words."""
+    if not plan.results:
+        return f"{len(plan.pretrainings)} pretrainings"
     pairs = f"{len(plan.pairs)} pairs"
     if not plan.cells and plan.pairs:
         return pairs

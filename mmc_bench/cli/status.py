@@ -10,6 +10,8 @@ from mmc_bench.cli.list import aligned
 from mmc_bench.cli.options import Session, session_options
 from mmc_bench.runner import find_missing
 
+STATES = ("done", "missing", "failed")
+
 
 @click.command("status", short_help="Tell what of a suite is done, missing or failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -28,28 +30,31 @@ def command(session: Session, as_json: bool) -> None:
         p = cell.pretraining
         place = (p.dataset.name, p.backbone.name, f"cue rate {p.cue_rate:g}", cell.method.name)
         groups.setdefault(place, Counter())[state(cell.key)] += 1
+    if not plan.results:
+        for model in plan.pretrainings:
+            place = (model.dataset.name, model.backbone.name, f"cue rate {model.cue_rate:g}", "pretraining")
+            groups.setdefault(place, Counter())[state(model.key)] += 1
     for pair in plan.pairs:
         groups.setdefault(("pair", pair.label, "", ""), Counter())[state(pair.key)] += 1
-    total = Counter(state(job.key) for job in plan.results)
+    results, pretrainings = (Counter(state(job.key) for job in jobs) for jobs in (plan.results, plan.pretrainings))
     failures = [failure for job in missing.jobs if (failure := store.find_failure(job))]
     if as_json:
         content = {
             "suite": plan.suite.name,
             "results": str(store.root),
-            "cells": {name: total[name] for name in ("done", "missing", "failed")},
-            "pretrainings": {
-                name: sum(state(job.key) == name for job in plan.pretrainings) for name in ("done", "missing", "failed")
-            },
+            "cells": {name: results[name] for name in STATES},
+            "pretrainings": {name: pretrainings[name] for name in STATES},
             "failures": [failure.model_dump(mode="json") for failure in failures],
         }
         click.echo(json.dumps(content, indent=1))
         return
+    total = results if plan.results else pretrainings
     click.echo(
         f"suite {plan.suite.name} in {store.root}: {total['done']} of {counted(plan)} done, "
         f"{total['missing']} missing, {total['failed']} failed"
     )
     rows = [
-        [*place, " ".join(f"{counts[name]} {name}" for name in ("done", "missing", "failed") if counts[name])]
+        [*place, " ".join(f"{counts[name]} {name}" for name in STATES if counts[name])]
         for place, counts in groups.items()
     ]
     for line in aligned(rows):

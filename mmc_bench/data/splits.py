@@ -120,8 +120,9 @@ class CuedImages:
         """
         if other.storage is not self.storage:
             raise ValueError("only sets of one data set's training images can be joined")
-        pairs = ((self.index, other.index), (self.labels, other.labels), (self.cues, other.cues))
-        return CuedImages(self.storage, *map(torch.cat, pairs), self.render)
+        index = torch.cat([self.index, other.index])
+        labels = torch.cat([self.labels, other.labels])
+        return CuedImages(self.storage, index, labels, torch.cat([self.cues, other.cues]), self.render)
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
 
 import torch
 from torch import nn
 
+from mmc_bench.cells import Matching
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
-from mmc_bench.landscape.alignment.activations import CHUNK, Observer, correlate, match_activations
+from mmc_bench.landscape.alignment.activations import CHUNK, Observer, joint_moments, match_activations
 from mmc_bench.landscape.alignment.graph import INPUT, OUTPUT
 from mmc_bench.landscape.alignment.groups import (
     Group,
@@ -40,7 +40,6 @@ from mmc_bench.training import full_precision
 
 __all__ = [
     "Alignment",
-    "Criterion",
     "Group",
     "Groups",
     "Permutations",
@@ -53,8 +52,6 @@ __all__ = [
     "permute",
     "random_permutations",
 ]
-
-Criterion = Literal["activations", "weights"]
 
 #: In float64, outputs before and after a permutation differ by rounding alone: about 1e-14 of their size.
 TOLERANCE = 1e-9
@@ -124,7 +121,7 @@ def align(
     reference: nn.Module,
     images: CuedImages | Iterable[torch.Tensor],
     *,
-    criterion: Criterion = "activations",
+    criterion: Matching = "activations",
     seed: int = 0,
 ) -> Alignment:
     """Permute the units of a network so that they match another's.
@@ -139,7 +136,9 @@ def align(
         What to compare activations on, such as the cue-free training images; or batches of inputs (N, …). With
         the weights as the criterion, their shape alone is used.
     criterion
-        ``"activations"``: correlations between units over the images. ``"weights"``: inner products of weights.
+        ``"activations"``: correlations between units over the images. ``"inner-products"``: of what units answer
+        to the images, which brings the two networks' activations closest (eq. 6). ``"weights"``: inner products
+        of weights (Ainsworth et al., 2022).
     seed
         Of the order in which weight matching goes through the groups.
 
@@ -160,8 +159,9 @@ def align(
         if criterion == "weights":
             permutations = match_weights(reference, model, groups, torch.Generator().manual_seed(seed))
         else:
-            correlations = correlate(reference, model, observer, chain([first], batches))
-            permutations, unseen = match_activations(correlations), correlations.unseen
+            moments = joint_moments(reference, model, observer, chain([first], batches))
+            score = moments.inner_product if criterion == "inner-products" else moments.correlation
+            permutations, unseen = match_activations(groups, score), moments.unseen
     permuted = permute(model, groups, permutations)
     difference = output_difference(model, permuted, tuple(first.shape[1:]))
     return Alignment(permuted, groups, permutations, unseen, difference, verified=difference <= TOLERANCE)

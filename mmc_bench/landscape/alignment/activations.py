@@ -1,8 +1,12 @@
-"""Scores from activations: how units of two networks correlate over the same images (Lubana et al. 2023, B.2).
+"""Scores from activations: how alike units of two networks are over the same images (Lubana et al. 2023, B.2).
 
 One pass runs both networks side by side. At every place where units are seen (`graph.observed`), the sums that
-a correlation needs are taken as matrix products, and the activations are dropped. A group's score is the
+a likeness needs are taken as matrix products, and the activations are dropped. A group's score is the
 sum over all places at which it is seen: a residual stream is one group, seen after every addition.
+
+Two likenesses come from the same sums. Correlations count every unit alike, as matching layer by layer by cosine
+similarity does. Inner products are eq. 6 as it stands: ‖a - πb‖² is least where Σ⟨a, πb⟩ is largest, so units that
+are large decide, and a unit's mean counts.
 
 Units that the images do not tell apart, being constant on all of them or multiples of one another, are
 assigned as it comes. In a trained network they are few; where BatchNorm statistics lag behind the weights, whole
@@ -11,14 +15,14 @@ layers can be so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import fx, nn
 
-from mmc_bench.landscape.alignment.assignment import Inner, best_permutations
+from mmc_bench.landscape.alignment.assignment import Inner, ScoreOf, best_permutations
 from mmc_bench.landscape.alignment.graph import groups_of, label, observed, trace
 from mmc_bench.landscape.alignment.groups import Group, Groups, Place, tensors_of
 
@@ -30,8 +34,8 @@ CONSTANT = 1e-10
 
 
 @dataclass
-class Correlation:
-    """Running sums for the correlations of n units of two networks, seen in one place.
+class Moments:
+    """Running sums for how alike n units of two networks are, seen in one place.
 
     Values are taken relative to the first one seen, which keeps float32 sums exact for units that never
     change, and accurate for those whose mean is far from 0.
@@ -55,7 +59,7 @@ class Correlation:
     product: torch.Tensor
 
     @classmethod
-    def empty(cls, reference: torch.Tensor, ours: torch.Tensor) -> Correlation:
+    def empty(cls, reference: torch.Tensor, ours: torch.Tensor) -> Moments:
         """Return sums over nothing, shifted by the first of these values."""
         shift = torch.stack([reference[0], ours[0]])
         zeros = torch.zeros_like(shift, dtype=torch.float64)
@@ -70,7 +74,7 @@ class Correlation:
         self.second += torch.stack([torch.linalg.vector_norm(z, dim=0).square() for z in (x, y)])
         self.product += x.T @ y
 
-    def matrix(self) -> np.ndarray:
+    def correlations(self) -> np.ndarray:
         """Return the correlations, float64 of shape (n, n); 0 for units that never change."""
         mean, moment = self.first / self.count, self.second / self.count
         variance = moment - mean.square()
@@ -79,25 +83,39 @@ class Correlation:
         covariance = self.product / self.count - mean[0][:, None] * mean[1]
         return (scale[0][:, None] * covariance * scale[1]).cpu().numpy()
 
+    def inner_products(self) -> np.ndarray:
+        """Return the mean products of two units' values, float64 of shape (n, n)."""
+        x, y = self.shift.double()
+        mean = self.first / self.count
+        shifted = self.product / self.count
+        return (shifted + mean[0][:, None] * y + x[:, None] * mean[1] + x[:, None] * y).cpu().numpy()
 
-class Correlations:
-    """The correlations of all groups of two networks."""
+
+class GroupMoments:
+    """The moments of all groups of two networks."""
 
     def __init__(self, groups: Groups) -> None:
         self.groups = groups
-        self._sums: dict[tuple[str, Place], Correlation] = {}
+        self._sums: dict[tuple[str, Place], Moments] = {}
 
     def add(self, group: str, place: Place, reference: torch.Tensor, ours: torch.Tensor) -> None:
         """Add what was seen of a group's units in one place: both networks' values of the whole activation."""
         x, y = (_units(value, place, self.groups.by_name[group].size) for value in (reference, ours))
         key = (group, place)
         if key not in self._sums:
-            self._sums[key] = Correlation.empty(x, y)
+            self._sums[key] = Moments.empty(x, y)
         self._sums[key].add(x, y)
 
-    def score(self, group: Group, _: Inner | None = None) -> np.ndarray:
+    def correlation(self, group: Group, _: Inner | None = None) -> np.ndarray:
         """Return the sum of a group's correlations over all places, (units of the reference, units of ours)."""
-        matrices = [sums.matrix() for (name, _), sums in self._sums.items() if name == group.name]
+        return self._over_places(group, Moments.correlations)
+
+    def inner_product(self, group: Group, _: Inner | None = None) -> np.ndarray:
+        """Return the sum of a group's mean inner products over all places, shaped like `correlation`."""
+        return self._over_places(group, Moments.inner_products)
+
+    def _over_places(self, group: Group, likeness: Callable[[Moments], np.ndarray]) -> np.ndarray:
+        matrices = [likeness(sums) for (name, _), sums in self._sums.items() if name == group.name]
         return sum(matrices, np.zeros((group.size, group.size)))
 
     @property
@@ -137,21 +155,21 @@ class Observer:
             for node, entries in observed(labelled).items()
         }
 
-    def run(self, networks: list[dict[str, torch.Tensor]], x: torch.Tensor, correlations: Correlations) -> None:
-        """Run two networks over one batch and add what is seen to their correlations."""
+    def run(self, networks: list[dict[str, torch.Tensor]], x: torch.Tensor, moments: GroupMoments) -> None:
+        """Run two networks over one batch and add what is seen to their moments."""
 
         def see(node: fx.Node, values: list[torch.Tensor]) -> None:
             for place, group in self._seen.get(node, ()):
-                correlations.add(group, place, *values)
+                moments.add(group, place, *values)
 
         self.graph.run(networks, x, see)
 
 
 @torch.no_grad()
-def correlate(
+def joint_moments(
     reference: nn.Module, ours: nn.Module, observer: Observer, batches: Iterable[torch.Tensor]
-) -> Correlations:
-    """Run two networks over the same images once and return the correlations of their units.
+) -> GroupMoments:
+    """Run two networks over the same images once and return the joint moments of their units.
 
     Parameters
     ----------
@@ -160,20 +178,20 @@ def correlate(
     batches
         Inputs of shape (N, …), on the networks' device.
     """
-    correlations = Correlations(observer.groups)
+    moments = GroupMoments(observer.groups)
     networks = [tensors_of(reference), tensors_of(ours)]
     observers = {observer.shape: observer}
     for batch in batches:
         for x in batch.split(CHUNK):
             if x.shape not in observers:
                 observers[x.shape] = Observer(reference, x)
-            observers[x.shape].run(networks, x, correlations)
-    return correlations
+            observers[x.shape].run(networks, x, moments)
+    return moments
 
 
-def match_activations(correlations: Correlations) -> dict[str, torch.Tensor]:
-    """Return the permutation of every group that maximises the sum of the matched units' correlations."""
+def match_activations(groups: Groups, score: ScoreOf) -> dict[str, torch.Tensor]:
+    """Return the permutation of every group that maximises the sum of the matched units' scores."""
     found: dict[str, torch.Tensor] = {}
-    for tree in correlations.groups.trees():
-        found |= best_permutations(correlations.groups, tree, correlations.score)
+    for tree in groups.trees():
+        found |= best_permutations(groups, tree, score)
     return found
