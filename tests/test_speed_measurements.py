@@ -1,5 +1,10 @@
 """The speed measurements themselves: what they count, and that they say what they measured."""
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from mmc_bench_benchmarks.speed.__main__ import ratio
@@ -84,3 +89,12 @@ def test_ours_and_the_plain_path_see_the_same_accuracy(bench):
 
 def test_a_ratio_is_that_of_the_medians_with_the_range_of_the_rounds():
     assert ratio([4.0, 9.0, 5.0], [1.0, 3.0, 2.0]) == {"min": 2.5, "median": 2.5, "max": 4.0}
+
+
+@pytest.mark.slow
+def test_aligning_two_resnet18s_takes_less_than_a_gigabyte_beyond_the_networks():
+    # In chunks of 128 images: a batch of 512 takes no more.
+    words = [sys.executable, "-m", "mmc_bench_benchmarks.speed.memory", "--images", "160", "--json", "/dev/stdout"]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    found = json.loads(done.stdout[done.stdout.index("{") :])
+    assert found["verified"] and 0 < found["extra_mb"] < 1000
