@@ -98,7 +98,7 @@ class Comparison(_Record):
     """Two models of one architecture: their scores, their mechanisms, and the paths between them.
 
     `similar` is definition 4: both have the same invariances. `pattern_distance` is the Wasserstein-1 distance
-    between the activation patterns of their last hidden layers on C (paper, App. F.3).
+    between the activation patterns of their last hidden layers on C (paper, App. F.3), None where pooling hides these.
     """
 
     scores: dict[str, tuple[Score, Score]]

@@ -1,5 +1,6 @@
 """Label propagation on small nets made by hand, operator by operator: what may move, with whom, and what not."""
 
+import copy
 from collections import Counter
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmc_bench import UserError
-from mmc_bench.landscape.alignment import permutation_groups, random_permutations
+from mmc_bench.landscape.alignment import align, permutation_groups, random_permutations
 
 IMAGE = (3, 8, 8)
 
@@ -118,6 +119,48 @@ def test_grouped_convolution_moves_blocks_as_wholes_and_is_free_within_them():
     orders = Counter(tuple((p["a.weight"].view(4, 2) % 2)[:, 0].tolist()) for p in drawn)
     assert len(orders) == 2**4  # within every block an order of its own
     assert len({tuple(p["blocks of a.weight"].tolist()) for p in drawn}) == 24
+
+
+def weight(*shape):
+    return nn.Parameter(torch.randn(*shape, generator=torch.Generator().manual_seed(5)))
+
+
+def grouped(x, weight, groups=4):
+    return F.conv2d(x, weight, padding=1, groups=groups)
+
+
+#: A grouped convolution's inner channels, met in another place too, from which nobody can tell their block.
+MET_ELSEWHERE = {
+    "read whole before": lambda n, x: head(F.conv2d(n.e(x), n.w, padding=1), n.f) + head(grouped(n.a(x), n.w), n.f),
+    "read whole after": lambda n, x: head(grouped(n.a(x), n.w), n.f) + head(F.conv2d(n.e(x), n.w, padding=1), n.f),
+    "scaled within blocks": lambda n, x: head(grouped(n.a(x), n.w * n.scale), n.f),
+    "scaled with an axis more": lambda n, x: head(grouped(n.a(x), n.w * n.scale[None]), n.f),
+    "read in other groups": lambda n, x: head(grouped(n.a(x), n.w), n.f) + head(grouped(n.g(x), n.w, 2), n.f),
+}
+
+
+@pytest.mark.parametrize("forward", MET_ELSEWHERE.values(), ids=MET_ELSEWHERE)
+def test_inner_channels_of_a_grouped_convolution_that_are_met_elsewhere_stay_where_they_are(forward):
+    net = Net(
+        forward,
+        a=conv(3, 8),
+        e=conv(3, 2),
+        g=conv(3, 4),
+        w=weight(8, 2, 3, 3),
+        scale=weight(2, 1, 1),
+        f=nn.Linear(8, 2),
+    )
+    groups = checked_groups(net, IMAGE)
+    assert "a.weight" not in groups.by_name and "w" in {pinned.weight for pinned in groups.pinned}
+
+
+def test_a_grouped_weight_that_is_standardised_keeps_its_groups():
+    def standardised(n, x):
+        rows = n.w - n.w.mean((1, 2, 3), keepdim=True)
+        return head(grouped(n.a(x), rows), n.f)
+
+    groups = checked_groups(Net(standardised, a=conv(3, 8), w=weight(8, 2, 3, 3), f=nn.Linear(8, 2)), IMAGE)
+    assert "a.weight" in groups.by_name
 
 
 def test_depthwise_convolution_with_a_multiplier_gives_every_channel_a_block():
@@ -247,6 +290,33 @@ def test_an_unknown_operator_pins_what_reaches_it_and_is_reported_with_it():
     assert pinned == {("a.weight", 0), ("a.bias", 0), ("b.weight", 1)}
 
 
+def test_a_region_with_its_own_arithmetic_pins_what_reaches_it_and_the_rest_is_aligned():
+    def forward(n, x):
+        y = n.b(n.a(x).relu())
+        with torch.autocast("cpu", enabled=False):
+            y = n.c(y * 2)
+        return head(n.e(y.relu()), n.d)
+
+    layers = {"a": conv(3, 6), "b": conv(6, 5), "c": conv(5, 4), "e": conv(4, 7), "d": nn.Linear(7, 2)}
+    groups = checked_groups(Net(forward, **layers), IMAGE)
+    assert {"a.weight", "e.weight"} <= set(groups.by_name) and "b.weight" not in groups.by_name
+    assert any("autocast" in reason for reason in reasons(groups))
+    torch.manual_seed(0)
+    nets = [Net(forward, **{name: copy.deepcopy(layer) for name, layer in layers.items()}) for _ in range(2)]
+    assert align(*nets, [torch.randn(4, *IMAGE)]).verified
+
+
+def test_axes_that_are_reversed_are_followed():
+    net = Net(lambda n, x: head(F.conv2d(x, n.w.T, padding=1).relu(), n.d), w=weight(3, 3, 3, 5), d=nn.Linear(5, 2))
+    groups = checked_groups(net, IMAGE)
+    assert ("w", 3) in places(groups, "w")
+
+
+def test_a_weight_that_nothing_reads_is_in_no_group():
+    net = Net(lambda n, x: head(n.a(x), n.d), a=conv(3, 6), d=nn.Linear(6, 2), idle=nn.Linear(7, 7))
+    assert not any(place.weight.startswith("idle") for group in checked_groups(net, IMAGE) for place in group.places)
+
+
 def test_shuffled_channels_are_pinned_by_the_reshape_that_tears_them_apart():
     def forward(n, x):
         y = n.a(x)
@@ -286,3 +356,11 @@ def test_what_cannot_be_traced_is_a_user_error():
     net = Net(lambda n, x: n.a(x) if x.sum() > 0 else n.a(-x), a=nn.Linear(3, 2))
     with pytest.raises(UserError, match="cannot trace"):
         permutation_groups(net, (3,))
+
+
+def test_a_network_that_raises_is_a_user_error_whatever_it_raises():
+    def forward(n, x):
+        raise ValueError("images of 224 pixels, please")
+
+    with pytest.raises(UserError, match="224 pixels, please"):
+        permutation_groups(Net(forward, a=conv(3, 6)), IMAGE)

@@ -121,7 +121,7 @@ def test_inner_products_bring_activations_closest_of_all_permutations():
     reference, ours, images = make(Residual, 0), make(Residual, 1), batch(16, SMALL)
     with torch.no_grad():
         reference.b.weight[:2] *= 50  # large units decide, where correlations count all alike
-        hidden, other = (model.b(model.norm(model.a(images)).relu()) for model in (reference, ours))
+        hidden, other = (model.b(model.norm(model.a(images)).relu()).relu() for model in (reference, ours))
     distance = {
         order: float((hidden - other[:, list(order)]).square().sum()) for order in itertools.permutations(range(5))
     }

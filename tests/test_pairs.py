@@ -1,13 +1,16 @@
 """Pairs of pretrained models: planned, run, kept and made again like cells."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from mmc_bench.cells import ConnectSettings, Pair, models_of
+from mmc_bench.landscape.alignment import align
 from mmc_bench.plan import make_plan
 from mmc_bench.records import PairRecord
 from mmc_bench.registry import Registry
+from mmc_bench.seeds import derive_seed
 from mmc_bench.suite import load_suite
 
 PAIRS = """
@@ -84,6 +87,31 @@ def test_a_pair_is_made_again_when_one_of_its_models_was(suite):
     record.write_text(json.dumps({**json.loads(record.read_text()), "weights_sha256": "0" * 64}))
     dry = suite("run", "--suite", "pairs.yaml", "--cue-rates", "0.9", "--dry-run")
     assert "1 pairs, 0 cached, 1 to run" in dry.out
+
+
+def test_a_path_does_not_depend_on_which_others_are_measured(suite):
+    def bends(paths):
+        text = PAIRS.replace("[linear, permuted, quadratic, quadratic-nc]", paths)
+        (suite.folder / "pairs.yaml").write_text(text)
+        assert run(suite, "--cue-rates", "0.9").code == 0
+        records = map(json.loads, (path.read_text() for path in (suite.folder / "results" / "pairs").glob("*.json")))
+        found = next(record for record in records if len(record["comparison"]["paths"]) == count)
+        return found["comparison"]["paths"]["quadratic-nc"], found["provenance"]["seeds"]
+
+    count = 1
+    alone, seeds = bends("[quadratic-nc]")
+    assert seeds["path quadratic-nc"] == derive_seed("path quadratic-nc", 0) and "path linear" not in seeds
+    count = 3
+    assert bends("[linear, quadratic, quadratic-nc]")[0] == alone
+
+
+def test_a_permuted_network_that_computes_something_else_is_never_measured(suite, monkeypatch):
+    def torn(*arguments, **options):
+        return replace(align(*arguments, **options), verified=False, difference=0.25)
+
+    monkeypatch.setattr("mmc_bench.landscape.compare.align", torn)
+    failing = run(suite, "--cue-rates", "0.9")
+    assert failing.code == 1 and "does not compute what the network did (outputs differ by 2e-01" in failing.err
 
 
 def test_a_pair_without_one_of_its_models_fails_with_that_models_error(suite, monkeypatch):

@@ -97,7 +97,7 @@ def test_quantities_are_of_the_curves_and_of_the_mechanisms():
 
 
 def test_figure_4_holds_where_bent_paths_are_flat_and_straight_ones_are_not():
-    assert verdicts(FIG4, [pair()]) == [[HOLDS]] * 4
+    assert verdicts(FIG4, [pair()]) == [[HOLDS]] * 5
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_figure_4_holds_where_bent_paths_are_flat_and_straight_ones_are_not():
         ({"quadratic": 0.031}, {0}),
         ({"bare": 0.031}, {1}),
         ({"linear": 0.099}, {0, 1}),
-        ({"permuted": 0.099}, {2}),
+        ({"permuted": 0.099}, {2, 4}),
         ({"similar": True}, {3}),
     ],
 )
@@ -114,6 +114,10 @@ def test_each_claim_of_figure_4_fails_by_itself(changed, failing):
     found = verdicts(FIG4, [pair(**changed)])
     assert {index for index, verdict in enumerate(found) if verdict == [FAILS]} == failing
     assert all(verdict == [HOLDS] for index, verdict in enumerate(found) if index not in failing)
+
+
+def test_what_is_at_chance_on_images_without_cues_is_not_judged_there():
+    assert [bool(found) for found in verdicts(FIG4, [pair(1.0)])] == [True, False, True, True, False]
 
 
 def test_bounds_are_kept_at_the_bound_itself():
@@ -155,9 +159,13 @@ def large(height=0.5, broken=(), **changed):
 
 
 def test_figure_5_holds_where_small_steps_change_nothing_and_large_ones_everything():
-    assert verdicts(FIG5, cells=[small(), large()], pretrained=[model()]) == [[HOLDS], [HOLDS], []]
+    assert verdicts(FIG5, cells=[small(), large()], pretrained=[model()]) == [[HOLDS], [HOLDS], [], []]
+    both = [small(), cell("ft-medium", 0.01, [BROKEN]), large()]
+    assert verdicts(FIG5, cells=both, pretrained=[model()]) == [[HOLDS], [HOLDS], [], [HOLDS]]
+    both[1] = cell("ft-medium", 0.01)
+    assert verdicts(FIG5, cells=both, pretrained=[model()]) == [[HOLDS], [HOLDS], [], [FAILS]]
     perfect = [small(0.5, (), rate=1.0), large(rate=1.0)]
-    assert verdicts(FIG5, cells=perfect, pretrained=[model(1.0)]) == [[], [HOLDS], [HOLDS]]
+    assert verdicts(FIG5, cells=perfect, pretrained=[model(1.0)]) == [[], [HOLDS], [HOLDS], []]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +183,7 @@ def test_figure_5_holds_where_small_steps_change_nothing_and_large_ones_everythi
     ],
 )
 def test_figure_5_fails_or_lacks_records_claim_by_claim(cells, wanted):
-    assert verdicts(FIG5, cells=cells, pretrained=[model(), model(1.0)]) == wanted
+    assert verdicts(FIG5, cells=cells, pretrained=[model(), model(1.0)]) == [*wanted, []]
 
 
 def test_similarity_needs_the_pretrained_record_but_a_barrier_fails_without_it():
@@ -215,13 +223,13 @@ def test_markdown_shows_the_numbers_and_which_fail():
 def test_csv_and_json_have_every_check_and_a_word_on_claims_without_records():
     judgements = judge_paths(FIG5, [], [small(0.06), large()], [model()])
     lines = list(csv.DictReader(io.StringIO(render("fig5", FIG5, judgements, "csv"))))
-    assert [line["claim_verdict"] for line in lines] == [FAILS] * 2 + [HOLDS] * 3 + [NO_RECORDS]
+    assert [line["claim_verdict"] for line in lines] == [FAILS] * 2 + [HOLDS] * 3 + [NO_RECORDS] * 2
     assert (float(lines[0]["value"]), lines[0]["verdict"], lines[1]["verdict"]) == (pytest.approx(6), FAILS, HOLDS)
     content = json.loads(render("fig5", FIG5, judgements, "json"))
     assert [claim["counts"] for claim in content["claims"]] == [
         {HOLDS: 0, FAILS: 1, NO_RECORDS: 0},
         {HOLDS: 1, FAILS: 0, NO_RECORDS: 0},
-        {HOLDS: 0, FAILS: 0, NO_RECORDS: 0},
+        *[{HOLDS: 0, FAILS: 0, NO_RECORDS: 0}] * 2,
     ]
     check = content["claims"][0]["settings"][0]["checks"][0]
     assert (check["at_most"], check["value"]) == (3, pytest.approx(6))
@@ -237,7 +245,7 @@ def test_the_command_prints_verdicts_on_a_file_of_claims(bench):
     assert (result.code, result.err) == (0, "")
     assert "Holds in 1 of 2 settings." in result.out
     content = json.loads(bench(*words, "--format", "json", "--cue-rates", "0.6").out)
-    assert [claim["counts"][HOLDS] for claim in content["claims"]] == [1, 1, 1, 1]
+    assert [claim["counts"][HOLDS] for claim in content["claims"]] == [1, 1, 1, 1, 1]
     assert bench("table", "--against", FOLDER / "fig5.yaml").code == 5
     assert "prints md, csv, json, not html" in bench(*words, "--format", "html").err
 

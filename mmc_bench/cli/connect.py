@@ -77,6 +77,8 @@ def command(session: Session, first: str, second: str, **options: Any) -> None:
         record = _measured(session, plan, connection, (a_content, b_content), options)
     else:  # the same weights may have other names by now
         record = record.model_copy(update={"connection": connection})
+        if options["precision"] not in ("auto", record.provenance.precision):
+            tell(f"the record at hand is in {record.provenance.precision}: remove it to have it measured again")
     names = "-".join(source.name[:LONGEST_NAME] for source in sources)
     name = f"connect-{names}-{record.key[:8]}"
     figures = _drawn(record, splits, Path(options["out"]), name, options["formats"] or FORMATS)

@@ -1,6 +1,6 @@
 """Two models side by side: their scores, their mechanisms, and every path that was asked for between them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from torch import nn
 
 from mmc_bench.cells import ConnectSettings
 from mmc_bench.data.splits import CuedImages, ExperimentData
+from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment import Alignment, align
 from mmc_bench.landscape.barriers import connectivity
 from mmc_bench.landscape.paths import Path, check_same_architecture, evaluate_path, linear_path, quadratic_path
@@ -67,7 +68,7 @@ def measure_paths(
     ground: Ground,
     settings: ConnectSettings,
     scores: tuple[Scores, Scores],
-    generator: torch.Generator,
+    generator_of: Callable[[str], torch.Generator],
     progress: Progress,
 ) -> dict[str, PathRecord]:
     """Return what the sets see along each path of the settings, from `first` (t = 0) to `second` (t = 1).
@@ -76,6 +77,13 @@ def measure_paths(
     ----------
     scores
         The models' scores on all sets.
+    generator_of
+        Returns the source of randomness of a path, by its name, so that no path depends on which others are measured.
+
+    Raises
+    ------
+    UserError
+        When the architectures differ, cannot be aligned, or alignment made another function.
     """
     check_same_architecture(first, second)
     records: dict[str, PathRecord] = {}
@@ -85,12 +93,17 @@ def measure_paths(
             path: Path = linear_path(first, second)
         elif name == "permuted":
             aligned = align(first, second, ground.batchnorm, criterion=settings.matching)
+            if not aligned.verified:
+                raise UserError(
+                    f"the permuted network does not compute what the network did (outputs differ by "
+                    f"{aligned.difference:.0e} of the largest): leave `permuted` out of the paths, and report it"
+                )
             path, alignment = linear_path(aligned.model, second), summary_of(aligned, settings.matching)
         else:
             images = ground.with_cues if name == "quadratic" else ground.without_cues
             losses: list[float] = []
             told = Progress(lambda event, losses=losses: losses.append(event["loss"]))  # type: ignore[misc]
-            bend = train_bend(first, second, images, settings.quadratic, generator, told)
+            bend = train_bend(first, second, images, settings.quadratic, generator_of(name), told)
             progress.images, progress.seconds = progress.images + told.images, progress.seconds + told.seconds
             path, bend_loss = quadratic_path(first, bend, second), tuple(losses)
         ts, along = evaluate_path(path, second, ground.sets, ground.batchnorm, settings.points, scores)

@@ -85,7 +85,7 @@ def _table(found: Sequence[Connection]) -> str:
     names = _path_names(found)
     headers = ["first", "second"]
     for name in names:
-        headers += [f"{PATHS.get(name, name)}: barrier C / NC / largest", "connected C / NC / all"]
+        headers += [f"{PATHS.get(name, name)}: barrier C / NC / largest", "mode connected C / NC / all"]
     headers += ["linearly connected", "similar"]
     has_distance = any(item.pattern_distance is not None for item in found)
     lines = []

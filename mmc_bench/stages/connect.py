@@ -1,21 +1,26 @@
 """Stage 4: the paths from θ_C to θ_FT, and those between two pretrained models."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
+import torch
 from torch import nn
 
 from mmc_bench.cells import Cell, ConnectSettings, Pair, PluginRef, Pretraining
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.landscape.barriers import invariances, mechanistically_similar
 from mmc_bench.landscape.compare import Ground, Scores, ground_of, measure_paths, scores_of
-from mmc_bench.landscape.patterns import activation_patterns, wasserstein_distance
+from mmc_bench.landscape.patterns import pattern_distance
 from mmc_bench.records import SPLITS, Comparison, Metrics, PairRecord, PathRecord, Timing
 from mmc_bench.seeds import derive_seed
 from mmc_bench.stages.provenance import experiment_seeds, provenance
 from mmc_bench.stages.workshop import Report, Workshop
 from mmc_bench.training import Progress
 from mmc_bench.training.precision import arithmetic
+
+#: The paths that are trained.
+BENT = ("quadratic", "quadratic-nc")
 
 
 def connect(
@@ -35,8 +40,8 @@ def connect(
     models = pretrained, fine_tuned
     known = [{name: getattr(model, name) for name in SPLITS} for model in metrics]
     scores = [scores_of(model, ground, of_test) for model, of_test in zip(models, known, strict=True)]
-    _, generator = workshop.seed_everything("paths", cell.pretraining.seed)
-    return measure_paths(*models, ground, settings, (scores[0], scores[1]), generator, Progress())
+    generator_of = _generators(workshop, cell.pretraining.seed)
+    return measure_paths(*models, ground, settings, (scores[0], scores[1]), generator_of, Progress())
 
 
 def compare(
@@ -50,17 +55,15 @@ def compare(
 ) -> tuple[Comparison, Progress]:
     """Return all that two models are compared by, and the progress of what was trained on the way."""
     scores = scores_of(first, ground, known[0]), scores_of(second, ground, known[1])
-    _, generator = workshop.seed_everything("paths", seed)
     progress = Progress()
-    paths = measure_paths(first, second, ground, settings, scores, generator, progress)
+    paths = measure_paths(first, second, ground, settings, scores, _generators(workshop, seed), progress)
     mechanisms = invariances(scores[0]), invariances(scores[1])
-    patterns = [activation_patterns(model, ground.sets["C"]) for model in (first, second)]
     comparison = Comparison(
         scores={name: (scores[0][name], scores[1][name]) for name in ground.sets},
         invariance=mechanisms,
         similar=mechanistically_similar(*mechanisms),
         paths=paths,
-        pattern_distance=wasserstein_distance(*patterns),
+        pattern_distance=pattern_distance(first, second, ground.sets["C"]),
     )
     return comparison, progress
 
@@ -102,11 +105,21 @@ def compare_pair(pair: Pair, workshop: Workshop, report: Report) -> PairRecord:
             workshop.precision,
             workshop.threads,
             references.values(),
-            {**experiment_seeds(pair.data.seed), "paths": derive_seed("paths", pair.data.seed)},
+            {**experiment_seeds(pair.data.seed), **path_seeds(pair.connect, pair.data.seed)},
         ),
     )
     workshop.store.save(record)
     return record
+
+
+def _generators(workshop: Workshop, seed: int) -> Callable[[str], torch.Generator]:
+    """Return what seeds everything for a path, by its name."""
+    return lambda name: workshop.seed_everything(f"path {name}", seed)[1]
+
+
+def path_seeds(settings: ConnectSettings, seed: int) -> dict[str, int]:
+    """Return the derived seeds of the paths that draw at random, as records keep them."""
+    return {f"path {name}": derive_seed(f"path {name}", seed) for name in settings.paths if name in BENT}
 
 
 def plugins_of(pretraining: Pretraining) -> tuple[PluginRef, PluginRef]:

@@ -17,8 +17,7 @@ from mmc_bench.landscape.alignment import permutation_groups
 from mmc_bench.landscape.compare import ground_of
 from mmc_bench.parameters import first_problem
 from mmc_bench.records import ConnectionRecord, Timing
-from mmc_bench.seeds import derive_seed
-from mmc_bench.stages.connect import compare, plugins_of
+from mmc_bench.stages.connect import compare, path_seeds, plugins_of
 from mmc_bench.stages.provenance import experiment_seeds, provenance
 from mmc_bench.stages.workshop import Workshop
 from mmc_bench.training.precision import arithmetic
@@ -71,7 +70,7 @@ def compare_checkpoints(connection: Connection, contents: tuple[bytes, bytes], w
             workshop.precision,
             workshop.threads,
             plugins_of(experiment),
-            {**experiment_seeds(experiment.seed), "paths": derive_seed("paths", experiment.seed)},
+            {**experiment_seeds(experiment.seed), **path_seeds(connection.connect, experiment.seed)},
         ),
     )
     workshop.store.save_connection(record)

@@ -20,7 +20,7 @@ from torch import nn
 
 from mmc_bench.cells import Matching
 from mmc_bench.data.splits import CuedImages
-from mmc_bench.errors import UserError
+from mmc_bench.errors import UserError, message_of
 from mmc_bench.landscape.alignment.activations import CHUNK, Observer, joint_moments, match_activations
 from mmc_bench.landscape.alignment.graph import INPUT, OUTPUT
 from mmc_bench.landscape.alignment.groups import (
@@ -136,9 +136,9 @@ def align(
         What to compare activations on, such as the cue-free training images; or batches of inputs (N, …). With
         the weights as the criterion, their shape alone is used.
     criterion
-        ``"activations"``: correlations between units over the images. ``"inner-products"``: of what units answer
-        to the images, which brings the two networks' activations closest (eq. 6). ``"weights"``: inner products
-        of weights (Ainsworth et al., 2022).
+        ``"activations"``: correlations between units over the images, before the nonlinearity.
+        ``"inner-products"``: of activations after it, which brings those of the two networks closest (eq. 6).
+        ``"weights"``: inner products of weights (Ainsworth et al., 2022).
     seed
         Of the order in which weight matching goes through the groups.
 
@@ -159,11 +159,12 @@ def align(
         if criterion == "weights":
             permutations = match_weights(reference, model, groups, torch.Generator().manual_seed(seed))
         else:
-            moments = joint_moments(reference, model, observer, chain([first], batches))
-            score = moments.inner_product if criterion == "inner-products" else moments.correlation
+            exact = criterion == "inner-products"
+            moments = joint_moments(reference, model, observer, chain([first], batches), "after" if exact else "before")
+            score = moments.inner_product if exact else moments.correlation
             permutations, unseen = match_activations(groups, score), moments.unseen
     permuted = permute(model, groups, permutations)
-    difference = output_difference(model, permuted, tuple(first.shape[1:]))
+    difference = output_difference(model, permuted, tuple(first.shape[1:]), first[:CHECKED_INPUTS])
     return Alignment(permuted, groups, permutations, unseen, difference, verified=difference <= TOLERANCE)
 
 
@@ -171,14 +172,28 @@ def _batches(images: CuedImages | Iterable[torch.Tensor]) -> Iterable[torch.Tens
     return (x for x, _ in images.in_order()) if isinstance(images, CuedImages) else images
 
 
-def output_difference(one: nn.Module, other: nn.Module, input_shape: tuple[int, ...]) -> float:
+def output_difference(
+    one: nn.Module, other: nn.Module, input_shape: tuple[int, ...], images: torch.Tensor | None = None
+) -> float:
     """Return the largest difference between two networks' outputs, relative to the largest output.
 
-    Computed on copies in float64 and eval mode, on fixed random inputs, so that what a permutation may change
-    by rounding is far below what a mistake changes.
+    Computed on copies in float64 and eval mode, so that what a permutation may change by rounding is far below
+    what a mistake changes; on fixed random inputs, and on `images` (N, …), where units fire that noise leaves silent.
+
+    Raises
+    ------
+    UserError
+        When the networks do not run in float64, or return something else than a tensor.
     """
     device = next(iter(tensors_of(one).values())).device
-    x = torch.randn(CHECKED_INPUTS, *input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    with torch.no_grad():
-        first, second = (copy.deepcopy(model).double().eval()(x.to(device)) for model in (one, other))
+    noise = torch.randn(CHECKED_INPUTS, *input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    inputs = [noise.to(device), *([] if images is None else [images.to(device, torch.float64)])]
+    copies = [copy.deepcopy(model).double().eval() for model in (one, other)]
+    try:
+        with torch.no_grad():
+            first, second = (torch.cat([model(x) for x in inputs]) for model in copies)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(
+            f"the permuted network cannot be compared with its original in float64: {message_of(error)}"
+        ) from error
     return float((first - second).abs().max() / first.abs().max().clamp_min(torch.finfo(torch.float64).tiny))

@@ -4,9 +4,9 @@ One pass runs both networks side by side. At every place where units are seen (`
 a likeness needs are taken as matrix products, and the activations are dropped. A group's score is the
 sum over all places at which it is seen: a residual stream is one group, seen after every addition.
 
-Two likenesses come from the same sums. Correlations count every unit alike, as matching layer by layer by cosine
-similarity does. Inner products are eq. 6 as it stands: ‖a - πb‖² is least where Σ⟨a, πb⟩ is largest, so units that
-are large decide, and a unit's mean counts.
+Two likenesses come from the same sums. Correlations, before the nonlinearity, count every unit alike, as matching
+layer by layer by cosine similarity does. Inner products, after the nonlinearity, are eq. 6 as it stands:
+‖a - πb‖² is least where Σ⟨a, πb⟩ is largest, so units that are large decide, and a unit's mean counts.
 
 Units that the images do not tell apart, being constant on all of them or multiples of one another, are
 assigned as it comes. In a trained network they are few; where BatchNorm statistics lag behind the weights, whole
@@ -17,14 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import fx, nn
 
 from mmc_bench.landscape.alignment.assignment import Inner, ScoreOf, best_permutations
-from mmc_bench.landscape.alignment.graph import groups_of, label, observed, trace
+from mmc_bench.landscape.alignment.graph import activated, groups_of, label, observed, trace
 from mmc_bench.landscape.alignment.groups import Group, Groups, Place, tensors_of
+from mmc_bench.landscape.alignment.labels import Units
+
+Side = Literal["before", "after"]
 
 #: Images that run at once: 128 keep two networks' activations small, whatever the batches that come in.
 CHUNK = 128
@@ -150,16 +154,22 @@ class Observer:
         self.graph = trace(model, x)
         labelled = label(self.graph)
         self.groups, names = groups_of(labelled)
-        self._seen: Mapping[fx.Node, list[tuple[Place, str]]] = {
-            node: [(place, names[units]) for place, units in entries if units in names]
-            for node, entries in observed(labelled).items()
+        before = observed(labelled)
+        sides: dict[Side, dict[fx.Node, list[tuple[Place, Units]]]] = {"before": before, "after": activated(before)}
+        self._seen: dict[Side, Mapping[fx.Node, list[tuple[Place, str]]]] = {
+            side: {
+                node: [(place, names[units]) for place, units in entries if units in names]
+                for node, entries in seen.items()
+            }
+            for side, seen in sides.items()
         }
 
-    def run(self, networks: list[dict[str, torch.Tensor]], x: torch.Tensor, moments: GroupMoments) -> None:
-        """Run two networks over one batch and add what is seen to their moments."""
+    def run(self, networks: list[dict[str, torch.Tensor]], x: torch.Tensor, moments: GroupMoments, side: Side) -> None:
+        """Run two networks over one batch and add what is seen on this side of nonlinearities to their moments."""
+        seen = self._seen[side]
 
         def see(node: fx.Node, values: list[torch.Tensor]) -> None:
-            for place, group in self._seen.get(node, ()):
+            for place, group in seen.get(node, ()):
                 moments.add(group, place, *values)
 
         self.graph.run(networks, x, see)
@@ -167,7 +177,7 @@ class Observer:
 
 @torch.no_grad()
 def joint_moments(
-    reference: nn.Module, ours: nn.Module, observer: Observer, batches: Iterable[torch.Tensor]
+    reference: nn.Module, ours: nn.Module, observer: Observer, batches: Iterable[torch.Tensor], side: Side = "before"
 ) -> GroupMoments:
     """Run two networks over the same images once and return the joint moments of their units.
 
@@ -177,6 +187,8 @@ def joint_moments(
         Of this architecture; batches of another shape than its own are traced anew.
     batches
         Inputs of shape (N, …), on the networks' device.
+    side
+        Whether units are seen before or after the nonlinearity that follows them.
     """
     moments = GroupMoments(observer.groups)
     networks = [tensors_of(reference), tensors_of(ours)]
@@ -185,7 +197,7 @@ def joint_moments(
         for x in batch.split(CHUNK):
             if x.shape not in observers:
                 observers[x.shape] = Observer(reference, x)
-            observers[x.shape].run(networks, x, moments)
+            observers[x.shape].run(networks, x, moments, side)
     return moments
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ from mmc_bench.landscape.alignment.labels import Fixed, Label, Labels, Units, ro
 from mmc_bench.landscape.alignment.rules import PRODUCERS, RULES, STEPS, Call, elementwise, unknown
 from mmc_bench.landscape.alignment.shapes import Axes, segments_of
 from mmc_bench.training.evaluate import eval_mode
+
+#: What a network's own code, or torch's tracing of it, may raise.
+UNTRACEABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 INPUT, OUTPUT = "the network's input", "the network's output"
 
@@ -33,6 +36,8 @@ class Graph:
         Which parameter or buffer each placeholder stands for; the names of shared ones are their first.
     constants
         Other tensors that placeholders stand for.
+    parts
+        The networks that some operators run, such as autocast regions.
     outputs
         The nodes that the network returns.
     """
@@ -40,6 +45,7 @@ class Graph:
     nodes: tuple[fx.Node, ...]
     weights: Mapping[str, str]
     constants: Mapping[str, torch.Tensor]
+    parts: Mapping[str, nn.Module]
     outputs: tuple[fx.Node, ...]
 
     def run(
@@ -66,6 +72,8 @@ class Graph:
             if node.name in self.weights:
                 return tensors[self.weights[node.name]]
             return self.constants[node.name] if node.name in self.constants else x.clone()  # may change in place
+        if node.op == "get_attr":
+            return self.parts[node.name]
 
         def of_side(source: fx.Node) -> Any:
             return values[source][side]
@@ -88,7 +96,7 @@ def trace(model: nn.Module, x: torch.Tensor) -> Graph:
         with eval_mode(model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(model, (x,), strict=False)
-    except RuntimeError as error:
+    except UNTRACEABLE as error:
         raise UserError(
             f"torch.export cannot trace the network, so it cannot be aligned: {message_of(error)}"
         ) from error
@@ -106,6 +114,9 @@ def trace(model: nn.Module, x: torch.Tensor) -> Graph:
         constants={
             placeholder: program.constants[name]
             for placeholder, name in signature.inputs_to_lifted_tensor_constants.items()
+        },
+        parts={
+            node.name: program.graph_module.get_submodule(str(node.target)) for node in nodes if node.op == "get_attr"
         },
         outputs=tuple(nodes[-1].all_input_nodes),
     )
@@ -142,6 +153,8 @@ def label(graph: Graph) -> Labelled:
         if node.op == "call_function":
             found[node] = _labels_of_result(node, value, space, found)
         elif node.name in graph.weights:
+            if not node.users:
+                continue
             name = graph.weights[node.name]
             if name not in weights:
                 weights[name] = Axes(tuple(map(space.fresh, value.shape)))
@@ -164,7 +177,11 @@ def _labels_of_result(node: fx.Node, value: Any, space: Labels, found: Mapping[f
         return None
     if node.target is operator.getitem:
         return found[node.args[0]][node.args[1]]  # type: ignore[index]
-    schema = node.target._schema  # type: ignore[union-attr]
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:  # an operator that runs a network of its own, such as an autocast region
+        operands = {str(place): found.get(source) for place, source in enumerate(node.all_input_nodes)}
+        found_labels = unknown(Call(space, operands, shapes))
+        return found_labels[0] if isinstance(value, torch.Tensor) else found_labels
     names = [argument.name for argument in schema.arguments]
     given = fx.node.map_arg({**dict(zip(names, node.args)), **node.kwargs}, found.get)
     tags = node.target.tags  # type: ignore[union-attr]
@@ -198,6 +215,23 @@ def observed(labelled: Labelled) -> dict[fx.Node, list[tuple[Place, Units]]]:
     return seen
 
 
+def activated(
+    seen: Mapping[fx.Node, list[tuple[Place, Units]]],
+) -> dict[fx.Node, list[tuple[Place, Units]]]:
+    """Return what `observed` does, each unit after the nonlinearity that follows; where none does, unchanged."""
+    found = {}
+    for node, entries in seen.items():
+        for later in [user for user in node.users if _is_nonlinearity(user)] or [node]:
+            found[later] = [(replace(place, weight=later.name), units) for place, units in entries]
+    return found
+
+
+def _is_nonlinearity(node: fx.Node) -> bool:
+    """Tell whether a node computes each position of one tensor by itself."""
+    pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
+    return pointwise and len(node.all_input_nodes) == 1 and name_of(node) not in STEPS
+
+
 def _places(space: Labels, name: str, axes: Axes) -> list[tuple[Place, Units]]:
     found = []
     for axis, unresolved in enumerate(axes.labels):
@@ -226,20 +260,39 @@ def _inner_places(space: Labels, name: str, axes: Axes) -> list[tuple[Place, Uni
     return found
 
 
-def _settle(space: Labels, axes: Axes) -> None:
-    """Pin what a grouped convolution reads in blocks, where the blocks have been cut since."""
-    match space.resolve(axes.labels[1]) if axes.ndim > 1 else ():
-        case ((Units(size=width, inner_of=inner_of),),) if inner_of is not None:
-            if any(segment_size(segment) % width for segment in space.resolve(inner_of)):
-                space.pin(axes.labels[1], "blocks that were cut")
+def _settle(labelled: Labelled) -> None:
+    """Pin what grouped convolutions read in blocks, where the blocks were cut since, or are met elsewhere too.
+
+    Units inside the blocks can be followed on axis 1 of the convolution's own weight alone, whose rows say which
+    block is meant: the weight itself, and what is computed from it position by position.
+    """
+    space = labelled.space
+    rows: dict[Units, Label] = {}
+    for axes in _all_axes(labelled):
+        for axis, unresolved in enumerate(axes.labels):
+            label = space.resolve(unresolved)
+            for units in [factor for segment in label for factor in segment if isinstance(factor, Units)]:
+                if units.inner_of is None:
+                    continue
+                own_rows = space.resolve(rows.setdefault(units, axes.labels[0]))
+                if axis != 1 or label != ((units,),) or own_rows != space.resolve(axes.labels[0]):
+                    space.pin(label, "blocks that are met elsewhere too")
+                elif any(segment_size(segment) % units.size for segment in space.resolve(units.inner_of)):
+                    space.pin(label, "blocks that were cut")
+
+
+def _all_axes(labelled: Labelled) -> Iterator[Axes]:
+    """Yield the axes of every weight, then those of everything computed."""
+    yield from labelled.weights.values()
+    for found in labelled.nodes.values():
+        yield from (axes for axes in (found if isinstance(found, tuple) else (found,)) if isinstance(axes, Axes))
 
 
 def groups_of(labelled: Labelled) -> tuple[Groups, dict[Units, str]]:
     """Return the permutation groups, and the group's name for every set of units that has one."""
     space = labelled.space
     places: dict[Units, list[tuple[Place, Axes]]] = {}
-    for axes in labelled.weights.values():
-        _settle(space, axes)
+    _settle(labelled)
     for name, axes in labelled.weights.items():
         for place, units in _places(space, name, axes) + _inner_places(space, name, axes):
             places.setdefault(units, []).append((place, axes))

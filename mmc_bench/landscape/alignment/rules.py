@@ -212,8 +212,8 @@ def _bind_inner(space: Labels, columns: Label, inputs: Label) -> None:
     match space.resolve(columns):
         case ((Units(inner_of=None) as inner,),) if inner.is_plain:
             inner.inner_of = inputs
-        case ((Units() as inner,),) if inner.inner_of is not None:  # the same weight, used again
-            space.unify(inner.inner_of, inputs)
+        case ((Units(inner_of=known),),) if known is not None and size_of(known) == size_of(inputs):
+            space.unify(known, inputs)  # the same weight, used again
         case _:
             space.pin(columns)
             space.pin(inputs)
@@ -268,6 +268,11 @@ def transpose(call: Call) -> Axes:
     first, second = (call["dim0"], call["dim1"]) if call["dim0"] is not None else (0, -1)
     labels[first], labels[second] = labels[second], labels[first]
     return Axes(tuple(labels))
+
+
+def reversed_axes(call: Call) -> Axes:
+    """Return the axes from the last to the first."""
+    return Axes(call.main.labels[::-1])
 
 
 def expand(call: Call) -> Axes:
@@ -345,7 +350,8 @@ RULES: Mapping[str, Rule] = dict(
         *_rows(ordered, "roll flip cumsum"),
         *_rows(reshape, "view reshape _unsafe_view view_as reshape_as flatten unflatten squeeze unsqueeze"),
         *_rows(permute, "permute"),
-        *_rows(transpose, "transpose t numpy_T"),
+        *_rows(transpose, "transpose t"),
+        *_rows(reversed_axes, "numpy_T"),
         *_rows(expand, "expand expand_as repeat"),
         *_rows(cat, "cat concat"),
         *_rows(stack, "stack"),
