@@ -105,7 +105,7 @@ def test_the_counter_of_waits_sees_them(waits, read):
 
 
 WAITLESS = ["ft-medium", "llr", "lpft", "cbft", "cbft-no-barrier", "irm", "vrex"]
-WAITLESS += ["groupdro", "jtt", "lisa"]
+WAITLESS += ["coral", "ft-sam", "groupdro", "jtt", "lisa"]
 
 
 @pytest.mark.parametrize("name", WAITLESS)
