@@ -1,0 +1,20 @@
+"""Selective augmentation: mixup within a label or within an environment."""
+
+from collections.abc import Callable
+
+from mmc_bench import MethodSpec, hookimpl
+
+mmc_bench_api = 1
+
+
+@hookimpl
+def register_methods(register: Callable[[MethodSpec], None]) -> None:
+    """Register LISA."""
+    register(
+        MethodSpec(
+            name="lisa",
+            target=".method:LISA",
+            needs=frozenset({"cued", "environments"}),
+            summary="Selective mixup, within a label or an environment (Yao et al., 2022)",
+        )
+    )

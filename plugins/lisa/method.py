@@ -1,0 +1,111 @@
+"""LISA, learning invariant predictors by selective augmentation (Yao et al., ICML 2022, algorithm 1)."""
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.distributions import Beta
+
+from mmc_bench import BaseConfig
+from mmc_bench.training import Task, cosine, cross_entropy, sgd
+
+
+class LISA:
+    """Train on mixtures λx + (1-λ)x' of two images of the clean and the cued set, whose labels mix alike: for one
+    batch images of one label from both environments, for another of one environment and two labels.
+
+    An image whose partner would have to come from an empty group is its own partner. In no pair does a cue
+    contradict its label, so mixtures make the cue weaker evidence, never wrong.
+    """
+
+    class Config(BaseConfig):
+        """`intra_label` and `mixing` are the authors' code's; so are one strategy a batch, one λ an image, and images
+        drawn with equal chances for all groups (label, environment), where algorithm 1 draws from the whole set.
+
+        The rest is as in all fine-tuning here.
+        """
+
+        lr: float = Field(0.01, gt=0, description="initial learning rate, cosine to 0")
+        epochs: int = Field(20, ge=1, description="passes over the clean set: as many batches as those would take")
+        batch_size: int = Field(256, ge=2, description="mixtures in a batch")
+        intra_label: float = Field(0.5, ge=0, le=1, description="p_sel: chance that a batch mixes within labels")
+        mixing: float = Field(2.0, gt=0, description="α: mixtures' λ is drawn from Beta(α, α)")
+
+    config: Config
+
+    def fine_tune(self, task: Task) -> nn.Module:
+        """Return the fine-tuned model."""
+        c, model = self.config, task.model
+        pool = task.clean.joined(task.cued)
+        partners = Partners(pool.labels, task.environments, task.num_classes)
+        steps = task.clean.steps(c.batch_size)
+        optimizer = sgd(model.parameters(), lr=c.lr)
+        schedule = cosine(optimizer, c.epochs * steps)
+        alpha = torch.tensor(c.mixing, device=task.device)
+        shares = Beta(alpha, alpha, validate_args=False)
+        for _ in task.progress.epochs(c.epochs):
+            drawn = torch.multinomial(partners.chances, steps * c.batch_size, True, generator=task.generator)
+            strategies = torch.rand(steps, generator=task.generator, device=task.device) < c.intra_label
+            for rows, within_label in zip(drawn.split(c.batch_size), strategies):
+                others = partners.draw(rows, within_label, task.generator)
+                x, y = pool.batch(torch.cat([rows, others]))
+                share = shares.sample(rows.shape)
+                loss = mixed_loss(model, x, y, share)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                task.progress.step(loss, len(rows))
+        return model
+
+
+def mixed_loss(model: nn.Module, x: torch.Tensor, y: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Return the mean of λ CE(f(x̃), y) + (1-λ) CE(f(x̃), y'), x̃ = λx + (1-λ)x', for λ = `share` (n,).
+
+    `x` (2n, …) and `y` (2n,) hold the n images, then their n partners.
+    """
+    (x, x_other), (y, y_other) = x.chunk(2), y.chunk(2)
+    mixed = x_other.lerp(x, share.to(x.dtype).view(-1, *[1] * (x.ndim - 1)))
+    logits = model(mixed)
+    own, other = (cross_entropy(logits, labels, reduction="none") for labels in (y, y_other))
+    return (share * own + (1 - share) * other).mean()
+
+
+class Partners:
+    """Who may be mixed with whom in a pool of clean images, then cued ones; all on the device.
+
+    Parameters
+    ----------
+    labels
+        Of the whole pool, (N,).
+    environments
+        Of the cued images alone: every clean image is of environment 0.
+    num_classes
+        K.
+    """
+
+    def __init__(self, labels: torch.Tensor, environments: torch.Tensor, num_classes: int) -> None:
+        clean = environments.new_zeros(len(labels) - len(environments))
+        self.num_classes = num_classes
+        self.groups = torch.cat([clean, environments]) * num_classes + labels  # (N,), environment by environment
+        self.order = self.groups.argsort(stable=True)  # rows, group by group
+        self.counts = torch.bincount(self.groups, minlength=2 * num_classes)  # (2K,)
+        self.starts = self.counts.cumsum(0) - self.counts  # each group's first place in the order
+        self.chances = 1 / self.counts[self.groups].double()
+
+    def draw(self, rows: torch.Tensor, within_label: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draw a partner for each row (n,), uniformly among those it may have; the row itself where there is none.
+
+        `within_label`, a scalar or (n,), tells which wants the other environment's images of its label; the others
+        want the images of their environment with another label.
+        """
+        own = self.groups[rows]
+        opposite = (own + self.num_classes) % (2 * self.num_classes)
+        first_of_environment = own // self.num_classes * self.num_classes
+        size = self.counts.view(2, -1).sum(1)[own // self.num_classes]  # of the environment
+        start = torch.where(within_label, self.starts[opposite], self.starts[first_of_environment])
+        count = torch.where(within_label, self.counts[opposite], size - self.counts[own])
+        uniform = torch.rand(len(rows), dtype=torch.float64, generator=generator, device=rows.device)
+        place = start + (uniform * count).long()
+        # An environment's images lie side by side: skip those of the row's own label among them.
+        place = torch.where(~within_label & (place >= self.starts[own]), place + self.counts[own], place)
+        return torch.where(count > 0, self.order[place.clamp(max=len(self.order) - 1)], rows)
