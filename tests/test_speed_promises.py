@@ -25,6 +25,10 @@ WAITING = {
     *("repeat_interleave", "_unique2"),
 }
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
+METHODS = (
+    *("ft-medium", "llr", "lpft", "cbft", "cbft-no-barrier", "irm", "vrex"),
+    *("dfr",),
+)
 READING = ("tolist", "numpy", "cpu")  # methods of tensors that no operator stands for
 
 
@@ -103,11 +107,13 @@ def test_the_counter_of_waits_sees_them(waits, read):
     assert waits.seen.total() >= 1
 
 
-@pytest.mark.parametrize("name", ["ft-medium", "llr", "lpft", "cbft", "cbft-no-barrier", "irm", "vrex"])
+@pytest.mark.parametrize("name", METHODS)
 def test_no_training_step_waits_for_the_device(registry, tiny_net, image_set, waits, name):
     target = registry.get("method", name).load()
-    defaults = dict(registry.get("method", name).spec.defaults)
-    method = instantiate(f"method {name}", target, {**defaults, "batch_size": 4})
+    parameters = dict(registry.get("method", name).spec.defaults)
+    if "batch_size" in target.Config.model_fields:
+        parameters["batch_size"] = 4
+    method = instantiate(f"method {name}", target, parameters)
     seen = [
         waits_of(waits, method, tiny_net(0, torch.float32), *(image_set(k, dtype=torch.float32) for k in (n, 2 * n)))
         for n in (8, 32)
