@@ -117,7 +117,7 @@ def fits(monkeypatch):
 
 
 def standardised(images, task):
-    """Standardise features by the clean set's mean and deviation (n, not n - 1), number by number (a constant has 1)."""
+    """Standardise features by the clean set's mean and deviation (n, not n - 1), one by one (a constant has 1)."""
     clean = features(task.pretrained, task.clean).double().tolist()
     columns = list(zip(*clean))
     means = [sum(column) / len(column) for column in columns]

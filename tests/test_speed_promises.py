@@ -27,7 +27,7 @@ WAITING = {
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 METHODS = (
     *("ft-medium", "llr", "lpft", "cbft", "cbft-no-barrier", "irm", "vrex"),
-    *("dfr",),
+    *("dfr", "afr"),
 )
 READING = ("tolist", "numpy", "cpu")  # methods of tensors that no operator stands for
 
@@ -111,8 +111,8 @@ def test_the_counter_of_waits_sees_them(waits, read):
 def test_no_training_step_waits_for_the_device(registry, tiny_net, image_set, waits, name):
     target = registry.get("method", name).load()
     parameters = dict(registry.get("method", name).spec.defaults)
-    if "batch_size" in target.Config.model_fields:
-        parameters["batch_size"] = 4
+    short = {"batch_size": 4, "epochs": 3}
+    parameters |= {name: value for name, value in short.items() if name in target.Config.model_fields}
     method = instantiate(f"method {name}", target, parameters)
     seen = [
         waits_of(waits, method, tiny_net(0, torch.float32), *(image_set(k, dtype=torch.float32) for k in (n, 2 * n)))
