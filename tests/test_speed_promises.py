@@ -27,7 +27,7 @@ WAITING = {
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 METHODS = (
     *("ft-medium", "llr", "lpft", "cbft", "cbft-no-barrier", "irm", "vrex"),
-    *("dfr", "afr"),
+    *("dfr", "afr", "l2-sp", "mixup", "fine-pruning"),
 )
 READING = ("tolist", "numpy", "cpu")  # methods of tensors that no operator stands for
 
