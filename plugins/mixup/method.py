@@ -1,0 +1,55 @@
+"""Fine-tuning with mixup (Zhang et al., 2018)."""
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.distributions import Beta
+
+from mmc_bench import BaseConfig
+from mmc_bench.training import Task, cosine, cross_entropy, sgd
+
+
+class Mixup:
+    """Train all of θ on mixtures of clean images: x̃ = λx + (1 - λ)x', ỹ = λy + (1 - λ)y', λ ~ Beta(α, α).
+
+    As in the authors' code, there is one λ a batch, the partners x' are the batch in another order, and the loss is
+    the same mixture of the cross-entropies with both labels, which equals that with ỹ.
+    """
+
+    class Config(BaseConfig):
+        """α is that of the authors' CIFAR-10 code; the rest is as in all fine-tuning here."""
+
+        lr: float = Field(0.01, gt=0, description="initial learning rate, cosine to 0")
+        epochs: int = Field(20, ge=1, description="passes over the clean set")
+        batch_size: int = Field(256, ge=2, description="images in a batch")
+        alpha: float = Field(1.0, gt=0, description="α of Beta(α, α), of which the mixing weights are drawn")
+
+    config: Config
+
+    def fine_tune(self, task: Task) -> nn.Module:
+        """Return the fine-tuned model."""
+        c, model = self.config, task.model
+        steps = c.epochs * task.clean.steps(c.batch_size)
+        optimizer = sgd(model.parameters(), lr=c.lr)
+        schedule = cosine(optimizer, steps)
+        alpha = torch.full((), c.alpha, device=task.device)
+        shares, step = Beta(alpha, alpha).sample((steps,)), 0
+        for _ in task.progress.epochs(c.epochs):
+            for x, y in task.clean.shuffled(c.batch_size, task.generator):
+                partners = torch.randperm(len(y), generator=task.generator, device=task.device)
+                loss = mixed_loss(model, x, y, partners, shares[step])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                step += 1
+                task.progress.step(loss, len(y))
+        return model
+
+
+def mixed_loss(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, partners: torch.Tensor, share: torch.Tensor
+) -> torch.Tensor:
+    """Return λ CE(f(x̃), y) + (1 - λ) CE(f(x̃), y') of images x (n, …), each mixed with that in row `partners`."""
+    outputs = model(share * x + (1 - share) * x[partners])
+    return share * cross_entropy(outputs, y) + (1 - share) * cross_entropy(outputs, y[partners])
