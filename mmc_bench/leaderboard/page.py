@@ -21,6 +21,7 @@ ABSENT = "–"
 MINUS = "\u2212"
 SPLITS = {"NC": "no cue", "C": "cue", "RC": "randomised cue", "RI": "randomised image"}
 SCRIPTS = ("charts.js", "details.js", "page.js")  # each uses those before it
+WORDS = ("method", "setting", "standing", "needs")  # the columns without numbers
 LONGEST_NOTE = 3  # missing settings named in the open; more are folded away
 
 # Control characters, and what turns or hides text: they could make one name look like another.
@@ -154,8 +155,8 @@ def _baseline(rows: Sequence[Mapping[str, Any]]) -> str:
     return names.pop() if len(names) == 1 else "baseline"
 
 
-def _columns(baseline: str) -> list[dict[str, str]]:
-    """Return the columns: key, heading, what it says in words, and which way it is sorted at first."""
+def _columns(baseline: str) -> list[dict[str, Any]]:
+    """Return the columns: key, heading, what it says in words, which way it is sorted at first, if of numbers."""
     columns = [
         ("rank", "#", "rank within its setting, by worst split", "ascending"),
         ("method", "Method", "", "ascending"),
@@ -170,7 +171,7 @@ def _columns(baseline: str) -> list[dict[str, str]]:
         ("seconds", "Seconds", "time of the fine-tuning", "ascending"),
     ]
     return [
-        {"key": key, "heading": heading, "meaning": meaning, "first": first}
+        {"key": key, "heading": heading, "meaning": meaning, "first": first, "number": key not in WORDS}
         for key, heading, meaning, first in columns
     ]
 
