@@ -18,16 +18,16 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 ABSENT = "–"
+UNKNOWN = "unknown"  # needs of a method whose plugin did not tell them
 MINUS = "\u2212"
 SPLITS = {"NC": "no cue", "C": "cue", "RC": "randomised cue", "RI": "randomised image"}
 SCRIPTS = ("charts.js", "details.js", "page.js")  # each uses those before it
 WORDS = ("method", "setting", "standing", "needs")  # the columns without numbers
+SETTING_PARTS = ("dataset", "note", "backbone", "cue_rate")
 LONGEST_NOTE = 3  # missing settings named in the open; more are folded away
 
-# Control characters, and what turns or hides text: they could make one name look like another.
-UNSEEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
-)
+# Control characters, halves of characters, and what turns or hides text: they could make one name look like another.
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]")
 # In JSON inside a script element, nothing may end the element or start a comment.
 SCRIPT_ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
@@ -43,11 +43,12 @@ def page_html(payload: Mapping[str, Any]) -> str:
         ``settings``, ``rows`` and ``overall``: accuracies as fractions, losses in nats, times in seconds; each value
         is a mean with the half-width of its interval, or None.
     """
-    shown = _readable({**payload, "rows": [_with_links(row) for row in payload["rows"]]})
+    shown = _readable({**payload, "rows": [_row(row) for row in payload["rows"]]})
     style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(FILTERS)
     return environment.from_string(_asset("page.html.j2")).render(
+        title=shown.get("title", "Leaderboard"),
         policy=_policy(style, script),
         style=Markup(style),
         script=Markup(script),
@@ -56,7 +57,7 @@ def page_html(payload: Mapping[str, Any]) -> str:
         rows=shown["rows"],
         overall=shown["overall"],
         choices=_choices(shown),
-        columns=_columns(_baseline(shown["rows"])),
+        columns=_columns(shown.get("baseline") or _baseline(shown["rows"])),
         splits=SPLITS,
         absent=ABSENT,
         longest_note=LONGEST_NOTE,
@@ -94,8 +95,16 @@ def record_link(path: str) -> str | None:
     return "./" + quote(path, safe="/", errors="replace")
 
 
-def _with_links(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "records": [{"path": path, "link": record_link(path)} for path in row["records"]]}
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with links to its records, and without needs where they are unknown."""
+    needs = row["needs"]
+    return {
+        "missing": [],
+        "disputed": None,
+        **row,
+        "needs": None if needs is None or UNKNOWN in needs else needs,
+        "records": [{"path": path, "link": record_link(path)} for path in row["records"]],
+    }
 
 
 def _readable(content: Any) -> Any:
@@ -130,7 +139,8 @@ def _groups(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
         numbered = [(i, row) for i, row in enumerate(payload["rows"]) if row["setting"] == setting["id"]]
         numbered.sort(key=lambda pair: not pair[1]["pretrained"])
         seeds = sorted({seed for _, row in numbered for seed in row["seeds"]})
-        groups.append({"setting": setting, "rows": numbered, "seeds": seeds})
+        name = " · ".join(str(part) for part in map(setting.get, SETTING_PARTS) if part != "")
+        groups.append({"setting": setting, "name": name, "rows": numbered, "seeds": seeds})
     return groups
 
 

@@ -83,11 +83,14 @@ const details = (() => {
   function provenance(row) {
     const versions = Object.entries(row.versions).flatMap(([name, version], i) => [i ? ", " : "", bdi(name), " ",
       bdi(version)]);
-    const cells = row.verified && (row.verified.cells === 1 ? "1 cell" : `${row.verified.cells} cells`);
-    const standing = row.verified ? ["verified by ", bdi(row.verified.by), ` (${cells} run again)`] : [row.standing];
+    const again = ({ by, cells }) => [bdi(by), ` (${cells === 1 ? "1 cell" : `${cells} cells`} run again)`];
+    const standing = [row.disputed ? "disputed" : row.standing];
+    if (row.disputed) standing.push(" by ", ...again(row.disputed));
+    else if (row.verified) standing.push(row.standing === "verified" ? " by " : ", run again by ", ...again(row.verified));
     const needs = row.needs === null ? "–" : row.needs.join(", ") || "nothing";
     return list([["Run by", bdi(row.by)], ["Standing", ...standing], ["Device", bdi(row.device)],
       ["Precision", bdi(row.precision)], ["Needs", bdi(needs)], ["Seeds", row.seeds.join(" ")],
+      ...(row.missing.length ? [["Missing", bdi(row.missing.join(", "))]] : []),
       ["Versions", ...versions]]);
   }
 

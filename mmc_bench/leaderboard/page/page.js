@@ -97,7 +97,7 @@
     method: methodName,
     setting: (row) => settingName(settings.get(row.setting)),
     paired: (row) => row.paired && row.paired.difference[0],
-    standing: (row) => (row.verified ? 1 : 0),
+    standing: (row) => (row.disputed ? 0 : row.standing === "verified" ? 2 : 1),
     needs: (row) => row.needs && row.needs.join(", "),
     seeds: (row) => row.seeds.length,
   };
