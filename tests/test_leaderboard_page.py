@@ -1,180 +1,23 @@
-"""The leaderboard's page: what it says without a script, and what it does in a real Chromium."""
+"""What the leaderboard's page does in a real Chromium."""
 
-import json
 import re
 import shutil
-from html.parser import HTMLParser
 from urllib.parse import parse_qs, urlencode
 
 import pytest
+from page_for_tests import HOSTILE, HOSTILE_SHOWN, SPLITS, make_payload
 
-from mmc_bench.leaderboard.page import number, page_html, readable, record_link, script_json
+from mmc_bench.leaderboard.page import page_html
 
-SPLITS = ("NC", "C", "RC", "RI")
-HOSTILE = "<img src=x onerror=\"window.hacked='img'\"></script><script>window.hacked='script'</script>'\"\u202egnp&amp;"
-HOSTILE_SHOWN = HOSTILE.replace("\u202e", "⟨U+202E⟩")
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
     "--disable-sync --no-first-run --hide-scrollbars --window-size=1400,900"
 )
 
 
-def curves(rise):
-    t = [0.0, 0.25, 0.5, 1.0]
-    splits = {
-        split: {"accuracy": [0.5 + 0.1 * k * point for point in t], "loss": [rise * (1 + k) * point**2 for point in t]}
-        for k, split in enumerate(SPLITS)
-    }
-    return {"t": t, "splits": splits}
-
-
-def row(identity, setting, method, worst, rank, **others):
-    values = {split: [worst + 0.01 * k, 0.02] for k, split in enumerate(SPLITS)}
-    values |= {"worst_split": [worst, 0.031], "cue_reliance": [1 - worst, 0.04], "seconds": [10 * worst, None]}
-    return {
-        "id": identity,
-        "setting": setting,
-        "method": method,
-        "note": "",
-        "summary": f"What {method} does.",
-        "needs": ["clean"],
-        "rank": rank,
-        "pretrained": False,
-        "seeds": [0, 1, 2],
-        "values": values | {"barrier_C": [0.5, 0.1], "barrier_NC": None},
-        "paired": {"baseline": "naive", "difference": [worst - 0.5, 0.02], "seeds": [0, 1, 2]},
-        "standing": "reported",
-        "by": "A. Author",
-        "verified": None,
-        "device": "cpu",
-        "precision": "fp32",
-        "versions": {"mmc-bench": "0.1.0", "torch": "2.13.0"},
-        "curves": curves(1.5),
-        "records": [f"results/first/cells/{identity}.json"],
-        **others,
-    }
-
-
 @pytest.fixture
 def payload():
-    """Two settings; in the first three ranked methods and one that lacks a seed, in the second two."""
-    both = ["clean", "cued"]
-    reference = {"pretrained": True, "curves": None, "paired": None, "needs": []}
-    nothing = dict.fromkeys([*SPLITS, "worst_split", "cue_reliance", "barrier_C", "barrier_NC", "seconds"])
-    places = [("s0", "shapes", "small-net", 0.9), ("s1", "letters", "large-net", 0.8)]
-    keys = ("id", "dataset", "backbone", "cue_rate")
-    return {
-        "schema": 1,
-        "settings": [{**dict(zip(keys, place, strict=True)), "note": "", "classes": 10} for place in places],
-        "rows": [
-            row("r0", "s0", "pretrained", 0.4, None, **reference),
-            row("r1", "s0", "mend", 0.9, 1, needs=both, standing="verified", verified={"by": "B. Reader", "cells": 2}),
-            row("r2", "s0", "tune", 0.8, 2),
-            row("r3", "s0", "naive", 0.5, 3, paired=None, curves=curves(40.0)),
-            row("r4", "s0", "unfinished", 0.0, None, seeds=[0], values=nothing, paired=None, curves=None),
-            row("r5", "s1", "pretrained", 0.45, None, **reference),
-            row("r6", "s1", "tune", 0.7, 1),
-            row("r7", "s1", "mend", 0.6, 2, needs=both),
-        ],
-        "overall": [
-            {"method": "tune", "note": "", "mean": 0.75, "half_width": 0.02, "settings": 2, "missing": []},
-            {"method": "mend", "note": "", "mean": None, "half_width": None, "settings": 1, "missing": ["letters 0.8"]},
-        ],
-    }
-
-
-# --- the text itself
-
-
-class Seen(HTMLParser):
-    """All text outside of script and style, and every address that the page refers to."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.text, self.addresses, self.tags, self._inside = "", [], [], None
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        self._inside = tag if tag in ("script", "style") else self._inside
-        self.tags.append(tag)
-        self.addresses += [value for name, value in attributes if name in ("src", "href", "action", "data", "srcset")]
-
-    def handle_endtag(self, tag):
-        self._inside = None if tag == self._inside else self._inside
-
-    def handle_data(self, data):
-        self.text += "" if self._inside else data
-
-
-def test_the_same_payload_gives_the_same_page(payload):
-    again = json.loads(json.dumps(payload, sort_keys=True))
-    assert page_html(payload) == page_html(again)
-
-
-def test_the_page_refers_to_nothing_but_itself_and_its_records(payload):
-    html = page_html(payload)
-    assert {address[:1] for address in Seen(html).addresses} == {"#", ".", "d"}
-    assert all(address in ("data:,",) or address[0] in "#." for address in Seen(html).addresses)
-    assert "@import" not in html and not re.search(r"url\(|fetch\(|innerHTML|outerHTML|insertAdjacentHTML", html)
-
-
-def test_every_number_stands_in_the_text_without_the_script(payload):
-    text = " ".join(Seen(page_html(payload)).text.split())
-    for shown in ("90.0 ±3.1", "91.0 ±2.0", "+40.0 ±2.0", "0.10 ±0.04", "0.50 ±0.10", "1 of 3", "missing: letters 0.8"):
-        assert shown in text, shown
-    for split in SPLITS:
-        for loss in payload["rows"][3]["curves"]["splits"][split]["loss"]:
-            assert f"{loss:.3f}" in text
-    assert "verified by B. Reader · run by A. Author" in text
-
-
-def test_a_row_that_was_only_re_run_by_its_author_is_not_called_verified(payload):
-    payload["rows"] = payload["rows"][:2]
-    payload["rows"][1] |= {"standing": "reported"}
-    assert "verified by B. Reader" not in " ".join(Seen(page_html(payload)).text.split())
-
-
-def test_hostile_text_stays_text(payload):
-    payload["rows"][1] |= {"method": HOSTILE, "note": HOSTILE, "by": HOSTILE, "needs": [HOSTILE], "summary": HOSTILE}
-    payload["settings"][0] |= {"dataset": HOSTILE, "backbone": HOSTILE}
-    seen = Seen(page_html(payload))
-    assert seen.text.count(HOSTILE_SHOWN) > 10
-    assert "img" not in seen.tags and seen.tags.count("script") == 2
-    assert "\u202e" not in page_html(payload)
-
-
-def test_json_in_the_page_cannot_end_its_element_and_loses_nothing():
-    content = {"<b>": ["</script>", "<!--", "a & b", "\u2028\u2029", "é"]}
-    text = script_json(content)
-    assert not set(text) & set("<>&\u2028\u2029")
-    assert json.loads(text) == content
-
-
-def test_numbers_that_are_none_are_refused():
-    with pytest.raises(ValueError):
-        script_json({"mean": float("nan")})
-
-
-def test_control_characters_are_spelled_out():
-    assert readable("a\u202eb\x00c\ud800d\u2028") == "a⟨U+202E⟩b⟨U+0000⟩c⟨U+D800⟩d⟨U+2028⟩"
-    assert readable("naïve – 模型 🙂") == "naïve – 模型 🙂"
-
-
-@pytest.mark.parametrize("path", ["/etc/x", "//host/x", "../x", "a/../../x", "a\\b", "./x", "", "a//b"])
-def test_a_path_that_leads_elsewhere_is_no_link(path):
-    assert record_link(path) is None
-
-
-def test_a_link_is_percent_encoded_below_the_page():
-    assert record_link("javascript:alert(1)") == "./javascript%3Aalert%281%29"
-    assert record_link('results/a "b"?#/x.json') == "./results/a%20%22b%22%3F%23/x.json"
-
-
-def test_numbers_have_a_true_minus_and_no_negative_zero():
-    assert [number(value, 1, "+") for value in (-0.04, 0.04, -3.25, 12)] == ["0.0", "0.0", "−3.2", "+12.0"]
-
-
-# --- in a browser
+    return make_payload()
 
 
 @pytest.fixture(scope="module")
