@@ -1,0 +1,232 @@
+"""The leaderboard as one self-contained HTML page that opens from disk and asks for nothing from the network.
+
+Whatever stands in a record is a stranger's text. It reaches the page by two ways only: through the template, which
+escapes it, and as JSON whose ``<``, ``>`` and ``&`` are escaped, which the script shows by ``textContent`` alone.
+The page's policy allows the one style sheet and the one script whose digests it carries, and nothing else.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+ABSENT = "–"
+UNKNOWN = "unknown"  # needs of a method whose plugin did not tell them
+MINUS = "\u2212"
+SPLITS = {"NC": "no cue", "C": "cue", "RC": "randomised cue", "RI": "randomised image"}
+SCRIPTS = ("charts.js", "details.js", "page.js")  # each uses those before it
+WORDS = ("method", "setting", "standing", "needs")  # the columns without numbers
+SETTING_PARTS = ("dataset", "note", "backbone", "cue_rate")
+LONGEST_NOTE = 3  # missing settings named in the open; more are folded away
+
+# Control characters, halves of characters, and what turns or hides text: they could make one name look like another.
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]")
+# In JSON inside a script element, nothing may end the element or start a comment.
+SCRIPT_ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
+
+Pair = Sequence[float | None]  # mean and half-width of the interval
+
+
+def page_html(payload: Mapping[str, Any]) -> str:
+    """Return the page of a leaderboard; the same payload gives the same text.
+
+    Parameters
+    ----------
+    payload
+        ``settings``, ``rows`` and ``overall``: accuracies as fractions, losses in nats, times in seconds; each value
+        is a mean with the half-width of its interval, or None.
+    """
+    shown = _readable({**payload, "rows": [_row(row) for row in payload["rows"]]})
+    style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(FILTERS)
+    return environment.from_string(_asset("page.html.j2")).render(
+        title=shown.get("title", "Leaderboard"),
+        policy=_policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+        data=Markup(script_json(shown)),
+        groups=_groups(shown),
+        rows=shown["rows"],
+        overall=shown["overall"],
+        choices=_choices(shown),
+        columns=_columns(shown.get("baseline") or _baseline(shown["rows"])),
+        splits=SPLITS,
+        absent=ABSENT,
+        longest_note=LONGEST_NOTE,
+    )
+
+
+def script_json(content: Any) -> str:
+    """Return JSON that can stand inside a script element: ASCII, without ``<``, ``>`` and ``&``.
+
+    >>> script_json({"name": "</script>"})
+    '{"name":"\\\\u003c/script\\\\u003e"}'
+    """
+    text = json.dumps(content, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return text.translate(SCRIPT_ESCAPES)
+
+
+def readable(text: str) -> str:
+    """Return text in which control characters and those that reorder or hide text are spelled out.
+
+    >>> readable("safe\\u202eevil")
+    'safe⟨U+202E⟩evil'
+    """
+    return UNSEEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
+
+
+def record_link(path: str) -> str | None:
+    """Return a percent-encoded link to a file below the page; None where the path leads elsewhere.
+
+    >>> record_link("results/a b/cells/1.json"), record_link("../secret"), record_link("//host/x")
+    ('./results/a%20b/cells/1.json', None, None)
+    """
+    parts = path.split("/")
+    if "\\" in path or any(part in ("", ".", "..") for part in parts):
+        return None
+    return "./" + quote(path, safe="/", errors="replace")
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with links to its records, and without needs where they are unknown."""
+    needs = row["needs"]
+    return {
+        "missing": [],
+        "disputed": None,
+        **row,
+        "needs": None if needs is None or UNKNOWN in needs else needs,
+        "records": [{"path": path, "link": record_link(path)} for path in row["records"]],
+    }
+
+
+def _readable(content: Any) -> Any:
+    if isinstance(content, str):
+        return readable(content)
+    if isinstance(content, Mapping):
+        return {readable(key): _readable(value) for key, value in content.items()}
+    return [_readable(item) for item in content] if isinstance(content, list | tuple) else content
+
+
+def _asset(name: str) -> str:
+    return files("mmc_bench.leaderboard").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    style_digest, script_digest = (
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)
+    )
+    return (
+        f"default-src 'none'; style-src 'sha256-{style_digest}'; script-src 'sha256-{script_digest}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+# --- what the template shows
+
+
+def _groups(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return each setting with its rows, as (index in the payload, row), the pretrained model first."""
+    groups = []
+    for setting in payload["settings"]:
+        numbered = [(i, row) for i, row in enumerate(payload["rows"]) if row["setting"] == setting["id"]]
+        numbered.sort(key=lambda pair: not pair[1]["pretrained"])
+        seeds = sorted({seed for _, row in numbered for seed in row["seeds"]})
+        name = " · ".join(str(part) for part in map(setting.get, SETTING_PARTS) if part != "")
+        groups.append({"setting": setting, "name": name, "rows": numbered, "seeds": seeds})
+    return groups
+
+
+def _choices(payload: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return what can be chosen in the filters, each value once."""
+    settings = payload["settings"]
+    return {
+        "datasets": _sorted_once(setting["dataset"] for setting in settings),
+        "backbones": _sorted_once(setting["backbone"] for setting in settings),
+        "rates": _sorted_once(setting["cue_rate"] for setting in settings),
+        "needs": _sorted_once(need for row in payload["rows"] for need in row["needs"] or ()),
+    }
+
+
+def _sorted_once(values: Iterable[Any]) -> list[Any]:
+    return sorted(set(values))
+
+
+def _baseline(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the name of the baseline that every paired difference is to."""
+    names = {row["paired"]["baseline"] for row in rows if row["paired"]}
+    return names.pop() if len(names) == 1 else "baseline"
+
+
+def _columns(baseline: str) -> list[dict[str, Any]]:
+    """Return the columns: key, heading, what it says in words, which way it is sorted at first, if of numbers."""
+    columns = [
+        ("rank", "#", "rank within its setting, by worst split", "ascending"),
+        ("method", "Method", "", "ascending"),
+        ("setting", "Setting", "data set, backbone, cue rate", "ascending"),
+        ("worst_split", "Worst split", "lowest of NC, C and RC, per cent", "descending"),
+        *((name, name, f"accuracy, {meaning}, per cent", "descending") for name, meaning in SPLITS.items()),
+        ("cue_reliance", "Cue reliance", "0 at chance, 1 when the cue alone decides", "ascending"),
+        ("paired", f"vs {baseline}", "worst split, paired difference over the same seeds, points", "descending"),
+        ("standing", "Standing", "reported, or verified by a second run", "descending"),
+        ("needs", "Needs", "data that the method asks for", "ascending"),
+        ("seeds", "Seeds", "number of seeds", "descending"),
+        ("seconds", "Seconds", "time of the fine-tuning", "ascending"),
+    ]
+    return [
+        {"key": key, "heading": heading, "meaning": meaning, "first": first, "number": key not in WORDS}
+        for key, heading, meaning, first in columns
+    ]
+
+
+# --- numbers as text
+
+
+def number(value: float, digits: int, sign: str = "") -> str:
+    """Return a number with a true minus sign, and never a negative zero; ``sign="+"`` writes the plus, too.
+
+    >>> number(-0.04, 1), number(-3.25, 1), number(3, 1, "+")
+    ('0.0', '−3.2', '+3.0')
+    """
+    text = f"{value:{sign}.{digits}f}"
+    if not text.strip("+-0."):
+        return text.lstrip("+-")
+    return text.replace("-", MINUS)
+
+
+def _mean(pair: Pair | None, factor: float = 1, digits: int = 2, sign: str = "") -> str:
+    return ABSENT if pair is None or pair[0] is None else number(factor * pair[0], digits, sign)
+
+
+def _spread(pair: Pair | None, factor: float = 1, digits: int = 2) -> str:
+    return "" if pair is None or pair[0] is None or pair[1] is None else f"±{number(factor * pair[1], digits)}"
+
+
+def _bar(pair: Pair | None) -> dict[str, str] | None:
+    """Return the width of a bar and the path of its whisker, in hundredths of the cell's width."""
+    if pair is None or pair[0] is None:
+        return None
+    width = _hundredths(pair[0])
+    if pair[1] is None:
+        return {"width": width, "whisker": ""}
+    low, high = _hundredths(pair[0] - pair[1]), _hundredths(pair[0] + pair[1])
+    return {"width": width, "whisker": f"M{low} 4H{high}M{low} 1V7M{high} 1V7"}
+
+
+def _hundredths(fraction: float) -> str:
+    return f"{100 * min(1.0, max(0.0, fraction)):.1f}"
+
+
+FILTERS = {
+    "mean": _mean,
+    "spread": _spread,
+    "bar": _bar,
+    "number": number,
+}
