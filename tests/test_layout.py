@@ -27,6 +27,7 @@ LAYERS = (
     {"stages"},
     {"engines"},
     {"runner", "report"},
+    {"leaderboard"},
     {"cli"},
     {"__main__"},
 )
