@@ -89,7 +89,11 @@ class Board:
         """The submissions' folders, by name."""
         results = self.root / RESULTS
         folders = results.iterdir() if results.is_dir() else []
-        return sorted(folder for folder in folders if folder.is_dir() and SUBMISSION_NAME.fullmatch(folder.name))
+        return sorted(
+            folder
+            for folder in folders
+            if folder.is_dir() and not folder.is_symlink() and SUBMISSION_NAME.fullmatch(folder.name)
+        )
 
     def path(self, file: str) -> Path:
         """Return where a file lies whose name is relative to the leaderboard."""
