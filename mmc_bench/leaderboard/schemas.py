@@ -152,5 +152,5 @@ def read_model(file: Path, schema: type[Model], kind: str) -> Model:
 
 def as_yaml(model: BaseModel) -> bytes:
     """Return a model as the YAML file that `read_model` reads, the same bytes for the same content."""
-    content: Any = model.model_dump(mode="json", exclude_none=True)
+    content: Any = model.model_dump(mode="json", exclude_defaults=True)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110).encode()
