@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
 from leaderboard_for_tests import TestBoard, cell, of_seeds
@@ -175,3 +177,10 @@ def test_negative_numbers_stay_numbers_in_a_csv(board):
 def test_a_hostile_name_ends_no_script(board, name):
     text = page_html(hostile_payload(board, name))
     assert "<img" not in text and "<script>alert" not in text
+
+
+def test_the_templates_are_packaged():
+    package = Path(markdown.__file__).parents[1]
+    pyproject = tomllib.loads((package.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = pyproject["tool"]["setuptools"]["package-data"]["mmc_bench"]
+    assert package / "leaderboard" / "README.md.j2" in {file for pattern in patterns for file in package.glob(pattern)}

@@ -30,6 +30,7 @@ SUBMISSION, CHECKSUMS = "submission.yaml", "checksums.sha256"
 SUBMISSION_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 RECORD_NAME = re.compile(r"(pretrained|cells)/([0-9a-f]{64})\.json")
 LARGEST_RECORD = 2**20  # bytes; one takes some six thousand
+LARGEST_NUMBER = 1e15  # of nats or seconds, or whatever else is no whole number
 
 SCHEMAS: dict[str, type[PretrainRecord] | type[CellRecord]] = {"pretrained": PretrainRecord, "cells": CellRecord}
 
@@ -113,7 +114,7 @@ def read_entries(board: Board) -> tuple[list[Entry], list[Problem]]:
             continue
         for path in sorted(folder.glob("*/*.json")):
             file = path.relative_to(folder).as_posix()
-            if not RECORD_NAME.fullmatch(file) or path.is_symlink():
+            if not RECORD_NAME.fullmatch(file) or path.is_symlink() or not path.is_file():
                 continue  # a foreign file, which `checks` tells of
             content = path.read_bytes()
             try:
@@ -151,7 +152,7 @@ def parse_record(file: str, content: bytes) -> PretrainRecord | CellRecord:
     if len(content) > LARGEST_RECORD:
         raise ValueError(f"is larger than a record can be ({len(content)} bytes)")
     try:
-        json.loads(content, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
+        json.loads(content, parse_constant=_no_constant, parse_float=_float, parse_int=_int, object_pairs_hook=_once)
     except UnicodeDecodeError:
         raise ValueError("is no UTF-8 text") from None
     except RecursionError:
@@ -171,9 +172,16 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"holds {name}, which is no number")
 
 
-def _finite(text: str) -> float:
+def _float(text: str) -> float:
     value = float(text)
-    if abs(value) == float("inf"):
+    if abs(value) > LARGEST_NUMBER:
+        raise ValueError(f"holds {text}, which is too large a number")
+    return value
+
+
+def _int(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 2**64:  # seeds need as much
         raise ValueError(f"holds {text}, which is too large a number")
     return value
 
