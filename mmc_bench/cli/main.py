@@ -21,6 +21,7 @@ COMMANDS = {
     "status": "Tell what of a suite is done, missing or failed.",
     "table": "Print the table of the results at hand.",
     "plot": "Draw the results at hand, or images of a data set.",
+    "leaderboard": "Take results into the leaderboard, check it, build its tables.",
     "connect": "Measure the paths between any two checkpoints.",
 }
 

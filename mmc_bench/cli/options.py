@@ -122,7 +122,7 @@ def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> 
             suite_name=options.pop("suite", None),
             selection=selection,
             settings=options.pop("settings"),
-            data=dict(_assignment(text) for text in options.pop("data")),
+            data=dict(assignment(text) for text in options.pop("data")),
             results=options.pop("results"),
             plugin_folders=tuple(map(str, configured_folders(options.pop("plugins_dir")))),
         )
@@ -156,7 +156,8 @@ def default_results() -> str:
     return os.environ.get("MMC_BENCH_RESULTS") or "results"
 
 
-def _assignment(text: str) -> tuple[str, str]:
+def assignment(text: str) -> tuple[str, str]:
+    """Return the two sides of ``--data SOURCE=DIR``."""
     name, equals, folder = text.partition("=")
     if not equals or not name or not folder:
         raise UserError(f"--data {text}: write SOURCE=DIR, for example --data cifar10=images/")

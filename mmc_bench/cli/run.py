@@ -110,7 +110,7 @@ def _run_missing(
     if not workers:
         import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises below
     observers = registry.observers()
-    with raised_interrupts(), interrupted_after(time_limit, started), _console(plan.suite.name) as console:
+    with raised_interrupts(), interrupted_after(time_limit, started), console_of(plan.suite.name) as console:
         return run_plan(plan, missing, engine, settings, observers, console, fail_fast)
 
 
@@ -158,7 +158,7 @@ def _tell_of_weights(session: Session) -> None:
         tell(f"mmc-bench: {which}")
 
 
-def _console(suite: str) -> LineConsole:
+def console_of(suite: str) -> LineConsole:
     """Return live bars where stderr is a terminal, lines elsewhere."""
     if not sys.stderr.isatty():
         return LineConsole()

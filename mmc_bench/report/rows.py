@@ -80,13 +80,13 @@ def make_rows(cells: Iterable[CellRecord], pretrained: Iterable[PretrainRecord])
         dataset, backbone = labels[key]
         place = (dataset, backbone, pretraining.cue_rate)
         if models[key]:
-            rows.append(_row(place, PRETRAINED, models[key], _seed_of_model, _values_of_model))
+            rows.append(_row(place, PRETRAINED, models[key], _seed_of_model, values_of_model))
         groups: dict[str, list[CellRecord]] = defaultdict(list)
         for record in methods[key]:
             groups[_method_key(record.cell)].append(record)
         names = _labels({group: records[0].cell.method for group, records in groups.items()}, groups)
         for group, records in groups.items():
-            rows.append(_row(place, names[group], records, _seed_of_cell, _values_of_cell))
+            rows.append(_row(place, names[group], records, _seed_of_cell, values_of_cell))
     return rows
 
 
@@ -155,12 +155,14 @@ def _scores(metrics: Metrics, num_classes: int) -> dict[str, float | None]:
     return {**accuracy, "worst_split": worst, "cue_reliance": cue_reliance(accuracy["RI"], num_classes)}
 
 
-def _values_of_model(record: PretrainRecord) -> dict[str, float | None]:
+def values_of_model(record: PretrainRecord) -> dict[str, float | None]:
+    """Return the values of `COLUMNS` of a pretrained model; it has no barriers."""
     scores = _scores(record.metrics, record.num_classes)
     return {**scores, "barrier_C": None, "barrier_NC": None, "seconds": record.timing.seconds["pretrain"]}
 
 
-def _values_of_cell(record: CellRecord) -> dict[str, float | None]:
+def values_of_cell(record: CellRecord) -> dict[str, float | None]:
+    """Return the values of `COLUMNS` of a cell."""
     barriers = record.connectivity.barriers
     return {
         **_scores(record.metrics, record.num_classes),
@@ -210,25 +212,36 @@ def _labels(methods: Mapping[str, PluginRef], groups: Mapping[str, Sequence[Cell
 
 def differences(contents: Mapping[str, Mapping[str, Any]], shown: Mapping[str, Any]) -> dict[str, str]:
     """Return, for things that would be shown alike, a note of the values in which they differ."""
-    flat = {key: _flattened(content) for key, content in contents.items()}
+    flat = {key: flattened(content) for key, content in contents.items()}
     alike = defaultdict(list)
     for key, label in shown.items():
         alike[label].append(key)
     notes = {}
     for keys in alike.values():
-        fields = sorted({field for key in keys for field in flat[key]})
-        differing = [field for field in fields if len({repr(flat[key].get(field, DEFAULT)) for key in keys}) > 1]
+        differing = differing_fields([flat[key] for key in keys])
         for key in keys:
-            parts = [f"{UNTOLD.sub('', field)}={flat[key].get(field, DEFAULT)}" for field in differing]
-            notes[key] = f" ({', '.join(parts)})" if parts else ""
+            note = note_of(flat[key], differing)
+            notes[key] = f" ({note})" if note else ""
     return notes
 
 
-def _flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def differing_fields(contents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the fields, by name, in which flattened contents differ."""
+    fields = sorted({field for content in contents for field in content})
+    return [field for field in fields if len({repr(content.get(field, DEFAULT)) for content in contents}) > 1]
+
+
+def note_of(content: Mapping[str, Any], fields: Iterable[str]) -> str:
+    """Return the values of some fields of flattened content as ``"lr=0.1, epochs=5"``."""
+    return ", ".join(f"{UNTOLD.sub('', field)}={content.get(field, DEFAULT)}" for field in fields)
+
+
+def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested content as one mapping, whose names have dots between their parts."""
     flat: dict[str, Any] = {}
     for name, value in content.items():
         if isinstance(value, Mapping):
-            flat.update(_flattened(value, f"{prefix}{name}."))
+            flat.update(flattened(value, f"{prefix}{name}."))
         else:
             flat[f"{prefix}{name}"] = value
     return flat

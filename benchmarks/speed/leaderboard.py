@@ -1,0 +1,96 @@
+"""Time of a leaderboard's build and check on many records: copies of real ones at other cue rates.
+
+python -m benchmarks.speed.leaderboard RESULTS [RECORDS]
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import TypeVar
+
+from mmc_bench.cells import Pretraining
+from mmc_bench.leaderboard.build import generated_files, stale_files, write_generated
+from mmc_bench.leaderboard.checks import inspect, plugins_of, pretraining_of
+from mmc_bench.leaderboard.schemas import KnownVersion, Submission, Versions, as_yaml, plugin_name
+from mmc_bench.leaderboard.submissions import CHECKSUMS, SUBMISSION, Board, manifest, sha256_of
+from mmc_bench.records import CellRecord, PretrainRecord
+from mmc_bench.store import Store
+
+Result = TypeVar("Result")
+Records = list[CellRecord | PretrainRecord]
+
+
+def main(results: str, wanted: int = 2000) -> None:
+    """Print the seconds of a build, a second one, and a check, on about so many records."""
+    store = Store(results)
+    real: Records = [*store.cell_records(), *store.pretrain_records()]
+    copies = max(1, wanted // len(real))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        records = [record for copy in range(copies) for record in _at(real, (copy + 1) / (copies + 1))]
+        _write(root, records)
+        board = Board.open(root)
+        print(f"{len(records)} records")
+        files = _timed("build", lambda: generated_files(board, inspect(board)))
+        write_generated(board, files)
+        assert _timed("build again", lambda: generated_files(board, inspect(board))) == files
+        assert _timed("check", lambda: stale_files(board, generated_files(board, inspect(board)))) == []
+        for name, content in files.items():
+            print(f"{name}: {len(content) / 1000:.0f} kB")
+
+
+def _at(records: Records, cue_rate: float) -> Records:
+    """Return copies of records at another cue rate."""
+
+    def moved(pretraining: Pretraining) -> Pretraining:
+        return pretraining.model_copy(update={"cue_rate": cue_rate})
+
+    copies: Records = []
+    for record in records:
+        if isinstance(record, PretrainRecord):
+            pretraining = moved(record.pretraining)
+            copies.append(record.model_copy(update={"pretraining": pretraining, "key": pretraining.key}))
+        else:
+            cell = record.cell.model_copy(update={"pretraining": moved(record.cell.pretraining)})
+            keys = {"key": cell.key, "pretraining_key": cell.pretraining.key}
+            copies.append(record.model_copy(update={"cell": cell, **keys}))
+    return copies
+
+
+def _write(root: Path, records: Records) -> None:
+    """Write a leaderboard with one submission of these records."""
+    folder = root / "results" / "all"
+    settings = "title: Speed\nbaseline: ft-medium\ntolerances: {same_machine: 0, same_code: 0, other: 0}\n"
+    (root / "leaderboard.yaml").write_text(settings, encoding="utf-8")
+    (root / "versions.yaml").write_bytes(as_yaml(_versions(Board.open(root), records)))
+    contents = {SUBMISSION: as_yaml(Submission(by="A machine", date=date(2026, 1, 1)))}
+    for record in records:
+        kind = "pretrained" if isinstance(record, PretrainRecord) else "cells"
+        contents[f"{kind}/{record.key}.json"] = record.model_dump_json(indent=1).encode() + b"\n"
+    contents[CHECKSUMS] = manifest({name: sha256_of(content) for name, content in contents.items()})
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def _versions(board: Board, records: Records) -> Versions:
+    plugins: dict[str, dict[str, KnownVersion]] = {}
+    for record in records:
+        for kind, plugin in plugins_of(record):
+            plugins.setdefault(plugin_name(kind, plugin), {})[plugin.version] = KnownVersion(needs=())
+    return board.versions.including({pretraining_of(record).core for record in records}, plugins)
+
+
+def _timed(what: str, work: Callable[[], Result]) -> Result:
+    start, used = time.perf_counter(), time.process_time()
+    result = work()
+    wall, cpu = time.perf_counter() - start, time.process_time() - used
+    print(f"{what}: {wall:.2f} s ({cpu:.2f} s of CPU)")
+    return result
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -1,0 +1,258 @@
+"""``mmc-bench leaderboard``: add, build, check, verify."""
+
+import secrets
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmc_bench.cli.interrupts import raised_interrupts
+from mmc_bench.cli.options import (
+    Command,
+    Session,
+    assignment,
+    default_results,
+    discovered,
+    list_option,
+    plugins_dir_option,
+)
+from mmc_bench.cli.streams import tell
+from mmc_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from mmc_bench.engines import Engine
+    from mmc_bench.leaderboard.schemas import VerifiedCell
+    from mmc_bench.leaderboard.submissions import Board, Entry
+    from mmc_bench.records import CellRecord
+
+
+@click.group("leaderboard", short_help="Take results into the leaderboard, check it, build its tables.")
+def command() -> None:
+    """Take results into the leaderboard, check it, build its tables and its page, and re-run some of its cells."""
+
+
+def _board_option(function: Command) -> Command:
+    return click.option(
+        "--board", default="leaderboard", show_default=True, metavar="DIR", help="The leaderboard's folder."
+    )(function)
+
+
+def _by_option(function: Command) -> Command:
+    return click.option("--by", metavar="NAME", help="Who ran it.  [default: user.name of git]")(function)
+
+
+@command.command("add", short_help="Take a run's records in.")
+@click.argument("results", metavar="RESULTS", default=default_results)
+@_by_option
+@click.option("--note", default="", metavar="TEXT", help="A line about the run.")
+@list_option("methods", str, "Take only cells of these methods; names or globs.")
+@_board_option
+@plugins_dir_option
+def add(
+    results: str, by: str | None, note: str, methods: Sequence[list[str]], board: str, plugins_dir: Sequence[str]
+) -> None:
+    """Take the cells in the folder RESULTS, and the records of their pretrainings, into a submission of their own.
+
+    All of them are taken, or none, and no weights. Cells that are on the leaderboard already are left out. A version
+    of a plugin that the leaderboard does not know yet must be the one at hand, and is noted in versions.yaml.
+    """
+    from mmc_bench.leaderboard.adding import add as take_in
+
+    opened, folder = _open(board), Path(results)
+    if not folder.is_dir():
+        raise UserError(f"there is no results folder {results}")
+    chosen = [name for names in methods for name in names]
+    added = take_in(opened, folder, discovered(plugins_dir), by or _git_user(), _today(), note, chosen)
+    click.echo(f"taken into {added.folder}: {added.cells} cells ({', '.join(added.methods)})")
+    click.echo(f"with the records of their {added.pretrainings} pretrainings")
+    if added.already_there:
+        click.echo(f"{added.already_there} cells left out: on the leaderboard already")
+    for version in added.new_versions:
+        click.echo(f"new in versions.yaml: {version}")
+    click.echo("next: mmc-bench leaderboard build")
+
+
+@command.command("build", short_help="Write the tables and the page.")
+@_board_option
+def build(board: str) -> None:
+    """Write README.md, leaderboard.csv, overall.csv and index.html from the records; the same bytes every time."""
+    from mmc_bench.leaderboard.build import generated_files, write_generated
+    from mmc_bench.leaderboard.checks import inspect
+
+    opened = _open(board)
+    files = generated_files(opened, inspect(opened))
+    changed = write_generated(opened, files)
+    for name in files:
+        click.echo(f"{opened.path(name)}: {'written' if name in changed else 'unchanged'}")
+
+
+@command.command("check", short_help="Tell what is wrong with the leaderboard.")
+@_board_option
+def check(board: str) -> None:
+    """Check records, checksums, versions and verifications, and that the generated files are what a build writes.
+
+    Each problem is a line that names the file. Exit codes: 0 all well, 1 something is wrong.
+    """
+    from mmc_bench.leaderboard.build import generated_files, stale_files
+    from mmc_bench.leaderboard.checks import inspect
+    from mmc_bench.leaderboard.untrusted import printable
+
+    opened = _open(board)
+    inspection = inspect(opened)
+    problems = list(inspection.problems) or stale_files(opened, generated_files(opened, inspection))
+    for problem in problems:
+        click.echo(f"{printable(problem.file)}: {printable(problem.reason)}")
+    if problems:
+        tell(f"mmc-bench: {len(problems)} problem{'s' if len(problems) > 1 else ''} in {board}")
+        raise click.exceptions.Exit(1)
+    click.echo(f"{board}: {len(inspection.entries)} records, all well")
+
+
+@command.command("verify", short_help="Re-run cells and compare.")
+@click.option("--sample", required=True, type=click.IntRange(min=1), metavar="N", help="How many cells, at random.")
+@click.option("--seed", type=int, help="Seed of the draw.  [default: a new one]")
+@_by_option
+@click.option("--data", multiple=True, metavar="SOURCE=DIR", help="Where images are, as for run.")
+@click.option("--download/--no-download", default=True, help="Whether missing images may be downloaded.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
+@click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True, help="Worker processes.")
+@_board_option
+@plugins_dir_option
+def verify(
+    sample: int,
+    seed: int | None,
+    by: str | None,
+    data: Sequence[str],
+    board: str,
+    plugins_dir: Sequence[str],
+    **options: Any,
+) -> None:
+    """Re-run cells drawn at random, and their pretrainings, and compare their accuracies with the reported ones.
+
+    They run with the code at hand, in the precision and with the threads of their records, in a folder that is removed
+    afterwards. What came out is kept in verifications/. Exit codes: 0 all agree, 1 some do not or failed.
+    """
+    from mmc_bench.leaderboard.checks import inspect
+    from mmc_bench.leaderboard.schemas import Verification
+    from mmc_bench.leaderboard.verify import sample_cells, save_verification
+
+    opened, who = _open(board), by or _git_user()
+    inspection = inspect(opened)
+    if inspection.problems:
+        first = inspection.problems[0]
+        raise UserError(f"{opened.path(first.file)}: {first.reason}; see mmc-bench leaderboard check")
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    chosen = sample_cells(inspection.entries, sample, seed)
+    tell(f"re-running {len(chosen)} cells, drawn with --seed {seed}")
+    start = time.perf_counter()
+    import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises below
+    with raised_interrupts(), tempfile.TemporaryDirectory(prefix="mmc-bench-verify-") as scratch:
+        folders = tuple(map(str, _folders(plugins_dir)))
+        session = Session(None, {}, (), dict(map(assignment, data)), scratch, folders)
+        records = _run_again(session, chosen, **options)
+    cells = _compare(opened, chosen, records)
+    if not cells:
+        raise click.exceptions.Exit(1)
+    verification = Verification(
+        by=who,
+        date=_today(),
+        sample=sample,
+        seed=seed,
+        provenance=next(iter(records.values())).provenance,
+        seconds=round(time.perf_counter() - start, 1),
+        cells=tuple(cells),
+    )
+    click.echo(f"written: {save_verification(opened, verification)}; next: mmc-bench leaderboard build")
+    if len(cells) < len(chosen) or not all(cell.agrees for cell in cells):
+        raise click.exceptions.Exit(1)
+
+
+def _run_again(
+    session: Session, chosen: "Sequence[Entry]", download: bool, device: str, workers: int
+) -> "dict[str, CellRecord]":
+    """Run the chosen cells in the session's scratch folder, and return their new records by the old ones' files."""
+    from mmc_bench.cli.run import console_of, resolve_device, worker_settings
+    from mmc_bench.data.locations import check_present, identify
+    from mmc_bench.engines.local import InProcessEngine, LocalEngine
+    from mmc_bench.leaderboard.verify import by_arithmetic, plan_again, wanted_sources
+    from mmc_bench.records import CellRecord
+    from mmc_bench.runner import check_plugins, find_missing, run_plan
+
+    wanted = wanted_sources(chosen, session.registry)
+    images = identify(session.data, wanted)
+    if not download:
+        check_present(session.data, wanted)
+    session.store.check_writable()
+    device = resolve_device(device)
+    records: dict[str, CellRecord] = {}
+    for (precision, threads), entries in by_arithmetic(chosen).items():
+        plan, cells = plan_again(entries, session.registry, images)
+        check_plugins(plan)
+        settings = worker_settings(session, download, device, precision, threads)
+        engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
+        with console_of(plan.suite.name) as console:
+            missing = find_missing(plan, session.store)
+            summary = run_plan(plan, missing, engine, settings, session.registry.observers(), console)
+        if summary.interrupted:
+            raise KeyboardInterrupt
+        found = {file: session.store.find(cell) for file, cell in cells.items()}
+        records |= {file: record for file, record in found.items() if isinstance(record, CellRecord)}
+    return records
+
+
+def _compare(board: "Board", chosen: "Sequence[Entry]", records: "dict[str, CellRecord]") -> "list[VerifiedCell]":
+    """Print and return how each cell compares; one that failed has nothing to compare."""
+    from mmc_bench.leaderboard.untrusted import printable
+    from mmc_bench.leaderboard.verify import compared, record_of
+
+    cells = []
+    for entry in chosen:
+        label = printable(record_of(entry).cell.label)
+        if entry.file not in records:
+            click.echo(f"FAILED     {label}: {entry.file}")
+            continue
+        cell = compared(entry, records[entry.file], board.settings.tolerances)
+        cells.append(cell)
+        scores = "  ".join(
+            f"{name} {100 * cell.reported[name]:.1f}/{100 * cell.found[name]:.1f}" for name in cell.found
+        )
+        verdict = "agrees    " if cell.agrees else "DISAGREES "
+        click.echo(
+            f"{verdict} {label}:  {scores}  (reported/found; at most {100 * cell.tolerance:g} apart): {entry.file}"
+        )
+    return cells
+
+
+def _open(board: str) -> "Board":
+    from mmc_bench.leaderboard.submissions import Board
+
+    return Board.open(board)
+
+
+def _folders(plugins_dir: Sequence[str]) -> list[Path]:
+    from mmc_bench.discovery import configured_folders
+
+    return configured_folders(plugins_dir)
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def _git_user() -> str:
+    """Return the name that git knows the user by."""
+    try:
+        found = subprocess.run(
+            ["git", "config", "user.name"], capture_output=True, text=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        found = ""
+    if not found:
+        raise UserError("nobody knows who ran it: give --by NAME, or set user.name of git")
+    return found

@@ -1,0 +1,230 @@
+"""Taking a run's records into the leaderboard: valid ones, of versions that are known or at hand, and none twice."""
+
+import re
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from mmc_bench.core import core_version
+from mmc_bench.errors import NothingSelectedError, UserError
+from mmc_bench.files import write_whole
+from mmc_bench.leaderboard.checks import duplicates, entry_problems, identity, plugins_of, pretraining_of
+from mmc_bench.leaderboard.schemas import KnownVersion, Submission, Versions, as_yaml, plugin_name
+from mmc_bench.leaderboard.submissions import (
+    CHECKSUMS,
+    RESULTS,
+    SUBMISSION,
+    VERSIONS,
+    Board,
+    Entry,
+    cells_of,
+    manifest,
+    parse_record,
+    read_entries,
+    sha256_of,
+)
+from mmc_bench.parameters import first_problem
+from mmc_bench.records import CellRecord
+from mmc_bench.registry import Registry
+
+MOST_TOLD = 5
+
+
+@dataclass(frozen=True)
+class Added:
+    """What was taken in: the submission's folder, its records, and the versions that nobody knew before."""
+
+    folder: Path
+    cells: int
+    pretrainings: int
+    methods: tuple[str, ...]
+    already_there: int
+    new_versions: tuple[str, ...]
+
+
+def add(
+    board: Board, results: Path, registry: Registry, by: str, day: date, note: str = "", methods: Sequence[str] = ()
+) -> Added:
+    """Take the cells of a results folder, and their pretrainings, into a new submission; all of it, or nothing.
+
+    Cells that are on the leaderboard already are left out.
+
+    Parameters
+    ----------
+    registry
+        The plugins at hand: a version that is not known yet must be one of theirs.
+    methods
+        Take only cells of methods that match one of these globs; all where there is none.
+
+    Raises
+    ------
+    UserError
+        When a record is not valid, lacks its pretraining, comes from a version that is neither known nor at hand, or
+        is there twice; the message names the files.
+    NothingSelectedError
+        When there is nothing to take.
+    """
+    try:
+        submission = Submission(by=by, date=day, note=note)
+    except ValidationError as error:
+        raise UserError(f"a submission's {first_problem(error)}") from None
+    on_board, _ = read_entries(board)
+    known = {identity(record) for _, record in cells_of(on_board)}
+    cells = list(_cells(results, submission, methods))
+    new = [entry for entry in cells if identity(_cell(entry)) not in known]
+    if not new:
+        what = f"all {len(cells)} cells are on the leaderboard already" if cells else "no cell is selected"
+        raise NothingSelectedError(f"nothing in {results} to take in: {what}")
+    entries = [*_pretrainings(results, submission, new), *new]
+    _refuse(results, [f"{p.file} {p.reason}" for p in [*entry_problems(entries, board.settings), *duplicates(entries)]])
+    versions, added = _versions(board.versions, entries, registry, results)
+    folder = _write(board, submission, entries, results, versions if added else None)
+    return Added(
+        folder=folder,
+        cells=len(new),
+        pretrainings=len(entries) - len(new),
+        methods=tuple(sorted({_cell(entry).cell.method.name for entry in new})),
+        already_there=len(cells) - len(new),
+        new_versions=added,
+    )
+
+
+def _cells(results: Path, submission: Submission, methods: Sequence[str]) -> Iterator[Entry]:
+    """Yield the selected cells of a results folder; refuse the folder when a record of it is not valid."""
+    paths = sorted(path for path in (results / "cells").glob("*.json") if not path.name.endswith(".failure.json"))
+    problems, entries = [], []
+    for path in paths:
+        try:
+            entries.append(_entry(results, f"cells/{path.name}", submission))
+        except ValueError as error:
+            problems.append(f"cells/{path.name} {error}")
+    _refuse(results, problems)
+    for entry in entries:
+        name = _cell(entry).cell.method.name
+        if not methods or any(fnmatchcase(name, pattern) for pattern in methods):
+            yield entry
+
+
+def _pretrainings(results: Path, submission: Submission, cells: Iterable[Entry]) -> list[Entry]:
+    """Return the pretrainings that cells start from; one that is missing is told of with its cell, later."""
+    files = sorted({f"pretrained/{_cell(entry).pretraining_key}.json" for entry in cells})
+    problems, entries = [], []
+    for file in files:
+        try:
+            if (results / file).is_file():
+                entries.append(_entry(results, file, submission))
+        except ValueError as error:
+            problems.append(f"{file} {error}")
+    _refuse(results, problems)
+    return entries
+
+
+def _entry(results: Path, file: str, submission: Submission) -> Entry:
+    try:
+        content = (results / file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{results / file} cannot be read: {error.strerror}") from None
+    if not re.fullmatch(r"\w+/[0-9a-f]{64}\.json", file):
+        raise ValueError("is not named as a record is")
+    # Two parts stand for the submission's folder, whose name is not known yet.
+    return Entry(f"{RESULTS}/new/{file}", sha256_of(content), submission, parse_record(file, content))
+
+
+def _inner(entry: Entry) -> str:
+    return entry.file.split("/", 2)[2]
+
+
+def _cell(entry: Entry) -> CellRecord:
+    assert isinstance(entry.record, CellRecord)
+    return entry.record
+
+
+def _refuse(results: Path, problems: Sequence[str]) -> None:
+    if problems:
+        told = "; ".join(problem.removeprefix(f"{RESULTS}/new/") for problem in problems[:MOST_TOLD])
+        more = f"; and {len(problems) - MOST_TOLD} more" if len(problems) > MOST_TOLD else ""
+        raise UserError(f"nothing of {results} was taken in: {told}{more}")
+
+
+def _versions(
+    known: Versions, entries: Iterable[Entry], registry: Registry, results: Path
+) -> tuple[Versions, tuple[str, ...]]:
+    """Return the known versions with those at hand that the records come from; refuse all others."""
+    core: set[str] = set()
+    plugins: dict[str, dict[str, KnownVersion]] = defaultdict(dict)
+    unknown: dict[str, str] = {}
+    for entry in entries:
+        version = pretraining_of(entry.record).core
+        if version not in known.core:
+            core.add(version)
+            if version != core_version():
+                unknown[f"mmc-bench {version}"] = f"at hand is {core_version()}"
+        for kind, plugin in plugins_of(entry.record):
+            name = plugin_name(kind, plugin)
+            if known.find(kind, plugin) is None and plugin.version not in plugins[name]:
+                found = _at_hand(registry, kind, f"{plugin.distribution}:{plugin.name}")
+                if found and found[0] == plugin.version:
+                    plugins[name][plugin.version] = found[1]()
+                else:
+                    unknown[f"{name} {plugin.version}"] = f"at hand is {found[0]}" if found else "not installed"
+    if unknown:
+        told = "; ".join(f"{name} ({why})" for name, why in sorted(unknown.items())[:MOST_TOLD])
+        raise UserError(
+            f"nothing of {results} was taken in: its records come from versions that are neither known to the "
+            f"leaderboard nor at hand: {told}; install them, or run anew into another --results"
+        )
+    plugins = {name: own for name, own in plugins.items() if own}
+    added = [f"mmc-bench {version}" for version in core]
+    added += [f"{name} {version}" for name, own in plugins.items() for version in own]
+    return known.including(core, plugins), tuple(sorted(added))
+
+
+def _at_hand(registry: Registry, kind: str, name: str) -> tuple[str, Callable[[], KnownVersion]] | None:
+    """Return the version of an installed plugin, and what makes its entry."""
+    try:
+        offer = registry.get(kind, name)
+    except UserError:
+        return None
+    needs = tuple(sorted(offer.spec.needs)) if kind == "method" else None
+    return offer.version, lambda: KnownVersion(summary=offer.spec.summary, needs=needs)
+
+
+def _write(
+    board: Board, submission: Submission, entries: Sequence[Entry], results: Path, versions: Versions | None
+) -> Path:
+    """Write a submission beside its place, then put it there by one rename; versions first, which alone do no harm."""
+    root = board.root / RESULTS
+    root.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
+    try:
+        contents = {SUBMISSION: as_yaml(submission), **{_inner(e): (results / _inner(e)).read_bytes() for e in entries}}
+        for file, content in contents.items():
+            (stage / file).parent.mkdir(exist_ok=True)
+            (stage / file).write_bytes(content)
+        (stage / CHECKSUMS).write_bytes(manifest({file: sha256_of(content) for file, content in contents.items()}))
+        stage.chmod(0o755)  # temporary folders are for their owner alone
+        if versions is not None:
+            write_whole(board.root / VERSIONS, as_yaml(versions))
+        return stage.rename(_free_name(root, submission))
+    except OSError as error:
+        raise UserError(f"{root} cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _free_name(root: Path, submission: Submission) -> Path:
+    """Return a folder that is not there yet, named after the day and who sends it in."""
+    person = re.sub(r"[^a-z0-9]+", "-", submission.by.lower()).strip("-")[:40] or "somebody"
+    name = f"{submission.date.isoformat()}-{person}"
+    tried, number = root / name, 1
+    while tried.exists():
+        number += 1
+        tried = root / f"{name}-{number}"
+    return tried

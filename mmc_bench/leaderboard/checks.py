@@ -1,0 +1,199 @@
+"""Checking a leaderboard: what lies in its folders, and whether the records can all be true."""
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmc_bench.cells import PluginRef, Pretraining, canonical_json
+from mmc_bench.leaderboard.record_checks import problems_of_cell, problems_of_pretraining
+from mmc_bench.leaderboard.schemas import BoardSettings, Verification, Versions, plugin_name
+from mmc_bench.leaderboard.standings import setting_key
+from mmc_bench.leaderboard.submissions import (
+    CHECKSUMS,
+    RECORD_NAME,
+    RESULTS,
+    SUBMISSION,
+    SUBMISSION_NAME,
+    VERIFICATIONS,
+    Board,
+    Entry,
+    Problem,
+    cells_of,
+    pretrained_of,
+    read_entries,
+    read_manifest,
+    read_verifications,
+    sha256_of,
+)
+from mmc_bench.records import SPLITS, CellRecord, PretrainRecord
+
+WEIGHTS = frozenset({".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy", ".pkl", ".h5", ".onnx"})
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything that was sent in and is readable, and all that is wrong with a leaderboard's folder."""
+
+    entries: tuple[Entry, ...]
+    verifications: Mapping[str, Verification]
+    problems: tuple[Problem, ...]
+
+
+def inspect(board: Board) -> Inspection:
+    """Read and check a leaderboard, but for the files that are generated from it."""
+    entries, problems = read_entries(board)
+    verifications, bad_verifications = read_verifications(board)
+    problems += bad_verifications
+    problems += _foreign_files(board.root)
+    problems += _manifest_problems(board, entries)
+    problems += entry_problems(entries, board.settings)
+    problems += _version_problems(entries, board.versions)
+    problems += duplicates(entries)
+    problems += _verification_problems(verifications, entries, board.settings)
+    return Inspection(tuple(entries), verifications, tuple(sorted(set(problems))))
+
+
+def entry_problems(entries: Sequence[Entry], settings: BoardSettings) -> Iterator[Problem]:
+    """Yield what is wrong with records by themselves and beside the pretrainings of their submission."""
+    before = {(entry.folder, record.key): record for entry, record in pretrained_of(entries)}
+    used = {(entry.folder, record.pretraining_key) for entry, record in cells_of(entries)}
+    classes: dict[str, tuple[int, str]] = {}
+    for entry in entries:
+        record, p = entry.record, pretraining_of(entry.record)
+        images = settings.test_images.get(p.dataset.name) if set(p.images.values()) <= {"original"} else None
+        if isinstance(record, PretrainRecord):
+            reasons = list(problems_of_pretraining(record, images))
+            if (entry.folder, record.key) not in used:
+                reasons.append("is the pretraining of no cell of its submission")
+        else:
+            start = before.get((entry.folder, record.pretraining_key))
+            reasons = [*problems_of_cell(record, start, images), *_problems_of_start(record, start)]
+        number, other = classes.setdefault(setting_key(p), (record.num_classes, entry.file))
+        if number != record.num_classes:
+            reasons.append(f"says {record.num_classes} classes where {other} says {number}")
+        yield from (Problem(entry.file, reason) for reason in reasons)
+
+
+def _problems_of_start(record: CellRecord, start: PretrainRecord | None) -> Iterator[str]:
+    if start is None:
+        yield f"lacks the record of its pretraining, pretrained/{record.pretraining_key}.json"
+    elif start.weights_sha256 != record.pretrained_sha256:
+        yield "was made from other pretrained weights than its pretraining's record names"
+
+
+def pretraining_of(record: PretrainRecord | CellRecord) -> Pretraining:
+    """Return the pretraining that a record is about, or starts from."""
+    return record.pretraining if isinstance(record, PretrainRecord) else record.cell.pretraining
+
+
+def plugins_of(record: PretrainRecord | CellRecord) -> Iterator[tuple[str, PluginRef]]:
+    """Yield the plugins behind a record, with their kinds."""
+    pretraining = pretraining_of(record)
+    yield from (("dataset", pretraining.dataset), ("backbone", pretraining.backbone))
+    if isinstance(record, CellRecord):
+        yield "method", record.cell.method
+
+
+def identity(record: CellRecord) -> str:
+    """Return what a cell is told from others by: place, method, parameters in force and seed, whatever the versions."""
+    method = record.cell.method
+    place = setting_key(record.cell.pretraining)
+    return canonical_json([place, record.cell.pretraining.seed, method.distribution, method.name, record.parameters])
+
+
+def duplicates(entries: Iterable[Entry]) -> Iterator[Problem]:
+    """Yield cells that are there twice, perhaps in other versions or submissions."""
+    found: dict[str, list[tuple[Entry, CellRecord]]] = defaultdict(list)
+    for entry, record in cells_of(entries):
+        found[identity(record)].append((entry, record))
+    for (first, _), *others in found.values():
+        for entry, record in others:
+            yield Problem(entry.file, f"is the same cell as {first.file}: {record.cell.label}")
+
+
+def _version_problems(entries: Iterable[Entry], versions: Versions) -> Iterator[Problem]:
+    core = set(versions.core)
+    for entry in entries:
+        if (version := pretraining_of(entry.record).core) not in core:
+            yield Problem(entry.file, f"comes from an unknown version of the core, {version}")
+        for kind, plugin in plugins_of(entry.record):
+            if versions.find(kind, plugin) is None:
+                yield Problem(
+                    entry.file, f"comes from an unknown version of {plugin_name(kind, plugin)}, {plugin.version}"
+                )
+
+
+def _foreign_files(root: Path) -> Iterator[Problem]:
+    """Yield the files and links below the results and verifications that belong to no submission."""
+    for part in (RESULTS, VERIFICATIONS):
+        for folder, folders, files in os.walk(root / part):
+            here = Path(folder)
+            for name in [*files, *(name for name in folders if (here / name).is_symlink())]:
+                file = (here / name).relative_to(root).as_posix()
+                if (here / name).is_symlink() or not _belongs(file):
+                    weights = Path(name).suffix.lower() in WEIGHTS
+                    what = "weights do not belong here" if weights else "a file that does not belong here"
+                    yield Problem(file, f"{what}: only records, their {SUBMISSION} and {CHECKSUMS} do")
+
+
+def _belongs(file: str) -> bool:
+    part, *below = file.split("/")
+    if part == VERIFICATIONS or below == [".gitkeep"]:
+        return len(below) == 1 and below[0].endswith((".yaml", ".gitkeep"))
+    if not SUBMISSION_NAME.fullmatch(below[0]):
+        return False
+    inner = "/".join(below[1:])
+    return inner in (SUBMISSION, CHECKSUMS) or RECORD_NAME.fullmatch(inner) is not None
+
+
+def _manifest_problems(board: Board, entries: Iterable[Entry]) -> Iterator[Problem]:
+    digests = {entry.file: entry.sha256 for entry in entries}
+    for folder in board.submission_folders:
+        name = f"{RESULTS}/{folder.name}"
+        try:
+            listed = read_manifest(folder / CHECKSUMS)
+        except ValueError as error:
+            yield Problem(f"{name}/{CHECKSUMS}", str(error))
+            continue
+        files = {path.relative_to(folder).as_posix() for path in folder.glob("*/*.json")} | {SUBMISSION}
+        for file in sorted(files | listed.keys()):
+            path = folder / file
+            if file not in listed:
+                yield Problem(f"{name}/{file}", f"is not listed in {CHECKSUMS}")
+            elif file not in files or not path.is_file():
+                yield Problem(f"{name}/{file}", f"is listed in {CHECKSUMS} and is not there")
+            elif listed[file] != (digests.get(f"{name}/{file}") or sha256_of(path.read_bytes())):
+                yield Problem(f"{name}/{file}", f"was changed since it was sent in: {CHECKSUMS} has another checksum")
+
+
+def _verification_problems(
+    verifications: Mapping[str, Verification], entries: Iterable[Entry], settings: BoardSettings
+) -> Iterator[Problem]:
+    cells = {entry.file: (entry, record) for entry, record in cells_of(entries)}
+    tolerances = settings.tolerances
+    widest = max(tolerances.same_machine, tolerances.same_code, tolerances.other)
+    for file, verification in verifications.items():
+        for cell in verification.cells:
+            entry, record = cells.get(cell.record, (None, None))
+            if entry is None or record is None:
+                yield Problem(file, f"names {cell.record}, which is not there")
+            elif entry.sha256 != cell.sha256:
+                yield Problem(file, f"is about another content of {cell.record}")
+            elif cell.reported != {split: getattr(record.metrics, split).accuracy for split in SPLITS}:
+                yield Problem(file, f"says other accuracies than {cell.record}")
+            elif cell.found.keys() != cell.reported.keys():
+                yield Problem(file, f"lacks an accuracy for {cell.record}")
+            elif cell.agrees != within(cell.difference, cell.tolerance):
+                yield Problem(file, f"has a verdict on {cell.record} that does not follow from its accuracies")
+            elif cell.tolerance > widest:
+                yield Problem(
+                    file, f"grants {cell.record} a tolerance of {cell.tolerance}, more than the leaderboard's"
+                )
+
+
+def within(difference: float, tolerance: float) -> bool:
+    """Tell whether accuracies that lie so far apart agree; rounding of their decimal notation is let through."""
+    return difference <= tolerance or math.isclose(difference, tolerance, abs_tol=1e-9)

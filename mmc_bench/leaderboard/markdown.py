@@ -1,0 +1,186 @@
+"""The payload as Markdown and CSV."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mmc_bench.leaderboard import untrusted
+from mmc_bench.report.rows import ACCURACIES, COLUMNS
+
+DASH = "–"
+SHOWN = ("NC", "C", "RC", "RI", "cue_reliance", "barrier_C", "seconds")
+HEADERS = {"cue_reliance": "cue reliance", "barrier_C": "barrier C"}
+
+Payload = Mapping[str, Any]
+
+
+def readme(payload: Payload) -> str:
+    """Return the leaderboard's README: an introduction, the methods over all settings, and a table for each."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("mmc_bench.leaderboard", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        autoescape=False,
+    )
+    environment.filters["md"] = untrusted.markdown
+    settings = [
+        {
+            "title": _title(setting),
+            "caption": _caption(setting),
+            "table": _setting_table([row for row in payload["rows"] if row["setting"] == setting["id"]], payload),
+        }
+        for setting in payload["settings"]
+    ]
+    text = environment.get_template("README.md.j2").render(
+        title=payload["title"],
+        baseline=payload["baseline"],
+        settings=settings,
+        overall=_overall_table(payload["overall"]),
+    )
+    return text.rstrip("\n") + "\n"
+
+
+def rows_csv(payload: Payload) -> str:
+    """Return all rows with all columns: fractions, nats and seconds, an empty field where there is no value."""
+    settings = {setting["id"]: setting for setting in payload["settings"]}
+    versions = sorted({name for row in payload["rows"] for name in row["versions"]})
+    return _csv([_flat(settings[row["setting"]], row, versions) for row in payload["rows"]])
+
+
+def overall_csv(payload: Payload) -> str:
+    """Return the methods over all settings."""
+    return _csv(
+        {
+            "method": method["method"],
+            "note": method["note"],
+            "worst_split": method["mean"],
+            "worst_split_half_width": method["half_width"],
+            "settings": method["settings"],
+            "missing": "; ".join(method["missing"]),
+        }
+        for method in payload["overall"]
+    )
+
+
+def _flat(setting: Mapping[str, Any], row: Mapping[str, Any], versions: Iterable[str]) -> dict[str, Any]:
+    paired, verified, disputed = row["paired"], row["verified"], row["disputed"]
+    flat: dict[str, Any] = {
+        "dataset": setting["dataset"],
+        "setting_note": setting["note"],
+        "backbone": setting["backbone"],
+        "cue_rate": setting["cue_rate"],
+        "classes": setting["classes"],
+        "rank": row["rank"],
+        "method": row["method"],
+        "note": row["note"],
+        "needs": " ".join(row["needs"]),
+        "seeds": _words(row["seeds"]),
+        "missing_seeds": _words(row["missing"]),
+    }
+    for name in COLUMNS:
+        flat[name], flat[f"{name}_half_width"] = row["values"][name] or (None, None)
+    flat["baseline"] = paired and paired["baseline"]
+    flat["difference"], flat["difference_half_width"] = paired["difference"] if paired else (None, None)
+    flat["difference_seeds"] = _words(paired["seeds"]) if paired else None
+    flat |= {
+        "standing": row["standing"],
+        "by": row["by"],
+        "re_run_by": (verified or disputed or {}).get("by"),
+        "cells_re_run": verified and verified["cells"],
+        "cells_disputed": disputed and disputed["cells"],
+        "device": row["device"],
+        "precision": row["precision"],
+    }
+    flat |= {f"version of {name}": row["versions"].get(name) for name in versions}
+    return {**flat, "records": " ".join(row["records"])}
+
+
+def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    rows = list(rows)
+    file = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(file, list(map(untrusted.csv_field, rows[0])), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({untrusted.csv_field(name): _field(value) for name, value in row.items()} for row in rows)
+    return file.getvalue()
+
+
+def _field(value: Any) -> Any:
+    return untrusted.csv_field(value) if isinstance(value, str) else value
+
+
+def _words(values: Iterable[Any]) -> str:
+    return " ".join(map(str, values))
+
+
+def _title(setting: Mapping[str, Any]) -> str:
+    note = f" ({setting['note']})" if setting["note"] else ""
+    place = f"{setting['dataset']} · {setting['backbone']} · cue rate {setting['cue_rate']:g}{note}"
+    return untrusted.markdown(place)
+
+
+def _caption(setting: Mapping[str, Any]) -> str:
+    seeds = setting["seeds"]
+    return f"{setting['classes']} classes, seed{'s' if len(seeds) > 1 else ''} {_words(seeds)}."
+
+
+def _setting_table(rows: Sequence[Mapping[str, Any]], payload: Payload) -> str:
+    names = [HEADERS.get(name, name) for name in SHOWN]
+    baseline = untrusted.markdown(payload["baseline"])
+    header = ["", "method", "worst split", f"vs {baseline}", *names, "needs", "standing"]
+    lines = []
+    for row in rows:
+        method = untrusted.markdown(f"{row['method']} ({row['note']})" if row["note"] else row["method"])
+        if row["missing"]:
+            method += f" (no mean: seed{'s' if len(row['missing']) > 1 else ''} {_words(row['missing'])} missing)"
+        difference = row["paired"]["difference"] if row["paired"] else None
+        values = [_value(name, row["values"][name]) for name in SHOWN]
+        lines.append(
+            [
+                "" if row["rank"] is None else str(row["rank"]),
+                method,
+                _value("worst_split", row["values"]["worst_split"]),
+                _value("worst_split", difference, "+"),
+                *values,
+                untrusted.markdown(", ".join(row["needs"])),
+                _standing(row),
+            ]
+        )
+    return _table(header, lines, "rl" + "r" * (len(SHOWN) + 2) + "ll")
+
+
+def _overall_table(methods: Iterable[Mapping[str, Any]]) -> str:
+    lines = []
+    for method in methods:
+        name = f"{method['method']} ({method['note']})" if method["note"] else method["method"]
+        mean = None if method["mean"] is None else (method["mean"], method["half_width"])
+        missing = untrusted.markdown("; ".join(method["missing"]))
+        lines.append([untrusted.markdown(name), _value("worst_split", mean), str(method["settings"]), missing])
+    return _table(["method", "mean worst split", "settings", "missing"], lines, "lrrl")
+
+
+def _standing(row: Mapping[str, Any]) -> str:
+    reporter = untrusted.markdown(row["by"])
+    if row["disputed"]:
+        return f"disputed by {untrusted.markdown(row['disputed']['by'])}; reported by {reporter}"
+    if row["verified"]:
+        verb = "verified" if row["standing"] == "verified" else "re-run"
+        return f"{verb} by {untrusted.markdown(row['verified']['by'])}; reported by {reporter}"
+    return f"reported by {reporter}"
+
+
+def _value(column: str, value: Sequence[float | None] | None, sign: str = "") -> str:
+    if value is None or value[0] is None:
+        return DASH
+    scale, digits = (100, 1) if column in ACCURACIES else (1, 1 if column == "seconds" else 2)
+    mean = f"{round(scale * value[0], digits) + 0.0:{sign}.{digits}f}"  # + 0.0 turns -0.0 into 0.0
+    return mean if value[1] is None else f"{mean} ± {scale * value[1]:.{digits}f}"
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]], alignment: str) -> str:
+    """Return a Markdown table without padding, whose width would depend on how wide a library thinks a letter is."""
+    rule = ["---:" if side == "r" else ":---" for side in alignment]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))

@@ -1,0 +1,172 @@
+"""Standings as the plain data that the page and the tables show: numbers rounded, nothing of this machine."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmc_bench.cells import PluginRef
+from mmc_bench.leaderboard.schemas import VerifiedCell, Versions
+from mmc_bench.leaderboard.standings import DIGITS, Interval, Overall, Row, Setting, Standings
+from mmc_bench.leaderboard.submissions import Entry
+from mmc_bench.records import CellRecord
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class ReRun:
+    """A cell that somebody re-ran."""
+
+    by: str
+    cell: VerifiedCell
+
+
+def make_payload(
+    title: str, baseline: str, standings: Standings, versions: Versions, re_runs: Sequence[ReRun]
+) -> dict[str, Any]:
+    """Return what is shown, as plain data that JSON can hold: fractions, nats, seconds; schema 1.
+
+    An incomplete row's values are all null. `standing` is ``"verified"`` where at least one cell of a row was re-run by
+    somebody who did not report it, and all that were agree; `verified` names who re-ran how many, whoever it was, and
+    `disputed` does so where one disagrees.
+    """
+    by_record: dict[str, list[ReRun]] = {}
+    for re_run in re_runs:
+        by_record.setdefault(re_run.cell.record, []).append(re_run)
+    ids = {setting.key: f"s{number}" for number, setting in enumerate(standings.settings)}
+    return {
+        "schema": 1,
+        "title": title,
+        "baseline": baseline,
+        "settings": [_setting(ids[setting.key], setting) for setting in standings.settings],
+        "rows": [
+            {"id": f"r{number}", "setting": ids[row.setting.key], **_row(row, versions, by_record)}
+            for number, row in enumerate(standings.rows)
+        ],
+        "overall": [_overall(method) for method in standings.overall],
+    }
+
+
+def _setting(name: str, setting: Setting) -> dict[str, Any]:
+    return {
+        "id": name,
+        "dataset": setting.dataset,
+        "note": setting.note,
+        "backbone": setting.backbone,
+        "cue_rate": setting.cue_rate,
+        "classes": setting.num_classes,
+        "seeds": list(setting.seeds),
+    }
+
+
+def _row(row: Row, versions: Versions, re_runs: Mapping[str, Sequence[ReRun]]) -> dict[str, Any]:
+    summary, needs = _said_of(row, versions)
+    return {
+        "method": row.method,
+        "note": row.note,
+        "summary": summary,
+        "needs": needs,
+        "rank": row.rank,
+        "pretrained": row.is_pretrained,
+        "seeds": list(row.seeds),
+        "missing": list(row.missing),
+        "values": {name: _interval(value) for name, value in row.values.items()},
+        "paired": _paired(row),
+        **_standing(row, re_runs),
+        "device": _joined(entry.record.provenance.device for entry in row.entries),
+        "precision": _joined(entry.record.provenance.precision for entry in row.entries),
+        "versions": _versions(row.entries),
+        "curves": _curves(row),
+        "records": [entry.file for entry in row.entries],
+    }
+
+
+def _said_of(row: Row, versions: Versions) -> tuple[str, list[str]]:
+    """Return a method's summary and what it needs, as its plugin said when its records were added."""
+    if row.is_pretrained:
+        return "the pretrained model that the methods start from", []
+    method = _method_of(row.entries[0])
+    known = versions.find("method", method) if method else None
+    if known is None or known.needs is None:
+        return (known.summary if known else ""), [UNKNOWN]
+    return known.summary, ["clean", *sorted(known.needs)]
+
+
+def _method_of(entry: Entry) -> PluginRef | None:
+    return entry.record.cell.method if isinstance(entry.record, CellRecord) else None
+
+
+def _paired(row: Row) -> dict[str, Any] | None:
+    if row.paired is None:
+        return None
+    return {
+        "baseline": row.paired.baseline,
+        "difference": _interval(row.paired.difference),
+        "seeds": list(row.paired.seeds),
+    }
+
+
+def _standing(row: Row, re_runs: Mapping[str, Sequence[ReRun]]) -> dict[str, Any]:
+    """Return who reported a row and who re-ran cells of it, by whom each record was sent in."""
+    own = [(entry, re_run) for entry in row.entries for re_run in re_runs.get(entry.file, ())]
+    disputed = [re_run for _, re_run in own if not re_run.cell.agrees]
+    by_others = any(re_run.by.casefold() != entry.submission.by.casefold() for entry, re_run in own)
+    return {
+        "standing": "verified" if by_others and not disputed else "reported",
+        "by": _joined(entry.submission.by for entry in row.entries),
+        "verified": None if disputed else _re_run_by(re_run for _, re_run in own),
+        "disputed": _re_run_by(disputed),
+    }
+
+
+def _re_run_by(re_runs: Iterable[ReRun]) -> dict[str, Any] | None:
+    found = list(re_runs)
+    if not found:
+        return None
+    return {"by": _joined(one.by for one in found), "cells": len({one.cell.record for one in found})}
+
+
+def _versions(entries: Sequence[Entry]) -> dict[str, str]:
+    records = [entry.record for entry in entries]
+    versions = {"mmc-bench": _joined(record.provenance.mmc_bench for record in records)}
+    for name in sorted({name for record in records for name in record.provenance.packages}):
+        versions[name] = _joined(record.provenance.packages.get(name, UNKNOWN) for record in records)
+    if methods := [method for entry in entries if (method := _method_of(entry))]:
+        versions["plugin"] = _joined(method.version for method in methods)
+    return versions
+
+
+def _curves(row: Row) -> dict[str, Any] | None:
+    if not row.curves:
+        return None
+    splits = {
+        split: {"accuracy": [_number(value) for value in accuracy], "loss": [_number(value) for value in loss]}
+        for split, (accuracy, loss) in row.curves.items()
+    }
+    return {"t": [_number(t) for t in row.t], "splits": splits}
+
+
+def _overall(method: Overall) -> dict[str, Any]:
+    mean, half_width = _interval(method.mean) or (None, None)
+    return {
+        "method": method.method,
+        "note": method.note,
+        "mean": mean,
+        "half_width": half_width,
+        "settings": method.settings,
+        "missing": list(method.missing),
+    }
+
+
+def _interval(value: Interval | None) -> list[float | None] | None:
+    if value is None:
+        return None
+    return [_number(value.mean), None if value.half_width is None else _number(value.half_width)]
+
+
+def _number(value: float) -> float:
+    return round(value, DIGITS) + 0.0  # + 0.0 turns -0.0 into 0.0
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return ", ".join(sorted(set(texts)))

@@ -1,0 +1,156 @@
+"""What a record must keep to beyond its schema: numbers that follow from one another, and those that cannot be."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from mmc_bench.cells import PluginRef, Pretraining
+from mmc_bench.landscape.barriers import TOLERANCE, barrier, invariances, mode_connected
+from mmc_bench.records import SPLITS, CellRecord, Connectivity, Invariance, Metrics, PretrainRecord, Provenance, Score
+from mmc_bench.specs import NAME
+
+DISTRIBUTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def problems_of_pretraining(record: PretrainRecord, test_images: int | None) -> Iterator[str]:
+    """Yield what is wrong with a pretraining's record, a clause each.
+
+    Parameters
+    ----------
+    test_images
+        Number of test images, where it is known.
+    """
+    p = record.pretraining
+    yield from _problems_of_plugins(p, (p.dataset, p.backbone), record.provenance)
+    yield from _problems_of_timing(record.timing.seconds, "pretrain")
+    yield from _problems_of_counts(record.metrics, test_images)
+    yield from _problems_of_invariances(record.invariance, record.metrics, TOLERANCE)
+    if len(record.curve) != p.recipe.epochs:
+        yield f"has a learning curve of {len(record.curve)} epochs, and was trained for {p.recipe.epochs}"
+
+
+def problems_of_cell(record: CellRecord, before: PretrainRecord | None, test_images: int | None) -> Iterator[str]:
+    """Yield what is wrong with a cell's record, a clause each.
+
+    Parameters
+    ----------
+    before
+        The record of its pretraining, with which its paths begin, where that is there.
+    test_images
+        Number of test images, where it is known.
+    """
+    p, method = record.cell.pretraining, record.cell.method
+    yield from _problems_of_plugins(p, (p.dataset, p.backbone, method), record.provenance)
+    yield from _problems_of_timing(record.timing.seconds, "fine_tune")
+    yield from _problems_of_counts(record.metrics, test_images)
+    yield from _problems_of_parameters(record)
+    yield from _problems_of_invariances(record.invariance, record.metrics, record.connectivity.tolerance)
+    points = record.cell.connect.points
+    for name, path in _paths(record):
+        yield from _problems_of_path(name, path, points, test_images)
+    linear = record.paths.get("linear")
+    if linear is not None and linear.test != record.connectivity:
+        yield "has a linear path that is not its connectivity"
+    if before is not None:
+        if before.num_classes != record.num_classes:
+            yield f"says {record.num_classes} classes, and its pretraining {before.num_classes}"
+        yield from _problems_of_ends(record.connectivity, before.metrics, record.metrics)
+
+
+def _problems_of_plugins(p: Pretraining, plugins: Sequence[PluginRef], provenance: Provenance) -> Iterator[str]:
+    for plugin in plugins:
+        if not NAME.fullmatch(plugin.name):
+            yield f"names a plugin {plugin.name!r}, and names match {NAME.pattern}"
+        if not DISTRIBUTION.fullmatch(plugin.distribution):
+            yield f"names a distribution {plugin.distribution!r}, and names match {DISTRIBUTION.pattern}"
+    if provenance.plugins != {f"{plugin.distribution}:{plugin.name}": plugin.version for plugin in plugins}:
+        yield "has a provenance that names other plugins or versions than its cell"
+    if provenance.mmc_bench != p.core.partition("+")[0]:
+        yield f"has a provenance of mmc-bench {provenance.mmc_bench}, and a cell of {p.core}"
+    if provenance.seeds.get("experiment") != p.seed:
+        yield f"has a provenance of seed {provenance.seeds.get('experiment')}, and a cell of {p.seed}"
+
+
+def _problems_of_timing(seconds: Mapping[str, float], stage: str) -> Iterator[str]:
+    if stage not in seconds:
+        yield f"says no seconds of its stage {stage!r}"
+    for name, value in seconds.items():
+        if value < 0:
+            yield f"took {value} seconds for {name!r}"
+
+
+def _problems_of_parameters(record: CellRecord) -> Iterator[str]:
+    """Compare the parameters that were given with those in force; only numbers, since others may be rewritten."""
+    for name, given in record.cell.method.parameters.items():
+        if name not in record.parameters:
+            yield f"was given the parameter {name!r}, which is not among those in force"
+        elif isinstance(given, (int, float)) and record.parameters[name] != given:
+            yield f"was given {name} = {given}, and {record.parameters[name]} was in force"
+
+
+def _problems_of_counts(metrics: Metrics, test_images: int | None) -> Iterator[str]:
+    for split in SPLITS:
+        accuracy = getattr(metrics, split).accuracy
+        if not _is_share(accuracy, test_images):
+            yield f"has an accuracy of {accuracy} on {split}, which is no number of {test_images} test images"
+
+
+def _is_share(accuracy: float, images: int | None) -> bool:
+    return images is None or math.isclose(accuracy * images, round(accuracy * images), abs_tol=1e-6)
+
+
+def _problems_of_invariances(found: Mapping[str, Invariance], metrics: Metrics, tolerance: float) -> Iterator[str]:
+    wanted = invariances({split: getattr(metrics, split) for split in SPLITS}, tolerance)
+    if found.keys() != wanted.keys():
+        yield f"has the interventions {sorted(found)}, and not {sorted(wanted)}"
+        return
+    for name, own in found.items():
+        numbers = ("loss_without", "loss_with", "accuracy_change")
+        same = all(_equal(getattr(own, field), getattr(wanted[name], field)) for field in numbers)
+        if not same or (own.split, own.invariant) != (wanted[name].split, wanted[name].invariant):
+            yield f"has an invariance to {name!r} that does not follow from its scores"
+
+
+def _paths(record: CellRecord) -> Iterator[tuple[str, Connectivity]]:
+    yield "the path", record.connectivity
+    for name, path in record.paths.items():
+        yield f"the {name} path", path.test
+        if path.train is not None:
+            yield f"the {name} path on training images", path.train
+
+
+def _problems_of_path(name: str, path: Connectivity, points: int, test_images: int | None) -> Iterator[str]:
+    if len(path.t) != points or path.t[0] != 0 or path.t[-1] != 1 or list(path.t) != sorted(set(path.t)):
+        yield f"has positions on {name} that are not {points} from 0 to 1, each greater than the last"
+        return
+    if not path.splits.keys() == path.barriers.keys() == path.mode_connected.keys() == set(SPLITS):
+        yield f"has other splits on {name} than {', '.join(SPLITS)}"
+        return
+    for split, curve in path.splits.items():
+        if not len(curve.accuracy) == len(curve.loss) == points:
+            yield f"has a curve on {name} for {split} of another length than its positions"
+            continue
+        scores = [Score(accuracy=a, loss=b) for a, b in zip(curve.accuracy, curve.loss, strict=True)]
+        found, wanted = path.barriers[split], barrier(path.t, scores)
+        if not (_equal(found.accuracy, wanted.accuracy) and _equal(found.loss, wanted.loss)):
+            yield f"has a barrier on {name} for {split} that does not follow from its curve"
+        if path.mode_connected[split] != mode_connected(scores, path.tolerance):
+            yield f"has a verdict on {name} for {split} that does not follow from its curve"
+        if "training" not in name and not all(_is_share(value, test_images) for value in curve.accuracy):
+            yield f"has an accuracy on {name} for {split} that is no number of {test_images} test images"
+    if path.mechanistically_connected != all(path.mode_connected.values()):
+        yield f"has a verdict on {name} that does not follow from those on the splits"
+
+
+def _problems_of_ends(path: Connectivity, first: Metrics, last: Metrics) -> Iterator[str]:
+    for split, curve in path.splits.items():
+        if split not in SPLITS or not curve.accuracy or not curve.loss:
+            continue  # told of already
+        for end, metrics, model in ((0, first, "its pretraining's record"), (-1, last, "its own scores")):
+            score = getattr(metrics, split)
+            if not (_equal(curve.accuracy[end], score.accuracy) and _equal(curve.loss[end], score.loss)):
+                yield f"has a path on {split} whose {'end' if end else 'start'} is not {model}"
+
+
+def _equal(first: float, second: float) -> bool:
+    return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)

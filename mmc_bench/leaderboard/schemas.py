@@ -1,0 +1,156 @@
+"""The files of a leaderboard that people write and review, as pydantic models.
+
+BOARD/leaderboard.yaml                       title, baseline, tolerances      `BoardSettings`
+BOARD/versions.yaml                          known versions                   `Versions`
+BOARD/results/<submission>/submission.yaml   who ran it, when                 `Submission`
+BOARD/verifications/<name>.yaml              what was re-run, and how it went `Verification`
+"""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from mmc_bench.cells import Fraction, PluginRef
+from mmc_bench.errors import UserError
+from mmc_bench.parameters import first_problem
+from mmc_bench.records import Provenance
+from mmc_bench.yaml_files import read_yaml
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("one line of printable text is wanted, without spaces around it")
+    return text
+
+
+Person = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_printable)]
+Line = Annotated[str, Field(max_length=300), AfterValidator(_printable)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Submission(_File):
+    """Who ran the records of a folder, and when they were sent in."""
+
+    by: Person
+    date: date
+    note: Line = ""
+
+
+class Tolerances(_File):
+    """How far a re-run's accuracies (fractions) may lie from the reported ones.
+
+    `same_machine` holds where device, precision, threads and packages are the same ones, and everything that
+    decides the result too; `same_code` where only the latter is; `other` where code or plugins changed since.
+    """
+
+    same_machine: Fraction
+    same_code: Fraction
+    other: Fraction
+
+
+class BoardSettings(_File):
+    """What a leaderboard is called, what its rows are compared with, and what re-runs must keep to.
+
+    `test_images` are the numbers of test images of data sets, where they are known: with the original images,
+    every accuracy is a whole number of them.
+    """
+
+    title: Line
+    baseline: str
+    tolerances: Tolerances
+    test_images: dict[str, Annotated[int, Field(ge=1)]] = {}
+
+
+class KnownVersion(_File):
+    """What a version of a plugin said of itself; `needs` are those of a method."""
+
+    summary: str = ""
+    needs: tuple[str, ...] | None = None
+
+
+class Versions(_File):
+    """The versions that records may come from: of the core, and of plugins by ``distribution:kind:name``."""
+
+    core: tuple[str, ...] = ()
+    plugins: dict[str, dict[str, KnownVersion]] = {}
+
+    def find(self, kind: str, plugin: PluginRef) -> KnownVersion | None:
+        """Return what is known of a plugin's version, or None."""
+        return self.plugins.get(plugin_name(kind, plugin), {}).get(plugin.version)
+
+    def including(self, core: set[str], plugins: dict[str, dict[str, KnownVersion]]) -> Self:
+        """Return these versions and others, in order."""
+        merged = {name: {**self.plugins.get(name, {}), **plugins.get(name, {})} for name in {*self.plugins, *plugins}}
+        ordered = {name: dict(sorted(merged[name].items())) for name in sorted(merged)}
+        return self.model_copy(update={"core": tuple(sorted({*self.core, *core})), "plugins": ordered})
+
+
+class VerifiedCell(_File):
+    """One cell that was re-run: the accuracies on the four splits as reported and as found."""
+
+    record: str
+    sha256: Digest
+    reported: dict[str, Fraction]
+    found: dict[str, Fraction]
+    same_versions: bool
+    tolerance: Fraction
+    agrees: bool
+
+    @property
+    def difference(self) -> float:
+        """The largest difference between a reported accuracy and the one found."""
+        return max(abs(self.reported[name] - self.found[name]) for name in self.reported)
+
+
+class Verification(_File):
+    """What one call of ``verify`` re-ran, who called it, when, and on what."""
+
+    by: Person
+    date: date
+    sample: Annotated[int, Field(ge=1)]
+    seed: int
+    provenance: Provenance
+    seconds: Annotated[FiniteFloat, Field(ge=0)]
+    cells: Annotated[tuple[VerifiedCell, ...], Field(min_length=1)]
+
+
+def plugin_name(kind: str, plugin: PluginRef) -> str:
+    """Return ``distribution:kind:name``."""
+    return f"{plugin.distribution}:{kind}:{plugin.name}"
+
+
+def read_model(file: Path, schema: type[Model], kind: str) -> Model:
+    """Return what a YAML file of the leaderboard says.
+
+    Parameters
+    ----------
+    kind
+        What the file is, for messages: ``"submission"``.
+
+    Raises
+    ------
+    UserError
+        When it is missing, no YAML, or not what the model allows; the message names the file and the key.
+    """
+    content = read_yaml(file, kind)
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: a {kind} file is a mapping with the keys {', '.join(schema.model_fields)}")
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{file}: {first_problem(error)}") from None
+
+
+def as_yaml(model: BaseModel) -> bytes:
+    """Return a model as the YAML file that `read_model` reads, the same bytes for the same content."""
+    content: Any = model.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110).encode()

@@ -1,0 +1,372 @@
+"""Records as ranked rows: means with 95 % confidence intervals over seeds, and paired comparisons.
+
+A row is one method in one version with one set of parameters in one setting; only seeds are averaged over. A row that
+lacks a seed which another row of its setting has is incomplete: it has no means and no rank, since a mean over other
+seeds than its neighbours' could flatter it.
+"""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from mmc_bench.cells import Pretraining, canonical_json
+from mmc_bench.leaderboard.submissions import Entry, cells_of, pretrained_of
+from mmc_bench.records import SPLITS, CellRecord, PretrainRecord
+from mmc_bench.report.rows import (
+    COLUMNS,
+    PRETRAINED,
+    differences,
+    differing_fields,
+    flattened,
+    note_of,
+    values_of_cell,
+    values_of_model,
+)
+
+CONFIDENCE = 0.95
+#: Numbers are rounded to so many digits before they are compared or shown: the last bits are the machine's.
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds and the half width of its confidence interval, which one seed does not have."""
+
+    mean: float
+    half_width: float | None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where methods are compared: all that decides a pretraining but its seed and the versions of software."""
+
+    key: str
+    dataset: str
+    note: str
+    backbone: str
+    cue_rate: float
+    num_classes: int
+    seeds: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.dataset}{note} {self.backbone} {self.cue_rate:g}"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The difference to the baseline in worst-split accuracy, seed by seed."""
+
+    baseline: str
+    difference: Interval
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method in one setting; an incomplete one has neither values nor curves, comparison and rank.
+
+    `by_seed` has each seed's values of `COLUMNS`; `curves` the mean accuracy and loss along the path by split, from
+    θ_C at t = 0 to θ_FT at t = 1.
+    """
+
+    setting: Setting
+    distribution: str
+    method: str
+    note: str
+    entries: tuple[Entry, ...]
+    seeds: tuple[int, ...]
+    missing: tuple[int, ...]
+    by_seed: Mapping[int, Mapping[str, float | None]]
+    values: Mapping[str, Interval | None]
+    rank: int | None = None
+    paired: Paired | None = None
+    t: tuple[float, ...] = ()
+    curves: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether this is the pretrained model, which others are read against."""
+        return not self.distribution
+
+    @property
+    def label(self) -> str:
+        """The method, with what tells it from others of its name."""
+        return f"{self.method} ({self.note})" if self.note else self.method
+
+    @property
+    def worst_split(self) -> Interval | None:
+        """What rows are ranked by."""
+        return self.values["worst_split"]
+
+
+@dataclass(frozen=True)
+class Overall:
+    """A method over all settings: its mean worst-split accuracy, unless a cell of it is missing."""
+
+    distribution: str
+    method: str
+    note: str
+    mean: Interval | None
+    settings: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Standings:
+    """All settings, the rows of each in the order in which they are shown, and the methods over all settings."""
+
+    settings: tuple[Setting, ...]
+    rows: tuple[Row, ...]
+    overall: tuple[Overall, ...]
+
+
+def make_standings(entries: Sequence[Entry], baseline: str) -> Standings:
+    """Rank what was sent in; no cell may be there twice.
+
+    Parameters
+    ----------
+    baseline
+        Name of the method with which rows are compared, seed by seed.
+    """
+    settings = _settings(entries)
+    rows_of: dict[str, list[Row]] = {key: [] for key in settings}
+    for row in _method_rows(entries, settings):
+        rows_of[row.setting.key].append(row)
+    ordered: list[Row] = []
+    for row in _pretrained_rows(entries, settings):
+        ordered += [row, *_ranked(rows_of[row.setting.key], baseline)]
+    return Standings(tuple(settings.values()), tuple(ordered), tuple(_overall(ordered, list(settings.values()))))
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Return the mean and the half width t(n-1) · s / √n of its 95 % confidence interval (Student, 1908)."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Interval(mean, None)
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return Interval(mean, t_quantile(len(values) - 1) * error)
+
+
+@cache
+def t_quantile(degrees: int) -> float:
+    """Return the two-sided 95 % quantile of Student's t distribution."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
+
+
+def setting_key(pretraining: Pretraining) -> str:
+    """Return what a setting is told from others by; versions are no part of it."""
+    return canonical_json(_setting_content(pretraining))
+
+
+def _setting_content(pretraining: Pretraining) -> dict[str, Any]:
+    plugins = {name: {"version"} for name in ("dataset", "backbone")}
+    return pretraining.model_dump(mode="json", exclude={"seed": True, "core": True, **plugins})
+
+
+def _settings(entries: Sequence[Entry]) -> dict[str, Setting]:
+    """Return the settings in which there are cells, by key, in the order in which they are shown."""
+    examples: dict[str, CellRecord] = {}
+    seeds = defaultdict(set)
+    for _, record in cells_of(entries):
+        key = setting_key(record.cell.pretraining)
+        examples.setdefault(key, record)
+        seeds[key].add(record.cell.pretraining.seed)
+    pretrainings = {key: record.cell.pretraining for key, record in examples.items()}
+    contents = {key: _setting_content(pretraining) for key, pretraining in pretrainings.items()}
+    shown = {key: (p.dataset.name, p.backbone.name, p.cue_rate) for key, p in pretrainings.items()}
+    notes = differences(contents, shown)
+    settings = [
+        Setting(
+            key=key,
+            dataset=p.dataset.name,
+            note=notes[key].strip().removeprefix("(").removesuffix(")"),
+            backbone=p.backbone.name,
+            cue_rate=p.cue_rate,
+            num_classes=examples[key].num_classes,
+            seeds=tuple(sorted(seeds[key])),
+        )
+        for key, p in pretrainings.items()
+    ]
+    settings.sort(key=lambda s: (s.dataset, s.backbone, s.cue_rate, s.note, s.key))
+    return {setting.key: setting for setting in settings}
+
+
+def _pretrained_rows(entries: Sequence[Entry], settings: Mapping[str, Setting]) -> list[Row]:
+    """Return the row of the pretrained models of each setting; of a seed's, the first that was sent in counts."""
+    found: dict[str, dict[int, tuple[Entry, PretrainRecord]]] = {key: {} for key in settings}
+    for entry, record in sorted(pretrained_of(entries), key=lambda pair: (pair[0].submission.date, pair[0].file)):
+        found.get(setting_key(record.pretraining), {}).setdefault(record.pretraining.seed, (entry, record))
+    rows = []
+    for key, setting in settings.items():
+        models = {seed: found[key][seed] for seed in setting.seeds if seed in found[key]}
+        by_seed = {seed: values_of_model(record) for seed, (_, record) in models.items()}
+        rows.append(_row(setting, "", PRETRAINED, "", {seed: entry for seed, (entry, _) in models.items()}, by_seed))
+    return rows
+
+
+def _method_rows(entries: Sequence[Entry], settings: Mapping[str, Setting]) -> list[Row]:
+    """Return the rows of the methods, not yet ranked."""
+    groups: dict[tuple[str, str], dict[int, tuple[Entry, CellRecord]]] = defaultdict(dict)
+    contents: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry, record in cells_of(entries):
+        content = _method_content(record)
+        key = (setting_key(record.cell.pretraining), canonical_json([record.cell.method.name, content]))
+        groups[key][record.cell.pretraining.seed] = (entry, record)
+        contents[key] = content
+    names = {key: next(iter(found.values()))[1].cell.method for key, found in groups.items()}
+    notes = _notes(
+        {key: flattened(content) for key, content in contents.items()}, {k: n.name for k, n in names.items()}
+    )
+    rows = []
+    for key, found in groups.items():
+        by_seed = {seed: values_of_cell(record) for seed, (_, record) in sorted(found.items())}
+        own = {seed: entry for seed, (entry, _) in sorted(found.items())}
+        row = _row(settings[key[0]], names[key].distribution, names[key].name, notes[key], own, by_seed)
+        rows.append(row if row.missing else _with_curves(row, [record for _, record in found.values()]))
+    return rows
+
+
+def _method_content(record: CellRecord) -> dict[str, Any]:
+    """Return all that a row's cells have in common; parameters in full, so that a default counts as its value."""
+    cell = record.cell
+    return {
+        "parameters": record.parameters,
+        "version": cell.method.version,
+        "distribution": cell.method.distribution,
+        "connect": cell.connect.model_dump(mode="json"),
+        "core": cell.pretraining.core,
+        "dataset version": cell.pretraining.dataset.version,
+        "backbone version": cell.pretraining.backbone.version,
+    }
+
+
+def _notes(contents: Mapping[tuple[str, str], dict[str, Any]], names: Mapping[Any, str]) -> dict[tuple[str, str], str]:
+    """Return what tells rows of one method from each other.
+
+    What differs within any one setting is told in all of them, so that a row can be followed through the settings;
+    parameters that suit a setting, and are the same throughout it, are not.
+    """
+    places: dict[str, dict[str, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
+    for key in contents:
+        places[names[key]][key[0]].append(key)
+    notes = {}
+    for by_setting in places.values():
+        fields = {name for keys in by_setting.values() for name in differing_fields([contents[key] for key in keys])}
+        everywhere = [key for keys in by_setting.values() for key in keys]
+        fields |= {name for name in differing_fields([contents[key] for key in everywhere]) if name == "distribution"}
+        notes.update({key: note_of(contents[key], sorted(fields)) for key in everywhere})
+    return notes
+
+
+def _row(
+    setting: Setting,
+    distribution: str,
+    method: str,
+    note: str,
+    entries: Mapping[int, Entry],
+    by_seed: Mapping[int, Mapping[str, float | None]],
+) -> Row:
+    missing = tuple(seed for seed in setting.seeds if seed not in by_seed)
+    values: dict[str, Interval | None] = dict.fromkeys(COLUMNS)
+    if not missing:
+        for name in COLUMNS:
+            present = [value for seed in setting.seeds if (value := by_seed[seed][name]) is not None]
+            values[name] = interval(present) if len(present) == len(setting.seeds) else None
+    return Row(setting, distribution, method, note, tuple(entries.values()), tuple(by_seed), missing, by_seed, values)
+
+
+def _with_curves(row: Row, records: Iterable[CellRecord]) -> Row:
+    paths = [record.connectivity for record in records]
+    if len({path.t for path in paths}) > 1:
+        return row
+
+    def mean(name: str, split: str) -> tuple[float, ...]:
+        along = [getattr(path.splits[split], name) for path in paths]
+        return tuple(statistics.fmean(values) for values in zip(*along, strict=True))
+
+    return replace(
+        row, t=paths[0].t, curves={split: (mean("accuracy", split), mean("loss", split)) for split in SPLITS}
+    )
+
+
+def _ranked(rows: Sequence[Row], baseline: str) -> list[Row]:
+    """Return the rows of one setting with their ranks, the best first and the incomplete last; equals share a rank."""
+    reference = _reference(rows, baseline)
+    rows = [_paired(row, reference) for row in rows]
+    means = {id(row): round(row.worst_split.mean, DIGITS) for row in rows if row.worst_split}
+    complete = [row for row in rows if id(row) in means]
+    ranked = [replace(row, rank=1 + sum(means[id(o)] > means[id(row)] for o in complete)) for row in complete]
+    ranked.sort(key=lambda row: (row.rank or 0, _name(row)))
+    return ranked + sorted((row for row in rows if id(row) not in means), key=_name)
+
+
+def _name(row: Row) -> tuple[str, str, str]:
+    return (row.method, row.note, row.distribution)
+
+
+def _reference(rows: Sequence[Row], baseline: str) -> Row | None:
+    """Return the baseline's row: of several the most complete, and of those the best, which flatters nobody."""
+    found = [row for row in rows if row.method == baseline]
+    return max(found, key=lambda row: (len(row.seeds), _mean_worst(row), _name(row)), default=None)
+
+
+def _mean_worst(row: Row) -> float:
+    return round(statistics.fmean(_worst(row).values()), DIGITS)
+
+
+def _worst(row: Row) -> dict[int, float]:
+    worst = {seed: values["worst_split"] for seed, values in row.by_seed.items()}
+    return {seed: value for seed, value in worst.items() if value is not None}
+
+
+def _paired(row: Row, reference: Row | None) -> Row:
+    if reference is None or row is reference or row.missing:
+        return row
+    own, other = _worst(row), _worst(reference)
+    seeds = tuple(seed for seed in row.seeds if seed in other)
+    if not seeds:
+        return row
+    return replace(row, paired=Paired(reference.label, interval([own[seed] - other[seed] for seed in seeds]), seeds))
+
+
+def _overall(rows: Iterable[Row], settings: Sequence[Setting]) -> list[Overall]:
+    """Return the methods by their mean over all settings; those that lack a cell last, with what is missing."""
+    found: dict[tuple[str, str, str], dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        if not row.is_pretrained:
+            found[row.distribution, row.method, row.note][row.setting.key] = row
+    methods = []
+    for (distribution, method, note), own in found.items():
+        missing = [text for setting in settings for text in _missing(setting, own.get(setting.key))]
+        mean = None if missing else _mean_over_settings([own[setting.key] for setting in settings])
+        methods.append(Overall(distribution, method, note, mean, len(own), tuple(missing)))
+    return sorted(
+        methods, key=lambda m: (m.mean is None, -round(m.mean.mean, DIGITS) if m.mean else 0, m.method, m.note)
+    )
+
+
+def _missing(setting: Setting, row: Row | None) -> list[str]:
+    if row is None:
+        return [setting.label]
+    return [f"{setting.label} seed {seed}" for seed in row.missing]
+
+
+def _mean_over_settings(rows: Sequence[Row]) -> Interval:
+    """Return the mean of the settings' means; its interval is over seeds, where all settings have the same ones."""
+    if len({row.seeds for row in rows}) == 1:
+        return interval([statistics.fmean(_worst(row)[seed] for row in rows) for seed in rows[0].seeds])
+    return Interval(statistics.fmean(_mean(row) for row in rows), None)
+
+
+def _mean(row: Row) -> float:
+    assert row.worst_split is not None
+    return row.worst_split.mean

@@ -1,0 +1,157 @@
+"""Re-running cells of the leaderboard, and comparing what comes out with what was reported."""
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from mmc_bench.cells import Cell, PluginRef, Pretraining
+from mmc_bench.core import core_version
+from mmc_bench.errors import UserError
+from mmc_bench.files import write_whole
+from mmc_bench.leaderboard.checks import within
+from mmc_bench.leaderboard.schemas import Tolerances, Verification, VerifiedCell, as_yaml
+from mmc_bench.leaderboard.submissions import VERIFICATIONS, Board, Entry, cells_of
+from mmc_bench.plan import Plan
+from mmc_bench.records import SPLITS, CellRecord, Provenance
+from mmc_bench.registry import Offer, Registry
+from mmc_bench.suite import Suite
+
+
+def sample_cells(entries: Sequence[Entry], number: int, seed: int) -> list[Entry]:
+    """Return `number` cells drawn at random, all where there are no more; the same ones for the same seed.
+
+    Raises
+    ------
+    UserError
+        When there is no cell to draw.
+    """
+    cells = sorted((entry for entry, _ in cells_of(entries)), key=lambda entry: entry.file)
+    if not cells:
+        raise UserError("there is nothing to verify: the leaderboard has no cells")
+    return random.Random(seed).sample(cells, min(number, len(cells)))
+
+
+def record_of(entry: Entry) -> CellRecord:
+    """Return the record of an entry that is a cell."""
+    assert isinstance(entry.record, CellRecord)
+    return entry.record
+
+
+def wanted_sources(entries: Iterable[Entry], registry: Registry) -> dict[str, int | None]:
+    """Return the image sources behind cells, with the class counts that their cues are made for."""
+    datasets = [_offer(registry, "dataset", record_of(entry).cell.pretraining.dataset) for entry in entries]
+    return {source: offer.spec.num_classes for offer in datasets for source in offer.spec.sources}
+
+
+def plan_again(entries: Sequence[Entry], registry: Registry, images: Mapping[str, str]) -> tuple[Plan, dict[str, Cell]]:
+    """Return a plan of cells as the code at hand would run them, and its cells by the file of the record.
+
+    Parameters
+    ----------
+    images
+        Identity of the images behind each source that is replaced; other sources are the originals.
+
+    Raises
+    ------
+    UserError
+        When a plugin is not installed, or a cell was run on other images.
+    """
+    cells: dict[str, Cell] = {}
+    offers: dict[tuple[str, str], tuple[Offer, PluginRef]] = {}
+    for entry in entries:
+        cell = record_of(entry).cell
+        p = cell.pretraining
+        for source, identity in p.images.items():
+            if images.get(source, "original") != identity:
+                wanted = "the originals: give no class folders" if identity == "original" else f"{identity}: give them"
+                raise UserError(
+                    f"{entry.file} was run on images of {source} that are {wanted} with --data {source}=DIR"
+                )
+        now = {}
+        for kind, plugin in (("dataset", p.dataset), ("backbone", p.backbone), ("method", cell.method)):
+            offer = _offer(registry, kind, plugin)
+            now[kind] = plugin.model_copy(update={"version": offer.version})
+            offers[kind, offer.qualified_name] = offer, now[kind]
+        pretraining = p.model_copy(
+            update={"core": core_version(), "dataset": now["dataset"], "backbone": now["backbone"]}
+        )
+        cells[entry.file] = cell.model_copy(update={"pretraining": pretraining, "method": now["method"]})
+    pretrainings = {cell.pretraining.key: cell.pretraining for cell in cells.values()}
+    plan = Plan(_suite(cells.values()), tuple(pretrainings.values()), tuple(cells.values()), tuple(offers.values()))
+    return plan, cells
+
+
+def _offer(registry: Registry, kind: str, plugin: PluginRef) -> Offer:
+    return registry.get(kind, f"{plugin.distribution}:{plugin.name}")
+
+
+def _suite(cells: Iterable[Cell]) -> Suite:
+    """Return a suite that names what the cells do, for those who watch the run."""
+    cells = list(cells)
+
+    def names(plugins: Iterable[PluginRef]) -> tuple[str, ...]:
+        return tuple(sorted({plugin.name for plugin in plugins}))
+
+    pretrainings: list[Pretraining] = [cell.pretraining for cell in cells]
+    return Suite(
+        name="verify",
+        datasets=names(p.dataset for p in pretrainings),
+        backbones=names(p.backbone for p in pretrainings),
+        methods=names(cell.method for cell in cells),
+        cue_rates=tuple(sorted({p.cue_rate for p in pretrainings})),
+        seeds=tuple(sorted({p.seed for p in pretrainings})),
+    )
+
+
+def by_arithmetic(entries: Iterable[Entry]) -> dict[tuple[str, int], list[Entry]]:
+    """Return the cells by the precision and the number of threads that they were run with, in order."""
+    groups: dict[tuple[str, int], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        provenance = entry.record.provenance
+        groups[provenance.precision, provenance.threads].append(entry)
+    return dict(sorted(groups.items()))
+
+
+def compared(entry: Entry, again: CellRecord, tolerances: Tolerances) -> VerifiedCell:
+    """Return how a cell that was re-run compares with its record, in accuracy on the four splits."""
+    reported, found = record_of(entry), again
+    same_versions = reported.key == found.key
+    tolerance = tolerances.other
+    if same_versions:
+        same = _same_machine(reported.provenance, found.provenance)
+        tolerance = tolerances.same_machine if same else tolerances.same_code
+    cell = VerifiedCell(
+        record=entry.file,
+        sha256=entry.sha256,
+        reported=_accuracies(reported),
+        found=_accuracies(found),
+        same_versions=same_versions,
+        tolerance=tolerance,
+        agrees=True,
+    )
+    return cell.model_copy(update={"agrees": within(cell.difference, tolerance)})
+
+
+def _accuracies(record: CellRecord) -> dict[str, float]:
+    return {split: getattr(record.metrics, split).accuracy for split in SPLITS}
+
+
+def _same_machine(first: Provenance, second: Provenance) -> bool:
+    """Tell whether the same bits can be expected; a GPU adds in an order of its own each time."""
+    fields = ("device", "precision", "threads", "packages", "platform", "python")
+    return first.device.startswith("cpu") and all(getattr(first, name) == getattr(second, name) for name in fields)
+
+
+def save_verification(board: Board, verification: Verification) -> Path:
+    """Write what was re-run to a file of its own, and return it."""
+    content = as_yaml(verification)
+    folder = board.root / VERIFICATIONS
+    path = folder / f"{verification.date.isoformat()}-{hashlib.sha256(content).hexdigest()[:12]}.yaml"
+    try:
+        folder.mkdir(exist_ok=True)
+        write_whole(path, content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    return path

@@ -1,0 +1,150 @@
+"""A leaderboard in a folder of a test's own, and results to send in, whose numbers follow from one another."""
+
+import json
+from datetime import date
+
+from records_for_tests import cell_record, connectivity_record, plugin, pretrain_record
+
+from mmc_bench.cells import ConnectSettings
+from mmc_bench.landscape.barriers import invariances
+from mmc_bench.leaderboard.adding import add
+from mmc_bench.leaderboard.build import generated_files, stale_files, write_generated
+from mmc_bench.leaderboard.checks import inspect
+from mmc_bench.leaderboard.submissions import CHECKSUMS, Board, manifest, sha256_of
+from mmc_bench.records import SPLITS, Epoch, PretrainRecord
+from mmc_bench.registry import Registry
+from mmc_bench.store import Store
+
+SETTINGS = """
+title: A board
+baseline: base
+tolerances: {same_machine: 0.0, same_code: 0.02, other: 0.1}
+test_images: {digits: 100}
+"""
+
+VERSIONS = {
+    "core": ["1+core"],
+    "plugins": {
+        "acme:dataset:digits": {"1+abc": {}},
+        "acme:backbone:net": {"1+abc": {}},
+        "acme:method:tune": {"1+abc": {"summary": "tunes", "needs": ["cued"]}, "2+abc": {"needs": []}},
+        "acme:method:base": {"1+abc": {"needs": []}},
+        "acme:method:other": {"1+abc": {"needs": []}},
+    },
+}
+
+PRETRAINED = (0.5, 0.9, 0.4, 0.8)
+
+
+def model(seed=0, accuracy=PRETRAINED, **changed):
+    """Return the record of a pretraining that passes every check."""
+    record = pretrain_record(seed, accuracy, **changed)
+    curve = (Epoch(train_loss=1, train=0.5, NC=0.5, C=0.5),) * record.pretraining.recipe.epochs
+    return _completed(record.model_copy(update={"curve": curve}), record.pretraining)
+
+
+def cell(seed=0, method="tune", accuracy=(0.9, 0.8, 0.7, 0.2), start=PRETRAINED, seconds=4.0, middle=0.6, **changed):
+    """Return the record of a cell that passes every check; `start` are the accuracies of its pretrained model."""
+    record = cell_record(seed, method, accuracy, seconds=seconds, connect=ConnectSettings(points=3), **changed)
+    ends = zip(SPLITS, start, accuracy, strict=True)
+    path = connectivity_record(
+        {split: [first, middle, last] for split, first, last in ends}, losses={s: [1.0, 2.0, 1.0] for s in SPLITS}
+    )
+    return _completed(record.model_copy(update={"connectivity": path}), record.cell.pretraining)
+
+
+def _completed(record, pretraining):
+    plugins = [pretraining.dataset, pretraining.backbone]
+    if not isinstance(record, PretrainRecord):
+        plugins.append(record.cell.method)
+    provenance = record.provenance.model_copy(
+        update={
+            "mmc_bench": pretraining.core.partition("+")[0],
+            "plugins": {f"{one.distribution}:{one.name}": one.version for one in plugins},
+            "packages": {"torch": "2.9"},
+        }
+    )
+    mechanisms = invariances({split: getattr(record.metrics, split) for split in SPLITS})
+    return record.model_copy(update={"provenance": provenance, "invariance": mechanisms})
+
+
+def of_seeds(method, worst, **changed):
+    """Return a cell for each seed, from 0 on, with these worst-split accuracies."""
+    return [cell(seed, method, (0.9, 0.9, value, 0.2), **changed) for seed, value in enumerate(worst)]
+
+
+def write_results(folder, cells, models=None):
+    """Write a results folder with cells and the records of their pretrainings."""
+    store = Store(folder)
+    store.check_writable()
+    for record in cells:
+        store.save(record)
+    for record in _models_of(cells) if models is None else models:
+        store.save(record)
+    return folder
+
+
+def _models_of(cells):
+    pretrainings = {record.pretraining_key: record.cell.pretraining for record in cells}
+    return [model(p.seed, **{name: getattr(p, name) for name in CHANGEABLE}) for p in pretrainings.values()]
+
+
+CHANGEABLE = ("core", "dataset", "images", "data", "backbone", "cue_rate", "recipe")
+
+
+class TestBoard:
+    """A leaderboard, and the commands on it as functions."""
+
+    __test__ = False
+
+    def __init__(self, root):
+        self.root = root
+        self._results = 0
+        if not root.exists():
+            root.mkdir()
+            (root / "leaderboard.yaml").write_text(SETTINGS)
+            (root / "versions.yaml").write_text(json.dumps(VERSIONS))
+
+    def opened(self):
+        return Board.open(self.root)
+
+    def send_in(self, *cells, by="Ann", models=None, registry=None, **options):
+        """Write results of these cells, and add them."""
+        self._results += 1
+        results = write_results(self.root.parent / f"{self.root.name}-results{self._results}", cells, models)
+        return add(self.opened(), results, registry or Registry([]), by, date(2026, 1, 2), **options)
+
+    def build(self):
+        """Write the generated files, and return their contents by name."""
+        board = self.opened()
+        files = generated_files(board, inspect(board))
+        write_generated(board, files)
+        return files
+
+    def problems(self):
+        """Return what a check says, a line each."""
+        board = self.opened()
+        inspection = inspect(board)
+        found = list(inspection.problems) or stale_files(board, generated_files(board, inspection))
+        return [f"{problem.file}: {problem.reason}" for problem in found]
+
+    def files(self, pattern):
+        """Return the names of files that match, relative to the board, in order."""
+        return sorted(path.relative_to(self.root).as_posix() for path in self.root.glob(pattern))
+
+    def edit(self, file, change):
+        """Let `change` rewrite a record's content, and renew its submission's checksums, as a forger would."""
+        path = self.root / file
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content, indent=1) + "\n")
+        self.renew(path.parent.parent)
+
+    def renew(self, folder):
+        """Write a submission's checksums anew."""
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        files.pop(CHECKSUMS, None)
+        (folder / CHECKSUMS).write_bytes(manifest({name: sha256_of(p.read_bytes()) for name, p in files.items()}))
+
+
+__all__ = ["TestBoard", "cell", "model", "of_seeds", "plugin", "write_results"]

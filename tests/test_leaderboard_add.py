@@ -1,0 +1,183 @@
+"""Taking results in: what is taken, what is refused, and that nothing is half done."""
+
+import json
+from datetime import date
+
+import pytest
+from leaderboard_for_tests import TestBoard, cell, model, of_seeds, plugin, write_results
+from plugins_for_tests import GOOD, registry_of, write_source
+
+from mmc_bench.core import core_version
+from mmc_bench.errors import NothingSelectedError, UserError
+from mmc_bench.leaderboard import adding
+from mmc_bench.leaderboard.schemas import Submission, read_model
+
+
+@pytest.fixture
+def board(tmp_path):
+    return TestBoard(tmp_path / "board")
+
+
+def everything(board):
+    """Return all files of a board with their contents."""
+    return {
+        path.relative_to(board.root).as_posix(): path.read_bytes() for path in board.root.rglob("*") if path.is_file()
+    }
+
+
+def refused(board, words, *cells, error=UserError, **options):
+    """Send cells in, and check that they are refused with these words and leave nothing behind."""
+    before = everything(board)
+    with pytest.raises(error, match=words):
+        board.send_in(*cells, **options)
+    assert everything(board) == before
+    assert not list((board.root / "results").glob(".new*"))
+
+
+def test_cells_and_their_pretrainings_are_taken_as_they_are(board):
+    added = board.send_in(*of_seeds("tune", (0.7, 0.8)), note="two seeds")
+    assert (added.cells, added.pretrainings, added.methods, added.already_there) == (2, 2, ("tune",), 0)
+    results = board.root.parent / "board-results1"
+    for part in ("cells", "pretrained"):
+        sent = {path.name: path.read_bytes() for path in (results / part).iterdir()}
+        assert {path.name: path.read_bytes() for path in (added.folder / part).iterdir()} == sent
+    submission = read_model(added.folder / "submission.yaml", Submission, "submission")
+    assert (submission.by, submission.date, submission.note) == ("Ann", date(2026, 1, 2), "two seeds")
+
+
+def test_weights_failures_pairs_and_idle_pretrainings_stay_behind(board):
+    results = write_results(board.root.parent / "mine", [cell(0, "tune")], [model(0), model(1)])
+    (results / "pretrained" / f"{model(0).key}.safetensors").write_bytes(b"weights")
+    (results / "cells" / f"{'1' * 64}.failure.json").write_text("{}")
+    (results / "pairs" / f"{'2' * 64}.json").write_text("{}")
+    added = adding.add(board.opened(), results, registry_of(), "Ann", date(2026, 1, 2))
+    assert sorted(path.name for path in added.folder.rglob("*.*")) == sorted(
+        [f"{cell(0, 'tune').key}.json", f"{model(0).key}.json", "checksums.sha256", "submission.yaml"]
+    )
+    board.build()
+    assert board.problems() == []
+
+
+def test_submissions_of_one_day_and_person_get_folders_of_their_own(board):
+    names = [board.send_in(cell(seed, "tune"), by="Ann O'Nym").folder.name for seed in range(2)]
+    assert names == ["2026-01-02-ann-o-nym", "2026-01-02-ann-o-nym-2"]
+    assert board.send_in(cell(7, "tune"), by="../Жук").folder.name == "2026-01-02-somebody"
+
+
+def test_only_the_methods_asked_for_are_taken(board):
+    assert board.send_in(cell(0, "tune"), cell(0, "base"), methods=["t*"]).methods == ("tune",)
+    refused(board, "no cell is selected", cell(0, "tune"), methods=["none"], error=NothingSelectedError)
+
+
+def test_what_is_there_already_is_left_out_and_alone_is_refused(board):
+    board.send_in(cell(0, "tune"))
+    added = board.send_in(cell(0, "tune"), cell(1, "tune"))
+    assert (added.cells, added.already_there) == (1, 1)
+    refused(board, "all 2 cells are on the leaderboard already", cell(0, "tune"), cell(1, "tune"))
+    newer = cell(0, plugin("tune", version="2+abc"))
+    refused(board, "on the leaderboard already", newer, error=NothingSelectedError)
+
+
+def test_one_cell_in_two_versions_is_refused(board):
+    refused(board, "is the same cell as", cell(0, "tune"), cell(0, plugin("tune", version="2+abc")))
+
+
+def test_an_invalid_record_is_refused_by_name_with_all_others(board):
+    good, bad = cell(0, "tune"), cell(0, "base")
+    bad = bad.model_copy(update={"metrics": bad.metrics.model_copy(update={"NC": bad.metrics.C})})
+    refused(board, f"cells/{bad.key}.json has a path on NC whose end is not its own scores", good, bad)
+
+
+@pytest.mark.parametrize("content", ["{", '{"kind": "cell"}', "NaN"])
+def test_a_file_that_is_no_record_is_refused_by_name(board, content):
+    results = write_results(board.root.parent / "mine", [cell(0, "tune")])
+    file = results / "cells" / f"{'a' * 64}.json"
+    file.write_text(content)
+    with pytest.raises(UserError, match=f"nothing of .* was taken in: cells/{'a' * 64}.json"):
+        adding.add(board.opened(), results, registry_of(), "Ann", date(2026, 1, 2))
+    file.rename(file.with_name("short.json"))
+    with pytest.raises(UserError, match=r"cells/short.json is not named as a record is"):
+        adding.add(board.opened(), results, registry_of(), "Ann", date(2026, 1, 2))
+
+
+def test_a_cell_without_its_pretraining_or_of_another_s_weights_is_refused(board):
+    refused(board, "lacks the record of its pretraining", cell(0, "tune"), models=[])
+    other = model(0).model_copy(update={"weights_sha256": "1" * 64})
+    refused(board, "made from other pretrained weights", cell(0, "tune"), models=[other])
+
+
+@pytest.mark.parametrize("by", ["", " Ann", "Ann\nrank: 1", "\u202enna", "x" * 81])
+def test_who_sends_in_is_one_line_of_printable_text(board, by):
+    refused(board, "submission's by", cell(0, "tune"), by=by)
+
+
+def test_a_version_that_is_neither_known_nor_at_hand_is_refused(board):
+    unknown = plugin("tune", version="9+abc")
+    refused(board, r"acme:method:tune 9\+abc \(not installed\)", cell(0, unknown))
+    refused(board, r"mmc-bench 2\+core \(at hand is", cell(0, "tune", core="2+core"))
+
+
+def test_the_version_at_hand_becomes_known_with_what_it_says_of_itself(board, tmp_path):
+    registry = registry_of(
+        write_source(
+            tmp_path, "good.py", GOOD.replace("name='good'", "name='good', needs={'cued'}, summary='does good'")
+        )
+    )
+    offer = registry.get("method", "good")
+    good = plugin("good", version=offer.version, distribution="good")
+    refused(board, "not installed", cell(0, good, core=core_version()))
+    old = plugin("good", version="0+older", distribution="good")
+    refused(board, f"at hand is {offer.version.replace('+', '.')}", cell(0, old), registry=registry)
+    added = board.send_in(cell(0, good, core=core_version()), registry=registry)
+    assert added.new_versions == (f"good:method:good {offer.version}", f"mmc-bench {core_version()}")
+    known = board.opened().versions
+    assert core_version() in known.core and "1+core" in known.core
+    assert known.find("method", good).model_dump() == {"summary": "does good", "needs": ("cued",)}
+    board.build()
+    assert board.problems() == []
+    assert board.send_in(cell(1, good, core=core_version())).new_versions == ()
+
+
+def test_a_folder_that_is_no_leaderboard_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="is no leaderboard"):
+        TestBoard(tmp_path / "empty").opened()
+
+
+def test_a_write_that_fails_leaves_nothing(board, monkeypatch):
+    monkeypatch.setattr(
+        adding, "manifest", lambda digests: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    refused(board, "No space left on device", cell(0, "tune"))
+
+
+# --- the command line
+
+
+def test_the_commands_take_in_build_and_check(bench):
+    board = TestBoard(bench.folder / "board")
+    write_results(bench.folder / "results", [cell(0, "tune"), cell(0, "base")])
+    result = bench("leaderboard", "add", "results", "--by", "Ann", "--board", "board", "--methods", "tune")
+    assert result.code == 0, result.err
+    assert "1 cells (tune)" in result.out and "pretrainings" in result.out
+    assert bench("leaderboard", "check", "--board", "board").code == 1
+    assert bench("leaderboard", "build", "--board", "board").code == 0
+    assert bench("leaderboard", "check", "--board", "board").code == 0
+    again = bench("leaderboard", "add", "results", "--by", "Ann", "--board", "board", "--methods", "tune")
+    assert again.code == 5 and "on the leaderboard already" in again.err
+    (record,) = board.files("results/*/cells/*.json")
+    path = board.root / record
+    content = json.loads(path.read_text())
+    content["metrics"]["RC"]["loss"] = 1.1
+    path.write_text(json.dumps(content))
+    checked = bench("leaderboard", "check", "--board", "board")
+    assert checked.code == 1 and record in checked.out and "Traceback" not in checked.err
+    assert bench("leaderboard", "build", "--board", "board").code == 4
+
+
+def test_a_hostile_file_name_prints_on_one_line(bench):
+    board = TestBoard(bench.folder / "board")
+    (board.root / "results").mkdir()
+    (board.root / "results" / "x\n::warning::y").write_text("")
+    lines = bench("leaderboard", "check", "--board", "board").out.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("results/x ::warning::y: ")

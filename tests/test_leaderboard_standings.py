@@ -1,0 +1,228 @@
+"""Ranks, confidence intervals, paired comparisons, and that no mean flatters."""
+
+import math
+from itertools import pairwise
+
+import pytest
+from leaderboard_for_tests import TestBoard, cell, model, of_seeds, plugin
+
+from mmc_bench.leaderboard.standings import interval, make_standings
+from mmc_bench.leaderboard.submissions import read_entries
+
+
+@pytest.fixture
+def board(tmp_path):
+    return TestBoard(tmp_path / "board")
+
+
+def standings(board, baseline="base"):
+    entries, problems = read_entries(board.opened())
+    assert problems == []
+    return make_standings(entries, baseline)
+
+
+def rows(board, **options):
+    return {row.label: row for row in standings(board, **options).rows}
+
+
+# --- slow and obvious versions
+
+
+def slow_quantile(degrees):
+    """Integrate Student's density by trapezoids until 97.5 % lie below."""
+    scale = math.gamma((degrees + 1) / 2) / (math.sqrt(degrees * math.pi) * math.gamma(degrees / 2))
+    step, t, area = 4e-3, 0.0, 0.5
+    while area < 0.975:
+        low, high = (scale * (1 + x * x / degrees) ** (-(degrees + 1) / 2) for x in (t, t + step))
+        area += step * (low + high) / 2
+        t += step
+    return t
+
+
+def slow_interval(values):
+    mean = 0.0
+    for value in values:
+        mean += value / len(values)
+    squares = 0.0
+    for value in values:
+        squares += (value - mean) ** 2
+    return mean, slow_quantile(len(values) - 1) * math.sqrt(squares / (len(values) - 1)) / math.sqrt(len(values))
+
+
+@pytest.mark.parametrize(
+    "values", [[0.7, 0.8], [0.1, 0.5, 0.3], [0.9, 0.91, 0.87, 0.95, 0.6], [0.01 * i**2 for i in range(10)]]
+)
+def test_intervals_are_student_s(values):
+    mean, half_width = slow_interval(values)
+    found = interval(values)
+    assert found.mean == pytest.approx(mean, abs=1e-12)
+    assert found.half_width == pytest.approx(half_width, abs=1e-3)
+
+
+@pytest.mark.parametrize(("n", "quantile"), [(2, 12.706), (3, 4.303), (4, 3.182), (5, 2.776), (11, 2.228)])
+def test_the_quantiles_are_those_of_printed_tables(n, quantile):
+    values = [math.sqrt(n) * (1 if i % 2 else -1) for i in range(n)]
+    mean = sum(values) / n
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
+    assert interval(values).half_width / (deviation / math.sqrt(n)) == pytest.approx(quantile, abs=5e-4)
+
+
+def test_one_seed_has_no_interval():
+    assert interval([0.4]).half_width is None
+
+
+def test_rows_hold_the_means_over_their_seeds(board):
+    board.send_in(*of_seeds("tune", (0.7, 0.8, 0.72)))
+    row = rows(board)["tune"]
+    mean, half_width = slow_interval([0.7, 0.8, 0.72])
+    assert row.worst_split.mean == pytest.approx(mean)
+    assert row.worst_split.half_width == pytest.approx(half_width, abs=1e-3)
+    assert row.values["cue_reliance"].mean == pytest.approx((0.2 - 0.1) / 0.9)
+
+
+def test_the_worst_split_is_taken_seed_by_seed(board):
+    """The mean of the minima, which is below the minimum of the means."""
+    board.send_in(cell(0, "tune", (0.6, 0.9, 0.9, 0.1)), cell(1, "tune", (0.9, 0.9, 0.6, 0.1)))
+    assert rows(board)["tune"].worst_split.mean == pytest.approx(0.6)
+
+
+def test_the_comparison_is_paired_by_seed(board):
+    own, base = (0.7, 0.8, 0.72), (0.5, 0.65, 0.48)
+    board.send_in(*of_seeds("tune", own), *of_seeds("base", base))
+    paired = rows(board)["tune"].paired
+    mean, half_width = slow_interval([a - b for a, b in zip(own, base, strict=True)])
+    assert paired.difference.mean == pytest.approx(mean)
+    assert paired.difference.half_width == pytest.approx(half_width, abs=1e-3)
+    assert (paired.baseline, paired.seeds) == ("base", (0, 1, 2))
+    assert rows(board)["base"].paired is None
+
+
+def test_only_seeds_that_the_baseline_has_are_compared(board):
+    board.send_in(*of_seeds("tune", (0.7, 0.8, 0.9)), *of_seeds("base", (0.5, 0.65)))
+    paired = rows(board)["tune"].paired
+    assert paired.seeds == (0, 1)
+    assert paired.difference.mean == pytest.approx(0.175)
+
+
+def test_of_several_baselines_the_best_complete_one_counts(board):
+    weak, strong = plugin("base", lr=0.0), plugin("base", lr=0.1)
+    board.send_in(
+        *of_seeds("tune", (0.7, 0.7)),
+        *of_seeds(weak, (0.2, 0.2)),
+        *of_seeds(strong, (0.6, 0.6)),
+        cell(0, plugin("base", lr=0.2), (0.9, 0.9, 0.8, 0.2)),
+    )
+    paired = rows(board)["tune"].paired
+    assert paired.baseline == "base (lr=0.1)"
+    assert paired.difference.mean == pytest.approx(0.1)
+
+
+# --- ranks, and means that would flatter
+
+
+def test_rows_are_ranked_by_mean_worst_split_and_equals_share_a_rank(board):
+    board.send_in(*of_seeds("tune", (0.7, 0.7)), *of_seeds("other", (0.6, 0.8)), *of_seeds("base", (0.5, 0.5)))
+    found = [(row.method, row.rank) for row in standings(board).rows]
+    assert found == [("pretrained", None), ("other", 1), ("tune", 1), ("base", 3)]
+
+
+def test_a_row_that_lacks_a_seed_has_no_mean_and_no_rank_and_comes_last(board):
+    board.send_in(*of_seeds("tune", (0.99,)), *of_seeds("other", (0.3, 0.4)), *of_seeds("base", (0.2, 0.3)))
+    ordered = [row for row in standings(board).rows if not row.is_pretrained]
+    assert [(row.method, row.rank) for row in ordered] == [("other", 1), ("base", 2), ("tune", None)]
+    lacking = ordered[-1]
+    assert lacking.missing == (1,)
+    assert set(lacking.values.values()) == {None}
+    assert lacking.paired is None and not lacking.curves
+
+
+def test_versions_do_not_fill_each_other_s_gaps(board):
+    board.send_in(cell(0, "tune"), cell(1, plugin("tune", version="2+abc")), *of_seeds("base", (0.2, 0.3)))
+    found = rows(board)
+    assert found["tune (version=1+abc)"].missing == (1,)
+    assert found["tune (version=2+abc)"].missing == (0,)
+    assert found["base"].rank == 1
+
+
+def test_a_parameter_given_as_its_default_makes_no_row_of_its_own(board):
+    given = cell(1, plugin("tune", lr=0.1))
+    default = cell(0, "tune").model_copy(update={"parameters": {"lr": 0.1}})
+    board.send_in(given, default)
+    assert rows(board)["tune"].seeds == (0, 1)
+
+
+def test_the_mean_over_all_settings_needs_every_cell(board):
+    board.send_in(
+        *of_seeds("tune", (0.6, 0.7)),
+        *of_seeds("tune", (0.8, 0.9), cue_rate=0.5),
+        *of_seeds("other", (0.99, 0.99)),
+        *of_seeds("base", (0.1, 0.2)),
+        cell(0, "base", (0.9, 0.9, 0.9, 0.2), cue_rate=0.5),
+    )
+    overall = standings(board).overall
+    assert [method.method for method in overall] == ["tune", "base", "other"]
+    mean, half_width = slow_interval([(0.6 + 0.8) / 2, (0.7 + 0.9) / 2])
+    assert overall[0].mean.mean == pytest.approx(mean)
+    assert overall[0].mean.half_width == pytest.approx(half_width, abs=1e-3)
+    assert (overall[1].mean, overall[1].missing) == (None, ("digits net 0.5 seed 1",))
+    assert (overall[2].mean, overall[2].missing) == (None, ("digits net 0.5",))
+
+
+def test_parameters_that_suit_a_setting_do_not_part_a_method(board):
+    small, large = plugin("tune", batch=64), plugin("tune", batch=256)
+    board.send_in(*of_seeds(small, (0.6, 0.7)), *of_seeds(large, (0.8, 0.9), cue_rate=0.5))
+    (method,) = standings(board).overall
+    assert (method.method, method.note, method.settings) == ("tune", "", 2)
+    assert method.mean.mean == pytest.approx(0.75)
+
+
+def test_what_differs_within_a_setting_parts_a_method_in_all_of_them(board):
+    fast, slow = plugin("tune", lr=1.0), plugin("tune", lr=0.1)
+    board.send_in(*of_seeds(fast, (0.9,)), *of_seeds(slow, (0.2,)), *of_seeds(slow, (0.3,), cue_rate=0.5))
+    overall = {method.note: method for method in standings(board).overall}
+    assert overall["lr=0.1"].mean.mean == pytest.approx(0.25)
+    assert overall["lr=1.0"].mean is None
+
+
+def test_a_stranger_s_method_of_the_same_name_is_another(board):
+    theirs = plugin("tune", distribution="evil")
+    versions = board.root / "versions.yaml"
+    versions.write_text(
+        versions.read_text().replace('"acme:method:tune"', '"evil:method:tune": {"1+abc": {}}, "acme:method:tune"')
+    )
+    board.send_in(*of_seeds("tune", (0.6,)), *of_seeds(theirs, (0.9,), cue_rate=0.5))
+    overall = standings(board).overall
+    assert {method.note for method in overall} == {"distribution=acme", "distribution=evil"}
+    assert all(method.mean is None for method in overall)
+
+
+def test_settings_that_differ_in_more_than_they_show_are_told_apart(board):
+    board.send_in(*of_seeds("tune", (0.6,)), *of_seeds("tune", (0.9,), dataset=plugin("digits", size=5)))
+    assert {setting.note for setting in standings(board).settings} == {"dataset.size=default", "dataset.size=5"}
+
+
+def test_curves_are_means_over_seeds(board):
+    board.send_in(cell(0, "tune", middle=0.2), cell(1, "tune", middle=0.5))
+    row = rows(board)["tune"]
+    accuracy, loss = row.curves["NC"]
+    assert row.t == (0, 0.5, 1)
+    assert accuracy == pytest.approx((0.5, 0.35, 0.9))
+    assert loss == pytest.approx((1, 2, 1))
+
+
+def test_the_pretrained_row_is_made_of_the_first_that_was_sent_in(board):
+    other = model(0, (0.6, 0.9, 0.5, 0.8)).model_copy(update={"weights_sha256": "1" * 64})
+    board.send_in(cell(0, "tune"), by="Zoe")
+    theirs = cell(0, "base", start=(0.6, 0.9, 0.5, 0.8)).model_copy(update={"pretrained_sha256": "1" * 64})
+    board.send_in(theirs, by="Ann", models=[other])
+    row = rows(board)["pretrained"]
+    assert len(row.entries) == 1
+    assert row.rank is None and row.worst_split.mean == pytest.approx(0.5)
+
+
+def test_rows_stand_in_the_order_of_their_ranks(board):
+    board.send_in(
+        *(one for name, worst in (("tune", 0.4), ("other", 0.8), ("base", 0.6)) for one in of_seeds(name, (worst,)))
+    )
+    ranks = [row.rank for row in standings(board).rows if row.rank]
+    assert all(first <= second for first, second in pairwise(ranks)) and ranks[0] == 1

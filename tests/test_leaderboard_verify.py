@@ -1,0 +1,174 @@
+"""Re-running cells: real ones of a tiny suite, honest and falsified."""
+
+import json
+
+import pytest
+from conftest import PLUGINS
+from leaderboard_for_tests import TestBoard, cell, of_seeds
+
+from mmc_bench.leaderboard.schemas import Tolerances, Verification, read_model
+from mmc_bench.leaderboard.submissions import read_entries
+from mmc_bench.leaderboard.verify import compared, record_of, sample_cells
+
+SETTINGS = """
+title: Tiny
+baseline: tiny-ft
+tolerances: {same_machine: 0.0, same_code: 0.02, other: 0.1}
+"""
+
+
+@pytest.fixture
+def board(bench, monkeypatch):
+    """Return a leaderboard with four cells of the tiny suite."""
+    return _sent_in(bench, monkeypatch)
+
+
+def _sent_in(bench, monkeypatch, *words):
+    """Run cells of the tiny suite, and take them in, through the command line."""
+    monkeypatch.setenv("TINY_MOOD", "good")
+    (bench.folder / "board").mkdir()
+    (bench.folder / "board" / "leaderboard.yaml").write_text(SETTINGS)
+    assert bench.tiny(*words).code == 0
+    result = bench("leaderboard", "add", "results", "--by", "Ann", "--board", "board")
+    assert result.code == 0, result.err
+    return TestBoard(bench.folder / "board")
+
+
+def verify(bench, *words, sample=4):
+    return bench(
+        "leaderboard",
+        "verify",
+        "--sample",
+        sample,
+        "--by",
+        "Bob",
+        "--board",
+        "board",
+        "--workers",
+        0,
+        "--device",
+        "cpu",
+        *words,
+    )
+
+
+def test_honest_records_agree_to_the_bit_and_are_verified(bench, board):
+    result = verify(bench, "--seed", 3)
+    assert result.code == 0, result.out + result.err
+    assert result.out.count("agrees") == 4 and "at most 0 apart" in result.out
+    (file,) = board.files("verifications/*.yaml")
+    kept = read_model(board.root / file, Verification, "verification")
+    assert (kept.by, kept.sample, kept.seed, len(kept.cells)) == ("Bob", 4, 3, 4)
+    assert all(one.agrees and one.same_versions and one.difference == 0 for one in kept.cells)
+    assert b"verified by Bob; reported by Ann" in board.build()["README.md"]
+    assert board.problems() == []
+    assert sorted(path.name for path in bench.folder.iterdir()) == ["board", "results", "tiny.yaml"]
+
+
+def test_a_falsified_record_is_caught(bench, board):
+    """All numbers follow from each other, and the checksums fit: only running it again tells."""
+    names = {
+        json.loads((board.root / file).read_text())["cell"]["method"]["name"]: file
+        for file in board.files("results/*/cells/*")
+    }
+    board.edit(names["tiny-ft"], _flatter)
+    assert not [problem for problem in board.problems() if "differs from what" not in problem]
+    result = verify(bench)
+    assert result.code == 1
+    (line,) = (line for line in result.out.splitlines() if line.startswith("DISAGREES"))
+    assert names["tiny-ft"] in line
+    (file,) = board.files("verifications/*.yaml")
+    kept = read_model(board.root / file, Verification, "verification")
+    assert [one.agrees for one in kept.cells].count(False) == 1
+    assert b"disputed by Bob; reported by Ann" in board.build()["README.md"]
+
+
+def _flatter(content):
+    for split in ("NC", "C", "RC"):
+        accuracy = min(1.0, content["metrics"][split]["accuracy"] + 0.3)
+        content["metrics"][split]["accuracy"] = accuracy
+        path = content["connectivity"]["splits"][split]["accuracy"]
+        path[-1] = accuracy
+        ts, first = content["connectivity"]["t"], path[0]
+        height = max(0.0, *((1 - t) * first + t * accuracy - a for t, a in list(zip(ts, path, strict=True))[1:-1]))
+        content["connectivity"]["barriers"][split]["accuracy"] = height
+    with_cue = content["metrics"]["C"]["accuracy"]
+    for one in content["invariance"].values():
+        one["accuracy_change"] = content["metrics"][one["split"]]["accuracy"] - with_cue
+
+
+def test_a_cell_that_fails_verifies_nothing(bench, monkeypatch):
+    board = _sent_in(bench, monkeypatch, "--methods", "tiny-moody", "--seeds", "0")
+    monkeypatch.delenv("TINY_MOOD")
+    result = verify(bench)
+    assert result.code == 1
+    assert result.out.startswith("FAILED ") and "in a bad mood" in result.err
+    assert not board.files("verifications/*")
+
+
+def test_two_plugins_of_one_name_are_not_guessed_between(bench, board):
+    twin = bench.folder / "again" / "tiny.py"
+    twin.parent.mkdir()
+    twin.write_bytes((PLUGINS / "tiny.py").read_bytes())
+    result = verify(bench, "--plugins-dir", twin)
+    assert result.code == 4 and "offered by 2 plugins" in result.err
+
+
+def test_an_empty_or_wrong_leaderboard_is_not_verified(bench):
+    board = TestBoard(bench.folder / "board")
+    assert "nothing to verify" in verify(bench).err
+    board.send_in(cell(0, "tune"))
+    (board.root / "results" / "stray.txt").write_text("")
+    result = verify(bench)
+    assert result.code == 4 and "stray.txt" in result.err
+    (board.root / "results" / "stray.txt").unlink()
+    result = verify(bench)
+    assert result.code == 4 and "unknown dataset 'acme:digits'" in result.err
+
+
+# --- drawing and comparing
+
+
+def test_the_draw_follows_from_its_seed(tmp_path):
+    board = TestBoard(tmp_path / "board")
+    board.send_in(*of_seeds("tune", [0.5] * 9))
+    entries, _ = read_entries(board.opened())
+    draws = {tuple(entry.file for entry in sample_cells(entries, 3, seed)) for seed in range(20)}
+    assert len(draws) > 10
+    assert sample_cells(entries, 3, 1) == sample_cells(entries[::-1], 3, 1)
+    assert len(sample_cells(entries, 99, 0)) == 9
+    assert len({entry.file for entry in sample_cells(entries, 9, 0)}) == 9
+
+
+@pytest.mark.parametrize(
+    ("changed", "core", "found", "tolerance", "agrees"),
+    [
+        ({}, "1+core", 0.90, 0.0, True),
+        ({}, "1+core", 0.91, 0.0, False),
+        ({"device": "cpu (other)"}, "1+core", 0.92, 0.02, True),
+        ({"threads": 9}, "1+core", 0.93, 0.02, False),
+        ({"packages": {"torch": "3"}}, "1+core", 0.88, 0.02, True),
+        ({}, "2+core", 0.80, 0.1, True),
+        ({}, "2+core", 0.79, 0.1, False),
+    ],
+)
+def test_the_tolerance_is_that_of_what_differs(tmp_path, changed, core, found, tolerance, agrees):
+    board = TestBoard(tmp_path / "board")
+    board.send_in(cell(0, "tune"))
+    entries, _ = read_entries(board.opened())
+    (entry,) = sample_cells(entries, 1, 0)
+    again = cell(0, "tune", (found, 0.8, 0.7, 0.2), core=core)
+    again = again.model_copy(update={"provenance": again.provenance.model_copy(update=changed)})
+    result = compared(entry, again, Tolerances(same_machine=0.0, same_code=0.02, other=0.1))
+    assert (result.tolerance, result.agrees) == (tolerance, agrees)
+    assert result.reported["NC"] == record_of(entry).metrics.NC.accuracy == 0.9
+
+
+def test_a_gpu_is_not_asked_for_the_same_bits(tmp_path):
+    board = TestBoard(tmp_path / "board")
+    record = cell(0, "tune")
+    gpu = record.model_copy(update={"provenance": record.provenance.model_copy(update={"device": "NVIDIA"})})
+    board.send_in(gpu)
+    entries, _ = read_entries(board.opened())
+    (entry,) = sample_cells(entries, 1, 0)
+    assert compared(entry, gpu, Tolerances(same_machine=0.0, same_code=0.02, other=0.1)).tolerance == 0.02
