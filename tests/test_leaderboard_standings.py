@@ -156,16 +156,35 @@ def test_the_mean_over_all_settings_needs_every_cell(board):
         *of_seeds("tune", (0.6, 0.7)),
         *of_seeds("tune", (0.8, 0.9), cue_rate=0.5),
         *of_seeds("other", (0.99, 0.99)),
+        *of_seeds("half", (0.98, 0.98)),
+        *of_seeds("half", (0.98,), cue_rate=0.5),
         *of_seeds("base", (0.1, 0.2)),
-        cell(0, "base", (0.9, 0.9, 0.9, 0.2), cue_rate=0.5),
+        *of_seeds("base", (0.1, 0.2), cue_rate=0.5),
     )
     overall = standings(board).overall
-    assert [method.method for method in overall] == ["tune", "base", "other"]
+    assert [method.method for method in overall] == ["tune", "base", "half", "other"]
     mean, half_width = slow_interval([(0.6 + 0.8) / 2, (0.7 + 0.9) / 2])
     assert overall[0].mean.mean == pytest.approx(mean)
     assert overall[0].mean.half_width == pytest.approx(half_width, abs=1e-3)
-    assert (overall[1].mean, overall[1].missing) == (None, ("digits net 0.5 seed 1",))
-    assert (overall[2].mean, overall[2].missing) == (None, ("digits net 0.5",))
+    assert (overall[2].mean, overall[2].missing) == (None, ("digits net 0.5 seed 1",))
+    assert (overall[3].mean, overall[3].missing) == (None, ("digits net 0.5",))
+
+
+def test_one_seed_or_setting_more_than_the_baseline_s_unranks_nobody(board):
+    board.send_in(
+        *of_seeds("tune", (0.6, 0.7, 0.99)),
+        *of_seeds("tune", (0.99, 0.99), cue_rate=0.5),
+        *of_seeds("other", (0.3, 0.4)),
+        *of_seeds("base", (0.1, 0.2)),
+    )
+    found = {row.method: row for row in standings(board).rows if row.setting.cue_rate != 0.5}
+    assert [found[name].rank for name in ("tune", "other", "base")] == [1, 2, 3]
+    assert found["tune"].seeds == (0, 1) and found["tune"].worst_split.mean == pytest.approx(0.65)
+    assert [(m.method, m.mean.mean) for m in standings(board).overall] == [
+        ("tune", pytest.approx(0.65)),
+        ("other", pytest.approx(0.35)),
+        ("base", pytest.approx(0.15)),
+    ]
 
 
 def test_parameters_that_suit_a_setting_do_not_part_a_method(board):

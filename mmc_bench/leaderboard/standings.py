@@ -1,8 +1,9 @@
 """Records as ranked rows: means with 95 % confidence intervals over seeds, and paired comparisons.
 
-A row is one method in one version with one set of parameters in one setting; only seeds are averaged over. A row that
-lacks a seed which another row of its setting has is incomplete: it has no means and no rank, since a mean over other
-seeds than its neighbours' could flatter it.
+A row is one method in one version with one set of parameters in one setting; only seeds are averaged over, and the
+baseline says which: its seeds count in a setting, so that nobody can unrank the others by sending in one more. A row
+that lacks one of them is incomplete: it has no means and no rank, since a mean over other seeds than its neighbours'
+could flatter it. In the same way the settings of the baseline are those that methods are compared over.
 """
 
 import math
@@ -42,7 +43,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where methods are compared: all that decides a pretraining but its seed and the versions of software."""
+    """Where methods are compared: all that decides a pretraining but its seed and the versions of software.
+
+    `seeds` are those that count: the baseline's, or all that were sent in where it was not run.
+    """
 
     key: str
     dataset: str
@@ -51,6 +55,7 @@ class Setting:
     cue_rate: float
     num_classes: int
     seeds: tuple[int, ...]
+    has_baseline: bool
 
     @property
     def label(self) -> str:
@@ -135,7 +140,7 @@ def make_standings(entries: Sequence[Entry], baseline: str) -> Standings:
     baseline
         Name of the method with which rows are compared, seed by seed.
     """
-    settings = _settings(entries)
+    settings = _settings(entries, baseline)
     rows_of: dict[str, list[Row]] = {key: [] for key in settings}
     for row in _method_rows(entries, settings):
         rows_of[row.setting.key].append(row)
@@ -172,14 +177,16 @@ def _setting_content(pretraining: Pretraining) -> dict[str, Any]:
     return pretraining.model_dump(mode="json", exclude={"seed": True, "core": True, **plugins})
 
 
-def _settings(entries: Sequence[Entry]) -> dict[str, Setting]:
+def _settings(entries: Sequence[Entry], baseline: str) -> dict[str, Setting]:
     """Return the settings in which there are cells, by key, in the order in which they are shown."""
     examples: dict[str, CellRecord] = {}
-    seeds = defaultdict(set)
+    seeds, of_baseline = defaultdict(set), defaultdict(set)
     for _, record in cells_of(entries):
         key = setting_key(record.cell.pretraining)
         examples.setdefault(key, record)
         seeds[key].add(record.cell.pretraining.seed)
+        if record.cell.method.name == baseline:
+            of_baseline[key].add(record.cell.pretraining.seed)
     pretrainings = {key: record.cell.pretraining for key, record in examples.items()}
     contents = {key: _setting_content(pretraining) for key, pretraining in pretrainings.items()}
     shown = {key: (p.dataset.name, p.backbone.name, p.cue_rate) for key, p in pretrainings.items()}
@@ -192,7 +199,8 @@ def _settings(entries: Sequence[Entry]) -> dict[str, Setting]:
             backbone=p.backbone.name,
             cue_rate=p.cue_rate,
             num_classes=examples[key].num_classes,
-            seeds=tuple(sorted(seeds[key])),
+            seeds=tuple(sorted(of_baseline[key] or seeds[key])),
+            has_baseline=bool(of_baseline[key]),
         )
         for key, p in pretrainings.items()
     ]
@@ -227,7 +235,8 @@ def _method_rows(entries: Sequence[Entry], settings: Mapping[str, Setting]) -> l
         {key: flattened(content) for key, content in contents.items()}, {k: n.name for k, n in names.items()}
     )
     rows = []
-    for key, found in groups.items():
+    for key, sent in groups.items():
+        found = {seed: sent[seed] for seed in settings[key[0]].seeds if seed in sent}
         by_seed = {seed: values_of_cell(record) for seed, (_, record) in sorted(found.items())}
         own = {seed: entry for seed, (entry, _) in sorted(found.items())}
         row = _row(settings[key[0]], names[key].distribution, names[key].name, notes[key], own, by_seed)
@@ -339,10 +348,15 @@ def _paired(row: Row, reference: Row | None) -> Row:
 
 
 def _overall(rows: Iterable[Row], settings: Sequence[Setting]) -> list[Overall]:
-    """Return the methods by their mean over all settings; those that lack a cell last, with what is missing."""
+    """Return the methods by their mean over the baseline's settings; those that lack a cell last, with what is missing.
+
+    A method that was run in none of these settings has no place here.
+    """
+    settings = [setting for setting in settings if setting.has_baseline] or settings
+    keys = {setting.key for setting in settings}
     found: dict[tuple[str, str, str], dict[str, Row]] = defaultdict(dict)
     for row in rows:
-        if not row.is_pretrained:
+        if not row.is_pretrained and row.setting.key in keys:
             found[row.distribution, row.method, row.note][row.setting.key] = row
     methods = []
     for (distribution, method, note), own in found.items():
