@@ -25,7 +25,7 @@ LAYERS = (
     {"plan", "training"},
     {"landscape"},
     {"stages"},
-    {"engines"},
+    {"engines", "testing"},
     {"runner", "report"},
     {"cli"},
     {"__main__"},
@@ -33,7 +33,7 @@ LAYERS = (
 LAYER_OF = {module: height for height, modules in enumerate(LAYERS) for module in modules}
 
 # What a plugin may lean on: everything else in the core can change without asking plugin authors.
-PUBLIC = {"mmc_bench", "mmc_bench.training", "mmc_bench.data.contract", "mmc_bench.errors"}
+PUBLIC = {"mmc_bench", "mmc_bench.training", "mmc_bench.data.contract", "mmc_bench.errors", "mmc_bench.testing"}
 
 
 def python_files(*folders):

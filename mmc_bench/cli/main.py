@@ -22,6 +22,8 @@ COMMANDS = {
     "table": "Print the table of the results at hand.",
     "plot": "Draw the results at hand, or images of a data set.",
     "connect": "Measure the paths between any two checkpoints.",
+    "new": "Write a plugin project to start from.",
+    "check": "Check that a plugin keeps its promises.",
 }
 
 EXIT_INTERNAL, EXIT_USAGE = 3, 4
