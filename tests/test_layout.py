@@ -19,7 +19,7 @@ CODE = ("mmc_bench", "plugins", "benchmarks", "tests")
 LAYERS = (
     {"errors", "seeds", "files"},
     {"specs", "cells", "yaml_files"},
-    {"hookspecs", "parameters", "discovery", "records"},
+    {"hookspecs", "parameters", "discovery", "records", "scaffold"},
     {"mmc_bench", "store", "suite"},
     {"registry", "data", "core"},
     {"plan", "training"},
