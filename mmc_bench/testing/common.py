@@ -30,7 +30,7 @@ EXTREMES: Mapping[type, tuple[Any, ...]] = {
     float: (float("nan"), float("inf"), -float("inf"), -1e300, 1e300),
 }
 
-# Imports one plugin as the registry does, and tells the first import of each heavy module, with the line that did it.
+# Imports one plugin as the registry does; a heavy module is not imported, which takes long, but told, with the line.
 REGISTRATION = """
 import json, sys, traceback
 from mmc_bench.discovery import entry_point_candidates, folder_candidates
@@ -41,17 +41,17 @@ found = {}
 
 class Spy:
     def find_spec(self, module, path=None, target=None):
-        if module in heavy and module not in found:
+        if module in heavy:
             frames = [f for f in traceback.extract_stack() if "importlib" not in f.filename and f.filename[0] != "<"]
-            found[module] = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "unknown"
+            found.setdefault(module, f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "unknown")
+            raise ImportError(f"{module} is heavy")
 
 candidates = entry_point_candidates() if origin.startswith("entry point ") else folder_candidates([origin])
 for candidate in candidates:
     if (candidate.name, candidate.distribution, candidate.origin) == (name, distribution, origin):
-        before = set(sys.modules)
         sys.meta_path.insert(0, Spy())
         Registry([candidate])
-        print(json.dumps({m: found.get(m, "unknown") for m in heavy if m in set(sys.modules) - before}))
+        print(json.dumps(found))
 """
 
 
