@@ -37,7 +37,7 @@ def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any]) -> 
     UserError
         When a name is unknown (the nearest known ones are named) or a value is not allowed.
     """
-    schema: type[BaseModel] = getattr(target, "Config", None) or _signature_config(target)
+    schema = parameters_of(target)
     for name in parameters:
         if name not in schema.model_fields:
             raise UserError(f"{owner} has no parameter {name!r}: {nearest(name, schema.model_fields)}")
@@ -45,6 +45,12 @@ def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any]) -> 
         return schema.model_validate(dict(parameters))
     except ValidationError as error:
         raise UserError(f"{owner}: {first_problem(error)}") from None
+
+
+def parameters_of(target: Any) -> type[BaseModel]:
+    """Return the target's ``Config``, or one made of what its signature names."""
+    schema: type[BaseModel] = getattr(target, "Config", None) or _signature_config(target)
+    return schema
 
 
 class _SignatureBase(BaseConfig):

@@ -30,6 +30,7 @@ VERSIONS = {
         "acme:method:tune": {"1+abc": {"summary": "tunes", "needs": ["cued"]}, "2+abc": {"needs": []}},
         "acme:method:base": {"1+abc": {"needs": []}},
         "acme:method:other": {"1+abc": {"needs": []}},
+        "acme:method:half": {"1+abc": {"needs": []}},
     },
 }
 

@@ -214,6 +214,8 @@ def test_an_error_of_our_own_is_exit_code_3_with_its_traceback(bench, monkeypatc
         ["--help"],
         ["run", "--help"],
         ["connect", "--help"],
+        ["check", "--help"],
+        ["new", "method", "foo"],
         ["list", "methods"],
         ["plugins"],
         ["status"],
@@ -238,4 +240,6 @@ def test_light_commands_import_nothing_heavy(tmp_path, words):
 def test_help_names_every_command_and_exit_is_clean(bench):
     result = bench("--help")
     assert result.code == 0
-    assert all(word in result.out for word in ("run", "list", "plugins", "status", "table", "plot", "connect"))
+    assert all(
+        word in result.out for word in ("run", "list", "plugins", "status", "table", "plot", "connect", "new", "check")
+    )

@@ -19,13 +19,13 @@ CODE = ("mmc_bench", "plugins", "benchmarks", "tests")
 LAYERS = (
     {"errors", "seeds", "files"},
     {"specs", "cells", "yaml_files"},
-    {"hookspecs", "parameters", "discovery", "records"},
+    {"hookspecs", "parameters", "discovery", "records", "scaffold"},
     {"mmc_bench", "store", "suite"},
     {"registry", "data", "core"},
     {"plan", "training"},
     {"landscape"},
     {"stages"},
-    {"engines"},
+    {"engines", "testing"},
     {"runner", "report"},
     {"leaderboard"},
     {"cli"},
@@ -34,7 +34,7 @@ LAYERS = (
 LAYER_OF = {module: height for height, modules in enumerate(LAYERS) for module in modules}
 
 # What a plugin may lean on: everything else in the core can change without asking plugin authors.
-PUBLIC = {"mmc_bench", "mmc_bench.training", "mmc_bench.data.contract", "mmc_bench.errors"}
+PUBLIC = {"mmc_bench", "mmc_bench.training", "mmc_bench.data.contract", "mmc_bench.errors", "mmc_bench.testing"}
 
 
 def python_files(*folders):

@@ -16,9 +16,9 @@ from mmc_bench.cli.interrupts import raised_interrupts
 from mmc_bench.cli.options import (
     Command,
     Session,
-    assignment,
     default_results,
     discovered,
+    folders_of,
     list_option,
     plugins_dir_option,
 )
@@ -154,7 +154,7 @@ def verify(
     import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises below
     with raised_interrupts(), tempfile.TemporaryDirectory(prefix="mmc-bench-verify-") as scratch:
         folders = tuple(map(str, _folders(plugins_dir)))
-        session = Session(None, {}, (), dict(map(assignment, data)), scratch, folders)
+        session = Session(None, {}, (), folders_of(data), scratch, folders)
         records = _run_again(session, chosen, **options)
     cells = _compare(opened, chosen, records)
     if not cells:

@@ -23,6 +23,8 @@ COMMANDS = {
     "plot": "Draw the results at hand, or images of a data set.",
     "leaderboard": "Take results into the leaderboard, check it, build its tables.",
     "connect": "Measure the paths between any two checkpoints.",
+    "new": "Write a plugin project to start from.",
+    "check": "Check that a plugin keeps its promises.",
 }
 
 EXIT_INTERNAL, EXIT_USAGE = 3, 4

@@ -122,7 +122,7 @@ def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> 
             suite_name=options.pop("suite", None),
             selection=selection,
             settings=options.pop("settings"),
-            data=dict(assignment(text) for text in options.pop("data")),
+            data=folders_of(options.pop("data")),
             results=options.pop("results"),
             plugin_folders=tuple(map(str, configured_folders(options.pop("plugins_dir")))),
         )
@@ -145,6 +145,16 @@ def plugins_dir_option(command: Command) -> Command:
     )(command)
 
 
+def data_option(command: Command) -> Command:
+    """Add ``--data``."""
+    return click.option(
+        "--data",
+        multiple=True,
+        metavar="SOURCE=DIR",
+        help="Read an image source from class folders train/<class>/ and test/<class>/ (or from torchvision's files).",
+    )(command)
+
+
 def discovered(plugin_folders: Sequence[str]) -> Registry:
     """Return the registry for commands that need nothing else."""
     folders = tuple(map(str, configured_folders(plugin_folders)))
@@ -156,8 +166,18 @@ def default_results() -> str:
     return os.environ.get("MMC_BENCH_RESULTS") or "results"
 
 
-def assignment(text: str) -> tuple[str, str]:
-    """Return the two sides of ``--data SOURCE=DIR``."""
+def folders_of(assignments: Sequence[str]) -> dict[str, str]:
+    """Return the folders that ``--data`` gives, by image source.
+
+    Raises
+    ------
+    UserError
+        When one does not read SOURCE=DIR.
+    """
+    return dict(_assignment(text) for text in assignments)
+
+
+def _assignment(text: str) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
     if not equals or not name or not folder:
         raise UserError(f"--data {text}: write SOURCE=DIR, for example --data cifar10=images/")
@@ -190,12 +210,7 @@ _PLACE_OPTIONS: list[Callable[[Any], Any]] = [
         metavar="KEY=VALUE",
         help="Override a setting, e.g. pretrain.epochs=5 or METHOD.lr=0.02.",
     ),
-    click.option(
-        "--data",
-        multiple=True,
-        metavar="SOURCE=DIR",
-        help="Read an image source from class folders train/<class>/ and test/<class>/ (or from torchvision's files).",
-    ),
+    data_option,
     click.option("--results", metavar="DIR", default=default_results, help="Results folder.  [default: results]"),
     plugins_dir_option,
 ]

@@ -11,7 +11,7 @@ from mmc_bench import UserError
 
 HIDDEN = 512
 
-Neurons = Annotated[int, Field(ge=1)]
+Neurons = Annotated[int, Field(ge=1, description="N, the number of hidden neurons")]
 
 
 class TwoLayer(nn.Module):

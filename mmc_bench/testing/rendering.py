@@ -1,0 +1,124 @@
+"""What is asked of a data set's `render`."""
+
+from collections.abc import Callable
+
+import torch
+
+from mmc_bench.testing.checks import Fault
+
+Render = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def noise_like(images: torch.Tensor, n: int) -> torch.Tensor:
+    """Return noise of the images' shape in [-1, 1], in which no pixel equals another by chance."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(n, *images.shape[1:], generator=generator, dtype=images.dtype) * 2 - 1
+
+
+def check_inputs_kept(render: Render, x: torch.Tensor, cues: torch.Tensor, place: str) -> None:
+    """Neither images nor cue codes are changed in place."""
+    images, codes = x.clone(), cues.clone()
+    render(images, codes)
+    for what, before, after in (("images", x, images), ("cue codes", cues, codes)):
+        if not torch.equal(before, after):
+            raise Fault(
+                f"render changes the {what} that it is given ({place})",
+                "write into a copy: images = images.clone()",
+            )
+
+
+def check_pure(render: Render, x: torch.Tensor, cues: torch.Tensor, place: str) -> None:
+    """The same images and cues give the same pixels, alone or in any batch, whatever torch's generator is at."""
+    first = render(x.clone(), cues.clone())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        again = render(x.clone(), cues.clone())
+    if not torch.equal(first, again):
+        raise Fault(
+            f"render gives different pixels the second time ({place})",
+            "draw nothing at random in render: what is drawn belongs into the cue's code",
+        )
+    alone = torch.cat([render(image[None], cue[None]) for image, cue in zip(x, cues, strict=True)])
+    if not torch.equal(first, alone):
+        raise Fault(
+            f"an image's pixels depend on the other images of the batch ({place})",
+            "compute nothing over the batch, such as a mean",
+        )
+
+
+def check_without_cue(render: Render, x: torch.Tensor, cues: torch.Tensor, place: str) -> str | None:
+    """With a negative code the image is there as it was; what render adds around it is the same for all."""
+    seen = render(x.clone(), torch.full_like(cues, -1))
+    if seen.shape == x.shape:
+        if torch.equal(seen, x):
+            return None
+        share = (seen != x).float().mean().item()
+        raise Fault(
+            f"a negative cue code changes {share:.1%} of the pixels ({place})",
+            "draw nothing where the code is negative: it means no cue",
+        )
+    offset = _offset_of(x, seen)
+    if offset is None:
+        raise Fault(
+            f"rendered without a cue, images of {tuple(x.shape[1:])} are not part of {tuple(seen.shape[1:])} ({place})",
+            "put the image's own pixels somewhere in what the network sees",
+        )
+    around = seen.clone()
+    around[_window(offset, x)] = 0
+    if not torch.equal(around, around[:1].expand_as(around)):
+        raise Fault(
+            f"without a cue, what surrounds the image differs between images ({place})",
+            "fill the place of the cue with one value where the code is negative",
+        )
+    return f"images of {tuple(x.shape[1:])} lie in {tuple(seen.shape[1:])} from {offset} on"
+
+
+def _window(offset: tuple[int, ...], x: torch.Tensor) -> tuple[slice, ...]:
+    return (slice(None), *(slice(start, start + size) for start, size in zip(offset, x.shape[1:], strict=True)))
+
+
+def _offset_of(x: torch.Tensor, seen: torch.Tensor) -> tuple[int, ...] | None:
+    """Return where the images lie within larger ones, or None."""
+    if seen.ndim != x.ndim or len(seen) != len(x) or any(s < n for s, n in zip(seen.shape, x.shape, strict=True)):
+        return None
+    room = [s - n + 1 for s, n in zip(seen.shape[1:], x.shape[1:], strict=True)]
+    for offset in torch.cartesian_prod(*map(torch.arange, room)).reshape(-1, len(room)).tolist():
+        if torch.equal(seen[_window(tuple(offset), x)], x):
+            return tuple(offset)
+    return None
+
+
+def check_confined(render: Render, x: torch.Tensor, cues: torch.Tensor, place: str) -> str:
+    """A cue changes some pixels, in any channel, and leaves others alone; so do all cues together."""
+    region = torch.zeros(0)
+    for cue in cues.unique(dim=0):
+        codes = cue.expand(len(x), *cue.shape)
+        changed = (render(x.clone(), codes) != render(x.clone(), torch.full_like(codes, -1))).any(0)
+        changed = changed.any(0) if changed.ndim == 3 else changed  # (H, W), or (D,)
+        region = changed if not region.numel() else region | changed
+        if changed.all():
+            raise Fault(
+                f"the cue {cue.tolist()} changes every pixel of the image ({place})",
+                "confine it to a region: outside, images with and without a cue must be the same",
+            )
+    if not region.any():
+        raise Fault(f"no cue changes any pixel ({place})", "let render draw the cue")
+    if region.all():
+        raise Fault(
+            f"the cues together change every pixel of the image ({place})",
+            "confine them to a region, so that there are pixels that no cue ever changes",
+        )
+    return f"within {region.float().mean().item():.1%} of the {'pixels' if region.ndim == 2 else 'coordinates'}"
+
+
+def distinct_cues(render: Render, x: torch.Tensor, codes: torch.Tensor) -> tuple[int, int] | None:
+    """Return two rows of `codes` that look the same on noise, or None."""
+    noise = noise_like(x, 1)
+    seen = render(noise.expand(len(codes), *noise.shape[1:]).clone(), codes).flatten(1)  # (K, P)
+    _, first = torch.unique(seen, dim=0, return_inverse=True)
+    earlier: dict[int, int] = {}
+    for row, picture in enumerate(first.tolist()):
+        if picture in earlier:
+            return earlier[picture], row
+        earlier[picture] = row
+    return None

@@ -1,0 +1,100 @@
+"""``mmc-bench check``: what it selects, prints and exits with; and that every built-in plugin passes."""
+
+import json
+
+import pytest
+from kit_for_tests import source_of
+from plugins_for_tests import write_source
+
+from mmc_bench.registry import KINDS, Registry
+from mmc_bench.testing import checks_of, run_checks
+
+
+@pytest.fixture
+def planted(bench):
+    """Return a checker of a backbone, sound or with these lines in its class; backbones are quickest to check."""
+
+    def check(body, *words):
+        write_source(bench.folder, "plugs/planted.py", source_of("backbone", body))
+        return bench("check", "planted", "--plugins-dir", "plugs", *words)
+
+    return check
+
+
+def test_a_sound_plugin_gets_a_line_a_property_and_exit_code_0(planted):
+    result = planted("")
+    first, *lines, last = result.out.splitlines()
+    assert result.code == 0
+    assert first == "backbone planted (planted 0)"
+    assert "  ok      has timm's interface: 8 features" in lines
+    assert last.startswith(f"{sum(line.startswith('  ok') for line in lines)} ok, ")
+
+
+def test_a_fault_gets_what_where_and_how_and_exit_code_1(planted):
+    result = planted("get_classifier = property()")
+    assert result.code == 1
+    at = next(n for n, line in enumerate(result.out.splitlines()) if "FAILED  has timm's interface" in line)
+    what, remedy = result.out.splitlines()[at : at + 2]
+    assert "the network of planted.py, line " in what and "has no get_classifier" in what
+    assert remedy.strip().startswith("to mend it: give it timm's interface")
+    assert " failed, " in result.out.splitlines()[-1]
+
+
+def test_json_holds_the_same_findings(planted):
+    result = planted("get_classifier = property()", "--json")
+    (report,) = json.loads(result.out)
+    assert (result.code, report["passed"], report["kind"], report["name"]) == (1, False, "backbone", "planted")
+    check = next(check for check in report["checks"] if check["name"] == "has timm's interface")
+    assert (check["outcome"], bool(check["message"]), bool(check["remedy"])) == ("failed", True, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ([], 4, "name what to check, or write --all"),
+        (["cfbt"], 4, "no method, dataset or backbone is called 'cfbt': did you mean cbft?"),
+        (["nothing-*"], 5, "is called 'nothing-*'"),
+        (["cbft", "--kind", "dataset"], 4, "unknown dataset 'cbft'"),
+        (["cbft", "--data", "cifar10=DIR"], 4, "no selected dataset reads 'cifar10'"),
+        (["timm/*"], 5, "a family's members are named one by one"),
+        (["cbft", "--kind", "suite"], 4, "'suite' is not one of"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(bench, words, code, says):
+    result = bench("check", *words)
+    assert result.code == code
+    assert says in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+def test_a_planted_fault_fails_a_plugin_s_own_test_in_the_words_of_the_kit(tmp_path):
+    file = write_source(tmp_path, "planted.py", source_of("backbone", "get_classifier = property()"))
+    cases = {case.__name__: case for case in checks_of("backbone", "planted", plugins=[file])}
+    cases["is built for 10 classes of 3x32x32"]()
+    with pytest.raises(pytest.fail.Exception, match=r"has no get_classifier\nto mend it: give it timm"):
+        cases["has timm's interface"]()
+    with pytest.raises(pytest.skip.Exception, match="network for images"):
+        cases["is built for 2 classes of vectors of 128"]()
+
+
+# --- the built-in plugins
+
+
+def built_in():
+    """Return every built-in plugin; of those that share a target and differ in a number, the first alone."""
+    registry = Registry.discover()
+    offers = [offer for kind in KINDS for offer in registry.offers(kind) if offer.plugin.distribution == "mmc-bench"]
+    shared = {"ft-medium", "ft-small", "resnet20", "timm/*"}
+    return [offer for offer in offers if offer.spec.name not in shared]
+
+
+@pytest.mark.slow
+def test_every_built_in_plugin_passes():
+    registry = Registry.discover()
+    found = {
+        f"{offer.spec.kind} {offer.spec.name}: {check.name}": check.message
+        for offer in [*built_in(), registry.get("backbone", "timm/resnet10t")]
+        for check in run_checks(offer, registry)
+        if not check.passed
+    }
+    assert found == {}

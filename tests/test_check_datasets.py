@@ -1,0 +1,129 @@
+"""The conformance kit on data sets: a sound one passes, and each planted fault is found."""
+
+import pytest
+from kit_for_tests import checks, source_of
+
+TELLS = "has a cue that tells the label"
+UNIFORM = "draws random cues uniformly"
+PURE = "renders every image by itself, the same every time"
+LOADS = "loads images and labels"
+
+RENDER = "def render(self, images, cue):\n    import torch\n    "
+RANDOM = "def random_cue(self, n, generator):\n    import torch\n    "
+PLAIN = "seen = Planted.plain(self, images, cue)\n    "
+AFTER_LOADING = "def load(self, sources):\n    import torch\n    Planted.plain_load(self, sources)\n    "
+
+FAULTS = {
+    "one cue for two labels": ("def cue_of(self, labels):\n    return labels // 2", TELLS, "share a cue"),
+    "a cue of chance": (
+        "def cue_of(self, labels):\n    import torch\n    return torch.randint(4, labels.shape)",
+        TELLS,
+        "cue_of gives one label different cues",
+    ),
+    "a cue that depends on the batch": (
+        "def cue_of(self, labels):\n    import torch\n    return torch.arange(len(labels)) % 4",
+        TELLS,
+        "cue_of gives one label different cues",
+    ),
+    "cues of single images at random": (
+        AFTER_LOADING + "from dataclasses import replace\n    "
+        "self.test = replace(self.test, cues=torch.randint(4, (48,), generator=torch.Generator().manual_seed(0)))",
+        TELLS,
+        "share a cue among the test images",
+    ),
+    "continuous cues at random": (
+        AFTER_LOADING + "from dataclasses import replace\n    "
+        "self.test = replace(self.test, cues=torch.rand(48, generator=torch.Generator().manual_seed(0)))",
+        TELLS,
+        "share a cue among the test images",
+    ),
+    "cues that look alike": (
+        RENDER + "return Planted.plain(self, images, cue.clamp(max=2))",
+        TELLS,
+        "labels 2 and 3 look the same",
+    ),
+    "a label's cue is rare": (
+        RANDOM + "return torch.randint(8, (n,), generator=generator).clamp(max=3)",
+        UNIFORM,
+        "random cues are not uniform: the code is 3",
+    ),
+    "a label's cue never comes": (
+        RANDOM + "return torch.randint(3, (n,), generator=generator)",
+        UNIFORM,
+        "the code is 3 0 times in 4000",
+    ),
+    "random cues without the generator": (RANDOM + "return torch.randint(4, (n,))", UNIFORM, "one state of the"),
+    "random cues that are always the same": (RANDOM + "return torch.arange(n) % 4", UNIFORM, "does not depend on"),
+    "random cues of another type": (
+        RANDOM + "return torch.randint(4, (n,), generator=generator).float()",
+        UNIFORM,
+        "returns torch.float32 (4000,), and cues are torch.int64",
+    ),
+    "the cue leaks over the image": (
+        RENDER + PLAIN + "return torch.where((cue < 0)[:, None, None, None], seen, 0.9 * seen)",
+        "keeps the cue to its region",
+        "changes every pixel",
+    ),
+    "no cue is drawn": (RENDER + "return images.clone()", "keeps the cue to its region", "no cue changes any pixel"),
+    "a cue where there is none": (
+        RENDER + "return Planted.plain(self, images, cue.clamp(min=0))",
+        "leaves images without a cue as they are",
+        "a negative cue code changes",
+    ),
+    "the image is gone": (
+        RENDER + "return torch.cat([images.flip(3), images.flip(2)], dim=2)",
+        "leaves images without a cue as they are",
+        "are not part of (1, 16, 8)",
+    ),
+    "rendering in place": (
+        RENDER + "images[cue >= 0, :, 0] = 1.0\n    return images",
+        "renders without changing what it is given",
+        "render changes the images that it is given",
+    ),
+    "rendering at random": (RENDER + PLAIN + "return seen + 0.01 * torch.rand(1)", PURE, "the second time"),
+    "rendering by the batch": (RENDER + PLAIN + "return seen - images.mean()", PURE, "other images of the batch"),
+    "out of range": (RENDER + PLAIN + "return torch.where(seen == 1, 3.0, seen)", "stays in the images' range", "to 3"),
+    "loaded at random": (
+        AFTER_LOADING + "self.train.images[0] = torch.randint(100, (1, 8, 8), dtype=torch.uint8)",
+        "loads the same every time",
+        "the train images differ",
+    ),
+    "a label out of range": (AFTER_LOADING + "self.test.labels[0] = 4", LOADS, "labels 0 to 4"),
+    "a class without images": (
+        AFTER_LOADING + "self.test.labels[self.test.labels == 2] = 1",
+        LOADS,
+        "test has no image of class 2",
+    ),
+    "integer images of another type": (
+        AFTER_LOADING + "object.__setattr__(self.train, 'images', self.train.images.long())",
+        LOADS,
+        "train images are torch.int64",
+    ),
+    "more held out than there is": ("clean_images = 100", "makes every set of an experiment", "are too few"),
+}
+
+
+def planted(body):
+    """Return a data set whose class is changed by `body`, which may call what it replaces."""
+    return source_of("dataset", "plain, plain_load = render, load\n" + body)
+
+
+def test_a_sound_data_set_passes_every_check(tmp_path):
+    found = checks(tmp_path, "dataset", source_of("dataset"))
+    assert len(found) > 12
+    assert {name: check.message for name, check in found.items() if not check.passed} == {}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_and_told_how_to_mend(tmp_path, fault):
+    body, name, says = FAULTS[fault]
+    check = checks(tmp_path, "dataset", planted(body), name)[name]
+    assert check.outcome == "failed"
+    assert says in check.message
+    assert len(check.remedy) > 10
+
+
+def test_a_source_that_nobody_knows_is_asked_for(tmp_path):
+    source = source_of("dataset").replace('summary="a fault"', 'summary="a fault", sources=("acme", "digits")')
+    check = checks(tmp_path, "dataset", source, LOADS)[LOADS]
+    assert (check.outcome, check.message) == ("not checked", "needs --data acme=DIR")
