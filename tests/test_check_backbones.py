@@ -47,7 +47,7 @@ FAULTS = {
     "features that are not pooled": (
         "def forward_head(self, x, pre_logits=False):\n    return x if pre_logits else self.head(x.mean((2, 3)))",
         INTERFACE,
-        "get_classifier",
+        "pre_logits=True gives shape (4, 8, 8, 8)",
     ),
     "a classifier that stays": (
         "def reset_classifier(self, k):\n    pass",

@@ -14,7 +14,7 @@ import pytest
 PLUGINS = Path(__file__).parent / "plugins"
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -76,11 +76,11 @@ def test_ctrl_c_leaves_within_five_seconds_with_code_2_and_keeps_what_is_done(be
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_time_limit_stops_a_run_as_ctrl_c_does_and_the_next_run_goes_on(bench, workers):
     words = ["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", workers]
-    stopped = bench.apart(*words, "--methods", "tiny-still,tiny-sleep", "--time-limit", 0.25)
+    first = bench.apart(*words, "--methods", "tiny-still", "--time-limit", 60)
+    assert (first.code, "1 cells: 1 computed" in first.err) == (0, True), first.err
+    stopped = bench.apart(*words, "--methods", "tiny-still,tiny-sleep", "--time-limit", 0.1)
     assert (stopped.code, "Traceback" in stopped.err) == (2, False), stopped.err
-    assert "interrupted: 2 cells: 1 computed, 0 cached, 1 not run" in stopped.err
-    again = bench.apart(*words, "--methods", "tiny-still", "--time-limit", 60)
-    assert (again.code, "1 cells: 0 computed, 1 cached" in again.err) == (0, True), again.err
+    assert "interrupted: 2 cells: 0 computed, 1 cached, 1 not run" in stopped.err
 
 
 def test_a_time_limit_of_nothing_is_refused(bench):

@@ -76,7 +76,7 @@ def test_the_tutorial_s_commands_run_as_written_and_print_what_it_shows(fresh_en
     folder.mkdir()
     for command, shown in tutorial():
         done = subprocess.run(
-            command, shell=True, cwd=folder, env=fresh_environment, capture_output=True, text=True, timeout=300
+            command, shell=True, cwd=folder, env=fresh_environment, capture_output=True, text=True, timeout=600
         )
         printed = done.stdout + done.stderr
         assert done.returncode == 0, f"{command}\n{printed}"

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MARKS = {"ok": "ok", "failed": "FAILED", "not checked": "–"}
 
+#: What says more of a name than that no plugin of a kind has it.
+TELLING = ("is offered by", "one by one")
+
 
 @click.command("check", short_help="Check that a plugin keeps its promises.")
 @click.argument("names", metavar="NAME...", nargs=-1)
@@ -72,8 +75,9 @@ def selected(registry: Registry, patterns: Sequence[str], kinds: Sequence[str]) 
             except UserError as error:
                 problems.append(error)
         if not found:
-            if len(kinds) == 1 or any("is offered by" in str(error) for error in problems):
-                raise next((error for error in problems if "is offered by" in str(error)), problems[0])
+            telling = [error for error in problems if any(words in str(error) for words in TELLING)]
+            if telling or len(kinds) == 1:
+                raise next(iter(telling), problems[0])
             known = [offer.spec.name for kind in kinds for offer in registry.offers(kind)]
             refusal = NothingSelectedError if isinstance(problems[0], NothingSelectedError) else UserError
             raise refusal(f"no method, dataset or backbone is called {pattern!r}: {nearest(pattern, known)}")
