@@ -49,7 +49,7 @@ def fine_tune(
         generator=generator,
         progress=progress,
         needs=offer.spec.needs,
-        _cued=data.pretraining,
+        _cued=data.pretraining if "cued" in offer.spec.needs else None,
     )
     model = method.fine_tune(task)
     if not isinstance(model, nn.Module):

@@ -16,7 +16,7 @@ class UndeclaredDataError(UserError):
 
 @dataclass(frozen=True)
 class Task:
-    """One repair job: a pretrained model, and the data a method may use. No test image is within reach.
+    """One repair job: a pretrained model, and the data a method may use; no test image is handed over.
 
     Parameters
     ----------
