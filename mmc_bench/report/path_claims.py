@@ -3,6 +3,8 @@
 A quantity of a claim is one of these; those of cells end in ``for METHOD``, and all of a claim's are of one kind:
 
 - ``drop of PATH on SPLIT``: points by which the accuracy along a path falls below that of its worse end;
+- ``fall of PATH on SPLIT``: points by which it falls below that of its better end; a path that falls connects no
+  modes (definition 1), whether or not it rises again;
 - ``barrier of PATH on SPLIT``: points by which it falls below the chord between the ends;
 - ``loss barrier of PATH on SPLIT``: nats by which the loss rises above the chord;
 - ``differing invariances``: the interventions to which one model is invariant and the other is not; similar models
@@ -29,7 +31,7 @@ from mmc_bench.report.published import Check
 
 DIFFERING = "differing invariances"
 QUANTITY = re.compile(
-    rf"(?:(?:drop|barrier|loss barrier) of (?:{'|'.join(get_args(PathName))}) on (?:train )?(?:{'|'.join(SPLITS)})"
+    rf"(?:(?:drop|fall|barrier|loss barrier) of (?:{'|'.join(get_args(PathName))}) on (?:train )?(?:{'|'.join(SPLITS)})"
     rf"|{DIFFERING})(?: for (\S+))?"
 )
 
@@ -37,7 +39,7 @@ QUANTITY = re.compile(
 def _known_quantity(text: str) -> str:
     if not QUANTITY.fullmatch(text):
         raise ValueError(
-            f"write [loss] barrier or drop of PATH on [train] SPLIT [for METHOD], or {DIFFERING} [for METHOD], "
+            f"write [loss] barrier, drop or fall of PATH on [train] SPLIT [for METHOD], or {DIFFERING} [for METHOD], "
             f"where PATH is {', '.join(get_args(PathName))}"
         )
     return text
@@ -175,6 +177,7 @@ def _of_path(name: str, part: str, path: Connectivity) -> dict[str, float]:
     for split, curve in path.splits.items():
         place = f"of {name} on {part}{split}"
         quantities[f"drop {place}"] = 100 * (min(curve.accuracy[0], curve.accuracy[-1]) - min(curve.accuracy))
+        quantities[f"fall {place}"] = 100 * (max(curve.accuracy[0], curve.accuracy[-1]) - min(curve.accuracy))
         quantities[f"barrier {place}"] = 100 * path.barriers[split].accuracy
         quantities[f"loss barrier {place}"] = path.barriers[split].loss
     return quantities
