@@ -12,7 +12,8 @@ from mmc_bench.leaderboard.verify import compared, record_of, sample_cells
 
 SETTINGS = """
 title: Tiny
-baseline: tiny-ft
+baseline: tiny:tiny-ft
+verifiers: [Bob]
 tolerances: {same_machine: 0.0, same_code: 0.02, other: 0.1}
 """
 
@@ -60,7 +61,7 @@ def test_honest_records_agree_to_the_bit_and_are_verified(bench, board):
     kept = read_model(board.root / file, Verification, "verification")
     assert (kept.by, kept.sample, kept.seed, len(kept.cells)) == ("Bob", 4, 3, 4)
     assert all(one.agrees and one.same_versions and one.difference == 0 for one in kept.cells)
-    assert b"verified by Bob; reported by Ann" in board.build()["README.md"]
+    assert b"verified by Bob (2 of 2 cells); reported by Ann" in board.build()["README.md"]
     assert board.problems() == []
     assert sorted(path.name for path in bench.folder.iterdir()) == ["board", "results", "tiny.yaml"]
 
@@ -80,7 +81,7 @@ def test_a_falsified_record_is_caught(bench, board):
     (file,) = board.files("verifications/*.yaml")
     kept = read_model(board.root / file, Verification, "verification")
     assert [one.agrees for one in kept.cells].count(False) == 1
-    assert b"disputed by Bob; reported by Ann" in board.build()["README.md"]
+    assert b"disputed by Bob (1 of 2 cells); reported by Ann" in board.build()["README.md"]
 
 
 def _flatter(content):

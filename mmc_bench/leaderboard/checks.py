@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmc_bench.cells import PluginRef, Pretraining, canonical_json
+from mmc_bench.leaderboard.places import setting_key
 from mmc_bench.leaderboard.record_checks import problems_of_cell, problems_of_pretraining
 from mmc_bench.leaderboard.schemas import BoardSettings, Verification, Versions, plugin_name
-from mmc_bench.leaderboard.standings import setting_key
 from mmc_bench.leaderboard.submissions import (
     CHECKSUMS,
     RECORD_NAME,
