@@ -6,9 +6,10 @@ import pytest
 from conftest import PLUGINS
 from leaderboard_for_tests import TestBoard, cell, of_seeds
 
+from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.schemas import Tolerances, Verification, read_model
 from mmc_bench.leaderboard.submissions import read_entries
-from mmc_bench.leaderboard.verify import compared, record_of, sample_cells
+from mmc_bench.leaderboard.verify import check_writable, compared, record_of, sample_cells
 
 SETTINGS = """
 title: Tiny
@@ -125,6 +126,13 @@ def test_an_empty_or_wrong_leaderboard_is_not_verified(bench):
     (board.root / "results" / "stray.txt").unlink()
     result = verify(bench)
     assert result.code == 4 and "unknown dataset 'acme:digits'" in result.err
+
+
+def test_a_leaderboard_that_cannot_be_written_is_told_of_before_cells_run(tmp_path):
+    board = TestBoard(tmp_path / "board")
+    (board.root / "verifications").write_text("a file")
+    with pytest.raises(UserError, match="verifications cannot be written: File exists"):
+        check_writable(board.opened())
 
 
 # --- drawing and comparing
