@@ -1,6 +1,7 @@
 """Parameters of plugins: the pydantic base class, and the making of a plugin object from its parameters."""
 
 import inspect
+import reprlib
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
@@ -10,6 +11,19 @@ from mmc_bench.errors import UserError, nearest
 
 #: Arguments of a target that the core gives; all others are parameters.
 CONTEXT = frozenset({"config", "num_classes", "input_shape"})
+
+
+#: Letters of a value, or of where it stands, in a message: files may come from strangers.
+LONGEST = 300
+
+
+class _Short(reprlib.Repr):
+    """Shows the beginning and the end of what is long, and the outer levels of what is deep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = LONGEST
+        self.maxlevel = 4
 
 
 class BaseConfig(BaseModel):
@@ -71,10 +85,15 @@ def _signature_config(target: Any) -> type[BaseModel]:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first of pydantic's complaints as ``"where = value: what is wrong"``."""
+    """Return the first of pydantic's complaints as ``"where = value: what is wrong"``, long values cut."""
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"]) or "value"
-    return f"{where} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"
+    what = problem["msg"].removeprefix("Value error, ")
+    return f"{_cut(where)} = {_Short().repr(problem['input'])}: {_cut(what)}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def instantiate(owner: str, target: type, parameters: Mapping[str, Any]) -> Any:

@@ -113,7 +113,7 @@ class Timing(_Record):
 
     started: AwareDatetime | datetime
     seconds: dict[str, float]
-    images_per_second: float | None = None
+    images_per_second: Annotated[FiniteFloat, Field(ge=0)] | None = None
 
 
 class Provenance(_Record):
@@ -127,8 +127,8 @@ class Provenance(_Record):
     git_dirty: bool | None
     platform: str
     device: str
-    precision: str
-    threads: int
+    precision: Annotated[str, Field(pattern="^(fp32|bf16)$")]
+    threads: Annotated[int, Field(ge=1)]
     seeds: dict[str, int]
 
 

@@ -8,20 +8,31 @@ import yaml
 
 from mmc_bench.errors import UserError
 
+LONGEST = 300  # letters of what is quoted in a message
+
 
 class Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number, as YAML 1.2 does, and refuses a mapping with one key twice."""
+    """Reads 1e-4 as a number, as YAML 1.2 does, and refuses a mapping with one key twice and numbers beyond use."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return the mapping, every key of which is there once."""
-        keys = [key for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key.value in (earlier.value for earlier in keys[:position]):
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
                 problem = f"the key {key.value!r} is there twice"
                 raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Return the whole number; Python refuses to print those of thousands of digits."""
+        value = int(super().construct_yaml_int(node))
+        if abs(value) >= 2**64:
+            raise yaml.constructor.ConstructorError(problem="the number is too large", problem_mark=node.start_mark)
+        return value
 
+
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), [*"-+.0123456789"]
 )
@@ -47,4 +58,10 @@ def read_yaml(file: Path, kind: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{file}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        problem = str(getattr(error, "problem", None) or error)
+        raise UserError(f"{file}{where}: not valid YAML: {problem[:LONGEST]}") from None
+    except RecursionError:
+        raise UserError(f"{file}: not valid YAML: nested too deep") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # What PyYAML raises for a value that is not of its tag: a 13th month, !!int without a digit.
+        raise UserError(f"{file}: not valid YAML: a value cannot be read ({str(error)[:LONGEST]})") from None

@@ -17,7 +17,8 @@ from mmc_bench.store import Store
 
 SETTINGS = """
 title: A board
-baseline: base
+baseline: acme:base
+verifiers: [Bob]
 tolerances: {same_machine: 0.0, same_code: 0.02, other: 0.1}
 test_images: {digits: 100}
 """
@@ -105,6 +106,13 @@ class TestBoard:
             root.mkdir()
             (root / "leaderboard.yaml").write_text(SETTINGS)
             (root / "versions.yaml").write_text(json.dumps(VERSIONS))
+
+    def counting(self, seeds=(0, 1), rates=(0.9,)):
+        """List the settings of these cue rates as those that count, with these seeds."""
+        listed = {"dataset": "acme:digits", "backbone": "acme:net", "cue_rates": list(rates), "seeds": list(seeds)}
+        file = self.root / "leaderboard.yaml"
+        file.write_text(f"{SETTINGS}\nsettings: [{json.dumps(listed)}]\n")
+        return self
 
     def opened(self):
         return Board.open(self.root)

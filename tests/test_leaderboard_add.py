@@ -74,8 +74,21 @@ def test_what_is_there_already_is_left_out_and_alone_is_refused(board):
     added = board.send_in(cell(0, "tune"), cell(1, "tune"))
     assert (added.cells, added.already_there) == (1, 1)
     refused(board, "all 2 cells are on the leaderboard already", cell(0, "tune"), cell(1, "tune"))
+
+
+def test_a_cell_that_is_there_in_another_version_is_refused_with_what_to_delete(board):
+    board.send_in(cell(0, "tune"))
     newer = cell(0, plugin("tune", version="2+abc"))
-    refused(board, "on the leaderboard already", newer, error=NothingSelectedError)
+    refused(board, f"cells/{newer.key}.json .* delete the submission results/2026-01-02-ann first", newer)
+    refused(board, "delete the submission", newer, cell(1, plugin("tune", version="2+abc")))
+
+
+def test_what_contradicts_the_leaderboard_is_refused(board):
+    board.send_in(cell(0, "tune"))
+    start = (0.9, 0.9, 0.9, 0.1)
+    refused(board, "which is the same pretraining", cell(0, "other", start=start), models=[model(0, start)])
+    forged = cell(1, "tune").model_copy(update={"parameters": {"x": {}}})
+    refused(board, "other parameters in force", forged)
 
 
 def test_one_cell_in_two_versions_is_refused(board):
@@ -149,6 +162,12 @@ def test_a_write_that_fails_leaves_nothing(board, monkeypatch):
         adding, "manifest", lambda digests: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     refused(board, "No space left on device", cell(0, "tune"))
+
+
+def test_a_leaderboard_that_cannot_be_written_is_told_of(board):
+    (board.root / "results").write_text("a file")
+    with pytest.raises(UserError, match="results cannot be written: File exists"):
+        board.send_in(cell(0, "tune"))
 
 
 # --- the command line

@@ -12,7 +12,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.build import generated_files, stale_files
 from mmc_bench.leaderboard.checks import inspect
 from mmc_bench.leaderboard.schemas import Verification, as_yaml
-from mmc_bench.leaderboard.submissions import Board
+from mmc_bench.leaderboard.submissions import GENERATED, Board
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,6 +54,10 @@ def test_a_build_gives_the_same_bytes_twice_and_wherever_it_lies(board, tmp_path
     board.root = board.root.rename(tmp_path / "elsewhere")
     assert board.build() == first
     assert {name: (board.root / name).read_bytes() for name in first} == first
+
+
+def test_the_files_that_are_written_are_those_that_belong_there(board):
+    assert set(board.build()) == set(GENERATED)
 
 
 def test_an_empty_leaderboard_says_how_to_send_results(tmp_path):
@@ -128,6 +132,12 @@ def _set(*path, value):
         (_set("pretrained_sha256", value="1" * 64), "other pretrained weights"),
         (_set("invariance", value={}), "has the interventions []"),
         (_set("surprise", value=1), "surprise = 1"),
+        (_set("surprise", value="x" * 99_999), "x...x"),
+        (_set("provenance", "threads", value=0), "threads = 0"),
+        (_set("provenance", "precision", value="fp8"), "precision = 'fp8'"),
+        (_set("provenance", "seeds", "fine-tuning", value=7), "a seed of 7 for 'fine-tuning', which does not follow"),
+        (_set("timing", "images_per_second", value=-3), "images_per_second = -3"),
+        (_set("timing", "started", value="0001-01-01T00:00:00Z"), "started in 1, before"),
     ],
 )
 def test_a_record_that_cannot_be_true_is_named(board, change, says):
@@ -168,6 +178,71 @@ def test_a_record_under_another_key_s_name_is_named(board):
 
 
 # --- what else can be wrong
+
+
+def _copied(board):
+    """Return a second submission's folder with the content of the first."""
+    return shutil.copytree(board.root / "results" / "2026-01-02-ann", board.root / "results" / "2026-01-03-mal")
+
+
+def test_one_key_twice_is_named_whatever_its_parameters_in_force(board):
+    _copied(board)
+    for file in board.files("results/2026-01-03-mal/cells/*.json"):
+        board.edit(file, _set("parameters", "x", value={}))
+    problems = board.problems()
+    assert sum("is of the same key as results/2026-01-02-ann/cells/" in problem for problem in problems) == 4
+    assert sum("other parameters in force than results/2026-01-02-ann" in problem for problem in problems) == 4
+
+
+def test_one_version_makes_the_same_of_the_same_parameters(board):
+    (file,) = (file for file in board.files("results/*/cells/*.json") if cell(1, "tune").key in file)
+    board.edit(file, _set("parameters", value={"lr": 1}))
+    (problem,) = board.problems()
+    assert "has other parameters in force than results/2026-01-02-ann/cells/" in problem
+
+
+@pytest.mark.parametrize(("off", "passes"), [(0.02, True), (0.03, False)])
+def test_one_pretraining_in_two_submissions_must_agree_within_the_tolerance(board, off, passes):
+    start = (0.5, 0.9, 0.4 + off, 0.8)
+    aside = TestBoard(board.root.parent / "aside")
+    aside.send_in(cell(0, "other", start=start), models=[model(0, start)])
+    (aside.root / "results" / "2026-01-02-ann").rename(board.root / "results" / "2026-01-03-mal")
+    if passes:
+        board.build()
+        assert board.problems() == []
+        return
+    (problem,) = board.problems()
+    file = f"pretrained/{model(0).key}.json"
+    assert problem.startswith(f"results/2026-01-03-mal/{file}: ") and f"from results/2026-01-02-ann/{file}" in problem
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "by: Ann\ndate: 2026-13-45\n",
+        "by: Ann\ndate: !!timestamp x\n",
+        "by: !!int ''\n",
+        "by: !!bool x\n",
+        f"by: {'9' * 5000}\n",
+        f"by: 0x{'f' * 5000}\n",
+        f"0x{'f' * 5000}: 1\n",
+        "? [a]\n: 1\n",
+        "[" * 5000,
+        f"by: {'x' * 2**20}\n",
+        f"by: {'x' * 9999}\n",
+        "by: &a [*a]\n",
+        "by: Ann\nx: [&a [1, 1], &b [*a, *a], &c [*b, *b]]\n",
+        "\0",
+        f"{'x' * 9999}: 1\n{'x' * 9999}: 1\n",
+    ],
+    ids=lambda content: content[:20],
+)
+def test_a_file_of_a_stranger_s_is_named_and_ends_no_check(board, content):
+    file = "results/2026-01-02-ann/submission.yaml"
+    (board.root / file).write_text(content)
+    found = [problem for problem in board.problems() if problem.startswith(f"{file}: ")]
+    assert len(found) == 2 and sum("was changed since" in problem for problem in found) == 1
+    assert max(map(len, found)) < 1000
 
 
 def test_the_same_cell_twice_is_named_whatever_its_version_and_submission(board):
@@ -222,11 +297,15 @@ def test_a_pretraining_without_a_cell_is_named(board):
         "results/2026-01-02-ann/pairs/x.json",
         "results/stray.json",
         "results/Capital/submission.yaml",
+        "notes.txt",
+        "other/README.md",
+        ".github/workflows/x.yml",
+        ".gitkeep",
         "verifications/run.sh",
     ],
 )
 def test_weights_and_foreign_files_are_named(board, name):
-    (board.root / name).parent.mkdir(exist_ok=True)
+    (board.root / name).parent.mkdir(exist_ok=True, parents=True)
     (board.root / name).write_bytes(b"x")
     what = "weights do not belong here" if name.endswith((".safetensors", ".pt")) else "does not belong here"
     assert any(problem.startswith(f"{name}: ") and what in problem for problem in board.problems())

@@ -54,13 +54,21 @@ def test_every_number_stands_in_the_text_without_the_script(payload):
     for split in SPLITS:
         for loss in payload["rows"][3]["curves"]["splits"][split]["loss"]:
             assert f"{loss:.3f}" in text
-    assert "verified by B. Reader · run by A. Author" in text
+    assert "verified by B. Reader, 2 of 3 cells · run by A. Author" in text
 
 
 def test_a_row_that_was_only_re_run_by_its_author_is_not_called_verified(payload):
     payload["rows"] = payload["rows"][:2]
     payload["rows"][1] |= {"standing": "reported"}
-    assert "verified by B. Reader" not in " ".join(Seen(page_html(payload)).text.split())
+    text = " ".join(Seen(page_html(payload)).text.split())
+    assert "verified by B. Reader" not in text and "re-run by B. Reader, 2 of 3 cells" in text
+
+
+def test_a_difference_between_other_pretrained_networks_is_marked(payload):
+    assert "+40.0 ±2.0†" not in "".join(Seen(page_html(payload)).text.split(" "))
+    payload["rows"][1]["paired"]["same_start"] = False
+    html = page_html(payload)
+    assert 'title="pretrained networks of its own"' in html and "on the same pretrained" not in html
 
 
 def test_hostile_text_stays_text(payload):

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from leaderboard_for_tests import TestBoard, cell, of_seeds
+from leaderboard_for_tests import TestBoard, cell, model, of_seeds
 from test_leaderboard_check import verification
 
 from mmc_bench.leaderboard import markdown, untrusted
@@ -16,6 +16,8 @@ from mmc_bench.leaderboard.page import page_html
 from mmc_bench.leaderboard.payload import ReRun, make_payload
 from mmc_bench.leaderboard.standings import make_standings
 from mmc_bench.leaderboard.submissions import read_entries
+
+START = (0.5, 0.9, 0.41, 0.8)  # of a pretrained model of one's own, close to that of others
 
 HOSTILE = [
     "a | b",
@@ -36,7 +38,7 @@ HOSTILE = [
 
 @pytest.fixture
 def board(tmp_path):
-    board = TestBoard(tmp_path / "board")
+    board = TestBoard(tmp_path / "board").counting()
     board.send_in(*of_seeds("tune", (0.7, 0.8)), *of_seeds("base", (0.5, 0.4)))
     return board
 
@@ -44,7 +46,7 @@ def board(tmp_path):
 def payload(board, re_runs=()):
     opened = board.opened()
     entries, _ = read_entries(opened)
-    return make_payload("A board", "base", make_standings(entries, "base"), opened.versions, re_runs)
+    return make_payload(opened.settings, make_standings(entries, opened.settings), opened.versions, re_runs)
 
 
 def row_of(content, method):
@@ -69,6 +71,8 @@ def hostile_payload(board, name):
 def test_the_payload_is_plain_data_without_numbers_of_this_machine(board):
     content = payload(board)
     assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert (content["baseline"], content["counted"]) == ("base", 1)
+    assert [setting["counts"] for setting in content["settings"]] == [True]
     numbers = re.findall(r"\d\.\d+", json.dumps([row["values"] for row in content["rows"]]))
     assert numbers and max(len(number.partition(".")[2]) for number in numbers) <= 6
 
@@ -83,20 +87,25 @@ def test_a_row_says_who_ran_it_on_what_with_which_versions(board):
 
 
 def test_what_several_people_sent_in_names_them_all(board):
-    board.send_in(cell(2, "tune"), cell(2, "base"), by="Bob")
+    board.counting((0, 1, 2)).send_in(cell(2, "tune"), cell(2, "base"), by="Bob")
     assert row_of(payload(board), "tune")["by"] == "Ann, Bob"
 
 
 @pytest.mark.parametrize(
     ("by", "agrees", "standing", "said"),
     [
-        ("Bob", True, "verified", "verified by Bob; reported by Ann"),
-        ("Ann", True, "reported", "re-run by Ann; reported by Ann"),
-        ("ANN", True, "reported", "re-run by ANN; reported by Ann"),
-        ("Bob", False, "reported", "disputed by Bob; reported by Ann"),
+        ("Bob", True, "verified", "verified by Bob (1 of 2 cells); reported by Ann"),
+        ("Mal", True, "reported", "re-run by Mal (1 of 2 cells); reported by Ann"),
+        ("Ann", True, "reported", "re-run by Ann (1 of 2 cells); reported by Ann"),
+        ("ANN", True, "reported", "re-run by ANN (1 of 2 cells); reported by Ann"),
+        ("Bob", False, "reported", "disputed by Bob (1 of 2 cells); reported by Ann"),
     ],
 )
-def test_a_row_is_verified_once_somebody_else_re_ran_it_and_all_agree(board, by, agrees, standing, said):
+def test_a_row_is_verified_once_a_verifier_who_did_not_report_it_re_ran_it_and_all_agree(
+    board, by, agrees, standing, said
+):
+    settings = board.root / "leaderboard.yaml"
+    settings.write_text(settings.read_text().replace("[Bob]", "[Bob, Ann]"))
     (cell_,) = verification(board, agrees=agrees).cells
     content = payload(board, [ReRun(by, cell_)])
     row = next(row for row in content["rows"] if cell_.record in row["records"])
@@ -110,6 +119,13 @@ def test_one_cell_that_disagrees_outweighs_those_that_agree(board):
     content = payload(board, [ReRun("Bob", cell_), ReRun("Cid", cell_.model_copy(update={"agrees": False}))])
     row = next(row for row in content["rows"] if cell_.record in row["records"])
     assert (row["standing"], row["verified"], row["disputed"]["by"]) == ("reported", None, "Cid")
+
+
+def test_a_verified_row_names_its_verifiers_alone(board):
+    (cell_,) = verification(board).cells
+    content = payload(board, [ReRun("Mal", cell_), ReRun("Bob", cell_)])
+    row = next(row for row in content["rows"] if cell_.record in row["records"])
+    assert row["verified"] == {"by": "Bob", "cells": 1, "of": 2}
 
 
 # --- tables
@@ -130,6 +146,21 @@ def test_the_csv_has_every_row_and_column(board):
     assert float(rows[1]["worst_split"]) == pytest.approx(0.75)
     assert rows[1]["records"].count(".json") == 2
     assert all(None not in row.values() for row in rows)
+
+
+def test_the_readme_says_which_setting_does_not_count_and_who_began_elsewhere(board):
+    text = markdown.readme(payload(board))
+    assert "Does not count" not in text and "†" not in text.partition("## Over all")[2]
+    elsewhere = [
+        one.model_copy(update={"pretrained_sha256": "1" * 64}) for one in of_seeds("other", (0.7, 0.8), start=START)
+    ]
+    models = [model(seed, START).model_copy(update={"weights_sha256": "1" * 64}) for seed in (0, 1)]
+    board.send_in(*elsewhere, models=models, by="Bob")
+    board.send_in(*of_seeds("tune", (0.7,), cue_rate=0.5))
+    text = markdown.readme(payload(board))
+    assert "10 classes, seed 0. Does not count over all settings." in text
+    assert "| other | 75.0 ± 63.5 | +30.0 ± 127.1 † |" in text
+    assert "| tune | 75.0 ± 63.5 | +30.0 ± 127.1 |" in text
 
 
 # --- hostile names

@@ -6,13 +6,15 @@ import pytest
 from conftest import PLUGINS
 from leaderboard_for_tests import TestBoard, cell, of_seeds
 
+from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.schemas import Tolerances, Verification, read_model
 from mmc_bench.leaderboard.submissions import read_entries
-from mmc_bench.leaderboard.verify import compared, record_of, sample_cells
+from mmc_bench.leaderboard.verify import check_writable, compared, record_of, sample_cells
 
 SETTINGS = """
 title: Tiny
-baseline: tiny-ft
+baseline: tiny:tiny-ft
+verifiers: [Bob]
 tolerances: {same_machine: 0.0, same_code: 0.02, other: 0.1}
 """
 
@@ -60,7 +62,7 @@ def test_honest_records_agree_to_the_bit_and_are_verified(bench, board):
     kept = read_model(board.root / file, Verification, "verification")
     assert (kept.by, kept.sample, kept.seed, len(kept.cells)) == ("Bob", 4, 3, 4)
     assert all(one.agrees and one.same_versions and one.difference == 0 for one in kept.cells)
-    assert b"verified by Bob; reported by Ann" in board.build()["README.md"]
+    assert b"verified by Bob (2 of 2 cells); reported by Ann" in board.build()["README.md"]
     assert board.problems() == []
     assert sorted(path.name for path in bench.folder.iterdir()) == ["board", "results", "tiny.yaml"]
 
@@ -80,7 +82,7 @@ def test_a_falsified_record_is_caught(bench, board):
     (file,) = board.files("verifications/*.yaml")
     kept = read_model(board.root / file, Verification, "verification")
     assert [one.agrees for one in kept.cells].count(False) == 1
-    assert b"disputed by Bob; reported by Ann" in board.build()["README.md"]
+    assert b"disputed by Bob (1 of 2 cells); reported by Ann" in board.build()["README.md"]
 
 
 def _flatter(content):
@@ -124,6 +126,13 @@ def test_an_empty_or_wrong_leaderboard_is_not_verified(bench):
     (board.root / "results" / "stray.txt").unlink()
     result = verify(bench)
     assert result.code == 4 and "unknown dataset 'acme:digits'" in result.err
+
+
+def test_a_leaderboard_that_cannot_be_written_is_told_of_before_cells_run(tmp_path):
+    board = TestBoard(tmp_path / "board")
+    (board.root / "verifications").write_text("a file")
+    with pytest.raises(UserError, match="verifications cannot be written: File exists"):
+        check_writable(board.opened())
 
 
 # --- drawing and comparing

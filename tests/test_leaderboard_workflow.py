@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+OTHER = "leaderboard/results/other/cells/b.json"
 WORKFLOWS = Path(__file__).parents[1] / ".github" / "workflows"
 
 
@@ -36,7 +37,7 @@ def repository(tmp_path):
         return subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
 
     git("init", "--initial-branch", "main")
-    _write(tmp_path, "code.py", "leaderboard/README.md")
+    _write(tmp_path, "code.py", "leaderboard/README.md", OTHER)
     git("add", "-A")
     git("commit", "-m", "Start")
     return git
@@ -57,17 +58,37 @@ def _write(root, *files):
         (["leaderboard/results/x/cells/a.json", ".github/workflows/leaderboard.yml"], False),
         (["leaderboard/results/x/cells/a.json", "leaderboards/odd"], False),
         (["leaderboard/results/x/cells/a.json", "line\nbreak"], False),
+        (["leaderboard/results/x/cells/a.json", "leaderboard/leaderboard.yaml"], False),
+        (["leaderboard/results/x/cells/a.json", "leaderboard/other.txt"], False),
+        (["leaderboard/results/x/cells/a.json", OTHER], False),
+        (["leaderboard/results/x/cells/a.json", "leaderboard/verifications/a.yaml"], False),
+        (["leaderboard/verifications/a.yaml", "leaderboard/index.html", "leaderboard/overall.csv"], True),
+        (["leaderboard/verifications/a.yaml", "code.py"], False),
+        (["leaderboard/leaderboard.yaml"], True),
     ],
 )
 def test_results_come_alone(repository, tmp_path, files, passes):
+    repository("switch", "-c", "sent")
+    _write(tmp_path, *files)
+    result = _check(repository, tmp_path)
+    assert (result.returncode == 0) is passes, result.stdout + result.stderr
+
+
+def test_nobody_deletes_or_moves_what_others_sent_in(repository, tmp_path):
+    repository("switch", "-c", "sent")
+    (tmp_path / "leaderboard/results/new").mkdir()
+    (tmp_path / OTHER).rename(tmp_path / "leaderboard/results/new/b.json")
+    result = _check(repository, tmp_path)
+    assert result.returncode == 1 and OTHER in result.stdout
+
+
+def _check(repository, tmp_path):
+    """Commit what there is, and return how the workflow's first look at it ends."""
     (step,) = (
         step for step in workflow("leaderboard.yml")["jobs"]["check"]["steps"] if "alone" in step.get("name", "")
     )
-    base = repository("rev-parse", "HEAD").strip()
-    repository("switch", "-c", "sent")
-    _write(tmp_path, *files)
+    base = repository("rev-parse", "main").strip()
     repository("add", "-A")
     repository("commit", "-m", "Send")
     command = ["bash", "-e", "-c", step["run"]]
-    result = subprocess.run(command, cwd=tmp_path, env={**os.environ, "BASE": base}, capture_output=True, text=True)
-    assert (result.returncode == 0) is passes, result.stdout + result.stderr
+    return subprocess.run(command, cwd=tmp_path, env={**os.environ, "BASE": base}, capture_output=True, text=True)

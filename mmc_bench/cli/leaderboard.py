@@ -59,8 +59,9 @@ def add(
 ) -> None:
     """Take the cells in the folder RESULTS, and the records of their pretrainings, into a submission of their own.
 
-    All of them are taken, or none, and no weights. Cells that are on the leaderboard already are left out. A version
-    of a plugin that the leaderboard does not know yet must be the one at hand, and is noted in versions.yaml.
+    All of them are taken, or none, and no weights. Cells that are on the leaderboard already are left out; one that is
+    there in another version is refused. A version of a plugin that the leaderboard does not know yet must be the one
+    at hand, and is noted in versions.yaml.
     """
     from mmc_bench.leaderboard.adding import add as take_in
 
@@ -140,7 +141,7 @@ def verify(
     """
     from mmc_bench.leaderboard.checks import inspect
     from mmc_bench.leaderboard.schemas import Verification
-    from mmc_bench.leaderboard.verify import sample_cells, save_verification
+    from mmc_bench.leaderboard.verify import check_writable, sample_cells, save_verification
 
     opened, who = _open(board), by or _git_user()
     inspection = inspect(opened)
@@ -149,6 +150,7 @@ def verify(
         raise UserError(f"{opened.path(first.file)}: {first.reason}; see mmc-bench leaderboard check")
     seed = secrets.randbelow(2**32) if seed is None else seed
     chosen = sample_cells(inspection.entries, sample, seed)
+    check_writable(opened)
     tell(f"re-running {len(chosen)} cells, drawn with --seed {seed}")
     start = time.perf_counter()
     import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises below

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from mmc_bench.core import core_version
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.files import write_whole
-from mmc_bench.leaderboard.checks import duplicates, entry_problems, identity, plugins_of, pretraining_of
+from mmc_bench.leaderboard.checks import disagreements, duplicates, entry_problems, identity, plugins_of, pretraining_of
 from mmc_bench.leaderboard.schemas import KnownVersion, Submission, Versions, as_yaml, plugin_name
 from mmc_bench.leaderboard.submissions import (
     CHECKSUMS,
@@ -54,7 +54,7 @@ def add(
 ) -> Added:
     """Take the cells of a results folder, and their pretrainings, into a new submission; all of it, or nothing.
 
-    Cells that are on the leaderboard already are left out.
+    Cells that are on the leaderboard already are left out; one that is there in another version is refused.
 
     Parameters
     ----------
@@ -66,8 +66,8 @@ def add(
     Raises
     ------
     UserError
-        When a record is not valid, lacks its pretraining, comes from a version that is neither known nor at hand, or
-        is there twice; the message names the files.
+        When a record is not valid, lacks its pretraining, comes from a version that is neither known nor at hand, is
+        there twice or in another version, or contradicts another; the message names the files.
     NothingSelectedError
         When there is nothing to take.
     """
@@ -76,14 +76,18 @@ def add(
     except ValidationError as error:
         raise UserError(f"a submission's {first_problem(error)}") from None
     on_board, _ = read_entries(board)
-    known = {identity(record) for _, record in cells_of(on_board)}
+    known = {record.key for _, record in cells_of(on_board)}
     cells = list(_cells(results, submission, methods))
-    new = [entry for entry in cells if identity(_cell(entry)) not in known]
+    new = [entry for entry in cells if entry.record.key not in known]
+    _refuse(results, list(_in_other_versions(on_board, new)))
     if not new:
         what = f"all {len(cells)} cells are on the leaderboard already" if cells else "no cell is selected"
         raise NothingSelectedError(f"nothing in {results} to take in: {what}")
     entries = [*_pretrainings(results, submission, new), *new]
-    _refuse(results, [f"{p.file} {p.reason}" for p in [*entry_problems(entries, board.settings), *duplicates(entries)]])
+    problems = [*entry_problems(entries, board.settings), *duplicates(entries)]
+    problems += disagreements([*on_board, *entries], board.settings)
+    mine = {entry.file for entry in entries}
+    _refuse(results, [f"{problem.file} {problem.reason}" for problem in problems if problem.file in mine])
     versions, added = _versions(board.versions, entries, registry, results)
     folder = _write(board, submission, entries, results, versions if added else None)
     return Added(
@@ -110,6 +114,18 @@ def _cells(results: Path, submission: Submission, methods: Sequence[str]) -> Ite
         name = _cell(entry).cell.method.name
         if not methods or any(fnmatchcase(name, pattern) for pattern in methods):
             yield entry
+
+
+def _in_other_versions(on_board: Iterable[Entry], cells: Iterable[Entry]) -> Iterator[str]:
+    """Yield what is wrong with cells that are on the leaderboard under another key."""
+    there = {identity(record): entry for entry, record in cells_of(on_board)}
+    for entry in cells:
+        other = there.get(identity(_cell(entry)))
+        if other is not None:
+            yield (
+                f"{_inner(entry)} is on the leaderboard in another version or measured along other paths: to replace "
+                f"it, delete the submission {RESULTS}/{other.folder} first"
+            )
 
 
 def _pretrainings(results: Path, submission: Submission, cells: Iterable[Entry]) -> list[Entry]:
@@ -201,9 +217,10 @@ def _write(
 ) -> Path:
     """Write a submission beside its place, then put it there by one rename; versions first, which alone do no harm."""
     root = board.root / RESULTS
-    root.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
+    stage: Path | None = None
     try:
+        root.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
         contents = {SUBMISSION: as_yaml(submission), **{_inner(e): (results / _inner(e)).read_bytes() for e in entries}}
         for file, content in contents.items():
             (stage / file).parent.mkdir(exist_ok=True)
@@ -216,7 +233,8 @@ def _write(
     except OSError as error:
         raise UserError(f"{root} cannot be written: {error.strerror}") from None
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        if stage is not None:
+            shutil.rmtree(stage, ignore_errors=True)
 
 
 def _free_name(root: Path, submission: Submission) -> Path:

@@ -24,10 +24,9 @@ def generated_files(board: Board, inspection: Inspection) -> dict[str, bytes]:
         first, more = inspection.problems[0], len(inspection.problems) - 1
         others = f" (and {more} more problems: see mmc-bench leaderboard check)" if more else ""
         raise UserError(f"{board.path(first.file)}: {first.reason}{others}")
-    baseline = board.settings.baseline
     re_runs = [ReRun(one.by, cell) for one in inspection.verifications.values() for cell in one.cells]
-    standings = make_standings(inspection.entries, baseline)
-    payload = make_payload(board.settings.title, baseline, standings, board.versions, re_runs)
+    standings = make_standings(inspection.entries, board.settings)
+    payload = make_payload(board.settings, standings, board.versions, re_runs)
     texts = {
         "README.md": markdown.readme(payload),
         "leaderboard.csv": markdown.rows_csv(payload),

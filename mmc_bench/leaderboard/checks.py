@@ -2,22 +2,24 @@
 
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmc_bench.cells import PluginRef, Pretraining, canonical_json
+from mmc_bench.leaderboard.places import setting_key
 from mmc_bench.leaderboard.record_checks import problems_of_cell, problems_of_pretraining
 from mmc_bench.leaderboard.schemas import BoardSettings, Verification, Versions, plugin_name
-from mmc_bench.leaderboard.standings import setting_key
 from mmc_bench.leaderboard.submissions import (
     CHECKSUMS,
+    GENERATED,
     RECORD_NAME,
     RESULTS,
+    SETTINGS,
     SUBMISSION,
     SUBMISSION_NAME,
     VERIFICATIONS,
+    VERSIONS,
     Board,
     Entry,
     Problem,
@@ -52,6 +54,7 @@ def inspect(board: Board) -> Inspection:
     problems += entry_problems(entries, board.settings)
     problems += _version_problems(entries, board.versions)
     problems += duplicates(entries)
+    problems += disagreements(entries, board.settings)
     problems += _verification_problems(verifications, entries, board.settings)
     return Inspection(tuple(entries), verifications, tuple(sorted(set(problems))))
 
@@ -105,13 +108,40 @@ def identity(record: CellRecord) -> str:
 
 
 def duplicates(entries: Iterable[Entry]) -> Iterator[Problem]:
-    """Yield cells that are there twice, perhaps in other versions or submissions."""
-    found: dict[str, list[tuple[Entry, CellRecord]]] = defaultdict(list)
+    """Yield cells that are there twice: under one key, or as one cell in other versions."""
+    keys: dict[str, Entry] = {}
+    identities: dict[str, Entry] = {}
     for entry, record in cells_of(entries):
-        found[identity(record)].append((entry, record))
-    for (first, _), *others in found.values():
-        for entry, record in others:
+        first = keys.setdefault(record.key, entry)
+        if first is not entry:
+            yield Problem(entry.file, f"is of the same key as {first.file}: {record.cell.label}")
+            continue
+        first = identities.setdefault(identity(record), entry)
+        if first is not entry:
             yield Problem(entry.file, f"is the same cell as {first.file}: {record.cell.label}")
+
+
+def disagreements(entries: Sequence[Entry], settings: BoardSettings) -> Iterator[Problem]:
+    """Yield records that contradict earlier ones: in what a version makes of parameters, or in a model's scores."""
+    in_force: dict[str, tuple[Entry, str]] = {}
+    for entry, record in cells_of(entries):
+        parameters = canonical_json(record.parameters)
+        first, others = in_force.setdefault(canonical_json(record.cell.method.model_dump()), (entry, parameters))
+        if parameters != others:
+            yield Problem(entry.file, f"has other parameters in force than {first.file}, of the same version and given")
+    trained: dict[str, tuple[Entry, PretrainRecord]] = {}
+    tolerance = settings.tolerances.same_code
+    for entry, model in pretrained_of(entries):
+        first, other = trained.setdefault(model.key, (entry, model))
+        difference = max(abs(_accuracy(model, split) - _accuracy(other, split)) for split in SPLITS)
+        if not within(difference, tolerance):
+            what = f"is {difference:.3g} off in accuracy from {first.file}, which is the same pretraining"
+            yield Problem(entry.file, f"{what}; they may lie {tolerance:g} apart")
+
+
+def _accuracy(record: PretrainRecord, split: str) -> float:
+    accuracy: float = getattr(record.metrics, split).accuracy
+    return accuracy
 
 
 def _version_problems(entries: Iterable[Entry], versions: Versions) -> Iterator[Problem]:
@@ -127,23 +157,28 @@ def _version_problems(entries: Iterable[Entry], versions: Versions) -> Iterator[
 
 
 def _foreign_files(root: Path) -> Iterator[Problem]:
-    """Yield the files and links below the results and verifications that belong to no submission."""
-    for part in (RESULTS, VERIFICATIONS):
-        for folder, folders, files in os.walk(root / part):
-            here = Path(folder)
-            for name in [*files, *(name for name in folders if (here / name).is_symlink())]:
-                file = (here / name).relative_to(root).as_posix()
-                if (here / name).is_symlink() or not _belongs(file):
-                    weights = Path(name).suffix.lower() in WEIGHTS
-                    what = "weights do not belong here" if weights else "a file that does not belong here"
-                    yield Problem(file, f"{what}: only records, their {SUBMISSION} and {CHECKSUMS} do")
+    """Yield the files and links in a leaderboard's folder that are none of its own and belong to no submission."""
+    for folder, folders, files in os.walk(root):
+        here = Path(folder)
+        if here == root:
+            folders[:] = [name for name in folders if name != ".git"]  # a leaderboard may be a repository of its own
+        for name in [*files, *(name for name in folders if (here / name).is_symlink())]:
+            file = (here / name).relative_to(root).as_posix()
+            if (here / name).is_symlink() or not _belongs(file):
+                weights = Path(name).suffix.lower() in WEIGHTS
+                what = "weights do not belong here" if weights else "a file that does not belong here"
+                yield Problem(file, f"{what}: only records, their {SUBMISSION} and {CHECKSUMS} do")
 
 
 def _belongs(file: str) -> bool:
     part, *below = file.split("/")
-    if part == VERIFICATIONS or below == [".gitkeep"]:
-        return len(below) == 1 and below[0].endswith((".yaml", ".gitkeep"))
-    if not SUBMISSION_NAME.fullmatch(below[0]):
+    if not below:
+        return part in (SETTINGS, VERSIONS, *GENERATED)
+    if below == [".gitkeep"]:
+        return part in (RESULTS, VERIFICATIONS)
+    if part == VERIFICATIONS:
+        return len(below) == 1 and below[0].endswith(".yaml")
+    if part != RESULTS or not SUBMISSION_NAME.fullmatch(below[0]):
         return False
     inner = "/".join(below[1:])
     return inner in (SUBMISSION, CHECKSUMS) or RECORD_NAME.fullmatch(inner) is not None

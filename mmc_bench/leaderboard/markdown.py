@@ -37,8 +37,9 @@ def readme(payload: Payload) -> str:
     text = environment.get_template("README.md.j2").render(
         title=payload["title"],
         baseline=payload["baseline"],
+        counted=payload["counted"],
         settings=settings,
-        overall=_overall_table(payload["overall"]),
+        overall=_overall_table(payload["overall"]) if payload["overall"] else "",
     )
     return text.rstrip("\n") + "\n"
 
@@ -85,12 +86,14 @@ def _flat(setting: Mapping[str, Any], row: Mapping[str, Any], versions: Iterable
     flat["baseline"] = paired and paired["baseline"]
     flat["difference"], flat["difference_half_width"] = paired["difference"] if paired else (None, None)
     flat["difference_seeds"] = _words(paired["seeds"]) if paired else None
+    flat["difference_same_start"] = paired and str(paired["same_start"]).lower()
     flat |= {
         "standing": row["standing"],
         "by": row["by"],
         "re_run_by": (verified or disputed or {}).get("by"),
         "cells_re_run": verified and verified["cells"],
         "cells_disputed": disputed and disputed["cells"],
+        "cells": len(row["records"]),
         "device": row["device"],
         "precision": row["precision"],
     }
@@ -124,7 +127,8 @@ def _title(setting: Mapping[str, Any]) -> str:
 
 def _caption(setting: Mapping[str, Any]) -> str:
     seeds = setting["seeds"]
-    return f"{setting['classes']} classes, seed{'s' if len(seeds) > 1 else ''} {_words(seeds)}."
+    counts = "" if setting["counts"] else " Does not count over all settings."
+    return f"{setting['classes']} classes, seed{'s' if len(seeds) > 1 else ''} {_words(seeds)}.{counts}"
 
 
 def _setting_table(rows: Sequence[Mapping[str, Any]], payload: Payload) -> str:
@@ -136,14 +140,13 @@ def _setting_table(rows: Sequence[Mapping[str, Any]], payload: Payload) -> str:
         method = untrusted.markdown(f"{row['method']} ({row['note']})" if row["note"] else row["method"])
         if row["missing"]:
             method += f" (no mean: seed{'s' if len(row['missing']) > 1 else ''} {_words(row['missing'])} missing)"
-        difference = row["paired"]["difference"] if row["paired"] else None
         values = [_value(name, row["values"][name]) for name in SHOWN]
         lines.append(
             [
                 "" if row["rank"] is None else str(row["rank"]),
                 method,
                 _value("worst_split", row["values"]["worst_split"]),
-                _value("worst_split", difference, "+"),
+                _difference(row["paired"]),
                 *values,
                 untrusted.markdown(", ".join(row["needs"])),
                 _standing(row),
@@ -165,11 +168,21 @@ def _overall_table(methods: Iterable[Mapping[str, Any]]) -> str:
 def _standing(row: Mapping[str, Any]) -> str:
     reporter = untrusted.markdown(row["by"])
     if row["disputed"]:
-        return f"disputed by {untrusted.markdown(row['disputed']['by'])}; reported by {reporter}"
+        return f"disputed by {_re_run_by(row['disputed'])}; reported by {reporter}"
     if row["verified"]:
         verb = "verified" if row["standing"] == "verified" else "re-run"
-        return f"{verb} by {untrusted.markdown(row['verified']['by'])}; reported by {reporter}"
+        return f"{verb} by {_re_run_by(row['verified'])}; reported by {reporter}"
     return f"reported by {reporter}"
+
+
+def _re_run_by(found: Mapping[str, Any]) -> str:
+    return f"{untrusted.markdown(found['by'])} ({found['cells']} of {found['of']} cells)"
+
+
+def _difference(paired: Mapping[str, Any] | None) -> str:
+    if paired is None:
+        return DASH
+    return _value("worst_split", paired["difference"], "+") + ("" if paired["same_start"] else " †")
 
 
 def _value(column: str, value: Sequence[float | None] | None, sign: str = "") -> str:

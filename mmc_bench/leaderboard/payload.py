@@ -1,12 +1,13 @@
 """Standings as the plain data that the page and the tables show: numbers rounded, nothing of this machine."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from mmc_bench.cells import PluginRef
-from mmc_bench.leaderboard.schemas import VerifiedCell, Versions
-from mmc_bench.leaderboard.standings import DIGITS, Interval, Overall, Row, Setting, Standings
+from mmc_bench.leaderboard.places import Setting
+from mmc_bench.leaderboard.schemas import BoardSettings, VerifiedCell, Versions
+from mmc_bench.leaderboard.standings import DIGITS, Interval, Overall, Row, Standings
 from mmc_bench.leaderboard.submissions import Entry
 from mmc_bench.records import CellRecord
 
@@ -22,25 +23,28 @@ class ReRun:
 
 
 def make_payload(
-    title: str, baseline: str, standings: Standings, versions: Versions, re_runs: Sequence[ReRun]
+    board: BoardSettings, standings: Standings, versions: Versions, re_runs: Sequence[ReRun]
 ) -> dict[str, Any]:
     """Return what is shown, as plain data that JSON can hold: fractions, nats, seconds; schema 1.
 
-    An incomplete row's values are all null. `standing` is ``"verified"`` where at least one cell of a row was re-run by
-    somebody who did not report it, and all that were agree; `verified` names who re-ran how many, whoever it was, and
-    `disputed` does so where one disagrees.
+    An incomplete row's values are all null; so are its barriers where its paths were not measured as the baseline's.
+    `standing` is ``"verified"`` where at least one cell of a row was re-run by one of the board's verifiers who did not
+    report it, and all that were re-run agree; `verified` names them and how many cells they re-ran. Elsewhere it names
+    who re-ran how many, whoever it was, and `disputed` does so where one disagrees.
     """
+    verifiers = {name.casefold() for name in board.verifiers}
     by_record: dict[str, list[ReRun]] = {}
     for re_run in re_runs:
         by_record.setdefault(re_run.cell.record, []).append(re_run)
     ids = {setting.key: f"s{number}" for number, setting in enumerate(standings.settings)}
     return {
         "schema": 1,
-        "title": title,
-        "baseline": baseline,
+        "title": board.title,
+        "baseline": board.baseline.partition(":")[2],
+        "counted": len(standings.places),
         "settings": [_setting(ids[setting.key], setting) for setting in standings.settings],
         "rows": [
-            {"id": f"r{number}", "setting": ids[row.setting.key], **_row(row, versions, by_record)}
+            {"id": f"r{number}", "setting": ids[row.setting.key], **_row(row, versions, by_record, verifiers)}
             for number, row in enumerate(standings.rows)
         ],
         "overall": [_overall(method) for method in standings.overall],
@@ -56,10 +60,11 @@ def _setting(name: str, setting: Setting) -> dict[str, Any]:
         "cue_rate": setting.cue_rate,
         "classes": setting.num_classes,
         "seeds": list(setting.seeds),
+        "counts": setting.place is not None,
     }
 
 
-def _row(row: Row, versions: Versions, re_runs: Mapping[str, Sequence[ReRun]]) -> dict[str, Any]:
+def _row(row: Row, versions: Versions, re_runs: Mapping[str, Sequence[ReRun]], verifiers: Set[str]) -> dict[str, Any]:
     summary, needs = _said_of(row, versions)
     return {
         "method": row.method,
@@ -72,7 +77,7 @@ def _row(row: Row, versions: Versions, re_runs: Mapping[str, Sequence[ReRun]]) -
         "missing": list(row.missing),
         "values": {name: _interval(value) for name, value in row.values.items()},
         "paired": _paired(row),
-        **_standing(row, re_runs),
+        **_standing(row, re_runs, verifiers),
         "device": _joined(entry.record.provenance.device for entry in row.entries),
         "precision": _joined(entry.record.provenance.precision for entry in row.entries),
         "versions": _versions(row.entries),
@@ -103,27 +108,34 @@ def _paired(row: Row) -> dict[str, Any] | None:
         "baseline": row.paired.baseline,
         "difference": _interval(row.paired.difference),
         "seeds": list(row.paired.seeds),
+        "same_start": row.paired.same_start,
     }
 
 
-def _standing(row: Row, re_runs: Mapping[str, Sequence[ReRun]]) -> dict[str, Any]:
+def _standing(row: Row, re_runs: Mapping[str, Sequence[ReRun]], verifiers: Set[str]) -> dict[str, Any]:
     """Return who reported a row and who re-ran cells of it, by whom each record was sent in."""
     own = [(entry, re_run) for entry in row.entries for re_run in re_runs.get(entry.file, ())]
     disputed = [re_run for _, re_run in own if not re_run.cell.agrees]
-    by_others = any(re_run.by.casefold() != entry.submission.by.casefold() for entry, re_run in own)
+    by_verifiers = [
+        re_run
+        for entry, re_run in own
+        if re_run.by.casefold() in verifiers and re_run.by.casefold() != entry.submission.by.casefold()
+    ]
+    agreeing = by_verifiers or [re_run for _, re_run in own]
+    cells = len(row.entries)
     return {
-        "standing": "verified" if by_others and not disputed else "reported",
+        "standing": "verified" if by_verifiers and not disputed else "reported",
         "by": _joined(entry.submission.by for entry in row.entries),
-        "verified": None if disputed else _re_run_by(re_run for _, re_run in own),
-        "disputed": _re_run_by(disputed),
+        "verified": None if disputed else _re_run_by(agreeing, cells),
+        "disputed": _re_run_by(disputed, cells),
     }
 
 
-def _re_run_by(re_runs: Iterable[ReRun]) -> dict[str, Any] | None:
-    found = list(re_runs)
-    if not found:
+def _re_run_by(re_runs: Sequence[ReRun], cells: int) -> dict[str, Any] | None:
+    """Return who re-ran how many cells, of how many."""
+    if not re_runs:
         return None
-    return {"by": _joined(one.by for one in found), "cells": len({one.cell.record for one in found})}
+    return {"by": _joined(one.by for one in re_runs), "cells": len({one.cell.record for one in re_runs}), "of": cells}
 
 
 def _versions(entries: Sequence[Entry]) -> dict[str, str]:

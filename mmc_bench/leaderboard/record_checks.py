@@ -6,9 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from mmc_bench.cells import PluginRef, Pretraining
 from mmc_bench.landscape.barriers import TOLERANCE, barrier, invariances, mode_connected
-from mmc_bench.records import SPLITS, CellRecord, Connectivity, Invariance, Metrics, PretrainRecord, Provenance, Score
+from mmc_bench.records import (
+    SPLITS,
+    CellRecord,
+    Connectivity,
+    Invariance,
+    Metrics,
+    PretrainRecord,
+    Provenance,
+    Score,
+    Timing,
+)
+from mmc_bench.seeds import derive_seed
 from mmc_bench.specs import NAME
 
+FIRST_YEAR = 2020
 DISTRIBUTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -22,7 +34,7 @@ def problems_of_pretraining(record: PretrainRecord, test_images: int | None) -> 
     """
     p = record.pretraining
     yield from _problems_of_plugins(p, (p.dataset, p.backbone), record.provenance)
-    yield from _problems_of_timing(record.timing.seconds, "pretrain")
+    yield from _problems_of_timing(record.timing, "pretrain")
     yield from _problems_of_counts(record.metrics, test_images)
     yield from _problems_of_invariances(record.invariance, record.metrics, TOLERANCE)
     if len(record.curve) != p.recipe.epochs:
@@ -41,7 +53,7 @@ def problems_of_cell(record: CellRecord, before: PretrainRecord | None, test_ima
     """
     p, method = record.cell.pretraining, record.cell.method
     yield from _problems_of_plugins(p, (p.dataset, p.backbone, method), record.provenance)
-    yield from _problems_of_timing(record.timing.seconds, "fine_tune")
+    yield from _problems_of_timing(record.timing, "fine_tune")
     yield from _problems_of_counts(record.metrics, test_images)
     yield from _problems_of_parameters(record)
     yield from _problems_of_invariances(record.invariance, record.metrics, record.connectivity.tolerance)
@@ -69,12 +81,17 @@ def _problems_of_plugins(p: Pretraining, plugins: Sequence[PluginRef], provenanc
         yield f"has a provenance of mmc-bench {provenance.mmc_bench}, and a cell of {p.core}"
     if provenance.seeds.get("experiment") != p.seed:
         yield f"has a provenance of seed {provenance.seeds.get('experiment')}, and a cell of {p.seed}"
+    for what, seed in provenance.seeds.items():
+        if what != "experiment" and seed != derive_seed(what, p.seed):
+            yield f"has a seed of {seed} for {what!r}, which does not follow from {p.seed}"
 
 
-def _problems_of_timing(seconds: Mapping[str, float], stage: str) -> Iterator[str]:
-    if stage not in seconds:
+def _problems_of_timing(timing: Timing, stage: str) -> Iterator[str]:
+    if timing.started.year < FIRST_YEAR:
+        yield f"says that it was started in {timing.started.year}, before there was mmc-bench"
+    if stage not in timing.seconds:
         yield f"says no seconds of its stage {stage!r}"
-    for name, value in seconds.items():
+    for name, value in timing.seconds.items():
         if value < 0:
             yield f"took {value} seconds for {name!r}"
 

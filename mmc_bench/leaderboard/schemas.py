@@ -1,17 +1,19 @@
 """The files of a leaderboard that people write and review, as pydantic models.
 
-BOARD/leaderboard.yaml                       title, baseline, tolerances      `BoardSettings`
+BOARD/leaderboard.yaml                       what is compared with what       `BoardSettings`
 BOARD/versions.yaml                          known versions                   `Versions`
 BOARD/results/<submission>/submission.yaml   who ran it, when                 `Submission`
 BOARD/verifications/<name>.yaml              what was re-run, and how it went `Verification`
 """
 
+from collections import Counter
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from mmc_bench.cells import Fraction, PluginRef
 from mmc_bench.errors import UserError
@@ -31,6 +33,20 @@ def _printable(text: str) -> str:
 Person = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_printable)]
 Line = Annotated[str, Field(max_length=300), AfterValidator(_printable)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+LARGEST_FILE = 2**20
+OWN = "mmc-bench"  # the distribution of names that say none
+
+
+def _qualified(name: str) -> str:
+    return name if ":" in name else f"{OWN}:{name}"
+
+
+#: ``distribution:name`` of a plugin; a name alone is one of mmc-bench's.
+PluginName = Annotated[
+    str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*:)?[^:\s]+$", max_length=200), AfterValidator(_qualified)
+]
 
 
 class _File(BaseModel):
@@ -57,17 +73,63 @@ class Tolerances(_File):
     other: Fraction
 
 
-class BoardSettings(_File):
-    """What a leaderboard is called, what its rows are compared with, and what re-runs must keep to.
+@dataclass(frozen=True)
+class Place:
+    """One setting that counts, by the full names of its plugins, with its seeds."""
 
+    dataset: str
+    backbone: str
+    cue_rate: float
+    seeds: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        dataset, backbone = (name.partition(":")[2] for name in (self.dataset, self.backbone))
+        return f"{dataset} {backbone} {self.cue_rate:g}"
+
+
+class CountedSettings(_File):
+    """Settings that count over all: one for each cue rate. Exactly these seeds count in them."""
+
+    dataset: PluginName
+    backbone: PluginName
+    cue_rates: Annotated[tuple[Fraction, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+
+class BoardSettings(_File):
+    """What a leaderboard is called, what is compared with what and over which seeds, and what re-runs must keep to.
+
+    `baseline` is the method that rows are compared with. `settings` are those that count over all. `verifiers` are the
+    names of those whose re-runs make a row verified.
     `test_images` are the numbers of test images of data sets, where they are known: with the original images,
     every accuracy is a whole number of them.
     """
 
     title: Line
-    baseline: str
+    baseline: PluginName
+    settings: tuple[CountedSettings, ...] = ()
+    verifiers: tuple[Person, ...] = ()
     tolerances: Tolerances
     test_images: dict[str, Annotated[int, Field(ge=1)]] = {}
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The settings that count, in the order in which they are listed."""
+        return tuple(
+            Place(one.dataset, one.backbone, rate, tuple(sorted(set(one.seeds))))
+            for one in self.settings
+            for rate in one.cue_rates
+        )
+
+    @model_validator(mode="after")
+    def _places_differ(self) -> Self:
+        times = Counter((place.dataset, place.backbone, place.cue_rate) for place in self.places)
+        for place in self.places:
+            if times[place.dataset, place.backbone, place.cue_rate] > 1:
+                raise ValueError(f"the setting {place.label} is listed twice")
+        return self
 
 
 class KnownVersion(_File):
@@ -123,6 +185,11 @@ class Verification(_File):
     cells: Annotated[tuple[VerifiedCell, ...], Field(min_length=1)]
 
 
+def full_name(plugin: PluginRef) -> str:
+    """Return ``distribution:name``."""
+    return f"{plugin.distribution}:{plugin.name}"
+
+
 def plugin_name(kind: str, plugin: PluginRef) -> str:
     """Return ``distribution:kind:name``."""
     return f"{plugin.distribution}:{kind}:{plugin.name}"
@@ -139,8 +206,10 @@ def read_model(file: Path, schema: type[Model], kind: str) -> Model:
     Raises
     ------
     UserError
-        When it is missing, no YAML, or not what the model allows; the message names the file and the key.
+        When it is missing, no YAML, too large, or not what the model allows; the message names the file and the key.
     """
+    if file.is_file() and file.stat().st_size > LARGEST_FILE:
+        raise UserError(f"{file} is larger than a {kind} file can be ({LARGEST_FILE} bytes)")
     content = read_yaml(file, kind)
     if not isinstance(content, dict):
         raise UserError(f"{file}: a {kind} file is a mapping with the keys {', '.join(schema.model_fields)}")

@@ -1,26 +1,27 @@
 """Records as ranked rows: means with 95 % confidence intervals over seeds, and paired comparisons.
 
-A row is one method in one version with one set of parameters in one setting; only seeds are averaged over, and the
-baseline says which: its seeds count in a setting, so that nobody can unrank the others by sending in one more. A row
-that lacks one of them is incomplete: it has no means and no rank, since a mean over other seeds than its neighbours'
-could flatter it. In the same way the settings of the baseline are those that methods are compared over.
+A row is one method in one version with one set of parameters in one setting; only seeds are averaged over, those of its
+setting (`places`). A row that lacks one of them is incomplete: it has no means and no rank, since a mean over other
+seeds than its neighbours' could flatter it.
 """
 
+import hashlib
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from mmc_bench.cells import Pretraining, canonical_json
+from mmc_bench.cells import ConnectSettings, canonical_json
+from mmc_bench.leaderboard.places import Setting, find_settings, setting_key
+from mmc_bench.leaderboard.schemas import BoardSettings, Place
 from mmc_bench.leaderboard.submissions import Entry, cells_of, pretrained_of
 from mmc_bench.records import SPLITS, CellRecord, PretrainRecord
 from mmc_bench.report.rows import (
     COLUMNS,
     PRETRAINED,
-    differences,
     differing_fields,
     flattened,
     note_of,
@@ -31,6 +32,9 @@ from mmc_bench.report.rows import (
 CONFIDENCE = 0.95
 #: Numbers are rounded to so many digits before they are compared or shown: the last bits are the machine's.
 DIGITS = 6
+BARRIERS = ("barrier_C", "barrier_NC")
+#: What tells rows of one name apart over settings, too: no mean mixes them.
+APART = frozenset({"distribution", "version", "core"})
 
 
 @dataclass(frozen=True)
@@ -42,35 +46,16 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Where methods are compared: all that decides a pretraining but its seed and the versions of software.
-
-    `seeds` are those that count: the baseline's, or all that were sent in where it was not run.
-    """
-
-    key: str
-    dataset: str
-    note: str
-    backbone: str
-    cue_rate: float
-    num_classes: int
-    seeds: tuple[int, ...]
-    has_baseline: bool
-
-    @property
-    def label(self) -> str:
-        """One line for people."""
-        note = f" ({self.note})" if self.note else ""
-        return f"{self.dataset}{note} {self.backbone} {self.cue_rate:g}"
-
-
-@dataclass(frozen=True)
 class Paired:
-    """The difference to the baseline in worst-split accuracy, seed by seed."""
+    """The difference to the baseline in worst-split accuracy, seed by seed.
+
+    `same_start` tells whether both began with the same pretrained weights for every seed.
+    """
 
     baseline: str
     difference: Interval
     seeds: tuple[int, ...]
+    same_start: bool
 
 
 @dataclass(frozen=True)
@@ -113,7 +98,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Overall:
-    """A method over all settings: its mean worst-split accuracy, unless a cell of it is missing."""
+    """A method over the settings that count: its mean worst-split accuracy, unless a cell of it is missing."""
 
     distribution: str
     method: str
@@ -125,29 +110,30 @@ class Overall:
 
 @dataclass(frozen=True)
 class Standings:
-    """All settings, the rows of each in the order in which they are shown, and the methods over all settings."""
+    """All settings, the rows of each in the order in which they are shown, and the methods over those that count."""
 
+    places: tuple[Place, ...]
     settings: tuple[Setting, ...]
     rows: tuple[Row, ...]
     overall: tuple[Overall, ...]
 
 
-def make_standings(entries: Sequence[Entry], baseline: str) -> Standings:
+def make_standings(entries: Sequence[Entry], board: BoardSettings) -> Standings:
     """Rank what was sent in; no cell may be there twice.
 
     Parameters
     ----------
-    baseline
-        Name of the method with which rows are compared, seed by seed.
+    board
+        Which method rows are compared with, seed by seed, and which settings and seeds count.
     """
-    settings = _settings(entries, baseline)
+    settings = find_settings(entries, board)
     rows_of: dict[str, list[Row]] = {key: [] for key in settings}
     for row in _method_rows(entries, settings):
         rows_of[row.setting.key].append(row)
     ordered: list[Row] = []
     for row in _pretrained_rows(entries, settings):
-        ordered += [row, *_ranked(rows_of[row.setting.key], baseline)]
-    return Standings(tuple(settings.values()), tuple(ordered), tuple(_overall(ordered, list(settings.values()))))
+        ordered += [row, *_ranked(rows_of[row.setting.key], board.baseline)]
+    return Standings(board.places, tuple(settings.values()), tuple(ordered), tuple(_overall(ordered, board.places)))
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -167,51 +153,10 @@ def t_quantile(degrees: int) -> float:
     return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
 
 
-def setting_key(pretraining: Pretraining) -> str:
-    """Return what a setting is told from others by; versions are no part of it."""
-    return canonical_json(_setting_content(pretraining))
-
-
-def _setting_content(pretraining: Pretraining) -> dict[str, Any]:
-    plugins = {name: {"version"} for name in ("dataset", "backbone")}
-    return pretraining.model_dump(mode="json", exclude={"seed": True, "core": True, **plugins})
-
-
-def _settings(entries: Sequence[Entry], baseline: str) -> dict[str, Setting]:
-    """Return the settings in which there are cells, by key, in the order in which they are shown."""
-    examples: dict[str, CellRecord] = {}
-    seeds, of_baseline = defaultdict(set), defaultdict(set)
-    for _, record in cells_of(entries):
-        key = setting_key(record.cell.pretraining)
-        examples.setdefault(key, record)
-        seeds[key].add(record.cell.pretraining.seed)
-        if record.cell.method.name == baseline:
-            of_baseline[key].add(record.cell.pretraining.seed)
-    pretrainings = {key: record.cell.pretraining for key, record in examples.items()}
-    contents = {key: _setting_content(pretraining) for key, pretraining in pretrainings.items()}
-    shown = {key: (p.dataset.name, p.backbone.name, p.cue_rate) for key, p in pretrainings.items()}
-    notes = differences(contents, shown)
-    settings = [
-        Setting(
-            key=key,
-            dataset=p.dataset.name,
-            note=notes[key].strip().removeprefix("(").removesuffix(")"),
-            backbone=p.backbone.name,
-            cue_rate=p.cue_rate,
-            num_classes=examples[key].num_classes,
-            seeds=tuple(sorted(of_baseline[key] or seeds[key])),
-            has_baseline=bool(of_baseline[key]),
-        )
-        for key, p in pretrainings.items()
-    ]
-    settings.sort(key=lambda s: (s.dataset, s.backbone, s.cue_rate, s.note, s.key))
-    return {setting.key: setting for setting in settings}
-
-
 def _pretrained_rows(entries: Sequence[Entry], settings: Mapping[str, Setting]) -> list[Row]:
-    """Return the row of the pretrained models of each setting; of a seed's, the first that was sent in counts."""
+    """Return the row of the pretrained models of each setting; of a seed's, the first folder's counts."""
     found: dict[str, dict[int, tuple[Entry, PretrainRecord]]] = {key: {} for key in settings}
-    for entry, record in sorted(pretrained_of(entries), key=lambda pair: (pair[0].submission.date, pair[0].file)):
+    for entry, record in sorted(pretrained_of(entries), key=lambda pair: (pair[0].folder, pair[0].file)):
         found.get(setting_key(record.pretraining), {}).setdefault(record.pretraining.seed, (entry, record))
     rows = []
     for key, setting in settings.items():
@@ -222,7 +167,7 @@ def _pretrained_rows(entries: Sequence[Entry], settings: Mapping[str, Setting]) 
 
 
 def _method_rows(entries: Sequence[Entry], settings: Mapping[str, Setting]) -> list[Row]:
-    """Return the rows of the methods, not yet ranked."""
+    """Return the rows of the methods, not yet ranked; one that has none of its setting's seeds is not shown."""
     groups: dict[tuple[str, str], dict[int, tuple[Entry, CellRecord]]] = defaultdict(dict)
     contents: dict[tuple[str, str], dict[str, Any]] = {}
     for entry, record in cells_of(entries):
@@ -237,6 +182,8 @@ def _method_rows(entries: Sequence[Entry], settings: Mapping[str, Setting]) -> l
     rows = []
     for key, sent in groups.items():
         found = {seed: sent[seed] for seed in settings[key[0]].seeds if seed in sent}
+        if not found:
+            continue
         by_seed = {seed: values_of_cell(record) for seed, (_, record) in sorted(found.items())}
         own = {seed: entry for seed, (entry, _) in sorted(found.items())}
         row = _row(settings[key[0]], names[key].distribution, names[key].name, notes[key], own, by_seed)
@@ -262,7 +209,7 @@ def _notes(contents: Mapping[tuple[str, str], dict[str, Any]], names: Mapping[An
     """Return what tells rows of one method from each other.
 
     What differs within any one setting is told in all of them, so that a row can be followed through the settings;
-    parameters that suit a setting, and are the same throughout it, are not.
+    parameters that suit a setting, and are the same throughout it, are not, but for those of `APART`.
     """
     places: dict[str, dict[str, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
     for key in contents:
@@ -271,9 +218,21 @@ def _notes(contents: Mapping[tuple[str, str], dict[str, Any]], names: Mapping[An
     for by_setting in places.values():
         fields = {name for keys in by_setting.values() for name in differing_fields([contents[key] for key in keys])}
         everywhere = [key for keys in by_setting.values() for key in keys]
-        fields |= {name for name in differing_fields([contents[key] for key in everywhere]) if name == "distribution"}
+        fields |= APART & set(differing_fields([contents[key] for key in everywhere]))
         notes.update({key: note_of(contents[key], sorted(fields)) for key in everywhere})
-    return notes
+    return _told_apart(notes, names)
+
+
+def _told_apart(notes: Mapping[tuple[str, str], str], names: Mapping[Any, str]) -> dict[tuple[str, str], str]:
+    """Return notes that no two rows of a setting and name share: a digest of the content ends those that would."""
+    times = Counter((key[0], names[key], note) for key, note in notes.items())
+    shared = {(name, note) for (_, name, note), number in times.items() if number > 1}
+    return {
+        key: f"{note} [{hashlib.sha256(key[1].encode()).hexdigest()[:8]}]".strip()
+        if (names[key], note) in shared
+        else note
+        for key, note in notes.items()
+    }
 
 
 def _row(
@@ -310,7 +269,7 @@ def _with_curves(row: Row, records: Iterable[CellRecord]) -> Row:
 def _ranked(rows: Sequence[Row], baseline: str) -> list[Row]:
     """Return the rows of one setting with their ranks, the best first and the incomplete last; equals share a rank."""
     reference = _reference(rows, baseline)
-    rows = [_paired(row, reference) for row in rows]
+    rows = [_paired(_with_comparable_barriers(row, reference), reference) for row in rows]
     means = {id(row): round(row.worst_split.mean, DIGITS) for row in rows if row.worst_split}
     complete = [row for row in rows if id(row) in means]
     ranked = [replace(row, rank=1 + sum(means[id(o)] > means[id(row)] for o in complete)) for row in complete]
@@ -323,13 +282,27 @@ def _name(row: Row) -> tuple[str, str, str]:
 
 
 def _reference(rows: Sequence[Row], baseline: str) -> Row | None:
-    """Return the baseline's row: of several the most complete, and of those the best, which flatters nobody."""
-    found = [row for row in rows if row.method == baseline]
-    return max(found, key=lambda row: (len(row.seeds), _mean_worst(row), _name(row)), default=None)
+    """Return the baseline's row, which is complete: of several the best, which flatters nobody."""
+    found = [row for row in rows if f"{row.distribution}:{row.method}" == baseline and not row.missing]
+    return max(found, key=lambda row: (round(_mean(row), DIGITS), _name(row)), default=None)
 
 
-def _mean_worst(row: Row) -> float:
-    return round(statistics.fmean(_worst(row).values()), DIGITS)
+def _with_comparable_barriers(row: Row, reference: Row | None) -> Row:
+    """Return the row without its barriers unless its paths were measured as the baseline's: two points show none."""
+    if reference is not None and _connect(row) == _connect(reference):
+        return row
+    return replace(row, values={**row.values, **dict.fromkeys(BARRIERS)})
+
+
+def _connect(row: Row) -> ConnectSettings:
+    record = row.entries[0].record
+    assert isinstance(record, CellRecord)
+    return record.cell.connect
+
+
+def _starts(row: Row) -> dict[int, str]:
+    """Return the digests of the pretrained weights that a row's cells began with, by seed."""
+    return {record.cell.pretraining.seed: record.pretrained_sha256 for _, record in cells_of(row.entries)}
 
 
 def _worst(row: Row) -> dict[int, float]:
@@ -338,40 +311,37 @@ def _worst(row: Row) -> dict[int, float]:
 
 
 def _paired(row: Row, reference: Row | None) -> Row:
-    if reference is None or row is reference or row.missing:
+    if reference is None or _name(row) == _name(reference) or row.missing:
         return row
     own, other = _worst(row), _worst(reference)
-    seeds = tuple(seed for seed in row.seeds if seed in other)
-    if not seeds:
-        return row
-    return replace(row, paired=Paired(reference.label, interval([own[seed] - other[seed] for seed in seeds]), seeds))
+    difference = interval([own[seed] - other[seed] for seed in row.seeds])
+    paired = Paired(reference.label, difference, row.seeds, _starts(row) == _starts(reference))
+    return replace(row, paired=paired)
 
 
-def _overall(rows: Iterable[Row], settings: Sequence[Setting]) -> list[Overall]:
-    """Return the methods by their mean over the baseline's settings; those that lack a cell last, with what is missing.
+def _overall(rows: Iterable[Row], places: Sequence[Place]) -> list[Overall]:
+    """Return the methods by their mean over the settings that count; those that lack a cell last, with what is missing.
 
     A method that was run in none of these settings has no place here.
     """
-    settings = [setting for setting in settings if setting.has_baseline] or settings
-    keys = {setting.key for setting in settings}
-    found: dict[tuple[str, str, str], dict[str, Row]] = defaultdict(dict)
+    found: dict[tuple[str, str, str], dict[Place, Row]] = defaultdict(dict)
     for row in rows:
-        if not row.is_pretrained and row.setting.key in keys:
-            found[row.distribution, row.method, row.note][row.setting.key] = row
+        if not row.is_pretrained and row.setting.place is not None:
+            found[row.distribution, row.method, row.note][row.setting.place] = row
     methods = []
     for (distribution, method, note), own in found.items():
-        missing = [text for setting in settings for text in _missing(setting, own.get(setting.key))]
-        mean = None if missing else _mean_over_settings([own[setting.key] for setting in settings])
+        missing = [text for place in places for text in _missing(place, own.get(place))]
+        mean = None if missing else _mean_over_settings([own[place] for place in places])
         methods.append(Overall(distribution, method, note, mean, len(own), tuple(missing)))
     return sorted(
         methods, key=lambda m: (m.mean is None, -round(m.mean.mean, DIGITS) if m.mean else 0, m.method, m.note)
     )
 
 
-def _missing(setting: Setting, row: Row | None) -> list[str]:
+def _missing(place: Place, row: Row | None) -> list[str]:
     if row is None:
-        return [setting.label]
-    return [f"{setting.label} seed {seed}" for seed in row.missing]
+        return [place.label]
+    return [f"{row.setting.label} seed {seed}" for seed in row.missing]
 
 
 def _mean_over_settings(rows: Sequence[Row]) -> Interval:

@@ -26,6 +26,7 @@ from mmc_bench.records import CellRecord, PretrainRecord
 
 RESULTS, VERIFICATIONS = "results", "verifications"
 SETTINGS, VERSIONS = "leaderboard.yaml", "versions.yaml"
+GENERATED = ("README.md", "leaderboard.csv", "overall.csv", "index.html")
 SUBMISSION, CHECKSUMS = "submission.yaml", "checksums.sha256"
 SUBMISSION_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 RECORD_NAME = re.compile(r"(pretrained|cells)/([0-9a-f]{64})\.json")
@@ -222,7 +223,7 @@ def read_manifest(path: Path) -> dict[str, str]:
 def _checksum(line: str) -> tuple[str, str]:
     matched = re.fullmatch(r"([0-9a-f]{64})  (\S+)", line)
     if matched is None:
-        raise ValueError(f"has a line that is no checksum: {line!r}")
+        raise ValueError(f"has a line that is no checksum: {line[:100]!r}")
     return matched[2], matched[1]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -142,6 +143,23 @@ def _same_machine(first: Provenance, second: Provenance) -> bool:
     """Tell whether the same bits can be expected; a GPU adds in an order of its own each time."""
     fields = ("device", "precision", "threads", "packages", "platform", "python")
     return first.device.startswith("cpu") and all(getattr(first, name) == getattr(second, name) for name in fields)
+
+
+def check_writable(board: Board) -> None:
+    """Make the folder of verifications, and try a file in it.
+
+    Raises
+    ------
+    UserError
+        When it cannot be made or written: known before cells run for hours.
+    """
+    folder = board.root / VERIFICATIONS
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}") from None
 
 
 def save_verification(board: Board, verification: Verification) -> Path:

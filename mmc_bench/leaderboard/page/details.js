@@ -34,7 +34,10 @@ const details = (() => {
   function figures(row) {
     const { values, paired } = row;
     const entries = [["Worst split", figure(values.worst_split, 100, 1)]];
-    if (paired) entries.push([`vs ${paired.baseline}`, figure(paired.difference, 100, 1, "+")]);
+    if (paired) {
+      const mark = paired.same_start ? "" : " †";
+      entries.push([`vs ${paired.baseline}`, figure(paired.difference, 100, 1, "+") + mark]);
+    }
     entries.push(["Cue reliance", figure(values.cue_reliance, 1, 2)], ["Barrier C", figure(values.barrier_C, 1, 2)],
       ["Barrier NC", figure(values.barrier_NC, 1, 2)], ["Seconds", figure(values.seconds, 1, 1)]);
     const element = list(entries);
@@ -83,7 +86,7 @@ const details = (() => {
   function provenance(row) {
     const versions = Object.entries(row.versions).flatMap(([name, version], i) => [i ? ", " : "", bdi(name), " ",
       bdi(version)]);
-    const again = ({ by, cells }) => [bdi(by), ` (${cells === 1 ? "1 cell" : `${cells} cells`} run again)`];
+    const again = ({ by, cells, of }) => [bdi(by), ` (${cells} of ${of} cells run again)`];
     const standing = [row.disputed ? "disputed" : row.standing];
     if (row.disputed) standing.push(" by ", ...again(row.disputed));
     else if (row.verified) standing.push(row.standing === "verified" ? " by " : ", run again by ", ...again(row.verified));

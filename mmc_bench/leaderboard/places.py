@@ -1,0 +1,96 @@
+"""The settings in which methods are compared, which of them count over all, and the seeds that rows are made of.
+
+The leaderboard's owner lists the settings that count, with their seeds, so that nobody can unrank the others, or change
+what they are compared over, by sending in one more cell.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmc_bench.cells import Pretraining, canonical_json
+from mmc_bench.leaderboard.schemas import BoardSettings, Place, full_name
+from mmc_bench.leaderboard.submissions import Entry, cells_of
+from mmc_bench.records import CellRecord
+from mmc_bench.report.rows import differences
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where methods are compared: all that decides a pretraining but its seed and the versions of software.
+
+    `seeds` are those that rows are made of: the listed ones where the setting is listed, else all that were sent in.
+    `place` is where it is listed, None where it does not count over all.
+    """
+
+    key: str
+    dataset: str
+    note: str
+    backbone: str
+    cue_rate: float
+    num_classes: int
+    seeds: tuple[int, ...]
+    place: Place | None
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.dataset}{note} {self.backbone} {self.cue_rate:g}"
+
+
+def setting_key(pretraining: Pretraining) -> str:
+    """Return what a setting is told from others by; versions are no part of it."""
+    return canonical_json(_content(pretraining))
+
+
+def find_settings(entries: Sequence[Entry], board: BoardSettings) -> dict[str, Setting]:
+    """Return the settings in which there are cells, by key, in the order in which they are shown."""
+    examples: dict[str, CellRecord] = {}
+    seeds = defaultdict(set)
+    for _, record in cells_of(entries):
+        key = setting_key(record.cell.pretraining)
+        examples.setdefault(key, record)
+        seeds[key].add(record.cell.pretraining.seed)
+    listed = _listed(entries, board)
+    pretrainings = {key: record.cell.pretraining for key, record in examples.items()}
+    contents = {key: _content(pretraining) for key, pretraining in pretrainings.items()}
+    shown = {key: (p.dataset.name, p.backbone.name, p.cue_rate) for key, p in pretrainings.items()}
+    notes = differences(contents, shown)
+    settings = [
+        Setting(
+            key=key,
+            dataset=p.dataset.name,
+            note=notes[key].strip().removeprefix("(").removesuffix(")"),
+            backbone=p.backbone.name,
+            cue_rate=p.cue_rate,
+            num_classes=examples[key].num_classes,
+            seeds=tuple(sorted(listed[key].seeds if key in listed else seeds[key])),
+            place=listed.get(key),
+        )
+        for key, p in pretrainings.items()
+    ]
+    settings.sort(key=lambda s: (s.dataset, s.backbone, s.cue_rate, s.note, s.key))
+    return {setting.key: setting for setting in settings}
+
+
+def _listed(entries: Sequence[Entry], board: BoardSettings) -> dict[str, Place]:
+    """Return the places that count by the key of their setting.
+
+    A place names neither sizes nor recipe: of settings that differ in these it is the one with most of the listed seeds
+    of the baseline, and of equals the one whose submission's folder comes first.
+    """
+    places = {(place.dataset, place.backbone, place.cue_rate): place for place in board.places}
+    sent: dict[Place, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for _, record in sorted(cells_of(entries), key=lambda pair: (pair[0].folder, pair[0].file)):
+        p = record.cell.pretraining
+        place = places.get((full_name(p.dataset), full_name(p.backbone), p.cue_rate))
+        if place and full_name(record.cell.method) == board.baseline and p.seed in place.seeds:
+            sent[place][setting_key(p)].add(p.seed)
+    return {max(variants, key=lambda key: len(variants[key])): place for place, variants in sent.items()}
+
+
+def _content(pretraining: Pretraining) -> dict[str, Any]:
+    plugins = {name: {"version"} for name in ("dataset", "backbone")}
+    return pretraining.model_dump(mode="json", exclude={"seed": True, "core": True, **plugins})
