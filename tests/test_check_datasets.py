@@ -173,7 +173,7 @@ def continuous(drawn):
     [
         ("u", "ok", "continuous, uniform"),
         ("0.75 * u", "ok", "continuous, uniform"),
-        ("u.clamp(max=0.75)", "ok", "whether uniform is not checked where 2"),
+        ("u.clamp(max=0.75)", "ok", "whether uniform is not checked, since"),
         ("u ** 4", "failed", "random cues are not uniform: the code lies in ["),
         ("100 * u", "failed", "of random cues lies in"),
         ("0.5 * u", "failed", "of random cues lies in ["),

@@ -153,7 +153,7 @@ def _check_reach(drawn: torch.Tensor, values: torch.Tensor, which: str, place: s
         )
     piled = float(drawn.unique(return_counts=True)[1].max()) / len(drawn)
     if piled > LARGEST_PILE:
-        return f"continuous, within its reach; whether uniform is not checked where {piled:.0%} share a value"
+        return "continuous, within its reach; whether uniform is not checked, since many share one value"
     p = float(stats.kstest(drawn.numpy(), "uniform", args=(least, most - least)).pvalue)
     if p < SIGNIFICANCE:
         raise Fault(
