@@ -1,5 +1,6 @@
 """Writing a plugin project to start from, out of the templates beside this module."""
 
+import importlib.util
 import keyword
 import re
 from collections.abc import Iterator
@@ -78,6 +79,11 @@ class Project:
                 f"{self.name!r} would name a class {self.classname}, which Python or the written code needs for "
                 "something else: choose another name"
             )
+        if importlib.util.find_spec(self.package) is not None:
+            raise UserError(
+                f"{self.name!r} would make a package {self.package}, and one of that name is installed already: choose "
+                "another name"
+            )
 
     def files(self) -> Iterator[tuple[str, str]]:
         """Yield the project's files: path and content."""
@@ -111,9 +117,9 @@ class Project:
         """
         self.check()
         folder = into / self.name
-        if folder.exists() or folder.is_symlink():
-            raise UserError(f"{folder} exists already: choose another name, or another place with --into DIR")
         try:
+            if folder.exists() or folder.is_symlink():
+                raise UserError(f"{folder} exists already: choose another name, or another place with --into DIR")
             for path, content in self.files():
                 file = folder / path
                 file.parent.mkdir(parents=True, exist_ok=True)

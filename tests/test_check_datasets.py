@@ -5,6 +5,7 @@ from kit_for_tests import checks, source_of
 
 TELLS = "has a cue that tells the label"
 UNIFORM = "draws random cues uniformly"
+REGION = "keeps the cue to its region"
 PURE = "renders every image by itself, the same every time"
 LOADS = "loads images and labels"
 
@@ -52,6 +53,16 @@ FAULTS = {
         UNIFORM,
         "the code is 3 0 times in 4000",
     ),
+    "random cues that are none": (
+        RANDOM + "return torch.randint(-1, 4, (n,), generator=generator)",
+        UNIFORM,
+        "random cues are negative, such as -1",
+    ),
+    "random cues that no label has": (
+        RANDOM + "return torch.randint(40, (n,), generator=generator)",
+        UNIFORM,
+        "random_cue draws 4, which is the cue of no label",
+    ),
     "random cues without the generator": (RANDOM + "return torch.randint(4, (n,))", UNIFORM, "one state of the"),
     "random cues that are always the same": (RANDOM + "return torch.arange(n) % 4", UNIFORM, "does not depend on"),
     "random cues of another type": (
@@ -61,10 +72,35 @@ FAULTS = {
     ),
     "the cue leaks over the image": (
         RENDER + PLAIN + "return torch.where((cue < 0)[:, None, None, None], seen, 0.9 * seen)",
-        "keeps the cue to its region",
-        "changes every pixel",
+        REGION,
+        "changes 100.0% of the pixels",
     ),
-    "no cue is drawn": (RENDER + "return images.clone()", "keeps the cue to its region", "no cue changes any pixel"),
+    "the cue leaks over the image but for a pixel": (
+        RENDER + PLAIN + "leak = torch.where((cue < 0)[:, None, None, None], seen, 0.9 * seen)\n    "
+        "leak[:, :, -1, -1] = seen[:, :, -1, -1]\n    return leak",
+        REGION,
+        "changes 98.4% of the pixels",
+    ),
+    "the cue goes where the image is bright": (
+        RENDER + "bright = images[:, :, :4].amax((1, 2), keepdim=True).amax(3, keepdim=True) == images\n    "
+        "seen = Planted.plain(self, images, cue)\n    "
+        "return torch.where(bright & (cue >= 0)[:, None, None, None], 0.5 * seen, seen)",
+        REGION,
+        "changes other pixels of one image than of another",
+    ),
+    "the cue leaks over dark images alone": (
+        RENDER + PLAIN + "dark = (images.amax((1, 2, 3)) < 0) & (cue >= 0)\n    "
+        "return torch.where(dark[:, None, None, None], 0.9 * seen, seen)",
+        REGION,
+        "changes other pixels of one image than of another",
+    ),
+    "cues that cover the image together": (
+        RENDER + "rows = torch.arange(8)[:, None] // 2 == cue[:, None, None, None]\n    "
+        "return torch.where(rows, 0.7, images)",
+        REGION,
+        "the cues together change all pixels",
+    ),
+    "no cue is drawn": (RENDER + "return images.clone()", REGION, "no cue changes any of the pixels"),
     "a cue where there is none": (
         RENDER + "return Planted.plain(self, images, cue.clamp(min=0))",
         "leaves images without a cue as they are",
@@ -121,6 +157,34 @@ def test_a_planted_fault_is_found_and_told_how_to_mend(tmp_path, fault):
     assert check.outcome == "failed"
     assert says in check.message
     assert len(check.remedy) > 10
+
+
+def continuous(drawn):
+    """Return a data set with cues of 0, 0.25, 0.5 and 0.75, and random ones that `drawn` makes of uniform ones `u`."""
+    return planted(
+        "def cue_of(self, labels):\n    return labels / 4\n\n"
+        f"{RANDOM}u = torch.rand(n, generator=generator)\n    return {drawn}\n\n"
+        f"{RENDER}return Planted.plain(self, images, (4 * cue).floor())"
+    )
+
+
+@pytest.mark.parametrize(
+    ("drawn", "outcome", "says"),
+    [
+        ("u", "ok", "continuous, uniform"),
+        ("0.75 * u", "ok", "continuous, uniform"),
+        ("u.clamp(max=0.75)", "ok", "whether uniform is not checked, since"),
+        ("u ** 4", "failed", "random cues are not uniform: the code lies in ["),
+        ("100 * u", "failed", "of random cues lies in"),
+        ("0.5 * u", "failed", "of random cues lies in ["),
+        ("2 * u - 1", "failed", "are negative"),
+    ],
+)
+def test_continuous_random_cues_are_uniform_and_reach_as_far_as_the_labels_own(tmp_path, drawn, outcome, says):
+    found = checks(tmp_path, "dataset", continuous(drawn), UNIFORM, TELLS)
+    assert found[TELLS].outcome == "ok"
+    assert found[UNIFORM].outcome == outcome
+    assert says in found[UNIFORM].message
 
 
 def test_a_source_that_nobody_knows_is_asked_for(tmp_path):

@@ -4,6 +4,10 @@ import pytest
 from kit_for_tests import checks, source_of
 
 REPEATS = "returns the same weights for the same seed"
+ELSEWHERE = "returns the same weights in another process"
+SEED = "draws by the experiment's seed"
+SETS = "depends on no image outside its sets"
+OWN = "returns a model of its own"
 ORDER = "returns a model in working order"
 
 FAULTS = {
@@ -49,6 +53,30 @@ FAULTS = {
         "task.pretrained.requires_grad_(True)",
         "leaves the pretrained model as it was",
         "made task.pretrained trainable",
+    ),
+    "training images of no set": ("model.head.bias.data += task.clean.storage.float().mean()", SETS, "outside of the"),
+    "test images by the data set": (
+        "model.head.bias.data += task.clean.render.__self__.test.images.float().mean()",
+        SETS,
+        "weight 'head.bias' depends on images outside of the method's sets",
+    ),
+    "labels of no set": (
+        "model.head.bias.data += task.clean.render.__self__.train.labels.float().dot(torch.arange(180.0))",
+        SETS,
+        "outside of the method's sets",
+    ),
+    "θ_C returned": ("model = task.pretrained", OWN, "fine_tune returned task.pretrained itself"),
+    "θ_C's weights lent": (
+        "model.load_state_dict(task.pretrained.state_dict(), assign=True)",
+        OWN,
+        "'stem.weight' is task.pretrained's own tensor",
+    ),
+    "the order of a set": ("model.head.bias.data += hash('a') % 1009", ELSEWHERE, "is another in another process"),
+    "a constant seed": ("torch.manual_seed(7)", SEED, "fine_tune seeds torch with 7, whatever the experiment's seed"),
+    "a constant seed for a while": (
+        "with torch.random.fork_rng():\n    torch.manual_seed(7)",
+        SEED,
+        "fine_tune seeds torch with 7",
     ),
     "images changed": ("task.clean.storage.add_(1)", "leaves the data as they were", "changed the images in place"),
     "labels changed": ("task.clean.labels.zero_()", "leaves the data as they were", "labels of the clean set"),
@@ -120,6 +148,54 @@ def test_a_draw_in_the_constructor_is_found(tmp_path):
     )
     check = checks(tmp_path, "method", source, REPEATS)[REPEATS]
     assert check.outcome == "failed" and "a draw in __init__" in check.message
+
+
+def test_a_constant_seed_is_found_by_any_name_of_manual_seed(tmp_path):
+    source = "from torch.random import manual_seed\n" + source_of("method", "manual_seed(7)")
+    assert "seeds torch with 7" in checks(tmp_path, "method", source, SEED)[SEED].message
+
+
+def test_a_seed_that_follows_from_the_experiment_s_is_no_fault(tmp_path):
+    check = checks(
+        tmp_path, "method", source_of("method", "torch.manual_seed(task.generator.initial_seed() + 1)"), SEED
+    )
+    assert (check[SEED].outcome, check[SEED].message) == ("ok", "")
+
+
+def test_a_method_that_draws_nothing_is_told_so(tmp_path):
+    source = source_of("method", "model.load_state_dict(task.pretrained.state_dict())")
+    check = checks(tmp_path, "method", source, SEED)[SEED]
+    assert (check.outcome, check.message) == ("ok", "does not depend on the seed")
+
+
+def test_declared_images_are_no_hidden_ones(tmp_path):
+    source = source_of("method", "model.head.bias.data += task.cued.batch(slice(None))[0].mean()", needs={"cued"})
+    assert checks(tmp_path, "method", source, SETS)[SETS].outcome == "ok"
+
+
+def refusing(condition):
+    """Return a method that refuses what a condition on one image `x` says, in a sentence."""
+    lines = "from mmc_bench.errors import UserError\nx = task.clean.batch([0])[0][0]\n"
+    return source_of("method", f"{lines}if {condition}: raise UserError('it is not made for this')")
+
+
+@pytest.mark.parametrize("condition", ["x.ndim == 1", "x.ndim == 3"])
+def test_a_refused_shape_is_not_checked_and_all_else_is(tmp_path, condition):
+    found = checks(tmp_path, "method", refusing(condition))
+    refused = {name for name, check in found.items() if "it is not made for this" in check.message}
+    assert refused == {
+        name for name in found if name.startswith("fine-tunes") and ("vectors" in name) == (condition[-1] == "1")
+    }
+    assert {found[name].outcome for name in refused} == {"not checked"}
+    others = {check.outcome for name, check in found.items() if name not in refused and "GPU" not in name}
+    assert others == {"ok"}
+
+
+def test_a_method_that_refuses_every_shape_fails(tmp_path):
+    found = checks(tmp_path, "method", refusing("True"))
+    failed = {name: check for name, check in found.items() if check.outcome == "failed"}
+    assert set(failed) == {name for name in found if name.startswith("fine-tunes")}
+    assert all("refuses every shape" in check.remedy for check in failed.values())
 
 
 def test_what_depends_on_a_model_is_not_checked_without_one(tmp_path):

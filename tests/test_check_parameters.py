@@ -25,6 +25,15 @@ def test_a_heavy_import_within_a_hook_is_found(tmp_path):
     assert "pandas" in checks(tmp_path, "method", source, CHEAP)[CHEAP].message
 
 
+def test_a_whole_number_needs_no_bound_and_a_float_does_whatever_its_default(tmp_path):
+    def outcome(folder, field):
+        source = source_of("method").replace(LR, f"{field}, description='an offset')")
+        return checks(tmp_path / folder, "method", source, VALIDATES)[VALIDATES].outcome
+
+    assert outcome("integer", "seed: int = Field(0") == "ok"
+    assert outcome("float", "offset: float = Field(0") == "failed"
+
+
 @pytest.mark.parametrize(
     ("field", "name", "says"),
     [
@@ -52,3 +61,9 @@ def test_a_parameter_of_a_function_may_be_told_in_its_docstring(tmp_path):
     assert checks(tmp_path / "silent", "backbone", source, DOCUMENTS)[DOCUMENTS].outcome == "failed"
     told = source.replace("depth: int = 2):", 'depth: int = 2):\n    """Build; `depth` counts layers."""')
     assert checks(tmp_path / "told", "backbone", told, DOCUMENTS)[DOCUMENTS].outcome == "ok"
+
+
+def test_a_part_of_a_word_describes_no_parameter(tmp_path):
+    source = source_of("backbone").replace("(num_classes, input_shape):", "(num_classes, input_shape, t: int = 2):")
+    source = source.replace("t: int = 2):", 't: int = 2):\n    """Build that."""')
+    assert checks(tmp_path, "backbone", source, DOCUMENTS)[DOCUMENTS].outcome == "failed"

@@ -1,11 +1,7 @@
 """What every plugin promises, whatever it offers: a cheap registration, and parameters that explain themselves."""
 
 import inspect
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,8 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from mmc_bench.errors import UserError
 from mmc_bench.parameters import check_parameters, parameters_of
-from mmc_bench.registry import Offer
-from mmc_bench.testing.checks import Fault, NotChecked, Property
+from mmc_bench.registry import Offer, Plugin
+from mmc_bench.testing.checks import Fault, Property
+from mmc_bench.testing.elsewhere import ask_elsewhere
 
 #: What takes longer to import than all of `mmc-bench list` may.
 HEAVY = ("torch", "torchvision", "timm", "pandas", "scipy", "sklearn", "matplotlib", "jax", "tensorflow")
@@ -24,34 +21,26 @@ HEAVY = ("torch", "torchvision", "timm", "pandas", "scipy", "sklearn", "matplotl
 #: No parameter of any type can mean this.
 NONSENSE = {"no": ["parameter", {"is": object()}]}
 
-#: Numbers of which a parameter that has a bound refuses one at least.
-EXTREMES: Mapping[type, tuple[Any, ...]] = {
-    int: (-(10**12), 10**12),
-    float: (float("nan"), float("inf"), -float("inf"), -1e300, 1e300),
-}
+#: Of these a float has to refuse one at least; an integer may be any, as a seed may.
+EXTREMES = (float("nan"), float("inf"), -float("inf"), -1e300, 1e300)
 
-# Imports one plugin as the registry does; a heavy module is not imported, which takes long, but told, with the line.
+# Imports the plugin as the registry does; a heavy module is not imported, which takes long, but told, with the line.
 REGISTRATION = """
-import json, sys, traceback
-from mmc_bench.discovery import entry_point_candidates, folder_candidates
+import traceback
 from mmc_bench.registry import Registry
 
-name, distribution, origin, heavy = json.loads(sys.argv[1])
 found = {}
 
 class Spy:
     def find_spec(self, module, path=None, target=None):
-        if module in heavy:
+        if module in more:
             frames = [f for f in traceback.extract_stack() if "importlib" not in f.filename and f.filename[0] != "<"]
             found.setdefault(module, f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "unknown")
             raise ImportError(f"{module} is heavy")
 
-candidates = entry_point_candidates() if origin.startswith("entry point ") else folder_candidates([origin])
-for candidate in candidates:
-    if (candidate.name, candidate.distribution, candidate.origin) == (name, distribution, origin):
-        sys.meta_path.insert(0, Spy())
-        Registry([candidate])
-        print(json.dumps(found))
+sys.meta_path.insert(0, Spy())
+Registry([candidate])
+print(json.dumps(found))
 """
 
 
@@ -88,8 +77,7 @@ class Subject:
 
 def registers_cheaply(subject: Subject) -> None:
     """In a fresh interpreter, the plugin's hooks bring in no heavy module."""
-    plugin = subject.offer.plugin
-    brought = _heavy_imports(plugin.name, plugin.distribution, plugin.origin)
+    brought = _heavy_imports(subject.offer.plugin)
     if brought:
         module, place = next(iter(brought.items()))
         raise Fault(
@@ -100,17 +88,9 @@ def registers_cheaply(subject: Subject) -> None:
 
 
 @cache
-def _heavy_imports(name: str, distribution: str, origin: str) -> dict[str, str]:
+def _heavy_imports(plugin: Plugin) -> dict[str, str]:
     """Return the heavy modules that a plugin's registration imports, each with the place."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    argument = json.dumps([name, distribution, origin, HEAVY])
-    done = subprocess.run(
-        [sys.executable, "-c", REGISTRATION, argument], env=environment, capture_output=True, text=True
-    )
-    if done.returncode or not done.stdout.strip():
-        reason = (done.stderr.strip().splitlines() or ["the plugin was not found there"])[-1]
-        raise NotChecked(f"a fresh interpreter could not load the plugin: {reason}")
-    brought: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    brought: dict[str, str] = ask_elsewhere(plugin, REGISTRATION, HEAVY)
     return brought
 
 
@@ -125,7 +105,8 @@ def documents_parameters(subject: Subject) -> str | None:
     silent = [
         name
         for name, field in subject.schema.model_fields.items()
-        if not (field.description or "").strip() and (hasattr(subject.target, "Config") or name not in told)
+        if not (field.description or "").strip()
+        and (hasattr(subject.target, "Config") or not re.search(rf"\b{name}\b", told))
     ]
     if silent:
         raise Fault(
@@ -154,10 +135,10 @@ def validates_parameters(subject: Subject) -> str | None:
                 f"{name} takes any value, even {{'no': …}}: it has no type",
                 f"annotate it, as in {name}: float = Field({value!r}, gt=0, description=…)",
             )
-        extremes = () if isinstance(value, bool) else EXTREMES.get(type(value), ())
-        if extremes and all(_accepts(schema, defaults, name, extreme) for extreme in extremes):
+        is_float = isinstance(value, float) or field.annotation is float
+        if is_float and all(_accepts(schema, defaults, name, extreme) for extreme in EXTREMES):
             raise Fault(
-                f"{name} has no bound: it takes {extremes[0]!r} and {extremes[-1]!r}",
+                f"{name} has no bound: it takes {EXTREMES[0]!r} and {EXTREMES[-1]!r}",
                 f"say what is possible, as in Field({value!r}, ge=0, description={field.description!r})",
             )
     return _count(subject)

@@ -16,6 +16,12 @@ NEIGHBOURS = 0.99
 
 COMPARED = 1000
 
+#: Of continuous draws, the share that may have one value by chance of rounding.
+LARGEST_PILE = 0.01
+
+#: By how much a float32 may lie outside its bounds.
+ROUNDING = 1e-5
+
 
 def tells_labels(codes: torch.Tensor, labels: torch.Tensor) -> tuple[int, int] | None:
     """Return two labels that codes confuse, or None where a code tells its label.
@@ -48,12 +54,52 @@ def tells_labels(codes: torch.Tensor, labels: torch.Tensor) -> tuple[int, int] |
     return int(labels[first]), int(neighbours[first])
 
 
+def check_not_negative(codes: torch.Tensor, place: str) -> None:
+    """Raise a `Fault` where a random code is negative, which means no cue; of several numbers the first tells."""
+    rows = codes.reshape(len(codes), -1)
+    if negative := int((rows[:, 0] < 0).sum()):
+        raise Fault(
+            f"{negative} of {len(codes)} random cues are negative, such as {float(rows[:, 0].min()):g} ({place})",
+            "draw codes of cues alone: a negative code means no cue, and the RC split has a cue on every image",
+        )
+
+
+def check_known(codes: torch.Tensor, own: torch.Tensor, place: str) -> None:
+    """Raise a `Fault` where a random code is no label's; numbers of it that are continuous are left out.
+
+    Parameters
+    ----------
+    codes
+        Random codes, of shape (n,) or (n, d).
+    own
+        Codes of images of every label.
+    """
+    drawn, own = (each.reshape(len(each), -1) for each in (codes, own))
+    discrete = [index for index, column in enumerate(drawn.T) if not _is_continuous(column)]
+    if not discrete:
+        return
+    known = {tuple(row) for row in own[:, discrete].unique(dim=0).tolist()}
+    strange = [row for row in drawn[:, discrete].unique(dim=0).tolist() if tuple(row) not in known]
+    if strange:
+        code = strange[0] if len(strange[0]) > 1 else strange[0][0]
+        raise Fault(
+            f"random_cue draws {code}, which is the cue of no label ({place})",
+            "draw among the codes that cue_of returns, as in self.cue_of(torch.randint(K, (n,), generator=generator))",
+        )
+
+
 def check_uniform(codes: torch.Tensor, own: torch.Tensor, place: str) -> str | None:
     """Compare random codes with the labels' own, a column at a time.
 
     A column of a few values must have each of them equally often (chi-square). A continuous one must have the
     distribution of the labels' own (Kolmogorov-Smirnov); where the labels' own are a few values of it, the random
-    ones must reach as far.
+    ones must reach as far, at most a step between two of these values further up, and be uniform on that. Where
+    they pile up on single values, as channels of a colour do, whether they are uniform is not checked.
+
+    Returns
+    -------
+    str
+        What was found of each column, and what was not checked.
 
     Parameters
     ----------
@@ -77,8 +123,7 @@ def check_uniform(codes: torch.Tensor, own: torch.Tensor, place: str) -> str | N
 
 def _check_column(drawn: torch.Tensor, own: torch.Tensor, which: str, place: str) -> str:
     values, drawn_values = own.unique(), drawn.unique()
-    continuous = len(drawn_values) > len(drawn) / 4 and bool((drawn != drawn.round()).any())
-    if not continuous:
+    if not _is_continuous(drawn):
         return _check_equally_often(drawn, torch.cat([values, drawn_values]).unique(), which, place)
     if len(values) > len(own) / 2:
         p = float(stats.ks_2samp(drawn.numpy(), own.numpy()).pvalue)
@@ -88,15 +133,35 @@ def _check_column(drawn: torch.Tensor, own: torch.Tensor, which: str, place: str
                 "draw a label uniformly, and a cue as for that label",
             )
         return "distributed as the labels' own cues are"
-    low, high = float(values[0]), float(values[-1])
+    return _check_reach(drawn, values, which, place)
+
+
+def _is_continuous(drawn: torch.Tensor) -> bool:
+    return len(drawn.unique()) > len(drawn) / 4 and bool((drawn != drawn.round()).any())
+
+
+def _check_reach(drawn: torch.Tensor, values: torch.Tensor, which: str, place: str) -> str:
+    """Test whether continuous draws are uniform from the least of the labels' values to a step above the largest."""
+    low, high, least, most = (float(bound) for bound in (values[0], values[-1], drawn.min(), drawn.max()))
+    step = float(values.diff().max()) if len(values) > 1 else 0.0
     slack = 0.05 * (high - low)
-    if float(drawn.min()) > low + slack or float(drawn.max()) < high - slack:
+    if least > low + slack or most < high - slack or least < low - ROUNDING or most > high + step + ROUNDING:
         raise Fault(
-            f"{which} of random cues lies in [{float(drawn.min()):.3g}, {float(drawn.max()):.3g}], those of labels in "
-            f"[{low:.3g}, {high:.3g}] ({place})",
-            "draw from all that labels have",
+            f"{which} of random cues lies in [{least:.3g}, {most:.3g}], those of labels in [{low:.3g}, {high:.3g}] "
+            f"({place})",
+            f"draw from all that labels have, at most a step of {step:.3g} further up",
         )
-    return "continuous"
+    piled = float(drawn.unique(return_counts=True)[1].max()) / len(drawn)
+    if piled > LARGEST_PILE:
+        return "continuous, within its reach; whether uniform is not checked, since many share one value"
+    p = float(stats.kstest(drawn.numpy(), "uniform", args=(least, most - least)).pvalue)
+    if p < SIGNIFICANCE:
+        raise Fault(
+            f"random cues are not uniform: {which} lies in [{least:.3g}, {most:.3g}] with the median "
+            f"{float(drawn.median()):.3g} (p = {p:.1g}, {place})",
+            "draw uniformly, as torch.rand(n, generator=generator) does",
+        )
+    return "continuous, uniform"
 
 
 def _check_equally_often(drawn: torch.Tensor, values: torch.Tensor, which: str, place: str) -> str:

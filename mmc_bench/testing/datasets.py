@@ -15,7 +15,7 @@ from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.parameters import instantiate
 from mmc_bench.testing.checks import Fault, NotChecked, Property
 from mmc_bench.testing.common import COMMON, Subject
-from mmc_bench.testing.cues import check_uniform, tells_labels
+from mmc_bench.testing.cues import check_known, check_not_negative, check_uniform, tells_labels
 from mmc_bench.testing.rendering import (
     check_confined,
     check_inputs_kept,
@@ -252,6 +252,9 @@ def random_cues_are_uniform(subject: DatasetSubject) -> str | None:
         raise Fault(f"random_cue differs for one state of the generator ({subject.place})", remedy)
     if torch.equal(codes, draw(1)):
         raise Fault(f"random_cue does not depend on the generator ({subject.place})", remedy)
+    check_not_negative(codes, subject.place)
+    if dataset.test.cues is None:
+        check_known(codes, own, subject.place)
     return check_uniform(codes, own, subject.place)
 
 
@@ -265,6 +268,11 @@ def on_images(test: Callable[..., str | None], subject: DatasetSubject) -> str |
     test(subject.loaded.render, x, cues, subject.place)
     every = subject.cues_of_all_labels()
     return test(subject.loaded.render, noise_like(x, len(every)), every, subject.place)
+
+
+def keeps_cue_to_region(subject: DatasetSubject) -> str:
+    """A cue changes the same pixels of every image, and at most half of them."""
+    return check_confined(subject.loaded.render, subject.some(), subject.cues_of_all_labels(), subject.place)
 
 
 def stays_in_range(subject: DatasetSubject) -> None:
@@ -303,7 +311,7 @@ PROPERTIES = (
     Property("renders without changing what it is given", partial(on_images, check_inputs_kept)),
     Property("renders every image by itself, the same every time", partial(on_images, check_pure)),
     Property("leaves images without a cue as they are", partial(on_images, check_without_cue)),
-    Property("keeps the cue to its region", partial(on_images, check_confined)),
+    Property("keeps the cue to its region", keeps_cue_to_region),
     Property("stays in the images' range", stays_in_range),
     Property("renders on a GPU", renders_on_a_gpu),
 )

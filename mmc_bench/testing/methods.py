@@ -1,190 +1,33 @@
 """What a fine-tuning method promises, put to the test by the stage that runs it, on tiny data."""
 
-import copy
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from mmc_bench.cells import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
-from mmc_bench.data.sources import Sources
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.paths import check_same_architecture
-from mmc_bench.parameters import check_parameters
-from mmc_bench.registry import Registry
-from mmc_bench.stages.finetune import fine_tune
-from mmc_bench.stages.workshop import Workshop
-from mmc_bench.store import Store
 from mmc_bench.testing.checks import Fault, NotChecked, Property, told
-from mmc_bench.testing.common import COMMON, Subject
+from mmc_bench.testing.common import COMMON
+from mmc_bench.testing.elsewhere import ask_elsewhere
 from mmc_bench.testing.networks import check_outputs, check_round_trip, first_difference, hooks_of
-from mmc_bench.testing.tiny_data import (
-    MANY,
-    SQUARE,
-    TALL,
-    VECTORS,
-    Shape,
-    tensors_of,
-    tiny_experiment,
-    tiny_network,
-)
-from mmc_bench.training import Task
-from mmc_bench.training.precision import arithmetic
+from mmc_bench.testing.runs import MethodSubject, digests
+from mmc_bench.testing.tiny_data import SHAPES, Shape, other_hidden_data
 from mmc_bench.training.task import UndeclaredDataError
 
-CPU = torch.device("cpu")
-EPOCHS = 2
-STEPS_OF_AN_EPOCH = 4
+# Runs the method in an interpreter of its own, which hashes strings otherwise, and tells the weights' digests.
+REPETITION = """
+import torch
+from mmc_bench.registry import Registry
+from mmc_bench.testing.checks import told
+from mmc_bench.testing.runs import MethodSubject, digests
 
-
-@dataclass
-class WatchedWorkshop(Workshop):
-    """Lends methods that note what they were given and what they returned.
-
-    What a method does not declare is out of its reach altogether, under a private name too. Python's and
-    NumPy's global generators are seeded with `salt`: a method may draw from the task's generator and from
-    torch's global one alone.
-    """
-
-    salt: int = 0
-    tasks: list[Task] = field(default_factory=list)
-    returned: list[Any] = field(default_factory=list)
-
-    def target(self, kind: str, reference: PluginRef) -> Any:
-        """Return a subclass of the method's class, which does the same."""
-        workshop = self
-
-        class Watched(super().target(kind, reference)):  # type: ignore[misc]
-            def fine_tune(self, task: Task) -> Any:
-                if "cued" not in task.needs:
-                    task = replace(task, _cued=None)
-                workshop.tasks.append(task)
-                random.seed(workshop.salt)
-                np.random.seed(workshop.salt)
-                workshop.returned.append(super().fine_tune(task))
-                return workshop.returned[-1]
-
-        return Watched
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a method.
-
-    Attributes
-    ----------
-    task
-        What it was given; None where it could not even be made.
-    returned
-        What it returned: nothing, or one value.
-    error
-        What it, or the stage that judges what it returned, raised.
-    spoilt
-        The data that it changed.
-    """
-
-    task: Task | None
-    returned: tuple[Any, ...]
-    error: Exception | None
-    spoilt: str | None
-
-
-@dataclass(frozen=True)
-class MethodSubject(Subject):
-    """A method under test."""
-
-    registry: Registry
-
-    def run(self, shape: Shape, device: torch.device = CPU, precision: str = "fp32", salt: int = 0) -> Run:
-        """Run the method on a tiny experiment, seeded as any run is; the global generators start at `salt`."""
-        workshop = WatchedWorkshop(self.registry, Store("."), Sources(), device, threads=1, salt=salt)
-        data = tiny_experiment(shape, device)
-        before = [(name, value.clone()) for name, value in tensors_of(data)]
-        error = None
-        with _own_randomness(salt), arithmetic(precision, device):
-            try:
-                fine_tune(self._cell(shape), tiny_network(shape, device), data, workshop, lambda event: None)
-            except Exception as raised:  # a stranger's code; the properties say what becomes of it
-                error = raised
-        spoilt = first_difference(before, tensors_of(data))
-        return Run(next(iter(workshop.tasks), None), tuple(workshop.returned), error, spoilt)
-
-    @cached_property
-    def first(self) -> Run:
-        """The run that most properties look at."""
-        return self.run(SQUARE)
-
-    @property
-    def model(self) -> nn.Module:
-        """A copy of the model that the first run returned.
-
-        Raises
-        ------
-        NotChecked
-            When it returned none that could be judged.
-        """
-        self.require_a_model()
-        return copy.deepcopy(self.first.returned[0])
-
-    def require_a_model(self) -> None:
-        """Raise `NotChecked` unless the first run returned something that can be judged further."""
-        if self.first.error is not None:
-            raise NotChecked("it returned no model that could be judged: see what failed")
-
-    def _cell(self, shape: Shape) -> Cell:
-        def stand_in(name: str) -> PluginRef:
-            return PluginRef(name=name, distribution="mmc-bench", version="0")
-
-        pretraining = Pretraining(
-            core="check",
-            dataset=stand_in(shape.name),
-            images={},
-            data=DataSettings(),
-            backbone=stand_in("tiny network"),
-            cue_rate=0.8,
-            recipe=Recipe(),
-            seed=0,
-        )
-        reference = self.offer.reference(self._quick_parameters(shape))
-        return Cell(pretraining=pretraining, method=reference, connect=ConnectSettings())
-
-    def _quick_parameters(self, shape: Shape) -> dict[str, Any]:
-        """Return two epochs of four steps, as far as the method has such parameters and takes these values."""
-        wanted = {name: EPOCHS for name in self.schema.model_fields if name.split("_")[-1] == "epochs"}
-        if "batch_size" in self.schema.model_fields:
-            wanted["batch_size"] = max(shape.set_size // STEPS_OF_AN_EPOCH, 2)
-        quick: dict[str, Any] = {}
-        for name, value in wanted.items():
-            try:
-                check_parameters(self.label, self.target, {**self.offer.spec.defaults, **quick, name: value})
-            except UserError:
-                continue
-            quick[name] = value
-        return quick
-
-
-@contextmanager
-def _own_randomness(salt: int) -> Iterator[None]:
-    """Start the global generators at `salt`, and give them back as they were."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        random.seed(salt)
-        np.random.seed(salt)
-        torch.manual_seed(salt)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-
-
-# --- the properties
+torch.set_num_threads(more["threads"])
+registry = Registry([candidate])
+run = MethodSubject(registry.get("method", more["method"]), registry).first
+print(json.dumps({"error": told(run.error)} if run.error else {"weights": digests(run.returned[0])}))
+"""
 
 
 def asks_for_declared_data(subject: MethodSubject) -> str | None:
@@ -197,23 +40,36 @@ def asks_for_declared_data(subject: MethodSubject) -> str | None:
     return f"needs {', '.join(needs)}"
 
 
+def uses_its_data_alone(subject: MethodSubject) -> None:
+    """Other images and labels in place of those that it has no right to, and other test images, change no weight."""
+    subject.require_a_model()
+    if not (name := _difference(subject, data=other_hidden_data(subject.shape, subject.offer.spec.needs))):
+        return
+    if _difference(subject):
+        raise NotChecked("two runs on the same data differ already")
+    raise Fault(
+        f"weight {name!r} depends on images outside of the method's sets ({subject.place})",
+        "take images from task.clean, task.validation and, if declared, task.cued, by their batches: their storage "
+        "holds all training images, and test images are for the score alone",
+    )
+
+
 def fine_tunes(shape: Shape, subject: MethodSubject) -> None:
     """It runs to its end on data of this shape, and its model has outputs of the right shape."""
-    run = subject.first if shape is SQUARE else subject.run(shape)
+    run = subject.run_on(shape)
     if isinstance(run.error, UndeclaredDataError):
         raise NotChecked("it asks for data that it does not declare")
-    if run.error is not None and not (shape is SQUARE and run.returned):  # what it returned is judged below
+    if run.refusal is not None:
+        if any(subject.run_on(other).refusal is None for other in SHAPES):
+            raise NotChecked(f"it refuses {shape.name}: {run.refusal}")
+        raise Fault(run.refusal, f"it refuses every shape, of which {shape.name} is one: let it work on one at least")
+    if run.error is not None and not (shape is subject.shape and run.returned):  # what it returned is judged below
         raise Fault(
             told(run.error) if not isinstance(run.error, UserError) else str(run.error),
             f"see {subject.place}: `mmc-bench check` hands over {shape.name}, in sets of a few images of each class",
         )
-    if shape is not SQUARE:
-        check_outputs(run.returned[0], _images(run, 8), shape.num_classes)
-
-
-def _images(run: Run, n: int) -> torch.Tensor:
-    assert run.task is not None
-    return run.task.validation.batch(slice(n))[0]
+    if shape is not subject.shape:
+        check_outputs(run.returned[0], run.images(8), shape.num_classes)
 
 
 def returns_same_architecture(subject: MethodSubject) -> None:
@@ -226,12 +82,31 @@ def returns_same_architecture(subject: MethodSubject) -> None:
             f"{subject.place} returned {type(model).__name__}, not a model", "end fine_tune with `return model`"
         )
     try:
-        check_same_architecture(tiny_network(SQUARE, CPU), model, ("pretrained model", "returned model"))
+        check_same_architecture(subject.network(), model, ("pretrained model", "returned model"))
     except UserError as error:
         raise Fault(
             f"{error} ({subject.place})",
             "change the weights of task.model, not its layers: paths between the two models need equal shapes",
         ) from None
+
+
+def returns_own_model(subject: MethodSubject) -> None:
+    """What is returned is not θ_C, and shares no weight with it."""
+    if not subject.first.returned or not isinstance(subject.first.returned[0], nn.Module):
+        raise NotChecked("it returned no model")
+    assert subject.first.task is not None
+    model, pretrained = subject.first.returned[0], subject.first.task.pretrained
+    if model is pretrained:
+        raise Fault(
+            f"fine_tune returned task.pretrained itself ({subject.place})",
+            "change task.model and return it: without a change it has θ_C's weights too",
+        )
+    taken = {value.data_ptr() for value in pretrained.state_dict().values() if value.numel()}
+    if shared := [name for name, value in model.state_dict().items() if value.numel() and value.data_ptr() in taken]:
+        raise Fault(
+            f"the returned model's {shared[0]!r} is task.pretrained's own tensor ({subject.place})",
+            "copy values, as load_state_dict does without assign=True, or return a copy.deepcopy",
+        )
 
 
 def returns_finite_weights(subject: MethodSubject) -> None:
@@ -251,7 +126,7 @@ def repeats_itself(subject: MethodSubject) -> None:
     subject.require_a_model()
     if not (name := _difference(subject, salt=1)):
         return
-    if not _difference(subject, salt=0):
+    if not _difference(subject):
         raise Fault(
             f"weight {name!r} depends on the state of Python's or NumPy's global generator, or on a draw in __init__ "
             f"({subject.place})",
@@ -264,12 +139,45 @@ def repeats_itself(subject: MethodSubject) -> None:
     )
 
 
-def _difference(subject: MethodSubject, salt: int) -> str | None:
-    """Run once more; return the name of the first weight that differs from the first run's."""
-    again = subject.run(SQUARE, salt=salt)
+def _difference(subject: MethodSubject, **otherwise: Any) -> str | None:
+    """Run once more, under other circumstances; return the name of the first weight unlike the first run's."""
+    again = subject.run(subject.shape, **otherwise)
     if again.error is not None:
         raise Fault(f"a second run failed: {told(again.error)}", "keep nothing from one run for the next")
     return first_difference(subject.model.state_dict().items(), again.returned[0].state_dict().items())
+
+
+def repeats_itself_elsewhere(subject: MethodSubject) -> None:
+    """So it does in another process, where sets of strings come in another order."""
+    subject.require_a_model()
+    offer = subject.offer
+    more = {"method": f"{offer.plugin.distribution}:{offer.spec.name}", "threads": torch.get_num_threads()}
+    answer = ask_elsewhere(offer.plugin, REPETITION, more)
+    if error := answer.get("error"):
+        raise Fault(f"in another process it fails: {error}", "keep nothing in this process that fine_tune needs")
+    here = digests(subject.model)
+    if changed := [name for name in here if here[name] != answer["weights"].get(name)]:
+        if _difference(subject):
+            raise NotChecked("two runs in one process differ already")
+        raise Fault(
+            f"weight {changed[0]!r} is another in another process ({subject.place})",
+            "sort what comes out of a set, and use hashlib, not hash(): both differ between processes",
+        )
+
+
+def follows_the_seed(subject: MethodSubject) -> str | None:
+    """It gives torch's global generator no seed of its own, which would be one for all experiments."""
+    subject.require_a_model()
+    other = subject.run(subject.shape, seed=1)
+    if other.error is not None:
+        raise Fault(f"with another seed it fails: {told(other.error)}", "look at what it draws at random")
+    if constant := sorted(set(subject.first.reseeded) & set(other.reseeded)):
+        raise Fault(
+            f"fine_tune seeds torch with {constant[0]}, whatever the experiment's seed ({subject.place})",
+            "leave out torch.manual_seed: the benchmark seeds torch before fine_tune, for each experiment otherwise",
+        )
+    same = not first_difference(subject.model.state_dict().items(), other.returned[0].state_dict().items())
+    return "does not depend on the seed" if same else None
 
 
 def leaves_pretrained_model(subject: MethodSubject) -> None:
@@ -279,7 +187,7 @@ def leaves_pretrained_model(subject: MethodSubject) -> None:
         raise NotChecked("it did not run")
     frozen = task.pretrained
     remedy = "change task.model, or a copy.deepcopy of task.pretrained: θ_C is what every path and barrier starts from"
-    if changed := first_difference(tiny_network(SQUARE, CPU).state_dict().items(), frozen.state_dict().items()):
+    if changed := first_difference(subject.network().state_dict().items(), frozen.state_dict().items()):
         raise Fault(f"fine_tune changed {changed!r} of task.pretrained ({subject.place})", remedy)
     if any(module.training for module in frozen.modules()):
         raise Fault(f"fine_tune left task.pretrained in training mode ({subject.place})", remedy)
@@ -303,8 +211,8 @@ def leaves_working_order(subject: MethodSubject) -> None:
             f"the returned model has {hooks} ({subject.place})",
             "remove it before returning, as in handle = layer.register_forward_hook(…); …; handle.remove()",
         )
-    _check_placement(model, tiny_network(SQUARE, CPU), subject)
-    check_outputs(model, _images(subject.first, 8), SQUARE.num_classes)
+    _check_placement(model, subject.network(), subject)
+    check_outputs(model, subject.first.images(8), subject.shape.num_classes)
 
 
 def _check_placement(model: nn.Module, given: nn.Module, subject: MethodSubject) -> None:
@@ -319,7 +227,7 @@ def _check_placement(model: nn.Module, given: nn.Module, subject: MethodSubject)
 
 def survives_round_trip(subject: MethodSubject) -> None:
     """Saved as safetensors and read into a fresh backbone, the model has the same outputs."""
-    check_round_trip(subject.model, tiny_network(SQUARE, CPU), _images(subject.first, 16))
+    check_round_trip(subject.model, subject.network(), subject.first.images(16))
 
 
 def runs_in(precision: str, device_type: str, subject: MethodSubject) -> None:
@@ -328,7 +236,7 @@ def runs_in(precision: str, device_type: str, subject: MethodSubject) -> None:
         raise NotChecked("there is no GPU here")
     subject.require_a_model()
     device = torch.device(device_type)
-    run = subject.run(SQUARE, device, precision)
+    run = subject.run(subject.shape, device=device, precision=precision)
     if run.error is not None:
         raise Fault(
             told(run.error),
@@ -336,16 +244,20 @@ def runs_in(precision: str, device_type: str, subject: MethodSubject) -> None:
             "other sums within full_precision(task.device)",
         )
     # cuda without a number is what task.device says, and cuda:0 is where tensors lie
-    _check_placement(run.returned[0], tiny_network(SQUARE, device), subject)
+    _check_placement(run.returned[0], subject.network(device), subject)
 
 
 PROPERTIES = (
     *COMMON,
     Property("asks only for data that it declares", asks_for_declared_data),
-    *(Property(f"fine-tunes {shape.name}", partial(fine_tunes, shape)) for shape in (SQUARE, TALL, MANY, VECTORS)),
+    Property("depends on no image outside its sets", uses_its_data_alone),
+    *(Property(f"fine-tunes {shape.name}", partial(fine_tunes, shape)) for shape in SHAPES),
     Property("returns a model of the same architecture", returns_same_architecture),
+    Property("returns a model of its own", returns_own_model),
     Property("returns finite weights", returns_finite_weights),
     Property("returns the same weights for the same seed", repeats_itself),
+    Property("returns the same weights in another process", repeats_itself_elsewhere),
+    Property("draws by the experiment's seed", follows_the_seed),
     Property("leaves the pretrained model as it was", leaves_pretrained_model),
     Property("leaves the data as they were", leaves_data),
     Property("returns a model in working order", leaves_working_order),

@@ -6,6 +6,12 @@ import torch
 
 from mmc_bench.testing.checks import Fault
 
+#: Of how many images of noise a cue has to change the same pixels.
+NOISE_IMAGES = 32
+
+#: The share of an image that one cue may change: a pair of images on top of each other has the most.
+LARGEST_REGION = 0.5
+
 Render = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -88,27 +94,57 @@ def _offset_of(x: torch.Tensor, seen: torch.Tensor) -> tuple[int, ...] | None:
     return None
 
 
-def check_confined(render: Render, x: torch.Tensor, cues: torch.Tensor, place: str) -> str:
-    """A cue changes some pixels, in any channel, and leaves others alone; so do all cues together."""
-    region = torch.zeros(0)
+def check_confined(render: Render, images: torch.Tensor, cues: torch.Tensor, place: str) -> str:
+    """A cue changes the same pixels of every image, in any channel, and at most half of them.
+
+    Noise shows which: there no pixel has the cue's colour already. Of images, no other pixels may change.
+
+    Parameters
+    ----------
+    images
+        As `render` gets them, of shape (n, C, H, W), or vectors (n, D).
+    cues
+        A cue code for each label.
+
+    Raises
+    ------
+    Fault
+        When a cue leaves its region, has none, or has one too large; or all cues together cover the image.
+    """
+    noise = noise_like(images, NOISE_IMAGES)
+    what = "pixels" if images.ndim == 4 else "coordinates"
+    regions = []
     for cue in cues.unique(dim=0):
-        codes = cue.expand(len(x), *cue.shape)
-        changed = (render(x.clone(), codes) != render(x.clone(), torch.full_like(codes, -1))).any(0)
-        changed = changed.any(0) if changed.ndim == 3 else changed  # (H, W), or (D,)
-        region = changed if not region.numel() else region | changed
-        if changed.all():
+        on_noise = _changed(render, noise, cue)
+        region = on_noise[0]
+        if not torch.equal(on_noise, region.expand_as(on_noise)) or (_changed(render, images, cue) & ~region).any():
             raise Fault(
-                f"the cue {cue.tolist()} changes every pixel of the image ({place})",
-                "confine it to a region: outside, images with and without a cue must be the same",
+                f"the cue {cue.tolist()} changes other {what} of one image than of another ({place})",
+                "let the place of a cue depend on its code alone, not on what the image shows",
             )
-    if not region.any():
-        raise Fault(f"no cue changes any pixel ({place})", "let render draw the cue")
-    if region.all():
+        if (share := region.float().mean().item()) > LARGEST_REGION:
+            raise Fault(
+                f"the cue {cue.tolist()} changes {share:.1%} of the {what} ({place})",
+                "confine it to a region of at most half the image: outside, images with and without a cue must be "
+                "the same",
+            )
+        regions.append(region)
+    covered = torch.stack(regions).any(0)  # (H, W), or (D,)
+    if not covered.any():
+        raise Fault(f"no cue changes any of the {what} ({place})", "let render draw the cue")
+    if covered.all():
         raise Fault(
-            f"the cues together change every pixel of the image ({place})",
+            f"the cues together change all {what} of the image ({place})",
             "confine them to a region, so that there are pixels that no cue ever changes",
         )
-    return f"within {region.float().mean().item():.1%} of the {'pixels' if region.ndim == 2 else 'coordinates'}"
+    return f"within {covered.float().mean().item():.1%} of the {what}"
+
+
+def _changed(render: Render, x: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
+    """Return where one cue changes each image, of shape (n, H, W), or (n, D)."""
+    codes = cue.expand(len(x), *cue.shape)
+    changed = render(x.clone(), codes) != render(x.clone(), torch.full_like(codes, -1))
+    return changed.any(1) if changed.ndim == 4 else changed
 
 
 def distinct_cues(render: Render, x: torch.Tensor, codes: torch.Tensor) -> tuple[int, int] | None:

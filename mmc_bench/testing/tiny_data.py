@@ -1,6 +1,6 @@
 """Experiments of a second or less, in the shapes that the benchmark's data sets have."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +42,7 @@ SQUARE = Shape("10 classes of 3x32x32", (3, 32, 32), 10)
 TALL = Shape("10 classes of 3x64x32", (3, 64, 32), 10)
 MANY = Shape("100 classes of 3x32x32", (3, 32, 32), 100)
 VECTORS = Shape("2 classes of vectors of 128", (128,), 2)
+SHAPES = (SQUARE, TALL, MANY, VECTORS)
 
 
 class TinyImages:
@@ -135,8 +136,31 @@ DATASETS: dict[Shape, type[TinyImages]] = {SQUARE: TinyImages, TALL: TinyPairs, 
 
 def tiny_experiment(shape: Shape, device: torch.device) -> ExperimentData:
     """Return all sets of an experiment, derived as those of any data set are."""
+    return _derive(DATASETS[shape](shape), shape, device)
+
+
+def other_hidden_data(shape: Shape, needs: Collection[str]) -> ExperimentData:
+    """Return the same experiment on the CPU, except for what a method with these needs has no right to.
+
+    Training images outside its sets and all test images are noise, and have the next class's labels.
+    """
+    cpu, dataset = torch.device("cpu"), DATASETS[shape](shape)
+    data = _derive(dataset, shape, cpu)
+    hidden = torch.ones(len(dataset.train.labels), dtype=torch.bool)
+    for images in (data.clean, data.validation, *([data.pretraining] if "cued" in needs else [])):
+        hidden[images.index] = False
+    generator = torch.Generator().manual_seed(2)
+    for part, rows in ((dataset.train, hidden), (dataset.test, torch.ones_like(dataset.test.labels).bool())):
+        like = part.images[rows]
+        noise = torch.rand(like.shape, generator=generator)
+        part.images[rows] = noise.mul(256).to(torch.uint8) if like.dtype == torch.uint8 else noise.to(like.dtype)
+        part.labels[rows] = (part.labels[rows] + 1) % shape.num_classes
+    return _derive(dataset, shape, cpu)
+
+
+def _derive(dataset: TinyImages, shape: Shape, device: torch.device) -> ExperimentData:
     settings = DataSettings(clean_images=shape.set_size, validation_images=shape.set_size)
-    return derive_experiment(DATASETS[shape](shape), settings, CUE_RATE, seed=0, device=device)
+    return derive_experiment(dataset, settings, CUE_RATE, seed=0, device=device)
 
 
 def tensors_of(data: ExperimentData) -> Iterator[tuple[str, torch.Tensor]]:

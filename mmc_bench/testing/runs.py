@@ -1,0 +1,258 @@
+"""Running a method on tiny data, by the stage that runs it in an experiment, and noting what it does."""
+
+import copy
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmc_bench.cells import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
+from mmc_bench.data.sources import Sources
+from mmc_bench.data.splits import ExperimentData
+from mmc_bench.errors import UserError
+from mmc_bench.parameters import check_parameters
+from mmc_bench.registry import Registry
+from mmc_bench.stages.finetune import fine_tune
+from mmc_bench.stages.workshop import Workshop
+from mmc_bench.store import Store
+from mmc_bench.testing.checks import NotChecked
+from mmc_bench.testing.common import Subject
+from mmc_bench.testing.networks import first_difference
+from mmc_bench.testing.tiny_data import SHAPES, Shape, tensors_of, tiny_experiment, tiny_network
+from mmc_bench.training import Task
+from mmc_bench.training.precision import arithmetic
+from mmc_bench.training.progress import NonFiniteLossError
+from mmc_bench.training.task import UndeclaredDataError
+
+CPU = torch.device("cpu")
+EPOCHS = 2
+STEPS_OF_AN_EPOCH = 4
+
+
+@dataclass
+class WatchedWorkshop(Workshop):
+    """Lends methods that note what they were given and what they returned.
+
+    Python's and NumPy's global generators are seeded with `salt`: a method may draw from the task's generator and
+    from torch's global one alone.
+    """
+
+    salt: int = 0
+    tasks: list[Task] = field(default_factory=list)
+    returned: list[Any] = field(default_factory=list)
+    reseeded: list[int] = field(default_factory=list)
+
+    def target(self, kind: str, reference: PluginRef) -> Any:
+        """Return a subclass of the method's class, which does the same."""
+        workshop = self
+
+        class Watched(super().target(kind, reference)):  # type: ignore[misc]
+            def fine_tune(self, task: Task) -> Any:
+                workshop.tasks.append(task)
+                random.seed(workshop.salt)
+                np.random.seed(workshop.salt)
+                with _noting_seeds(workshop.reseeded):
+                    workshop.returned.append(super().fine_tune(task))
+                return workshop.returned[-1]
+
+        return Watched
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a method.
+
+    Attributes
+    ----------
+    task
+        What it was given; None where it could not even be made.
+    returned
+        What it returned: nothing, or one value.
+    error
+        What it, or the stage that judges what it returned, raised.
+    spoilt
+        The data that it changed.
+    reseeded
+        What it seeded torch's global generator with.
+    """
+
+    task: Task | None
+    returned: tuple[Any, ...]
+    error: Exception | None
+    spoilt: str | None
+    reseeded: tuple[int, ...]
+
+    @property
+    def refusal(self) -> str | None:
+        """The sentence with which the method refused what it was given, or None."""
+        wrong = (UndeclaredDataError, NonFiniteLossError)
+        if self.returned or not isinstance(self.error, UserError) or isinstance(self.error, wrong):
+            return None
+        return str(self.error)
+
+    def images(self, n: int) -> torch.Tensor:
+        """Return some images as the network sees them."""
+        assert self.task is not None
+        return self.task.validation.batch(slice(n))[0]
+
+
+@dataclass(frozen=True)
+class MethodSubject(Subject):
+    """A method under test."""
+
+    registry: Registry
+
+    def run(
+        self,
+        shape: Shape,
+        *,
+        device: torch.device = CPU,
+        precision: str = "fp32",
+        salt: int = 0,
+        seed: int = 0,
+        data: ExperimentData | None = None,
+    ) -> Run:
+        """Run the method on a tiny experiment, seeded as any run is.
+
+        Parameters
+        ----------
+        salt
+            Where Python's and NumPy's global generators start.
+        seed
+            The experiment's, as far as fine-tuning draws from it: the images stay the same.
+        data
+            Other sets than the tiny experiment's.
+        """
+        workshop = WatchedWorkshop(self.registry, Store("."), Sources(), device, threads=1, salt=salt)
+        data = data or tiny_experiment(shape, device)
+        before = [(name, value.clone()) for name, value in tensors_of(data)]
+        error = None
+        with _own_randomness(salt), arithmetic(precision, device):
+            try:
+                fine_tune(self._cell(shape, seed), tiny_network(shape, device), data, workshop, lambda event: None)
+            except Exception as raised:  # a stranger's code; the properties say what becomes of it
+                error = raised
+        spoilt = first_difference(before, tensors_of(data))
+        task = next(iter(workshop.tasks), None)
+        return Run(task, tuple(workshop.returned), error, spoilt, tuple(workshop.reseeded))
+
+    def run_on(self, shape: Shape) -> Run:
+        """Return the run on a shape; each is made once."""
+        if shape not in self._runs:
+            self._runs[shape] = self.run(shape)
+        return self._runs[shape]
+
+    @cached_property
+    def _runs(self) -> dict[Shape, Run]:
+        return {}
+
+    @cached_property
+    def shape(self) -> Shape:
+        """What most properties are checked on: the first shape that the method does not refuse."""
+        return next((shape for shape in SHAPES if self.run_on(shape).refusal is None), SHAPES[0])
+
+    @property
+    def first(self) -> Run:
+        """The run that most properties look at."""
+        return self.run_on(self.shape)
+
+    def network(self, device: torch.device = CPU) -> nn.Module:
+        """Return the pretrained network that the first run was given."""
+        return tiny_network(self.shape, device)
+
+    @property
+    def model(self) -> nn.Module:
+        """A copy of the model that the first run returned.
+
+        Raises
+        ------
+        NotChecked
+            When it returned none that could be judged.
+        """
+        self.require_a_model()
+        return copy.deepcopy(self.first.returned[0])
+
+    def require_a_model(self) -> None:
+        """Raise `NotChecked` unless the first run returned something that can be judged further."""
+        if self.first.error is not None:
+            raise NotChecked("it returned no model that could be judged: see what failed")
+
+    def _cell(self, shape: Shape, seed: int) -> Cell:
+        def stand_in(name: str) -> PluginRef:
+            return PluginRef(name=name, distribution="mmc-bench", version="0")
+
+        pretraining = Pretraining(
+            core="check",
+            dataset=stand_in(shape.name),
+            images={},
+            data=DataSettings(),
+            backbone=stand_in("tiny network"),
+            cue_rate=0.8,
+            recipe=Recipe(),
+            seed=seed,
+        )
+        reference = self.offer.reference(self._quick_parameters(shape))
+        return Cell(pretraining=pretraining, method=reference, connect=ConnectSettings())
+
+    def _quick_parameters(self, shape: Shape) -> dict[str, Any]:
+        """Return two epochs of four steps, as far as the method has such parameters and takes these values."""
+        wanted = {name: EPOCHS for name in self.schema.model_fields if name.split("_")[-1] == "epochs"}
+        if "batch_size" in self.schema.model_fields:
+            wanted["batch_size"] = max(shape.set_size // STEPS_OF_AN_EPOCH, 2)
+        quick: dict[str, Any] = {}
+        for name, value in wanted.items():
+            try:
+                check_parameters(self.label, self.target, {**self.offer.spec.defaults, **quick, name: value})
+            except UserError:
+                continue
+            quick[name] = value
+        return quick
+
+
+@contextmanager
+def _own_randomness(salt: int) -> Iterator[None]:
+    """Start the global generators at `salt`, and give them back as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        random.seed(salt)
+        np.random.seed(salt)
+        torch.manual_seed(salt)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+@contextmanager
+def _noting_seeds(seeds: list[int]) -> Iterator[None]:
+    """Note what torch's global generator is seeded with.
+
+    Whoever imported ``manual_seed`` by its name beforehand escapes the patch; the seed that is left tells.
+    """
+    real, before = torch.manual_seed, torch.initial_seed()
+
+    def noted(seed: int) -> torch.Generator:
+        seeds.append(int(seed))
+        return real(seed)
+
+    with patch.object(torch, "manual_seed", noted), patch.object(torch.random, "manual_seed", noted):
+        yield
+    if torch.initial_seed() != before:
+        seeds.append(torch.initial_seed())
+
+
+def digests(model: nn.Module) -> dict[str, str]:
+    """Return a digest of every weight and statistic, by name."""
+    return {
+        name: hashlib.sha256(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+        for name, value in model.state_dict().items()
+    }
