@@ -1,8 +1,14 @@
-"""Time of a leaderboard's build and check on many records: copies of real ones at other cue rates.
+"""Time of a leaderboard's build, check and page on many records: copies of real ones at other cue rates.
 
 python -m benchmarks.speed.leaderboard RESULTS [RECORDS]
+
+The results are of one setting: copies of two at one cue rate would be the same cells.
+
+Sorting is timed in a headless Chromium, where Selenium and one are at hand.
 """
 
+import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -24,7 +30,7 @@ Records = list[CellRecord | PretrainRecord]
 
 
 def main(results: str, wanted: int = 2000) -> None:
-    """Print the seconds of a build, a second one, and a check, on about so many records."""
+    """Print the seconds of a build, a second one, a check, and of sorting the page, on about so many records."""
     store = Store(results)
     real: Records = [*store.cell_records(), *store.pretrain_records()]
     copies = max(1, wanted // len(real))
@@ -40,6 +46,38 @@ def main(results: str, wanted: int = 2000) -> None:
         assert _timed("check", lambda: stale_files(board, generated_files(board, inspect(board)))) == []
         for name, content in files.items():
             print(f"{name}: {len(content) / 1000:.0f} kB")
+        if shutil.which("chromium") and shutil.which("chromedriver"):
+            times = sort_times(root / "index.html")
+            print(f"sort and layout, ms: median {statistics.median(times):.0f}, largest {max(times):.0f}")
+
+
+#: Clicks a header, lets the browser lay the page out, and returns the milliseconds until it has.
+SORT = """
+const [key, done] = arguments;
+const header = document.querySelector(`[data-key="${key}"] button, button[data-key="${key}"]`);
+const start = performance.now();
+header.click();
+document.body.getBoundingClientRect();
+done(performance.now() - start);
+"""
+
+
+def sort_times(page: Path, rounds: int = 5) -> list[float]:
+    """Return the milliseconds of each sort, with the layout that it brings, by several columns in turn."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    for word in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
+        options.add_argument(f"--{word}")
+    options.binary_location = shutil.which("chromium") or ""
+    browser = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+    try:
+        browser.get(page.as_uri())
+        columns = ("worst_split", "method", "NC", "cue_reliance")
+        return [browser.execute_async_script(SORT, column) for _ in range(rounds) for column in columns]
+    finally:
+        browser.quit()
 
 
 def _at(records: Records, cue_rate: float) -> Records:
@@ -63,7 +101,7 @@ def _at(records: Records, cue_rate: float) -> Records:
 def _write(root: Path, records: Records) -> None:
     """Write a leaderboard with one submission of these records."""
     folder = root / "results" / "all"
-    settings = "title: Speed\nbaseline: ft-medium\ntolerances: {same_machine: 0, same_code: 0, other: 0}\n"
+    settings = "title: Speed\nbaseline: mmc-bench:ft-medium\ntolerances: {same_machine: 0, same_code: 0, other: 0}\n"
     (root / "leaderboard.yaml").write_text(settings, encoding="utf-8")
     (root / "versions.yaml").write_bytes(as_yaml(_versions(Board.open(root), records)))
     contents = {SUBMISSION: as_yaml(Submission(by="A machine", date=date(2026, 1, 1)))}
