@@ -1,6 +1,5 @@
 """One worker: opens its workshop once, then does job after job. The one place where any error is caught."""
 
-import contextlib
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ from mmc_bench.cells import Cell, Job
 from mmc_bench.engines import Listener, Outcome, Settings
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.records import Failure
-from mmc_bench.store import Store
+from mmc_bench.store import LostWeightsError, Store, UnwritableError
 
 if TYPE_CHECKING:
     from mmc_bench.stages.workshop import Workshop
@@ -30,7 +29,7 @@ class Worker:
         self._workshop: Workshop | None = None
 
     def attempt(self, job: Job, listener: Listener) -> Outcome:
-        """Do a job; an error becomes a failure on disk and in the outcome."""
+        """Do a job; an error becomes a failure in the outcome."""
         from mmc_bench.stages.cell import do_job
 
         started = datetime.now(UTC)
@@ -51,14 +50,12 @@ class Worker:
                 traceback=traceback.format_exc(),
                 started=started,
             )
-        return fail(job, failure, self._settings)
-
-
-def fail(job: Job, failure: Failure, settings: Settings) -> Outcome:
-    """Write a failure beside the place of the job's record, if the disk allows, and return the outcome."""
-    with contextlib.suppress(OSError):  # a full disk may be the very failure
-        Store(settings.results).save_failure(job, failure)
-    return Outcome(job, failure=failure)
+            return Outcome(
+                job,
+                failure=failure,
+                unwritable=str(error) if isinstance(error, UnwritableError) else None,
+                lost_models=(error.pretraining,) if isinstance(error, LostWeightsError) else (),
+            )
 
 
 def open_workshop(settings: Settings) -> "Workshop":
