@@ -170,13 +170,9 @@ class Leases:
             temporary.write_text(json.dumps(content), encoding="utf-8")
         try:
             os.link(temporary, path)
-        except OSError:
-            # A network file system may have made the link and lost the answer.
-            if temporary.stat().st_nlink == 2:
-                return True
-            if path.exists():
-                return False
-            raise
+        except FileExistsError:
+            # A network file system may have made the link, lost the answer, and been asked again.
+            return temporary.stat().st_nlink == 2
         finally:
             temporary.unlink(missing_ok=True)
         return True
