@@ -37,10 +37,10 @@ class Worker:
         def report(event: dict[str, Any]) -> None:
             listener(job, event)
 
-        report({"stage": "fine-tune" if isinstance(job, Cell) else "pretrain"})
         try:
             if self._workshop is None:
                 self._workshop = open_workshop(self._settings)
+            report({"stage": "fine-tune" if isinstance(job, Cell) else "pretrain"})
             return Outcome(job, record=do_job(job, self._workshop, report))
         except (Exception, SystemExit) as error:
             failure = Failure(
