@@ -83,10 +83,10 @@ def test_a_folder_that_turns_read_only_stops_the_run_and_the_next_goes_on(bench)
 def test_a_cell_that_hangs_fails_alone(bench):
     done = bench.apart(
         *["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", 1, "--methods", "tiny-sleep,tiny-still"],
-        *["--cell-timeout", 0.1],
+        *["--cell-timeout", 0.25],
     )
     assert done.code == 1
-    assert "tiny-sleep: FAILED: it took longer than --cell-timeout (0.1 minutes)" in done.err
+    assert "tiny-sleep: FAILED: it took longer than --cell-timeout (0.25 minutes)" in done.err
     assert "2 cells: 1 computed, 0 cached, 1 failed" in done.err
 
 

@@ -170,12 +170,12 @@ class _Process:
 
     @property
     def _size(self) -> int:
-        """Bytes of memory that the process has in use; 0 where the system does not tell."""
+        """Bytes of memory that the process has for itself, mapped files aside; 0 where the system does not tell."""
         try:
-            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1])
-        except (OSError, ValueError, IndexError):
+            resident, shared = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1:3]
+        except (OSError, ValueError):
             return 0
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
     def _died(self, job: Job) -> Outcome:
         self._process.join()

@@ -20,7 +20,7 @@ METHODS = {
     "tiny-killed": "be killed, as by the kernel when memory runs out",
     "tiny-sleep": "take a minute",
     "tiny-nap": "take $TINY_NAP seconds",
-    "tiny-leak": "keep 700 MB for good",
+    "tiny-leak": "keep 1 GB for good",
     "tiny-once": "be killed the first time, as by a cluster that wants its machine back",
     "tiny-talk": "print to standard output",
 }
@@ -187,7 +187,7 @@ class TinyMethod:
         return task.model
 
     def do_leak(self, task):
-        KEPT.append(b"1" * 700_000_000)
+        KEPT.append(b"1" * 1_000_000_000)
         return self.do_nap(task)
 
     def do_once(self, task):
