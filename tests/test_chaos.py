@@ -84,7 +84,7 @@ def test_three_runs_whose_processes_are_killed_at_random_end_like_one_undisturbe
         time.sleep(chance.uniform(0.1, 1.5))
         place = chance.randrange(RUNS)
         workers = workers_of(team[place])
-        if workers and chance.random() < 0.5:
+        if workers and killed["workers"] <= killed["runs"]:
             os.kill(chance.choice(workers), chance.choice([signal.SIGKILL, signal.SIGTERM]))
             killed["workers"] += 1
         elif workers or chance.random() < 0.1:  # seldom while it starts, or nothing would ever be done
