@@ -48,12 +48,14 @@ def describe(outcome: Outcome) -> str:
     if outcome.record is None:
         assert outcome.failure is not None
         return f"{outcome.job.label}: FAILED: {outcome.failure.error}"
-    seconds = sum(outcome.record.timing.seconds.values())
+    took = f"{sum(outcome.record.timing.seconds.values()):.0f} s"
+    if (parts := outcome.record.provenance.micro_batches) > 1:
+        took += f", for want of memory in {parts} micro-batches"
     if isinstance(outcome.record, PairRecord):
-        return f"{outcome.job.label}:  {_of_pair(outcome.record)}  ({seconds:.0f} s)"
+        return f"{outcome.job.label}:  {_of_pair(outcome.record)}  ({took})"
     scores = "  ".join(f"{name} {100 * getattr(outcome.record.metrics, name).accuracy:5.1f}" for name in SPLITS)
     name = outcome.job.label if isinstance(outcome.job, Cell) else f"{outcome.job.label} · pretraining"
-    return f"{name}:  {scores}  ({seconds:.0f} s)"
+    return f"{name}:  {scores}  ({took})"
 
 
 def _of_pair(record: PairRecord) -> str:
