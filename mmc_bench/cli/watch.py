@@ -79,4 +79,10 @@ def _ago(since: str, now: datetime) -> str:
         seconds = max(0.0, (now - datetime.fromisoformat(since)).total_seconds())
     except (ValueError, TypeError):
         return "some time"
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.0f} h"
+    )
