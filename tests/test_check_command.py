@@ -53,7 +53,7 @@ def test_json_holds_the_same_findings(planted):
     ("words", "code", "says"),
     [
         ([], 4, "name what to check, or write --all"),
-        (["cfbt"], 4, "no method, dataset or backbone is called 'cfbt': did you mean cbft?"),
+        (["cfbt"], 4, "no method, dataset, backbone or observer is called 'cfbt': did you mean cbft?"),
         (["nothing-*"], 5, "is called 'nothing-*'"),
         (["cbft", "--kind", "dataset"], 4, "unknown dataset 'cbft'"),
         (["cbft", "--data", "cifar10=DIR"], 4, "no selected dataset reads 'cifar10'"),

@@ -26,11 +26,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: with a record, or with a failure."""
+    """How a job ended: with a record, or with a failure; `elsewhere` says that another run did it."""
 
     job: Job
     record: AnyRecord | None = None
     failure: Failure | None = None
+    elsewhere: bool = False
 
 
 class Engine(Protocol):
