@@ -144,5 +144,5 @@ class ObserverSpec(PluginSpec):
         lacking = [name for name in self.packages if find_spec(name) is None]
         if not lacking:
             return None
-        wanted = " ".join(f"'{self.packages[name]}'" for name in lacking)
+        wanted = " ".join(dict.fromkeys(f"'{self.packages[name]}'" for name in lacking))
         return f"needs {' and '.join(lacking)}: pip install {wanted}"

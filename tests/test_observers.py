@@ -241,11 +241,11 @@ def test_plugins_of_one_name_are_all_observers(tmp_path):
         (["--observe", "event-log", "--set", "event-log.path=tiny.yaml/x"], "event log tiny.yaml/x cannot be written"),
         (["--set", "event-log.path=x"], "observer event-log is not part of this run: add --observe event-log"),
         (["--observe", "tensorboard"], "observer tensorboard needs tensorboard: pip install 'mmc-bench[tensorboard]'"),
-        (["--observe", "mlflow", "--dry-run"], "observer mlflow needs mlflow: pip install 'mmc-bench[mlflow]'"),
+        (["--observe", "mlflow", "--dry-run"], "mlflow needs mlflow and alembic: pip install 'mmc-bench[mlflow]'"),
     ],
 )
 def test_wrong_input_gets_one_sentence_before_anything_runs(bench, monkeypatch, words, says):
-    for name in ("tensorboard", "mlflow"):
+    for name in ("tensorboard", "mlflow", "alembic"):
         monkeypatch.setitem(sys.modules, name, None)  # as where it is not installed
     result = bench.tiny(*words)
     assert (result.code, result.out) == (4, "")

@@ -15,6 +15,6 @@ def register_observers(register: Callable[[ObserverSpec], None]) -> None:
             name="mlflow",
             target=".observer:MLflow",
             summary="An MLflow run for every cell, where $MLFLOW_TRACKING_URI says",
-            packages={"mlflow": "mmc-bench[mlflow]"},
+            packages=dict.fromkeys(("mlflow", "sqlalchemy", "alembic"), "mmc-bench[mlflow]"),
         )
     )

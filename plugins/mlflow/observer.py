@@ -9,8 +9,10 @@ and ``.kind`` lead back to the record, and ``.error`` says why a job failed.
 Nothing is written of a job before it ends, so that a run that is killed leaves no MLflow run "running" for ever.
 """
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import mlflow
@@ -19,6 +21,8 @@ from pydantic import Field
 
 from mmc_bench import BaseConfig, UserError
 from mmc_bench.observing import Training, figures_of, kind_of, learning_curve_of, settings_of
+
+ASKED_ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 #: MLflow takes no more metrics, and no longer a parameter or tag, at a time.
 MOST_METRICS, LONGEST_VALUE = 1000, 5000
@@ -35,23 +39,24 @@ class MLflow:
         )
 
     def __init__(self, config: Config) -> None:
-        self._experiment_name = config.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "mmc-bench"
-        self._experiment: str | None = None
+        self._name = config.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "mmc-bench"
         self._running: dict[str, _Job] = {}
 
     def run_started(self, plan: Any) -> None:
-        """Open MLflow's store; whether a server answers is found out when there is something to tell it.
+        """Find or make the experiment.
 
         Raises
         ------
         UserError
-            When MLflow cannot use the store that it is pointed at.
+            When MLflow cannot use the store that it is pointed at, or its server does not answer.
         """
         self._suite = plan.suite.name
         try:
-            self._client = mlflow.MlflowClient()
-        except Exception as error:  # MLflow's, SQLAlchemy's, or that of a package which one kind of store needs
-            reason = " ".join(str(error).split())
+            with _little_patience():
+                self._client = mlflow.MlflowClient()
+                self._experiment = mlflow.set_experiment(self._name).experiment_id
+        except Exception as error:  # MLflow's, the database's, or the network's
+            reason = " ".join(str(error).split())[:300]
             raise UserError(f"MLflow cannot use {mlflow.get_tracking_uri()}: {reason}") from None
 
     def job_started(self, job: Any) -> None:
@@ -79,8 +84,6 @@ class MLflow:
             self._write(job, running, settings_of(job), "FAILED", {"mmc_bench.error": failure["error"]})
 
     def _write(self, job: Any, running: "_Job", settings: dict[str, Any], status: str, more: dict[str, str]) -> None:
-        if self._experiment is None:
-            self._experiment = mlflow.set_experiment(self._experiment_name).experiment_id
         tags = {"mmc_bench.suite": self._suite, "mmc_bench.key": job.key, "mmc_bench.kind": kind_of(job), **more}
         run = self._client.create_run(self._experiment, start_time=running.started, run_name=job.label).info.run_id
         self._client.log_batch(
@@ -104,6 +107,18 @@ class _Job:
     def add(self, figures: dict[str, float], step: int) -> None:
         now = _now()
         self.metrics += [Metric(name, value, now, step) for name, value in figures.items()]
+
+
+@contextlib.contextmanager
+def _little_patience() -> Iterator[None]:
+    """Let MLflow ask a silent server once, unless the environment says otherwise: it would go on for minutes."""
+    added = {name: value for name, value in ASKED_ONCE.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def _now() -> int:
