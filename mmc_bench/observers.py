@@ -110,6 +110,7 @@ class Observers:
 
     def ended(self, job: Job, record: AnyRecord | None, failure: Failure | None, elsewhere: bool = False) -> None:
         """Tell how a job ended, with a record or a failure; `elsewhere` says that another run did it."""
+        self._started.discard(job.key)  # it may be done again in this run, when its weights are lost
         if not self._listeners:
             return
         about = {

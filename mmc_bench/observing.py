@@ -5,14 +5,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from mmc_bench.cells import Cell, Job, Pair, Pretraining
+from mmc_bench.cells import Job, Pair, Pretraining
+from mmc_bench.store import kind_of
 
-
-def kind_of(job: Job) -> str:
-    """Return ``"pretraining"``, ``"cell"`` or ``"pair"``."""
-    if isinstance(job, Pretraining):
-        return "pretraining"
-    return "cell" if isinstance(job, Cell) else "pair"
+__all__ = ["Training", "figures_of", "kind_of", "learning_curve_of", "settings_of"]
 
 
 def settings_of(job: Job) -> dict[str, Any]:
@@ -21,7 +17,7 @@ def settings_of(job: Job) -> dict[str, Any]:
     Returns
     -------
     dict
-        For example ``{"dataset": "digits-box", "seed": 0, "pretrain.epochs": 20, "method": "mine", "method.lr": .1}``.
+        For example ``{"dataset": "stripes", "seed": 0, "pretrain.epochs": 20, "method": "mine", "method.lr": .1}``.
         The parameters of plugins are those that were given explicitly. A pair has those of its first model, and under
         ``second.…`` those in which its second differs.
     """

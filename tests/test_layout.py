@@ -19,9 +19,9 @@ CODE = ("mmc_bench", "plugins", "benchmarks", "tests")
 LAYERS = (
     {"errors", "seeds", "files"},
     {"specs", "cells", "yaml_files"},
-    {"hookspecs", "parameters", "discovery", "records", "scaffold", "observing"},
+    {"hookspecs", "parameters", "discovery", "records", "scaffold"},
     {"mmc_bench", "store", "suite"},
-    {"registry", "data", "core"},
+    {"registry", "data", "core", "observing"},
     {"plan", "training", "observers"},
     {"landscape"},
     {"stages"},

@@ -1,8 +1,10 @@
 """Observers: what they are told, and that none of them stops a run, or makes it wait."""
 
 import json
+import re
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +17,7 @@ from mmc_bench.observers import NEWS, Observers
 from mmc_bench.records import Failure
 from mmc_bench.runner import Missing, run_plan
 
+README = Path(__file__).parents[1] / "plugins" / "README.md"
 PLAN = SimpleNamespace(suite=SimpleNamespace(name="a suite"), pretrainings=(), cells=(), pairs=(), results=())
 
 #: The body of a class that hears of everything, and keeps it.
@@ -77,6 +80,16 @@ def test_an_observer_hears_of_a_run_in_its_order(observe, cell, failure):
     assert heard[4][1][1]["error"] == "planted"
     assert heard[5][1] == [{"failed": 1}]
     assert warnings == []
+
+
+def test_a_job_that_is_done_again_in_one_run_starts_again(observe, cell, failure):
+    observers, (heard,) = observe(EARS)
+    observers.start(pytest.fail, PLAN, [cell], "folder")
+    for _ in range(2):
+        observers.event(cell, {"stage": "fine-tune"})
+        observers.ended(cell, None, failure)
+    observers.finish({})
+    assert [news for news, _ in heard][1:-1] == 2 * ["job_started", "job_event", "job_failed"]
 
 
 def test_every_function_and_every_argument_is_optional(observe, cell, failure):
@@ -197,7 +210,7 @@ class Record:
 def hooked_run(registry, warnings):
     observers = Observers.of(registry)
     observers.start(warnings.append, PLAN, [], "folder")
-    observers.ended("a cell", Record(), None)
+    observers.ended(SimpleNamespace(key="k"), Record(), None)
     observers.finish({"cells": 1})
 
 
@@ -274,3 +287,15 @@ def test_observers_change_no_record_and_what_they_print_is_no_result(bench):
     assert json.loads(result.out)["computed"] == 1
     assert "greetings from its maker" in result.err and result.err.count("heard of") == 2
     assert bench.records("observed") == bench.records("alone")
+
+
+def test_the_example_of_the_manual_works_as_it_is_written(bench):
+    section = README.read_text(encoding="utf-8").partition("## An observer")[2].partition("\n## ")[0]
+    write_source(bench.folder, "plugs/failures.py", section.partition("```python\n")[2].partition("```")[0])
+    words = ["--seeds", 0, "--methods", "tiny-raise", "--observe", "failures", "--plugins-dir", "plugs"]
+    assert bench.tiny(*words, "--set", "failures.path=mine.txt").code == 1
+    assert "tiny-raise: ZeroDivisionError: planted" in (bench.folder / "mine.txt").read_text()
+    told = re.findall(r"^\| `((?:run|job)_\w+)` \| (.*) \|$", section, re.MULTILINE)
+    assert [name for name, _ in told] == list(NEWS)
+    for name, arguments in told:
+        assert all(f"`{argument}`" in arguments for argument in NEWS[name])
