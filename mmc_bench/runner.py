@@ -5,14 +5,15 @@ from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Protocol
 
 from mmc_bench.cells import Job, Pretraining, models_of
 from mmc_bench.engines import Engine, Outcome, Settings
+from mmc_bench.observers import Observers
 from mmc_bench.parameters import check_parameters
 from mmc_bench.plan import Plan
 from mmc_bench.records import CellRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.registry import Observers
 from mmc_bench.store import Store, UnwritableError
 
 
@@ -174,24 +175,27 @@ def run_plan(
     ----------
     fail_fast
         Stop at the first failure.
+
+    Raises
+    ------
+    UserError
+        When an observer refuses the run, before anything runs.
     """
     start = time.perf_counter()
     summary = Summary.before(plan, missing)
-    observers.call("run_started", console.warn, plan=plan)
+    observers.start(console.warn, plan, list(missing.jobs), Path(settings.results))
     console.started(list(missing.jobs))
     try:
         # Closing stops the workers, however this block is left.
-        with closing(_outcomes(engine, missing, settings, console)) as outcomes:
+        with closing(_outcomes(engine, missing, settings, console, observers)) as outcomes:
             for outcome in outcomes:
                 _count(outcome, summary)
                 console.finished(outcome)
+                observers.ended(outcome.job, outcome.record, outcome.failure, outcome.elsewhere)
                 if outcome.unwritable:
                     summary.stopped = outcome.unwritable
                     break
-                if outcome.record is not None and not outcome.elsewhere:
-                    record = outcome.record.model_dump(mode="json")
-                    observers.call("cell_finished", console.warn, cell=outcome.job, record=record)
-                elif outcome.failure is not None and fail_fast:
+                if outcome.failure is not None and fail_fast:
                     break
         Store(settings.results).sweep()
     except UnwritableError as error:
@@ -199,12 +203,18 @@ def run_plan(
     except KeyboardInterrupt:
         summary.interrupted = True
     summary.seconds = time.perf_counter() - start
-    observers.call("run_finished", console.warn, summary=summary.as_dict())
+    observers.finish(summary.as_dict())
     return summary
 
 
-def _outcomes(engine: Engine, missing: Missing, settings: Settings, console: Console) -> Generator[Outcome]:
-    yield from engine.run(missing.jobs, settings, console.event)
+def _outcomes(
+    engine: Engine, missing: Missing, settings: Settings, console: Console, observers: Observers
+) -> Generator[Outcome]:
+    def told(job: Job, event: dict[str, Any]) -> None:
+        console.event(job, event)
+        observers.event(job, event)
+
+    yield from engine.run(missing.jobs, settings, told)
 
 
 def _count(outcome: Outcome, summary: Summary) -> None:

@@ -113,16 +113,9 @@ def overridden(
     content = suite.model_dump()
     content.update({field: list(values) for field, values in selection.items() if values})
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        owner, dot, name = key.strip().rpartition(".")
-        try:
-            value = yaml.load(text, Loader)
-        except yaml.YAMLError:
-            value = text
-        if equals and key.strip() == "threads":
-            content["threads"] = value
-        elif not equals or not dot or not owner or not name:
-            raise UserError(f"--set {setting}: write SECTION.key=value or PLUGIN.parameter=value")
+        owner, name, value = read_setting(setting)
+        if not owner:
+            content[name] = value
         elif (section := _section(content, owner)) is not None:
             section[name] = value
         else:
@@ -130,6 +123,26 @@ def overridden(
             earlier = content["parameters"].pop(owner, {})
             content["parameters"][owner] = {**earlier, name: value}
     return _checked(content, "command line" if settings or any(selection.values()) else suite.name)
+
+
+def read_setting(setting: str) -> tuple[str, str, Any]:
+    """Return what a ``--set`` says: whose setting, its name, and its value, read as YAML.
+
+    The owner is a section, or a plugin; ``threads`` has none, and ``""`` stands for it.
+
+    Raises
+    ------
+    UserError
+        When it reads otherwise.
+    """
+    key, equals, text = setting.partition("=")
+    owner, _, name = key.strip().rpartition(".")
+    if not equals or not name or not (owner or key.strip() == "threads"):
+        raise UserError(f"--set {setting}: write SECTION.key=value or PLUGIN.parameter=value")
+    try:
+        return owner, name, yaml.load(text, Loader)
+    except yaml.YAMLError:
+        return owner, name, text
 
 
 def _section(content: Mapping[str, Any], owner: str) -> dict[str, Any] | None:

@@ -12,15 +12,15 @@ from mmc_bench.errors import UserError
 from mmc_bench.registry import Registry
 from mmc_bench.suite import load_suite
 
-KINDS = ("suites", "datasets", "backbones", "methods")
+KINDS = ("suites", "datasets", "backbones", "methods", "observers")
 
 
-@click.command("list", short_help="List suites, datasets, backbones or methods.")
+@click.command("list", short_help="List suites, datasets, backbones, methods or observers.")
 @click.argument("kind", type=click.Choice(KINDS))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @plugins_dir_option
 def command(kind: str, as_json: bool, plugins_dir: Sequence[str]) -> None:
-    """List what can be run: suites, datasets, backbones or methods."""
+    """List what can be run: suites, datasets, backbones or methods; and the observers of runs."""
     registry = discovered(plugins_dir)
     entries = _suites(registry) if kind == "suites" else _offers(registry, kind.removesuffix("s"))
     if as_json:
@@ -58,6 +58,8 @@ def _offers(registry: Registry, kind: str) -> list[dict[str, Any]]:
             entry["needs"] = sorted({"clean", *offer.spec.needs})
         if kind == "dataset":
             entry["sources"] = list(offer.spec.sources)
+        if kind == "observer":
+            entry["remedy"] = offer.spec.remedy
         entries.append(entry)
     return entries
 
@@ -67,6 +69,8 @@ def _note(entry: dict[str, Any]) -> str:
         return "needs " + ", ".join(entry["needs"])
     if "sources" in entry:
         return "images " + ", ".join(entry["sources"])
+    if "remedy" in entry:
+        return entry["remedy"] or "ready"
     if "seeds" in entry:
         return f"{len(entry['seeds'])} seed{'s' * (len(entry['seeds']) != 1)}"
     return ""

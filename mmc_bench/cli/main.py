@@ -16,7 +16,7 @@ from mmc_bench.errors import UserError, nearest
 
 COMMANDS = {
     "run": "Run a suite: pretrain, fine-tune, score, connect; then print the table.",
-    "list": "List suites, datasets, backbones or methods.",
+    "list": "List suites, datasets, backbones, methods or observers.",
     "plugins": "List plugins, with those that failed to load.",
     "status": "Tell what of a suite is done, missing or failed.",
     "table": "Print the table of the results at hand.",

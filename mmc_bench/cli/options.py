@@ -14,9 +14,9 @@ from mmc_bench.data.locations import identify
 from mmc_bench.discovery import configured_folders
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.plan import Plan, make_plan
-from mmc_bench.registry import Registry
+from mmc_bench.registry import Offer, Registry
 from mmc_bench.store import Store
-from mmc_bench.suite import SECTIONS, Suite, load_suite, overridden
+from mmc_bench.suite import SECTIONS, Suite, load_suite, overridden, read_setting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -52,6 +52,7 @@ class Session:
     data: dict[str, str]
     results: str
     plugin_folders: tuple[str, ...]
+    observe: tuple[str, ...] = ()
 
     @cached_property
     def registry(self) -> Registry:
@@ -68,18 +69,48 @@ class Session:
 
     def plan_of(self, suite: Suite) -> Plan:
         """Return a suite, with the options in force, as cells."""
-        suite = overridden(suite, self.selection, self.settings)
+        settings = [setting for setting in self.settings if not self._is_an_observer_s(setting)]
+        suite = overridden(suite, self.selection, settings)
         images = identify(self.data, self.wanted_sources(suite.datasets))
         plan = make_plan(suite, self.registry, images)
-        self._check_settings(plan)
+        self._check_settings(plan, settings)
         for collision in self.registry.collisions:  # had one mattered, there would be no plan
             tell(f"mmc-bench: {collision}")
         return plan
 
-    def _check_settings(self, plan: Plan) -> None:
+    @cached_property
+    def observers(self) -> list[tuple[Offer, dict[str, Any]]]:
+        """The observers that were chosen, each with the parameters that ``--set`` gives it.
+
+        Raises
+        ------
+        UserError
+            When one is unknown, or lacks a package: nothing of it has been imported by then.
+        """
+        chosen: list[tuple[Offer, dict[str, Any]]] = []
+        for offer in self.registry.select("observer", self.observe):
+            if offer.spec.remedy:
+                raise UserError(f"observer {offer.spec.name} {offer.spec.remedy}")
+            given = map(read_setting, self.settings)
+            chosen.append((offer, {name: value for owner, name, value in given if owner in _names(offer)}))
+        return chosen
+
+    def _is_an_observer_s(self, setting: str) -> bool:
+        """Tell whether a ``--set`` is for a chosen observer, and refuse it where it is for one that is not."""
+        owner, _, _ = read_setting(setting)
+        if any(owner in _names(offer) for offer, _ in self.observers):
+            return True
+        others = [offer for kind in ("dataset", "backbone", "method") for offer in self.registry.offers(kind)]
+        if any(owner in _names(offer) for offer in self.registry.offers("observer")) and not any(
+            owner in _names(offer) for offer in others
+        ):
+            raise UserError(f"--set {setting}: observer {owner} is not part of this run: add --observe {owner}")
+        return False
+
+    def _check_settings(self, plan: Plan, settings: Sequence[str]) -> None:
         """Refuse a ``--set`` that would change nothing, because its plugin is not part of the run."""
-        selected = {name for offer, _ in plan.offers for name in (offer.spec.name, offer.qualified_name)}
-        for setting in self.settings:
+        selected = {name for offer, _ in plan.offers for name in _names(offer)}
+        for setting in settings:
             owner = setting.partition("=")[0].strip().rpartition(".")[0]
             if (
                 owner
@@ -100,6 +131,10 @@ class Session:
             for offer in self.registry.select("dataset", datasets)
             for source in offer.spec.sources
         }
+
+
+def _names(offer: Offer) -> tuple[str, str]:
+    return offer.spec.name, offer.qualified_name
 
 
 def session_options(command: Command) -> Command:
@@ -125,6 +160,7 @@ def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> 
             data=folders_of(options.pop("data")),
             results=options.pop("results"),
             plugin_folders=tuple(map(str, configured_folders(options.pop("plugins_dir")))),
+            observe=tuple(name for names in options.pop("observe", ()) for name in names),
         )
         return command(session=session, **options)
 

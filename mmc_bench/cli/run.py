@@ -13,11 +13,12 @@ import click
 
 from mmc_bench.cli.console import LineConsole, closing_line
 from mmc_bench.cli.interrupts import interrupted_after, raised_interrupts
-from mmc_bench.cli.options import Session, session_options
+from mmc_bench.cli.options import Session, list_option, session_options
 from mmc_bench.cli.streams import tell
 from mmc_bench.data.locations import check_present
 from mmc_bench.engines import Engine, Settings
 from mmc_bench.errors import UserError
+from mmc_bench.observers import Observers
 from mmc_bench.report.rows import make_rows
 from mmc_bench.runner import Missing, Summary, check_plugins, find_missing, found_records, run_plan
 
@@ -68,6 +69,7 @@ ENGINES = ("local",)
     metavar="GB",
     help="Let a cell (or pretraining) fail whose worker takes more memory.",
 )
+@list_option("observe", str, "Observers to tell of the run, separated by commas: see mmc-bench list observers.")
 @session_options
 def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, **options: Any) -> None:
     """Run a suite: pretrain backbones on cued images, let methods repair them, score and connect the results.
@@ -76,12 +78,13 @@ def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, 
     failed are tried again.
     """
     started = time.monotonic()
-    plan = session.plan
+    plan, chosen = session.plan, session.observers
     if dry_run:
         from mmc_bench.cli.dryrun import print_dry_run
 
         overridden = {setting.partition("=")[0].rpartition(".")[0] for setting in session.settings}
         check_plugins(plan, overridden)
+        Observers.of(session.registry, [(offer, given) for offer, given in chosen if given])
         print_dry_run(plan, session.store, find_missing(plan, session.store, retry_failed), as_json)
         return
     missing = find_missing(plan, session.store, retry_failed)
@@ -114,12 +117,18 @@ def _run_missing(
     if not download:
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
     check_plugins(plan)
+    observers = Observers.of(registry, session.observers)
     device = resolve_device(device)
     workers, threads = share_cores(device, options["workers"], options["threads"] or plan.suite.threads)
     settings = worker_settings(session, download, device, options["precision"], threads, keep_weights)
     engine = _engine(workers, options["cell_timeout"], options["cell_memory"])
-    observers = registry.observers()
-    with raised_interrupts(), interrupted_after(time_limit, started), console_of(plan.suite.name) as console:
+    # What observers print is no result, and standard output is for results alone.
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        raised_interrupts(),
+        interrupted_after(time_limit, started),
+        console_of(plan.suite.name) as console,
+    ):
         return run_plan(plan, missing, engine, settings, observers, console, fail_fast)
 
 
