@@ -27,7 +27,9 @@ class LineConsole:
         self._total = len(jobs)
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
-        """Say nothing of what a job is doing."""
+        """Print what is out of the ordinary, and nothing else of what a job is doing."""
+        if "note" in event:
+            self.warn(f"{job.label}: {event['note']}")
 
     def finished(self, outcome: Outcome) -> None:
         """Print the job's line."""
@@ -51,6 +53,8 @@ def describe(outcome: Outcome) -> str:
     took = f"{sum(outcome.record.timing.seconds.values()):.0f} s"
     if (parts := outcome.record.provenance.micro_batches) > 1:
         took += f", for want of memory in {parts} micro-batches"
+    if outcome.elsewhere:
+        took += ", by another run"
     if isinstance(outcome.record, PairRecord):
         return f"{outcome.job.label}:  {_of_pair(outcome.record)}  ({took})"
     scores = "  ".join(f"{name} {100 * getattr(outcome.record.metrics, name).accuracy:5.1f}" for name in SPLITS)
@@ -76,6 +80,8 @@ def closing_line(summary: Summary, results: Path) -> None:
         parts.append(f"{summary.failed} failed")
     if summary.not_run:
         parts.append(f"{summary.not_run} not run")
+    if summary.stopped:
+        tell(f"mmc-bench: stopped: {summary.stopped}; nothing that is done is lost: the same command goes on from here")
     tell(
         f"{'interrupted: ' if summary.interrupted else ''}{summary.cells} {summary.unit}: {', '.join(parts)} "
         f"in {summary.seconds:.0f} s; records in {results}/"

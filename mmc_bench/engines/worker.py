@@ -1,6 +1,5 @@
 """One worker: opens its workshop once, then does job after job. The one place where any error is caught."""
 
-import contextlib
 import gc
 import traceback
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from mmc_bench.engines import Listener, Outcome, Settings
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.parameters import first_problem
 from mmc_bench.records import Failure
-from mmc_bench.store import Store
+from mmc_bench.store import LostWeightsError, Store, UnwritableError
 
 if TYPE_CHECKING:
     from mmc_bench.stages.workshop import Workshop
@@ -36,7 +35,7 @@ class Worker:
         self._micro_batches: dict[str, int] = {}
 
     def attempt(self, job: Job, listener: Listener) -> Outcome:
-        """Do a job; an error becomes a failure on disk and in the outcome.
+        """Do a job; an error becomes a failure in the outcome.
 
         When memory runs out, the job is done again from its start with batches in twice as many parts, and so are,
         at once, the jobs that differ from it in the seed alone.
@@ -49,13 +48,13 @@ class Worker:
         def report(event: dict[str, Any]) -> None:
             listener(job, event)
 
-        report({"stage": "fine-tune" if isinstance(job, Cell) else "pretrain"})
         alike = _but_for_the_seed(job)
         while True:
             parts = self._micro_batches.get(alike, 1)
             try:
                 if self._workshop is None:
                     self._workshop = open_workshop(self._settings)
+                report({"stage": "fine-tune" if isinstance(job, Cell) else "pretrain"})
                 with sparing_memory(parts):
                     return Outcome(job, record=do_job(job, self._workshop, report))
             except (Exception, SystemExit) as error:
@@ -67,12 +66,18 @@ class Worker:
                     traceback=traceback.format_exc(),
                     started=started,
                 )
+                ended = Outcome(
+                    job,
+                    failure=failure,
+                    unwritable=str(error) if isinstance(error, UnwritableError) else None,
+                    lost_models=(error.pretraining,) if isinstance(error, LostWeightsError) else (),
+                )
                 let_go(error)
             if not out_of_memory or parts >= MOST_MICRO_BATCHES:
-                return fail(job, failure, self._settings)
+                return ended
             self._micro_batches[alike] = 2 * parts
             self._make_room()
-            report({"stage": f"in {2 * parts} micro-batches"})
+            report({"note": f"memory ran out; it is tried again in {2 * parts} micro-batches"})
 
     def _make_room(self) -> None:
         """Give memory back: what the failed attempt left, and images that can be loaded again."""
@@ -83,13 +88,6 @@ class Worker:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def fail(job: Job, failure: Failure, settings: Settings) -> Outcome:
-    """Write a failure beside the place of the job's record, if the disk allows, and return the outcome."""
-    with contextlib.suppress(OSError):  # a full disk may be the very failure
-        Store(settings.results).save_failure(job, failure)
-    return Outcome(job, failure=failure)
 
 
 def open_workshop(settings: Settings) -> "Workshop":

@@ -17,7 +17,7 @@ from mmc_bench.parameters import build, instantiate
 from mmc_bench.records import PretrainRecord
 from mmc_bench.registry import Registry
 from mmc_bench.seeds import derive_seed
-from mmc_bench.store import Store
+from mmc_bench.store import LostWeightsError, Store
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -96,12 +96,13 @@ class Workshop:
 
         Raises
         ------
-        UserError
+        LostWeightsError
             When its record or weights are gone or damaged.
         """
         record = self.store.find(pretraining)
         if not isinstance(record, PretrainRecord):
-            raise UserError(f"the pretrained model {pretraining.label} is gone from {self.store.root}")
+            message = f"the pretrained model {pretraining.label} is gone from {self.store.root}"
+            raise LostWeightsError(message, pretraining)
         model = self.model(pretraining, data)
         model.load_state_dict(self.store.load_weights(record))
         return model.eval(), record
