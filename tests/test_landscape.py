@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmc_bench import UserError
+from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.landscape.barriers import barrier, connectivity, invariances, mode_connected
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
 from mmc_bench.landscape.paths import check_same_architecture, evaluate_path, linear_path, set_parameters
@@ -92,6 +93,28 @@ def test_reestimation_leaves_modes_momenta_and_parameters_as_they_were(tiny_net,
     assert model.training and model.norm2.training and not model.norm1.training
     assert (model.norm1.momentum, model.norm2.momentum) == (0.3, None)
     assert all(torch.equal(now, before) for now, before in zip(model.parameters(), parameters))
+
+
+def test_statistics_gathered_in_parts_are_those_of_whole_batches(tiny_net, image_set):
+    model, images, sizes = tiny_net(), image_set(23), []
+    model.unused = torch.nn.BatchNorm2d(2)
+    expected = statistics_by_hand(model, images, 10)
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    with cut_into(4):
+        reestimate_batchnorm(model, images, batch_size=10)
+    assert same_statistics(model, expected) and max(sizes) == 3
+    assert model.norm1.training and not model.norm1._forward_pre_hooks
+    assert torch.equal(model.unused.running_var, torch.ones(2))
+
+
+def test_a_layer_that_is_used_twice_gets_the_statistics_that_it_would_get_anyhow(tiny_net, image_set):
+    whole, parts = tiny_net(), tiny_net()
+    for model in (whole, parts):
+        model.stem = torch.nn.Sequential(model.stem, model.norm1)
+    reestimate_batchnorm(whole, image_set(20), batch_size=10)
+    with cut_into(4):
+        reestimate_batchnorm(parts, image_set(20), batch_size=10)
+    assert same_statistics(parts, whole)
 
 
 def test_layers_other_than_batchnorm_run_in_eval_mode(tiny_net, image_set):
