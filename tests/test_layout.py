@@ -19,7 +19,8 @@ CODE = ("mmc_bench", "plugins", "benchmarks", "tests")
 LAYERS = (
     {"errors", "seeds", "files"},
     {"specs", "cells", "yaml_files"},
-    {"hookspecs", "parameters", "discovery", "records", "scaffold"},
+    {"hookspecs", "parameters", "discovery", "records", "scores", "scaffold"},
+    {"record_files"},
     {"mmc_bench", "store", "suite"},
     {"registry", "data", "core"},
     {"plan", "training"},

@@ -10,7 +10,7 @@ from mmc_bench.cells import Cell, Job
 from mmc_bench.engines import Listener, Outcome, Settings
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.records import Failure
-from mmc_bench.store import Store
+from mmc_bench.store import Store, UnwritableError
 
 if TYPE_CHECKING:
     from mmc_bench.stages.workshop import Workshop
@@ -56,7 +56,7 @@ class Worker:
 
 def fail(job: Job, failure: Failure, settings: Settings) -> Outcome:
     """Write a failure beside the place of the job's record, if the disk allows, and return the outcome."""
-    with contextlib.suppress(OSError):  # a full disk may be the very failure
+    with contextlib.suppress(UnwritableError):  # a full disk may be the very failure
         Store(settings.results).save_failure(job, failure)
     return Outcome(job, failure=failure)
 
