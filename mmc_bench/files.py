@@ -1,7 +1,8 @@
-"""Files that are written whole or not at all, and digests of source files."""
+"""Files that are written whole or not at all, checksums within them, and digests of source files."""
 
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from mmc_bench.processes import tagged, this_process
 
 #: Seconds after which a temporary file of another machine is nobody's any more.
 ABANDONED_AFTER = 86_400
+_CHECKSUM = re.compile(rb',\n {1,2}"sha256": "([0-9a-f]{64})"')
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -50,6 +52,28 @@ def sweep(folder: Path) -> None:
                 path.unlink()
         except OSError:  # gone by now, or not ours to remove
             continue
+
+
+def with_checksum(text: bytes) -> bytes:
+    """Return JSON that is indented by one space, with its SHA-256 as the last member of ``provenance``.
+
+    Provenance may differ between runs, so that what else a record holds is still the same in each. The object
+    itself gets the member where it has no provenance. The checksum is that of the text before it was put in.
+    """
+    start = text.find(b'\n "provenance": {')
+    place, indent = (text.index(b"\n }", start), 2) if start >= 0 else (text.rindex(b"\n}"), 1)
+    member = b',\n%s"sha256": "%s"' % (b" " * indent, hashlib.sha256(text).hexdigest().encode())
+    return text[:place] + member + text[place:]
+
+
+def is_intact(content: bytes) -> bool | None:
+    """Tell whether a file is as `with_checksum` made it; None where it has no checksum."""
+    found = _CHECKSUM.match(content, content.rfind(b",", 0, max(0, content.rfind(b'"sha256": "'))))
+    if found is None:
+        return False if b'"sha256"' in content else None
+    digest = hashlib.sha256(content[: found.start()])
+    digest.update(content[found.end() :])
+    return digest.hexdigest().encode() == found[1]
 
 
 def add_sources(digest: "hashlib._Hash", root: Path, paths: Iterable[Path]) -> None:

@@ -1,12 +1,12 @@
 """Unfolding a suite into cells: pure, and without importing any plugin's target."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
 
-from mmc_bench.cells import Cell, Pair, PluginRef, Pretraining
+from mmc_bench.cells import Cell, Pair, PluginRef, Pretraining, models_of
 from mmc_bench.core import core_version
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.registry import Offer, Registry
@@ -121,6 +121,38 @@ def _pairs(
             pair = Pair(first=first, second=second, data=data, connect=suite.connect)
             pairs[pair.key] = pair
     return tuple(pairs.values()), [end for pair in pairs.values() for end in (pair.first, pair.second)]
+
+
+def shard(plan: Plan, part: int, parts: int) -> Plan:
+    """Return one of `parts` plans that together hold each cell and pair of `plan` once.
+
+    What starts from one pretrained model stays together, and these groups are dealt in turn. Where there are fewer
+    of them than parts, the cells and pairs themselves are dealt, and a pretraining comes with every part that needs
+    it. What is in a part depends on the whole plan alone, not on what is done already.
+
+    Parameters
+    ----------
+    part
+        Which one, from 1 to `parts`.
+    """
+    groups: dict[str, list[Pretraining | Cell | Pair]] = {}
+    for result in plan.results:
+        groups.setdefault(models_of(result)[0].key, []).append(result)
+    needed = {model.key for result in plan.results for model in models_of(result)}
+    for pretraining in plan.pretrainings:
+        if pretraining.key not in needed:
+            groups[pretraining.key] = [pretraining]
+    hands = list(groups.values())
+    if len(hands) < parts:
+        hands = [[job] for hand in hands for job in hand]
+    dealt = [job for hand in hands[part - 1 :: parts] for job in hand]
+    keys = {model.key for job in dealt for model in (job, *models_of(job))}
+    return replace(
+        plan,
+        pretrainings=tuple(job for job in plan.pretrainings if job.key in keys),
+        cells=tuple(job for job in plan.cells if job.key in keys),
+        pairs=tuple(job for job in plan.pairs if job.key in keys),
+    )
 
 
 def _unique(values: tuple[Any, ...]) -> list[Any]:

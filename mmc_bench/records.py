@@ -3,13 +3,16 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from mmc_bench.cells import Cell, Connection, Fraction, Pair, Pretraining
 
 SPLITS = ("NC", "C", "RC", "RI")
 
 Loss = Annotated[FiniteFloat, Field(ge=0)]
+
+#: The checksum in a record's file (`mmc_bench.files.is_intact`): it is the file's, and no part of what it tells.
+Checksum = Annotated[None, BeforeValidator(lambda _: None), Field(exclude=True, repr=False)]
 
 
 class _Record(BaseModel):
@@ -134,6 +137,7 @@ class Provenance(_Record):
     threads: Annotated[int, Field(ge=1)]
     micro_batches: Annotated[int, Field(ge=1)] = 1
     seeds: dict[str, int]
+    sha256: Checksum = None
 
 
 class Epoch(_Record):
@@ -243,3 +247,4 @@ class Failure(_Record):
     error: str
     traceback: str
     started: AwareDatetime | datetime
+    sha256: Checksum = None

@@ -1,6 +1,7 @@
 """Options that several commands share, and the session they describe."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,8 +13,9 @@ import click
 from mmc_bench.cli.streams import tell
 from mmc_bench.data.locations import identify
 from mmc_bench.discovery import configured_folders
-from mmc_bench.errors import UserError, nearest
-from mmc_bench.plan import Plan, make_plan
+from mmc_bench.errors import NothingSelectedError, UserError, nearest
+from mmc_bench.plan import Plan, make_plan, shard
+from mmc_bench.record_files import DamagedError
 from mmc_bench.registry import Offer, Registry
 from mmc_bench.store import Store
 from mmc_bench.suite import SECTIONS, Suite, load_suite, overridden, read_setting
@@ -21,6 +23,7 @@ from mmc_bench.suite import SECTIONS, Suite, load_suite, overridden, read_settin
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_SUITE = "quick"
+MOST_TOLD = 10
 
 
 class _Words(click.ParamType):
@@ -42,6 +45,37 @@ class _Words(click.ParamType):
         return values
 
 
+class DamageReport:
+    """Tells of each damaged file once, and of no more than a few."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, damage: DamagedError) -> None:
+        """Tell of a file, unless it was told of before."""
+        if str(damage) in self._told or len(self._told) > MOST_TOLD:
+            return
+        if len(self._told) == MOST_TOLD:
+            tell("mmc-bench: and further files hold no valid record")
+        else:
+            tell(f"mmc-bench: {damage}: it counts as missing")
+        self._told.add(str(damage))
+
+
+class _Shard(click.ParamType):
+    """Which part of how many, as ``3/8``."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        matched = re.fullmatch(r"(\d{1,9})/(\d{1,9})", value)
+        if matched is None or not 1 <= int(matched[1]) <= int(matched[2]):
+            self.fail(f"{value!r} is no part of a suite: write 3/8 for the third of eight", param, ctx)
+        return int(matched[1]), int(matched[2])
+
+
 @dataclass(frozen=True)
 class Session:
     """What the shared options say, and what follows from them."""
@@ -53,6 +87,7 @@ class Session:
     results: str
     plugin_folders: tuple[str, ...]
     observe: tuple[str, ...] = ()
+    shard: tuple[int, int] | None = None
 
     @cached_property
     def registry(self) -> Registry:
@@ -64,8 +99,15 @@ class Session:
 
     @cached_property
     def plan(self) -> Plan:
-        """The suite (`quick` unless named), with the options in force, as cells."""
-        return self.plan_of(load_suite(self.suite_name or DEFAULT_SUITE, self.registry.suites))
+        """The suite (`quick` unless named), with the options in force, as cells; of a shard, its own."""
+        plan = self.plan_of(load_suite(self.suite_name or DEFAULT_SUITE, self.registry.suites))
+        if self.shard is None:
+            return plan
+        part, parts = self.shard
+        own = shard(plan, part, parts)
+        if not own.pretrainings:
+            raise NothingSelectedError(f"--shard {part}/{parts} holds nothing: the suite has fewer cells than that")
+        return own
 
     def plan_of(self, suite: Suite) -> Plan:
         """Return a suite, with the options in force, as cells."""
@@ -121,8 +163,8 @@ class Session:
 
     @cached_property
     def store(self) -> Store:
-        """The results folder."""
-        return Store(self.results)
+        """The results folder; files in it that hold no valid record are told of on stderr."""
+        return Store(self.results, DamageReport())
 
     def wanted_sources(self, datasets: Sequence[str]) -> dict[str, int | None]:
         """Return the image sources that datasets read, with the class counts their cues are made for."""
@@ -161,6 +203,7 @@ def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> 
             results=options.pop("results"),
             plugin_folders=tuple(map(str, configured_folders(options.pop("plugins_dir")))),
             observe=tuple(name for names in options.pop("observe", ()) for name in names),
+            shard=options.pop("shard", None),
         )
         return command(session=session, **options)
 
@@ -169,6 +212,15 @@ def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> 
     for option in reversed(shared):
         _with_session = option(_with_session)
     return _with_session  # type: ignore[return-value]
+
+
+def shard_option(command: Command) -> Command:
+    """Add ``--shard`` to a command whose options are a session's."""
+    return click.option(
+        "--shard",
+        type=_Shard(),
+        help="Only this part of the suite, 3/8 for the third of eight: what shares a pretrained model stays together.",
+    )(command)
 
 
 def plugins_dir_option(command: Command) -> Command:

@@ -13,14 +13,14 @@ import click
 
 from mmc_bench.cli.console import LineConsole, closing_line
 from mmc_bench.cli.interrupts import interrupted_after, raised_interrupts
-from mmc_bench.cli.options import Session, list_option, session_options
+from mmc_bench.cli.options import Session, list_option, session_options, shard_option
 from mmc_bench.cli.streams import tell
 from mmc_bench.data.locations import check_present
 from mmc_bench.engines import Engine, Settings
 from mmc_bench.errors import UserError
 from mmc_bench.observers import Observers
 from mmc_bench.report.rows import make_rows
-from mmc_bench.runner import Missing, Summary, check_plugins, find_missing, found_records, run_plan
+from mmc_bench.runner import Missing, Summary, check_plugins, find_missing, found_records, found_scores, run_plan
 
 ENGINES = ("local",)
 
@@ -70,6 +70,7 @@ ENGINES = ("local",)
     help="Let a cell (or pretraining) fail whose worker takes more memory.",
 )
 @list_option("observe", str, "Observers to tell of the run, separated by commas: see mmc-bench list observers.")
+@shard_option
 @session_options
 def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, **options: Any) -> None:
     """Run a suite: pretrain backbones on cued images, let methods repair them, score and connect the results.
@@ -229,7 +230,7 @@ def share_cores(device: str, workers: int | None, threads: int | None) -> tuple[
 
 
 def _print_results(session: Session, summary: Summary, as_json: bool) -> None:
-    cells, pretrained = found_records(session.plan, session.store)
+    cells, pretrained = found_scores(session.plan, session.store)
     rows = make_rows(cells, pretrained)
     if as_json:
         content = {

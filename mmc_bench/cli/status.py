@@ -7,7 +7,7 @@ import click
 
 from mmc_bench.cli.dryrun import counted
 from mmc_bench.cli.list import aligned
-from mmc_bench.cli.options import Session, session_options
+from mmc_bench.cli.options import Session, session_options, shard_option
 from mmc_bench.runner import find_missing
 
 STATES = ("done", "missing", "failed")
@@ -15,6 +15,7 @@ STATES = ("done", "missing", "failed")
 
 @click.command("status", short_help="Tell what of a suite is done, missing or failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@shard_option
 @session_options
 def command(session: Session, as_json: bool) -> None:
     """Tell what of a suite is done, missing or failed in the results folder."""
@@ -37,7 +38,8 @@ def command(session: Session, as_json: bool) -> None:
     for pair in plan.pairs:
         groups.setdefault(("pair", pair.label, "", ""), Counter())[state(pair.key)] += 1
     results, pretrainings = (Counter(state(job.key) for job in jobs) for jobs in (plan.results, plan.pretrainings))
-    failures = [failure for job in missing.jobs if (failure := store.find_failure(job))]
+    tried = [job for job in missing.jobs if job.key in missing.failed_before]
+    failures = [failure for job in tried if (failure := store.find_failure(job))]
     if as_json:
         content = {
             "suite": plan.suite.name,
