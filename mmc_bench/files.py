@@ -3,8 +3,14 @@
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterable
 from pathlib import Path
+
+from mmc_bench.processes import tagged, this_process
+
+#: Seconds after which a temporary file of another machine is nobody's any more.
+ABANDONED_AFTER = 86_400
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -17,7 +23,7 @@ def write_whole(path: Path, content: bytes) -> None:
     OSError
         When it cannot be written; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = temporary_name(path)
     try:
         with temporary.open("xb") as file:
             file.write(content)
@@ -27,6 +33,23 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a name of this process's own beside `path`, that `sweep` recognises."""
+    return path.with_name(f".{path.name}+{secrets.token_hex(4)}+{this_process().tag}.tmp")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed left half written in a folder."""
+    for path in folder.glob(".*.tmp"):
+        owner = tagged(path.name.removesuffix(".tmp").rpartition("+")[2])
+        try:
+            old = time.time() - path.stat().st_mtime > ABANDONED_AFTER
+            if old or (owner and owner.is_gone):
+                path.unlink()
+        except OSError:  # gone by now, or not ours to remove
+            continue
 
 
 def add_sources(digest: "hashlib._Hash", root: Path, paths: Iterable[Path]) -> None:

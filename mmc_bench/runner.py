@@ -14,7 +14,7 @@ from mmc_bench.observers import Observers
 from mmc_bench.parameters import check_parameters
 from mmc_bench.plan import Plan
 from mmc_bench.records import CellRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.store import Store
+from mmc_bench.store import Store, UnwritableError
 
 
 class Console(Protocol):
@@ -35,7 +35,10 @@ class Console(Protocol):
 
 @dataclass
 class Summary:
-    """How a run went, in cells and pairs."""
+    """How a run went, in cells and pairs; `cached` were there before, or done by another run meanwhile.
+
+    `stopped` says why it could not go on.
+    """
 
     cells: int
     cached: int
@@ -44,6 +47,7 @@ class Summary:
     failed: int = 0
     pretrained: int = 0
     interrupted: bool = False
+    stopped: str | None = None
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
 
@@ -62,7 +66,7 @@ class Summary:
     @property
     def exit_code(self) -> int:
         """Pytest's convention: 0 all done, 1 some failed, 2 interrupted."""
-        return 2 if self.interrupted else int(bool(self.failures))
+        return 2 if self.interrupted else int(bool(self.failures or self.stopped))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for ``--json`` and for observers."""
@@ -188,8 +192,14 @@ def run_plan(
                 _count(outcome, summary)
                 console.finished(outcome)
                 observers.ended(outcome.job, outcome.record, outcome.failure, outcome.elsewhere)
+                if outcome.unwritable:
+                    summary.stopped = outcome.unwritable
+                    break
                 if outcome.failure is not None and fail_fast:
                     break
+        Store(settings.results).sweep()
+    except UnwritableError as error:
+        summary.stopped = str(error)
     except KeyboardInterrupt:
         summary.interrupted = True
     summary.seconds = time.perf_counter() - start
@@ -212,7 +222,9 @@ def _count(outcome: Outcome, summary: Summary) -> None:
     if outcome.failure is not None:
         summary.failed += is_result
         summary.failures.append(outcome.failure)
+    elif is_result and outcome.elsewhere:
+        summary.cached += 1
     elif is_result:
         summary.computed += 1
-    else:
+    elif not outcome.elsewhere:
         summary.pretrained += 1

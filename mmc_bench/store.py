@@ -7,7 +7,7 @@
     RESULTS/pairs/<key>.json               the record of a pair of pretrained models
     RESULTS/connections/<key>.json         the record of two checkpoints that somebody pointed at
     RESULTS/*/<key>.failure.json           why there is no record yet
-    RESULTS/locks/<key>.lock               held while somebody makes the record
+    RESULTS/locks/<key>.<n>.lease          says which run makes the record (`mmc_bench.leases`)
 
 Something is done when its valid record exists. Files appear under their name only when they are whole:
 written beside it, flushed to the disk, renamed.
@@ -25,13 +25,13 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from mmc_bench.cells import Cell, Connection, Job, Pretraining, models_of
 from mmc_bench.errors import UserError
-from mmc_bench.files import write_whole
+from mmc_bench.files import sweep, write_whole
+from mmc_bench.leases import Leases
 from mmc_bench.parameters import first_problem
 from mmc_bench.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
 
 if TYPE_CHECKING:
     import torch
-    from filelock import FileLock
 
 FOLDERS = {"pretraining": "pretrained", "cell": "cells", "pair": "pairs", "connection": "connections"}
 
@@ -41,6 +41,21 @@ RECORD_TYPES: dict[str, type[AnyRecord]] = {
     "pair": PairRecord,
 }
 OneRecord = TypeVar("OneRecord", PretrainRecord, CellRecord, PairRecord)
+
+
+class UnwritableError(UserError):
+    """The results folder cannot be written."""
+
+
+class LostWeightsError(UserError):
+    """The weights of a pretraining are gone, or are not those that its record names."""
+
+    def __init__(self, message: str, pretraining: Pretraining) -> None:
+        super().__init__(message, pretraining)
+        self.pretraining = pretraining
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Store:
@@ -105,13 +120,19 @@ class Store:
         """Tell whether a pretraining's weights are there."""
         return self._path(pretraining, ".safetensors").exists()
 
-    def lock(self, job: Job | Connection) -> "FileLock":
-        """Return a lock, so that two runs on one machine do not do one job at the same time."""
-        from filelock import FileLock
+    @property
+    def locks(self) -> Path:
+        """The folder of the leases: who does which job."""
+        return self.root / "locks"
 
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{job.key}.lock")
+    def unwritable(self, error: OSError) -> "UnwritableError":
+        """Return the error that says why this folder cannot be written."""
+        return UnwritableError(f"results folder {self.root} cannot be written ({error.strerror})")
+
+    def failed_keys(self) -> set[str]:
+        """Return the keys of the jobs whose last try failed."""
+        names = (path.name for folder in FOLDERS.values() for path in (self.root / folder).glob("*.failure.json"))
+        return {name.removesuffix(".failure.json") for name in names}
 
     def find_failure(self, job: Job) -> Failure | None:
         """Return why the last try at this job failed, or None."""
@@ -149,25 +170,25 @@ class Store:
     def save(self, record: AnyRecord) -> None:
         """Write a record and forget an earlier failure."""
         job = job_of(record)
-        write_whole(self._path(job, ".json"), (record.model_dump_json(indent=1) + "\n").encode())
+        self._write(self._path(job, ".json"), (record.model_dump_json(indent=1) + "\n").encode())
         self._path(job, ".failure.json").unlink(missing_ok=True)
 
     def save_connection(self, record: ConnectionRecord) -> Path:
         """Write the record of a connection, and return its file."""
         path = self.file_of(record.connection)
-        write_whole(path, (record.model_dump_json(indent=1) + "\n").encode())
+        self._write(path, (record.model_dump_json(indent=1) + "\n").encode())
         return path
 
     def save_failure(self, job: Job, failure: Failure) -> None:
         """Write why a job failed, beside the place of its record."""
-        write_whole(self._path(job, ".failure.json"), (failure.model_dump_json(indent=1) + "\n").encode())
+        self._write(self._path(job, ".failure.json"), (failure.model_dump_json(indent=1) + "\n").encode())
 
     def save_weights(self, job: Job, weights: "dict[str, torch.Tensor]") -> str:
         """Write weights as safetensors and return the file's SHA-256."""
         from safetensors.torch import save
 
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
-        write_whole(self._path(job, ".safetensors"), content)
+        self._write(self._path(job, ".safetensors"), content)
         return hashlib.sha256(content).hexdigest()
 
     def load_weights(self, record: PretrainRecord) -> "dict[str, torch.Tensor]":
@@ -175,7 +196,7 @@ class Store:
 
         Raises
         ------
-        UserError
+        LostWeightsError
             When the file was damaged or replaced. It is set aside, so that the next run makes it anew.
         """
         from safetensors.torch import load
@@ -183,16 +204,29 @@ class Store:
         path = self._path(record.pretraining, ".safetensors")
         content = _read_if_there(path)
         if content is None:
-            raise UserError(f"weights file {path} is gone: the next run trains it again")
+            raise LostWeightsError(f"weights file {path} is gone", record.pretraining)
         if hashlib.sha256(content).hexdigest() != record.weights_sha256:
             aside = path.with_suffix(".damaged")
             with contextlib.suppress(FileNotFoundError):  # another worker was faster
                 path.replace(aside)
-            raise UserError(
-                f"weights file {path} does not match its record's checksum: "
-                f"set aside as {aside.name}, and the next run trains it again"
+            raise LostWeightsError(
+                f"weights file {path} does not match its record's checksum: set aside as {aside.name}",
+                record.pretraining,
             )
         return load(content)
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            write_whole(path, content)
+        except OSError as error:
+            raise self.unwritable(error) from None
+
+    def sweep(self) -> None:
+        """Remove what killed runs left: half-written files, and their leases."""
+        with contextlib.suppress(OSError), Leases(self.locks) as leases:
+            leases.sweep()
+            for folder in (*FOLDERS.values(), self.locks.name):
+                sweep(self.root / folder)
 
     def file_of(self, job: Job | Connection) -> Path:
         """Return where the record is, or will be."""

@@ -17,8 +17,9 @@ CODE = ("mmc_bench", "plugins", "benchmarks", "tests")
 # From the ground up. A module imports from lower layers alone; one that shares its layer is out of bounds,
 # except within a package. `mmc_bench` itself is what plugin authors import.
 LAYERS = (
-    {"errors", "seeds", "files"},
-    {"specs", "cells", "yaml_files"},
+    {"errors", "seeds", "processes"},
+    {"files"},
+    {"specs", "cells", "yaml_files", "leases"},
     {"hookspecs", "parameters", "discovery", "records", "scaffold"},
     {"mmc_bench", "store", "suite"},
     {"registry", "data", "core", "observing"},

@@ -15,6 +15,7 @@ from mmc_bench.cli.run import put, resolve_device, share_cores, worker_settings
 from mmc_bench.cli.streams import tell
 from mmc_bench.data.locations import check_present
 from mmc_bench.errors import UserError, nearest
+from mmc_bench.leases import Leases, leased
 from mmc_bench.plan import Plan
 from mmc_bench.records import SPLITS, ConnectionRecord
 from mmc_bench.runner import check_plugins
@@ -133,7 +134,8 @@ def _measured(
     wanted = connection.connect
     tell(f"measuring {', '.join(wanted.paths)} at {wanted.points} points on {device} in {settings.precision}")
     workshop = open_workshop(settings)
-    with workshop.store.lock(connection):
+    label = f"{connection.first.label} – {connection.second.label}"
+    with Leases(workshop.store.locks) as leases, leased(leases, connection.key, label):
         found = workshop.store.find_connection(connection)
         return found or compare_checkpoints(connection, contents, workshop)
 

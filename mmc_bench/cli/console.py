@@ -27,7 +27,9 @@ class LineConsole:
         self._total = len(jobs)
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
-        """Say nothing of what a job is doing."""
+        """Print what is out of the ordinary, and nothing else of what a job is doing."""
+        if "note" in event:
+            self.warn(f"{job.label}: {event['note']}")
 
     def finished(self, outcome: Outcome) -> None:
         """Print the job's line."""
@@ -48,12 +50,16 @@ def describe(outcome: Outcome) -> str:
     if outcome.record is None:
         assert outcome.failure is not None
         return f"{outcome.job.label}: FAILED: {outcome.failure.error}"
-    seconds = sum(outcome.record.timing.seconds.values())
+    took = f"{sum(outcome.record.timing.seconds.values()):.0f} s"
+    if (parts := outcome.record.provenance.micro_batches) > 1:
+        took += f", for want of memory in {parts} micro-batches"
+    if outcome.elsewhere:
+        took += ", by another run"
     if isinstance(outcome.record, PairRecord):
-        return f"{outcome.job.label}:  {_of_pair(outcome.record)}  ({seconds:.0f} s)"
+        return f"{outcome.job.label}:  {_of_pair(outcome.record)}  ({took})"
     scores = "  ".join(f"{name} {100 * getattr(outcome.record.metrics, name).accuracy:5.1f}" for name in SPLITS)
     name = outcome.job.label if isinstance(outcome.job, Cell) else f"{outcome.job.label} · pretraining"
-    return f"{name}:  {scores}  ({seconds:.0f} s)"
+    return f"{name}:  {scores}  ({took})"
 
 
 def _of_pair(record: PairRecord) -> str:
@@ -74,6 +80,8 @@ def closing_line(summary: Summary, results: Path) -> None:
         parts.append(f"{summary.failed} failed")
     if summary.not_run:
         parts.append(f"{summary.not_run} not run")
+    if summary.stopped:
+        tell(f"mmc-bench: stopped: {summary.stopped}; nothing that is done is lost: the same command goes on from here")
     tell(
         f"{'interrupted: ' if summary.interrupted else ''}{summary.cells} {summary.unit}: {', '.join(parts)} "
         f"in {summary.seconds:.0f} s; records in {results}/"

@@ -49,6 +49,7 @@ class LiveConsole(LineConsole):
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """Draw or move the bar of a running job; every stage starts a new one."""
+        super().event(job, event)
         with contextlib.suppress(OSError, ValueError):
             self._draw(job, event)
 
@@ -58,7 +59,7 @@ class LiveConsole(LineConsole):
                 self._progress.remove_task(task)
             note = f"{event['stage']:{STAGE_WIDTH}}"
             self._running[job.key] = self._progress.add_task(job.label, total=None, note=note)
-        elif task := self._running.get(job.key):
+        elif "epoch" in event and (task := self._running.get(job.key)):
             note = f"loss {event['loss']:.3f} · {event['images_per_second']:,.0f} images/s"
             self._progress.update(task, completed=event["epoch"], total=event["epochs"], note=note)
 

@@ -57,6 +57,18 @@ ENGINES = ("local",)
     metavar="MINUTES",
     help="Stop after so long, as Ctrl-C does; the same command goes on from there.",
 )
+@click.option(
+    "--cell-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MINUTES",
+    help="Let a cell (or pretraining) fail that takes longer.",
+)
+@click.option(
+    "--cell-memory",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="GB",
+    help="Let a cell (or pretraining) fail whose worker takes more memory.",
+)
 @list_option("observe", str, "Observers to tell of the run, separated by commas: see mmc-bench list observers.")
 @session_options
 def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, **options: Any) -> None:
@@ -98,10 +110,9 @@ def _run_missing(
 ) -> Summary:
     """Check what can be checked beforehand, then run. A time limit counts from `started`."""
     plan, registry = session.plan, session.registry
+    session.store.sweep()
     if not missing.jobs:
         return Summary.before(plan, missing)
-    from mmc_bench.engines.local import InProcessEngine, LocalEngine
-
     session.store.check_writable()
     if not download:
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
@@ -110,9 +121,7 @@ def _run_missing(
     device = resolve_device(device)
     workers, threads = share_cores(device, options["workers"], options["threads"] or plan.suite.threads)
     settings = worker_settings(session, download, device, options["precision"], threads, keep_weights)
-    engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
-    if not workers:
-        import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises below
+    engine = _engine(workers, options["cell_timeout"], options["cell_memory"])
     # What observers print is no result, and standard output is for results alone.
     with (
         contextlib.redirect_stdout(sys.stderr),
@@ -121,6 +130,19 @@ def _run_missing(
         console_of(plan.suite.name) as console,
     ):
         return run_plan(plan, missing, engine, settings, observers, console, fail_fast)
+
+
+def _engine(workers: int, timeout: float | None, memory: float | None) -> Engine:
+    """Return what runs the jobs on this machine."""
+    from mmc_bench.engines.local import GIGABYTE, InProcessEngine, Limits, LocalEngine
+
+    if workers:
+        limits = Limits(60 * timeout if timeout else None, round(memory * GIGABYTE) if memory else None)
+        return LocalEngine(workers, limits)
+    if timeout or memory:
+        raise UserError("--cell-timeout and --cell-memory stop a worker process: use --workers 1 or more")
+    import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises later
+    return InProcessEngine()
 
 
 def worker_settings(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mmc_bench.cells import Job
+from mmc_bench.cells import Job, Pretraining
 from mmc_bench.records import AnyRecord, Failure
 
 Listener = Callable[[Job, dict[str, Any]], None]
@@ -26,12 +26,20 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: with a record, or with a failure; `elsewhere` says that another run did it."""
+    """How a job ended: with a record, or with a failure.
+
+    `elsewhere` says that another run did it; `unwritable`, that the results folder cannot be written any more, and why;
+    `killed`, that somebody ended its process; `lost_models` are the pretrainings whose weights were found damaged or
+    gone.
+    """
 
     job: Job
     record: AnyRecord | None = None
     failure: Failure | None = None
     elsewhere: bool = False
+    unwritable: str | None = None
+    killed: bool = False
+    lost_models: tuple[Pretraining, ...] = ()
 
 
 class Engine(Protocol):

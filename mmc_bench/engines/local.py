@@ -7,18 +7,33 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from mmc_bench.cells import Job
 from mmc_bench.engines import Listener, Outcome, Settings
-from mmc_bench.engines.schedule import Schedule, blocked_failure, pretraining_of
-from mmc_bench.engines.worker import Worker, fail
+from mmc_bench.engines.dispatch import PAUSE, Dispatcher
+from mmc_bench.engines.schedule import pretraining_of
+from mmc_bench.engines.worker import Worker
 from mmc_bench.records import Failure
+
+#: Seconds between two looks at workers that have nothing to tell.
+TICK = 1.0
+
+GIGABYTE = 1 << 30
+
+#: Seconds that a worker may take before its first job.
+START_UP = 300.0
+
+#: Exit codes of processes that somebody else ended: the kernel, a cluster, a person.
+OUTER_SIGNALS = (-signal.SIGKILL, -signal.SIGTERM)
 
 
 class InProcessEngine:
@@ -26,55 +41,73 @@ class InProcessEngine:
 
     def run(self, jobs: Sequence[Job], settings: Settings, listener: Listener) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends."""
-        schedule, worker, last = Schedule(jobs), Worker(settings), None
-        while job := schedule.take(last):
-            last = pretraining_of(job)
-            with contextlib.redirect_stdout(sys.stderr):  # standard output is for results alone
-                outcome = worker.attempt(job, listener)
-            yield outcome
-            yield from _blocked(schedule, outcome)
+        worker, last = Worker(settings), None
+        with closing(Dispatcher(jobs, settings.results, listener)) as dispatcher:
+            while dispatcher:
+                job = dispatcher.take(last)
+                if job is not None:
+                    last = pretraining_of(job)
+                    with contextlib.redirect_stdout(sys.stderr):  # standard output is for results alone
+                        dispatcher.settle(worker.attempt(job, listener))
+                elif dispatcher and not dispatcher.has_news:
+                    time.sleep(PAUSE)  # other runs do what is left
+                yield from dispatcher.news()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a job may take before its worker is stopped: seconds, and bytes of memory."""
+
+    seconds: float | None = None
+    memory: int | None = None
 
 
 class LocalEngine:
     """Does jobs in `workers` processes that live as long as the run, so that torch is imported once in each.
 
-    A process that dies takes only its own job with it, and is replaced.
+    A process that dies takes only its own job with it, and is replaced; so is one that hangs, or grows without end.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, limits: Limits = Limits()) -> None:
         self.workers = workers
+        self.limits = limits
 
     def run(self, jobs: Sequence[Job], settings: Settings, listener: Listener) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends; closing the iterator kills the workers."""
-        schedule = Schedule(jobs, self.workers)
         team: list[_Process] = []
-        try:
-            for _ in range(min(self.workers, len(jobs))):
-                team.append(_Process(settings))
-            while schedule or any(process.job for process in team):
-                for process in team:
-                    if process.job is None and (job := schedule.take(process.last_pretraining)):
+        with closing(Dispatcher(jobs, settings.results, listener, self.workers)) as dispatcher:
+            try:
+                for _ in range(min(self.workers, len(jobs))):
+                    team.append(_Process(settings))
+                while dispatcher:
+                    for place, process in enumerate(team):
+                        if process.job or not (job := dispatcher.take(process.last_pretraining)):
+                            continue
+                        if not process.fit_for_more:
+                            process.kill()
+                            team[place] = process = _Process(settings)
                         process.give(job)
-                busy = {process.connection: process for process in team if process.job}
-                for connection in wait(list(busy)):
-                    assert isinstance(connection, Connection)
-                    process = busy[connection]
-                    outcome = process.receive(listener)
-                    if outcome is None:
-                        continue
-                    if not process.alive:
-                        team[team.index(process)] = _Process(settings)
-                    yield outcome
-                    yield from _blocked(schedule, outcome)
-        finally:
-            for process in team:
-                process.kill()
+                    yield from dispatcher.news()
+                    for process in self._with_messages(team):
+                        if outcome := process.receive(listener):
+                            dispatcher.settle(outcome)
+                    lost = dispatcher.lost()
+                    for process in team:
+                        if process.job in lost:  # this run was suspended, and another one went on with it
+                            dispatcher.give_back(process.job)
+                            process.kill()
+                        else:
+                            process.enforce(self.limits)
+                    yield from dispatcher.news()
+            finally:
+                for process in team:
+                    process.kill()
 
-
-def _blocked(schedule: Schedule, outcome: Outcome) -> Iterator[Outcome]:
-    for job in schedule.finished(outcome.job, succeeded=outcome.failure is None):
-        assert outcome.failure is not None
-        yield Outcome(job, failure=blocked_failure(job, outcome.failure))
+    def _with_messages(self, team: Sequence["_Process"]) -> list["_Process"]:
+        """Wait until workers have something to tell, or it is time to look after them."""
+        busy = {process.connection: process for process in team if process.job}
+        told = wait(list(busy), timeout=TICK if len(busy) == len(team) else PAUSE)
+        return [busy[connection] for connection in told if isinstance(connection, Connection)]
 
 
 class _Process:
@@ -90,13 +123,15 @@ class _Process:
         theirs.close()
         self.job: Job | None = None
         self.last_pretraining: str | None = None
-        self.alive = True
-        self._started = datetime.now(UTC)
+        self._started, self._began = datetime.now(UTC), time.monotonic()
+        self._first_size: int | None = None
+        self._stopped_because: str | None = None
 
     def give(self, job: Job) -> None:
         """Send a job to the process."""
         self.job, self.last_pretraining = job, pretraining_of(job)
-        self._started = datetime.now(UTC)
+        # Until it tells that it began, it may be importing torch and the plugins, which is not part of the job.
+        self._started, self._began = datetime.now(UTC), time.monotonic() + START_UP
         with contextlib.suppress(BrokenPipeError):  # it died meanwhile: `receive` will find out
             self.connection.send(job)
 
@@ -109,27 +144,57 @@ class _Process:
         except (EOFError, ConnectionResetError):
             return self._died(job)
         if isinstance(message, _News):
+            self._began = min(self._began, time.monotonic())
             listener(job, message.event)
             return None
         self.job = None
-        return Outcome(job, record=message.record, failure=message.failure)
+        if self._first_size is None:
+            self._first_size = self._size
+        return message
+
+    @property
+    def fit_for_more(self) -> bool:
+        """Whether the process lives, and has not grown far beyond what it had after its first job."""
+        return self._process.is_alive() and (self._first_size is None or self._size < 2 * self._first_size + GIGABYTE)
+
+    def enforce(self, limits: Limits) -> None:
+        """Stop the process when its job takes more than it may; `receive` will find out."""
+        if self.job is None or self._stopped_because:
+            return
+        if limits.seconds is not None and time.monotonic() - self._began > limits.seconds:
+            self._stopped_because = f"it took longer than --cell-timeout ({limits.seconds / 60:g} minutes)"
+        elif limits.memory is not None and self._size > limits.memory:
+            self._stopped_because = f"it took more memory than --cell-memory ({limits.memory / GIGABYTE:g} GB)"
+        if self._stopped_because:
+            self._process.kill()
+
+    @property
+    def _size(self) -> int:
+        """Bytes of memory that the process has for itself, mapped files aside; 0 where the system does not tell."""
+        try:
+            resident, shared = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1:3]
+        except (OSError, ValueError):
+            return 0
+        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
     def _died(self, job: Job) -> Outcome:
         self._process.join()
-        self.job, self.alive = None, False
+        self.job = None
         code = self._process.exitcode or 0
         how = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
         failure = Failure(
             key=job.key,
             label=job.label,
-            error=f"its worker process {how}" + (" (out of memory?)" if code == -signal.SIGKILL else ""),
+            error=self._stopped_because
+            or f"its worker process {how}" + (" (out of memory?)" if code == -signal.SIGKILL else ""),
             traceback="",
             started=self._started,
         )
-        return fail(job, failure, self._settings)
+        return Outcome(job, failure=failure, killed=self._stopped_because is None and code in OUTER_SIGNALS)
 
     def kill(self) -> None:
         """End the process at once; what it was writing never appears under its name."""
+        self.job = None
         self.connection.close()
         self._process.kill()
         self._process.join()

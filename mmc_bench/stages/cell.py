@@ -18,14 +18,10 @@ from mmc_bench.training.precision import arithmetic
 
 
 def do_job(job: Job, workshop: Workshop, report: Report) -> AnyRecord:
-    """Do a job, unless its record exists by now, and return the record."""
-    with workshop.store.lock(job):
-        found = workshop.store.find(job)
-        if isinstance(job, Pretraining):
-            return found if found and workshop.store.has_weights(job) else pretrain(job, workshop, report)
-        if found:
-            return found
-        return _do_cell(job, workshop, report) if isinstance(job, Cell) else compare_pair(job, workshop, report)
+    """Do a job and return its record. Whoever calls has the job's lease."""
+    if isinstance(job, Pretraining):
+        return pretrain(job, workshop, report)
+    return _do_cell(job, workshop, report) if isinstance(job, Cell) else compare_pair(job, workshop, report)
 
 
 def _do_cell(cell: Cell, workshop: Workshop, report: Report) -> CellRecord:

@@ -17,7 +17,7 @@ from mmc_bench.parameters import build, instantiate
 from mmc_bench.records import PretrainRecord
 from mmc_bench.registry import Registry
 from mmc_bench.seeds import derive_seed
-from mmc_bench.store import Store
+from mmc_bench.store import LostWeightsError, Store
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -35,6 +35,11 @@ class Workshop:
     keep_weights: bool = False
     _loaded: dict[str, Any] = field(default_factory=dict)
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Let go of the loaded images and derived sets; they are made again when a job needs them."""
+        self._loaded.clear()
+        self._derived.clear()
 
     def target(self, kind: str, reference: PluginRef) -> Any:
         """Return the class or function behind a reference.
@@ -55,8 +60,7 @@ class Workshop:
         """Return the sets of an experiment, on the device."""
         dataset_key = canonical_json([pretraining.dataset.model_dump(), pretraining.images])
         if dataset_key not in self._loaded:
-            self._loaded.clear()
-            self._derived.clear()
+            self.forget()
             reference = pretraining.dataset
             target = self.target("dataset", reference)
             dataset = instantiate(f"dataset {reference.name}", target, reference.parameters)
@@ -92,12 +96,13 @@ class Workshop:
 
         Raises
         ------
-        UserError
+        LostWeightsError
             When its record or weights are gone or damaged.
         """
         record = self.store.find(pretraining)
         if not isinstance(record, PretrainRecord):
-            raise UserError(f"the pretrained model {pretraining.label} is gone from {self.store.root}")
+            message = f"the pretrained model {pretraining.label} is gone from {self.store.root}"
+            raise LostWeightsError(message, pretraining)
         model = self.model(pretraining, data)
         model.load_state_dict(self.store.load_weights(record))
         return model.eval(), record

@@ -1,0 +1,163 @@
+"""Which job is handed out next, when several runs share a results folder: every job is leased, done, released."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mmc_bench.cells import Job, Pretraining
+from mmc_bench.engines import Listener, Outcome
+from mmc_bench.engines.schedule import Schedule, blocked_failure
+from mmc_bench.leases import Leases
+from mmc_bench.store import Store, UnwritableError
+
+#: Seconds before a job that another run is doing is looked at again.
+PAUSE = 0.5
+
+
+class Dispatcher:
+    """Hands out the jobs of a run, each under a lease, and learns what other runs did meanwhile.
+
+    An engine asks `take` for jobs whenever it can do one, returns each through `settle` (or `give_back`), passes on
+    what `news` yields, and goes on while the dispatcher is true.
+
+    Parameters
+    ----------
+    jobs
+        What is missing.
+    results
+        The results folder.
+    listener
+        Told when a job is tried again, and why.
+    workers
+        How many jobs the engine does at a time.
+    """
+
+    def __init__(self, jobs: Sequence[Job], results: str | Path, listener: Listener, workers: int = 1) -> None:
+        self._listener = listener
+        self._schedule = Schedule(jobs, workers)
+        self._store = Store(results)
+        self._leases = Leases(self._store.locks)
+        failed = self._store.failed_keys()
+        self._failed_before = {job.key: self._store.find_failure(job) for job in jobs if job.key in failed}
+        self._not_before: dict[str, float] = {}
+        self._in_hand: dict[str, Job] = {}
+        self._again: set[str] = set()
+        self._news: deque[Outcome] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._schedule or self._in_hand or self._news)
+
+    def take(self, last_pretraining: str | None = None) -> Job | None:
+        """Return a job that is now this run's to do, or None while others do all that could start.
+
+        Parameters
+        ----------
+        last_pretraining
+            Key of the pretrained model that the worker has at hand.
+
+        Raises
+        ------
+        UnwritableError
+            When no lease can be written.
+        """
+        while True:
+            for job in self._schedule.candidates(last_pretraining):
+                if not self._lease(job):
+                    continue
+                self._schedule.remove(job)
+                self._in_hand[job.key] = job
+                outcome = self._done_elsewhere(job)
+                if outcome is None:
+                    return job
+                self.settle(outcome)
+                if isinstance(job, Pretraining):  # what waited for it may be ready now
+                    break
+            else:
+                return None
+
+    def settle(self, outcome: Outcome) -> None:
+        """Take back a job that ended; its outcome, and those of jobs that can now never run, become news.
+
+        Two have not ended, but are done once more: one whose worker was killed from outside, and one that found its
+        pretrained weights damaged or gone, after these were made again.
+        """
+        job = outcome.job
+        if outcome.failure is not None and self._to_try_again(outcome):
+            self._listener(job, {"note": f"{outcome.failure.error}; it is tried again"})
+            self.give_back(job)
+            return
+        if outcome.failure is not None and not outcome.elsewhere:
+            outcome = self._written(outcome)
+        del self._in_hand[job.key]
+        self._leases.release(job.key)
+        self._news.append(outcome)
+        for blocked in self._schedule.finished(job, succeeded=outcome.failure is None):
+            assert outcome.failure is not None
+            self._news.append(Outcome(blocked, failure=blocked_failure(blocked, outcome.failure)))
+
+    def _to_try_again(self, outcome: Outcome) -> bool:
+        """Tell whether a failed job is to be tried again, and have the models that it lacked made again."""
+        lost = {model.key for model in outcome.lost_models}
+        what = lost or ({outcome.job.key} if outcome.killed else set())
+        if not what or what <= self._again:
+            return False
+        self._again |= what
+        self._schedule.again(outcome.lost_models)
+        return True
+
+    def _written(self, outcome: Outcome) -> Outcome:
+        """Write a failure beside the place of the job's record, if the disk allows."""
+        assert outcome.failure is not None
+        try:
+            self._store.save_failure(outcome.job, outcome.failure)
+        except UnwritableError as error:  # a full disk may be the very failure
+            return replace(outcome, unwritable=str(error))
+        return outcome
+
+    def give_back(self, job: Job) -> None:
+        """Take back a job that was not done, because its machine is lost: somebody will do it again."""
+        del self._in_hand[job.key]
+        self._schedule.add(job)
+        self._leases.release(job.key)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `news` has something to yield."""
+        return bool(self._news)
+
+    def news(self) -> Iterator[Outcome]:
+        """Yield every outcome once: of this run's jobs, and of those that others did."""
+        while self._news:
+            yield self._news.popleft()
+
+    def lost(self) -> list[Job]:
+        """Return the jobs in hand that another run took over, because this one was suspended for too long."""
+        return [self._in_hand[key] for key in self._leases.lost() if key in self._in_hand]
+
+    def close(self) -> None:
+        """Give every lease back."""
+        self._leases.close()
+
+    def _lease(self, job: Job) -> bool:
+        now = time.monotonic()
+        if self._not_before.get(job.key, now) > now:
+            return False
+        try:
+            leased = self._leases.claim(job.key, job.label)
+        except OSError as error:
+            raise self._store.unwritable(error) from None
+        if not leased:
+            self._not_before[job.key] = now + PAUSE
+        return leased
+
+    def _done_elsewhere(self, job: Job) -> Outcome | None:
+        """Return how a job ended in another run since this one looked, or None when it is still to do."""
+        record = self._store.find(job)
+        if record is not None and (not isinstance(job, Pretraining) or self._store.has_weights(job)):
+            return Outcome(job, record=record, elsewhere=True)
+        failure = self._store.find_failure(job)
+        if failure is not None and failure != self._failed_before.get(job.key):
+            return Outcome(job, failure=failure, elsewhere=True)
+        return None

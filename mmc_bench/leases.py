@@ -1,0 +1,280 @@
+"""Leases: which run does which job, in a results folder that many runs on many machines may share.
+
+    RESULTS/locks/<key>.<n>.lease     the n-th claim on a job, counted from 0
+
+A run claims a job before it does it, and releases it when the job's record or failure is there. Claims are numbered:
+claim n + 1 can be made only where claim n is there and its owner has gone, and of several runs that try, one succeeds,
+because a file comes into being under its name once (a hard link, which is atomic on network file systems too). A late
+claim can thus never take the place of a newer one. No lock of the operating system is needed, and no clock is compared
+with another machine's: an owner touches its claims every `HEARTBEAT` seconds, and has gone when somebody has watched a
+claim for `STALE_AFTER` seconds of their own without seeing it touched, or when its process is known to have ended: on
+one machine, that can be told.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mmc_bench.files import temporary_name
+from mmc_bench.processes import ProcessId, this_process
+
+#: Seconds between two touches of a claim by its owner.
+HEARTBEAT = 15.0
+
+#: Seconds without a touch after which an owner has gone. Network file systems may show touches a minute late.
+STALE_AFTER = 120.0
+
+#: The same where the owner's process is known to have ended: its workers need a moment to notice.
+STALE_WHEN_ENDED = 1.0
+
+#: A lease is a few hundred bytes; what is much longer is none.
+LONGEST = 10_000
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim on a job, as it was found."""
+
+    key: str
+    number: int
+    token: str
+    touched: int
+    label: str = ""
+    since: str = ""
+    owner: ProcessId | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its owner's process is known to have ended."""
+        return self.owner is not None and self.owner.is_gone
+
+
+class Leases:
+    """The leases that this run has on jobs, kept alive by a thread until they are released.
+
+    Parameters
+    ----------
+    folder
+        Where the claims of all runs are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: dict[str, int] = {}
+        self._lost: set[str] = set()
+        self._watched: dict[str, tuple[int, float]] = {}
+        self._guard = threading.Lock()
+        self._closed = threading.Event()
+        self._heart: threading.Thread | None = None
+
+    def __enter__(self) -> "Leases":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def claim(self, key: str, label: str) -> bool:
+        """Claim a job; False when somebody else has it.
+
+        Raises
+        ------
+        OSError
+            When the folder cannot be written.
+        """
+        before: Claim | None = None
+        number = 0
+        while not self._make(key, number, label):
+            before = _read(self._path(key, number))
+            if before is None or not self._is_stale(before):  # released just now, or in good hands
+                return False
+            number += 1
+        if not self._follows(before, key, number):
+            self._path(key, number).unlink(missing_ok=True)
+            return False
+        with self._guard:
+            self._held[key] = number
+            self._lost.discard(key)
+        self._beat()
+        return True
+
+    def _follows(self, before: Claim | None, key: str, number: int) -> bool:
+        """Tell whether a claim that was just made stands where it should: after a stale one, and before none."""
+        # What was stale a moment ago may have been taken over, done and released meanwhile: then ours counts on from
+        # one that is no more.
+        if before is not None and not _is_there(before, self._path(key, before.number)):
+            return False
+        # An owner that was killed while it released leaves its highest claims behind.
+        after = _read(self._path(key, number + 1))
+        if after is not None and self._is_stale(after):
+            self._path(key, number + 1).unlink(missing_ok=True)
+            return True
+        return after is None
+
+    def release(self, key: str) -> None:
+        """Give a claim back, with those that it followed; one that was lost meanwhile is its new owner's."""
+        with self._guard:
+            number = self._held.pop(key, None)
+            self._lost.discard(key)
+        if number is None:
+            return
+        with contextlib.suppress(OSError):  # a folder that cannot be written any more: the claim becomes stale
+            for earlier in range(number + 1):  # in this order: see `_follows`
+                self._path(key, earlier).unlink(missing_ok=True)
+
+    def lost(self) -> set[str]:
+        """Return the jobs that somebody took over because this process did not touch them in time."""
+        with self._guard:
+            return set(self._lost)
+
+    def sweep(self) -> None:
+        """Remove the claims of processes that have ended, where nobody went on with their jobs.
+
+        Takes `STALE_WHEN_ENDED` seconds when there are any.
+        """
+        left = [claim for claim in find_claims(self._folder) if claim.has_ended and not self._is_stale(claim)]
+        if left:
+            time.sleep(STALE_WHEN_ENDED)
+        for claim in left:
+            if self.claim(claim.key, claim.label):
+                self.release(claim.key)
+
+    def close(self) -> None:
+        """Give every claim back."""
+        self._closed.set()
+        for key in list(self._held):
+            self.release(key)
+
+    def _make(self, key: str, number: int, label: str) -> bool:
+        """Bring a claim into being; False when it is there already."""
+        path = self._path(key, number)
+        content = {
+            "token": secrets.token_hex(8),
+            "label": label,
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "owner": asdict(this_process()),
+        }
+        temporary = temporary_name(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+            os.link(temporary, path)
+        except FileExistsError:
+            # A network file system may have made the link, lost the answer, and been asked again.
+            return temporary.stat().st_nlink == 2
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def _is_stale(self, claim: Claim) -> bool:
+        """Tell whether a claim has been watched without a touch for so long that its owner must have gone."""
+        now = time.monotonic()
+        touched, since = self._watched.get(claim.token, (None, now))
+        if touched != claim.touched:
+            since = now
+        self._watched[claim.token] = (claim.touched, since)
+        return now - since >= (STALE_WHEN_ENDED if claim.has_ended else STALE_AFTER)
+
+    def _beat(self) -> None:
+        if self._heart is None:
+            self._heart = threading.Thread(target=self._keep_touching, name="heartbeat", daemon=True)
+            self._heart.start()
+
+    def _keep_touching(self) -> None:
+        while not self._closed.wait(HEARTBEAT):
+            self.touch()
+
+    def touch(self) -> None:
+        """Show that this process lives; note the claims that somebody has taken over."""
+        with self._guard:
+            held = dict(self._held)
+        for key, number in held.items():
+            taken = self._path(key, number + 1).exists()
+            try:
+                os.utime(self._path(key, number))
+            except FileNotFoundError:
+                taken = True
+            except OSError:
+                continue  # a disk that is away for a moment: others see no touch meanwhile
+            with self._guard:
+                if taken and self._held.get(key) == number:
+                    del self._held[key]
+                    self._lost.add(key)
+
+    def _path(self, key: str, number: int) -> Path:
+        return self._folder / f"{key}.{number}.lease"
+
+
+def find_claims(folder: Path) -> list[Claim]:
+    """Return the newest claim on every job that somebody has claimed, by the time of the claim."""
+    newest: dict[str, Claim] = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(folder):
+            claim = _read(Path(entry.path)) if entry.name.endswith(".lease") else None
+            if claim and (claim.key not in newest or newest[claim.key].number < claim.number):
+                newest[claim.key] = claim
+    return sorted(newest.values(), key=lambda claim: claim.since)
+
+
+def _read(path: Path) -> Claim | None:
+    """Return a claim, or None when it is gone; of one that is damaged, only name and last touch are known."""
+    key, _, number = path.name.removesuffix(".lease").rpartition(".")
+    if not key or not number.isdecimal():
+        return None
+    try:
+        # Opening asks a network file system for the present state; a pipe must not keep us waiting.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return Claim(key, int(number), token=path.name, touched=0)
+    with contextlib.closing(_Descriptor(descriptor)):
+        status = os.fstat(descriptor)
+        content = _parsed(os.read(descriptor, LONGEST) if stat.S_ISREG(status.st_mode) else b"")
+    return Claim(key, int(number), touched=status.st_mtime_ns, **{"token": path.name, **content})
+
+
+@dataclass(frozen=True)
+class _Descriptor:
+    number: int
+
+    def close(self) -> None:
+        os.close(self.number)
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    """Return what a claim says, or nothing when it is damaged."""
+    try:
+        found = json.loads(content)
+        owner = ProcessId(**found["owner"])
+        texts = {name: found[name] for name in ("token", "label", "since")}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    whole = [owner.host, owner.machine, owner.born, *texts.values()]
+    if not all(isinstance(text, str) for text in whole) or not isinstance(owner.pid, int):
+        return {}
+    return {**texts, "owner": owner}
+
+
+def _is_there(claim: Claim, path: Path) -> bool:
+    found = _read(path)
+    return found is not None and found.token == claim.token
+
+
+@contextlib.contextmanager
+def leased(leases: Leases, key: str, label: str, pause: float = 0.2) -> Iterator[None]:
+    """Hold a job's lease meanwhile; wait for it as long as somebody else has it."""
+    while not leases.claim(key, label):
+        time.sleep(pause)
+    try:
+        yield
+    finally:
+        leases.release(key)

@@ -1,0 +1,70 @@
+"""Which process on which machine: told apart from all others, also after it has gone."""
+
+import os
+import socket
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A process, as another one can recognise it.
+
+    `machine` names one boot of one machine and one space of process numbers (containers have their own); it is empty
+    where the system does not tell. `born` is the start time in the kernel's ticks since then, so that a process that
+    was given an old number is not taken for its predecessor.
+    """
+
+    host: str
+    machine: str
+    pid: int
+    born: str
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process is known to have ended; of one on another machine, nothing is known."""
+        here = this_process()
+        return bool(self.machine) and self.machine == here.machine and _born(self.pid) != self.born
+
+    @property
+    def tag(self) -> str:
+        """The process as part of a file's name, without its host."""
+        return f"{self.machine or '-'}.{self.pid}.{self.born or '-'}"
+
+
+def this_process() -> ProcessId:
+    """Return the process that calls."""
+    return _process(os.getpid())
+
+
+def tagged(text: str) -> ProcessId | None:
+    """Return the process whose `tag` this is, or None when it is none."""
+    parts = text.split(".")
+    if len(parts) != 3 or not parts[1].isdecimal():
+        return None
+    machine, pid, born = ("" if part == "-" else part for part in parts)
+    return ProcessId(host="", machine=machine, pid=int(pid), born=born)
+
+
+@cache
+def _process(pid: int) -> ProcessId:  # by number, because a forked process is another one
+    return ProcessId(host=socket.gethostname(), machine=_machine(), pid=pid, born=_born(pid))
+
+
+def _machine() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip().replace("-", "")
+        space = Path("/proc/self/ns/pid").readlink().name.strip("pid:[]")
+    except OSError:
+        return ""
+    return f"{boot[:16]}{space}"
+
+
+def _born(pid: int) -> str:
+    """Return when a process started, or an empty string when it is not there or has ended."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return ""
+    return "" if state in "ZX" else fields[18]
