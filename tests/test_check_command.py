@@ -82,8 +82,7 @@ def test_a_planted_fault_fails_a_plugin_s_own_test_in_the_words_of_the_kit(tmp_p
 
 def observer_checks(name, registry):
     subject = subject_of(registry.get("observer", name), registry)
-    asked = in_this_process("observer")
-    return [prop.check(subject) for prop in properties_of("observer") if prop.name in asked]
+    return [prop.check(subject) for prop in properties_of("observer") if prop.name in in_this_process("observer")]
 
 
 def test_an_observer_that_lacks_its_package_is_not_checked_and_says_what_it_needs(monkeypatch):
