@@ -1,8 +1,10 @@
-"""Files that are written whole or not at all, and digests of source files."""
+"""Files that are read only where they end, written whole or not at all, and digests of source files."""
 
+import errno
 import hashlib
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +13,24 @@ from mmc_bench.processes import tagged, this_process
 
 #: Seconds after which a temporary file of another machine is nobody's any more.
 ABANDONED_AFTER = 86_400
+
+
+def read_whole(path: Path) -> bytes:
+    """Return a file's content; a pipe or a device, which may never end, is refused without waiting for it.
+
+    Raises
+    ------
+    OSError
+        When it cannot be read, or is no regular file.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        return file.read()
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # as it is, opening a pipe waits for its writer
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -55,5 +75,5 @@ def sweep(folder: Path) -> None:
 def add_sources(digest: "hashlib._Hash", root: Path, paths: Iterable[Path]) -> None:
     """Add source files to a digest: their names below `root`, and their text with line ends normalised."""
     for path in paths:
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
+        digest.update(path.relative_to(root).as_posix().encode(errors="surrogateescape") + b"\0")
+        digest.update(read_whole(path).replace(b"\r\n", b"\n") + b"\0")

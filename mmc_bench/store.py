@@ -25,7 +25,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from mmc_bench.cells import Cell, Connection, Job, Pretraining, models_of
 from mmc_bench.errors import UserError
-from mmc_bench.files import sweep, write_whole
+from mmc_bench.files import read_whole, sweep, write_whole
 from mmc_bench.leases import Leases
 from mmc_bench.parameters import first_problem
 from mmc_bench.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
@@ -258,9 +258,9 @@ def read_record(path: Path) -> AnyRecord | ConnectionRecord:
         raise UserError(f"there is no record {path}")
     try:
         kind = json.loads(content)["kind"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         kind = None
-    if kind not in FOLDERS:
+    if not isinstance(kind, str) or kind not in FOLDERS:
         raise UserError(f"{path} is no record of mmc-bench")
     reader: TypeAdapter[Any] = TypeAdapter(Annotated[AnyRecord | ConnectionRecord, Field(discriminator="kind")])
     try:
@@ -286,7 +286,7 @@ def _made_from(record: AnyRecord) -> tuple[str, ...]:
 
 def _read_if_there(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_whole(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
