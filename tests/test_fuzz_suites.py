@@ -177,6 +177,28 @@ def test_what_fuzzing_found_in_settings_is_one_sentence(value, tmp_path):
     assert "lr" in found.err
 
 
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("x.png", os.mkfifo),
+        ("x.png", lambda path: path.symlink_to("/dev/zero")),
+        ("x.png", lambda path: path.symlink_to(path)),
+        ("loop", lambda path: path.symlink_to("..")),
+        ("loop", lambda path: path.symlink_to("../../..")),
+        ("\udcff.png", lambda path: path.touch()),
+    ],
+)
+def test_a_folder_of_images_may_hold_anything(name, make, tmp_path):
+    for part in ("train", "test"):
+        for label in range(10):
+            place = tmp_path / "images" / part / str(label)
+            place.mkdir(parents=True)
+            (place / "a.png").touch()
+            make(place / name)
+    found = check_sentence(dry_run(tmp_path, "--data", "digits=images"), codes=(0, 4))
+    assert found.code == (0 if "\udcff" in name else 4)
+
+
 @given(
     st.sampled_from(["--methods", "--datasets", "--backbones", "--cue-rates", "--seeds", "--suite", "--data"]), words
 )
