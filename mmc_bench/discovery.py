@@ -54,9 +54,9 @@ def folder_candidates(folders: Sequence[str | Path]) -> Iterator[Candidate]:
     """
     seen = set()
     for folder in map(Path, folders):
-        if not folder.exists():
-            raise UserError(f"plugin folder {folder} does not exist")
         try:
+            if not folder.exists():
+                raise UserError(f"plugin folder {folder} does not exist")
             alone = folder.is_file() or (folder / "__init__.py").exists()
             paths = [folder] if alone else [path for path in sorted(folder.iterdir()) if _is_plugin(path)]
         except OSError as error:

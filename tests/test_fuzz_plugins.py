@@ -241,6 +241,11 @@ def test_a_pyproject_that_cannot_be_read_is_one_sentence(content, tmp_path):
     assert "pyproject.toml cannot be read: " in check_sentence(answer(tmp_path, "plugins"), codes=(4,)).err
 
 
+def test_a_plugin_folder_s_name_may_be_too_long(tmp_path):
+    found = check_sentence(answer(tmp_path, "plugins", "--plugins-dir", "x" * 5000), codes=(4,))
+    assert "cannot be read: File name too long" in found.err
+
+
 @given(st.lists(st.sampled_from(ODD_TEXTS) | st.text(max_size=5), max_size=3) | st.sampled_from([5, "x", {"a": 1}]))
 def test_a_pyproject_may_list_anything(folders):
     with own_folder() as folder:

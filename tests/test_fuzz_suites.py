@@ -199,6 +199,21 @@ def test_a_folder_of_images_may_hold_anything(name, make, tmp_path):
     assert found.code == (0 if "\udcff" in name else 4)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["table", "--results", "LONG"],
+        ["status", "--results", "LONG"],
+        ["run", "--dry-run", "--data", "digits=LONG"],
+        ["connect", "LONG", "LONG"],
+        ["connect", "abcdef12", "abcdef13", "--results", "LONG"],
+        ["leaderboard", "check", "--board", "LONG"],
+    ],
+)
+def test_a_name_that_is_too_long_for_a_file_is_one_sentence(words, tmp_path):
+    check_sentence(answer(tmp_path, *(word.replace("LONG", "x" * 5000) for word in words)), codes=(4,))
+
+
 @given(
     st.sampled_from(["--methods", "--datasets", "--backbones", "--cue-rates", "--seeds", "--suite", "--data"]), words
 )

@@ -1,5 +1,6 @@
 """The commands by name, and what becomes of errors: one sentence and an exit code."""
 
+import errno
 import sys
 import traceback
 from collections.abc import Iterator
@@ -103,6 +104,9 @@ def run_command_line() -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # from asking whether it is there
+            tell(f"mmc-bench: {sentence(f'{error.filename}: {error.strerror}')}")
+            return EXIT_USAGE
         if problem := output_problem(error):
             tell(f"mmc-bench: the output cannot be written ({problem})")
         else:
