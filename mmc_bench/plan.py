@@ -12,6 +12,8 @@ from mmc_bench.errors import UserError, nearest
 from mmc_bench.registry import Offer, Registry
 from mmc_bench.suite import PairEnd, Suite
 
+MOST_JOBS = 1_000_000  # what nobody means to run, and takes minutes to unfold
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -57,6 +59,7 @@ def make_plan(suite: Suite, registry: Registry, images: Mapping[str, str] | None
             ("method", suite.methods),
         )
     }
+    _check_size(suite, chosen)
     _check_parameter_owners(suite, registry, chosen)
     references = {
         kind: [(offer, offer.reference(_parameters_of(suite, offer))) for offer in offers]
@@ -165,6 +168,14 @@ def _parameters_of(suite: Suite, offer: Offer) -> dict[str, Any]:
         if any(fnmatchcase(name, pattern) for name in (offer.spec.name, offer.qualified_name)):
             parameters.update(values)
     return parameters
+
+
+def _check_size(suite: Suite, chosen: Mapping[str, list[Offer]]) -> None:
+    """Refuse a grid that would only fill the memory."""
+    settings = len(chosen["dataset"]) * len(chosen["backbone"]) * len(suite.cue_rates) * len(suite.seeds)
+    jobs = settings * (1 + len(chosen["method"]) + len(suite.pairs))
+    if jobs > MOST_JOBS:
+        raise UserError(f"suite {suite.name} has {jobs:,} pretrainings, cells and pairs: make several suites of it")
 
 
 def _check_parameter_owners(suite: Suite, registry: Registry, chosen: Mapping[str, list[Offer]]) -> None:

@@ -5,7 +5,6 @@ without the rest. One without a checksum is older, or was written by somebody el
 """
 
 import contextlib
-import os
 import re
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,14 +12,12 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mmc_bench.errors import UserError
-from mmc_bench.files import is_intact, with_checksum
+from mmc_bench.files import is_intact, read_whole, with_checksum
 from mmc_bench.parameters import first_problem
 from mmc_bench.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.scores import CellScores, ModelScores, ScoreReader
 
 OneRecord = TypeVar("OneRecord", bound=AnyRecord | ConnectionRecord)
-
-MOST_AT_ONCE = 2**16  # bytes
 
 #: Where a record has the checksums of weights: its own, or those it was made from.
 WEIGHTS = {
@@ -103,11 +100,7 @@ def read_if_there(path: str | Path) -> bytes | None:
         When it cannot be read.
     """
     try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # of many small files, twice as fast as open()
-        try:
-            return b"".join(iter(lambda: os.read(file, MOST_AT_ONCE), b""))
-        finally:
-            os.close(file)
+        return read_whole(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

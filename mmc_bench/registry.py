@@ -123,9 +123,9 @@ class Offer:
         try:
             with redirect_stdout(sys.stderr):  # standard output is for results alone
                 yield
-        except UserError:
+        except (UserError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             owner = f"{self.spec.kind} {self.spec.name!r} of {self.plugin.distribution}"
             raise UserError(f"{owner}: {what}: {one_line(error)}") from error
 
@@ -154,29 +154,32 @@ class Registry:
 
     def _add(self, candidate: Candidate) -> None:
         plugin = Plugin(candidate.name, candidate.distribution, candidate.version, candidate.origin)
-        offers: list[PluginSpec] = []
+        specs: list[PluginSpec] = []
         suites: list[Path] = []
         published: list[Path] = []
         try:
             with redirect_stdout(sys.stderr):  # standard output is for results alone
                 module = candidate.load()
-                _register(module, offers, suites, published)
+                _register(module, specs, suites, published)
+            provides = [f"{spec.kind} {spec.name}" for spec in specs]
+            provides += [f"suite {file.stem}" for file in suites]
+            provides += [f"published table {file.stem}" for file in published]
+            plugin = replace(plugin, module=module, provides=tuple(provides))
+            offers = [Offer(spec, plugin) for spec in specs]
+            for offer in offers:
+                _ = offer.version  # reads its source files: now, while the plugin can still be left out
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            self.plugins.append(replace(plugin, error=one_line(error)))
+            self.plugins.append(replace(plugin, module=None, provides=(), error=one_line(error)))
             return
-        provides = [f"{spec.kind} {spec.name}" for spec in offers]
-        provides += [f"suite {file.stem}" for file in suites]
-        provides += [f"published table {file.stem}" for file in published]
-        plugin = replace(plugin, module=module, provides=tuple(provides))
         self.plugins.append(plugin)
         for file in suites:
             self.suites[file.stem].append(file)
         for file in published:
             self.published[file.stem].append(file)
-        for spec in offers:
-            self._offers[spec.kind][spec.name].append(Offer(spec, plugin))
+        for offer in offers:
+            self._offers[offer.spec.kind][offer.spec.name].append(offer)
 
     @property
     def failures(self) -> list[Plugin]:

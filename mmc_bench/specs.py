@@ -36,7 +36,7 @@ class PluginSpec:
     Raises
     ------
     ValueError
-        When a name or target is malformed, or a default is no plain data.
+        When a name or target is malformed, a field is of another type, or a default is no plain data.
     """
 
     kind: ClassVar[str]
@@ -55,7 +55,11 @@ class PluginSpec:
             raise ValueError(f"{owner}: target {self.target!r} must read 'module:Class'")
         if self.check_member is not None and not TARGET.fullmatch(self.check_member):
             raise ValueError(f"{owner}: check_member {self.check_member!r} must read 'module:function'")
-        for key, value in dict(self.defaults).items():
+        if not isinstance(self.summary, str):
+            raise ValueError(f"{owner}: summary {self.summary!r} must be text")
+        if not isinstance(self.defaults, Mapping):
+            raise ValueError(f"{owner}: defaults {self.defaults!r} must be a mapping")
+        for key, value in self.defaults.items():
             if not isinstance(key, str):
                 raise ValueError(f"{owner}: default {key!r} must be named by a string")
             try:
@@ -80,6 +84,13 @@ class DatasetSpec(PluginSpec):
 
     sources: tuple[str, ...] = ()
     num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.sources, (tuple, list)) or not all(isinstance(name, str) for name in self.sources):
+            raise ValueError(f"dataset {self.name!r}: sources {self.sources!r} must be a tuple of names")
+        if self.num_classes is not None and not isinstance(self.num_classes, int):
+            raise ValueError(f"dataset {self.name!r}: num_classes {self.num_classes!r} must be a whole number")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -341,9 +341,9 @@ def read_record(path: Path) -> AnyRecord | ConnectionRecord:
         raise UserError(f"there is no record {path}")
     try:
         kind = json.loads(content)["kind"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         kind = None
-    if kind not in FOLDERS:
+    if not isinstance(kind, str) or kind not in FOLDERS:
         raise UserError(f"{path} is no record of mmc-bench")
     return parsed(path, content, ConnectionRecord if kind == "connection" else RECORD_TYPES[kind])
 

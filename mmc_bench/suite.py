@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from mmc_bench.cells import ConnectSettings, DataSettings, Fraction, Recipe
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.yaml_files import Loader, read_yaml
+from mmc_bench.parameters import shortened
+from mmc_bench.yaml_files import parse_yaml, read_yaml
 
 SECTIONS = ("data", "pretrain", "connect")
 
@@ -140,7 +141,7 @@ def read_setting(setting: str) -> tuple[str, str, Any]:
     if not equals or not name or not (owner or key.strip() == "threads"):
         raise UserError(f"--set {setting}: write SECTION.key=value or PLUGIN.parameter=value")
     try:
-        return owner, name, yaml.load(text, Loader)
+        return owner, name, parse_yaml(text)
     except yaml.YAMLError:
         return owner, name, text
 
@@ -159,16 +160,24 @@ def _checked(content: Mapping[str, Any], origin: str) -> Suite:
         return Suite.model_validate(content)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-    path = problem["loc"][:3]  # deeper, pydantic names the types that it tried
-    key = ".".join(str(part) for part in path)
+    place = problem["loc"]
     if problem["type"] == "extra_forbidden":
-        schema: Any = Suite
-        for part in path[:-1]:
-            schema = schema.model_fields[part].annotation
-        raise UserError(f"{origin}: unknown key {key!r}: {nearest(str(path[-1]), _allowed(schema))}")
+        key = ".".join(map(str, place))
+        raise UserError(f"{origin}: unknown key {key!r}: {nearest(str(place[-1]), _allowed(_schema_at(place)))}")
+    key = ".".join(map(str, place[:3]))  # deeper, pydantic names the types that it tried
     if problem["type"] == "missing":
         raise UserError(f"{origin}: the key {key!r} is missing; a suite has {', '.join(_allowed(Suite))}")
-    raise UserError(f"{origin}: {key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    raise UserError(f"{origin}: {key} = {shortened(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+
+
+def _schema_at(place: Sequence[int | str]) -> Any:
+    """Return the model whose key the last part of `place` is not; numbers are places in lists of models."""
+    schema: Any = Suite
+    for part in place[:-1]:
+        if isinstance(part, str):
+            schema = schema.model_fields[part].annotation
+            schema = next((one for one in get_args(schema) if hasattr(one, "model_fields")), schema)
+    return schema
 
 
 def _allowed(schema: type[BaseModel]) -> list[str]:

@@ -219,10 +219,12 @@ def test_mode_connected_means_no_loss_above_the_lower_end_by_more_than_the_toler
 def test_mechanistically_connected_means_connected_on_every_split():
     flat, hill = [score(1.0)] * 3, [score(1.0), score(2.0, 0.3), score(1.0)]
     ts = [0.0, 0.5, 1.0]
-    everywhere = connectivity(ts, {"NC": flat, "C": flat})
+    others = {"RC": flat, "RI": flat}
+    everywhere = connectivity(ts, {"NC": flat, "C": flat, **others})
     assert everywhere.mechanistically_connected and all(everywhere.mode_connected.values())
-    partly = connectivity(ts, {"NC": flat, "C": hill})
-    assert partly.mode_connected == {"NC": True, "C": False} and not partly.mechanistically_connected
+    partly = connectivity(ts, {"NC": flat, "C": hill, **others})
+    assert partly.mode_connected == {"NC": True, "C": False, "RC": True, "RI": True}
+    assert not partly.mechanistically_connected
     assert partly.barriers["NC"].loss == 0 and partly.barriers["C"].loss == 1.0
     assert partly.splits["C"].loss == (1.0, 2.0, 1.0) and partly.splits["C"].accuracy == (0.5, 0.3, 0.5)
     assert partly.t == (0.0, 0.5, 1.0)

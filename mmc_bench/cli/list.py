@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from mmc_bench.cli.options import discovered, plugins_dir_option
-from mmc_bench.cli.streams import tell
+from mmc_bench.cli.streams import sentence, tell
 from mmc_bench.errors import UserError
+from mmc_bench.leaderboard.untrusted import printable
 from mmc_bench.registry import Registry
 from mmc_bench.suite import load_suite
 
@@ -37,7 +38,7 @@ def _suites(registry: Registry) -> list[dict[str, Any]]:
         try:
             entries.append({**load_suite(str(file), {}).model_dump(mode="json"), "file": str(file)})
         except UserError as error:  # somebody's broken suite must not hide the others
-            tell(f"mmc-bench: {error}")
+            tell(f"mmc-bench: {sentence(error)}")
     return entries
 
 
@@ -78,7 +79,7 @@ def _note(entry: dict[str, Any]) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows of words as lines with aligned columns; columns without a word are left out."""
-    columns = [column for column in zip(*rows) if any(column)]
+    columns = [[printable(word) for word in column] for column in zip(*rows) if any(column)]
     widths = [max(map(len, column)) for column in columns]
     return [
         "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in zip(*columns)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mmc_bench.cli.streams import tell
+from mmc_bench.cli.streams import sentence, tell
 from mmc_bench.data.locations import identify
 from mmc_bench.discovery import configured_folders
 from mmc_bench.errors import NothingSelectedError, UserError, nearest
@@ -94,7 +94,8 @@ class Session:
         """The discovered plugins; those that failed to load are reported on stderr, a line each."""
         registry = Registry.discover(self.plugin_folders)
         for plugin in registry.failures:
-            tell(f"mmc-bench: plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}")
+            left_out = f"plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}"
+            tell(f"mmc-bench: {sentence(left_out)}")
         return registry
 
     @cached_property

@@ -165,7 +165,7 @@ def _scores(metrics: Metrics | SplitScores, num_classes: int) -> dict[str, float
 def values_of_model(record: PretrainRecord | ModelScores) -> dict[str, float | None]:
     """Return the values of `COLUMNS` of a pretrained model; it has no barriers."""
     scores = _scores(record.metrics, record.num_classes)
-    return {**scores, "barrier_C": None, "barrier_NC": None, "seconds": record.timing.seconds["pretrain"]}
+    return {**scores, "barrier_C": None, "barrier_NC": None, "seconds": record.timing.seconds.get("pretrain")}
 
 
 def values_of_cell(record: CellRecord | CellScores) -> dict[str, float | None]:
@@ -175,7 +175,7 @@ def values_of_cell(record: CellRecord | CellScores) -> dict[str, float | None]:
         **_scores(record.metrics, record.num_classes),
         "barrier_C": barriers["C"].loss,
         "barrier_NC": barriers["NC"].loss,
-        "seconds": record.timing.seconds["fine_tune"],
+        "seconds": record.timing.seconds.get("fine_tune"),
     }
 
 
