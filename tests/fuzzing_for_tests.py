@@ -23,7 +23,7 @@ LONGEST_SENTENCE = 1500  # letters
 MOST_SECONDS = 60  # for one command; a loaded machine takes a second or two
 
 settings.register_profile(
-    "ci", max_examples=12, derandomize=True, database=None, deadline=20_000, suppress_health_check=list(HealthCheck)
+    "ci", max_examples=6, derandomize=True, database=None, deadline=20_000, suppress_health_check=list(HealthCheck)
 )
 settings.register_profile(
     "long",
