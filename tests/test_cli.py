@@ -124,6 +124,14 @@ def test_status_counts_done_missing_and_failed(bench):
     assert "1 of 4 cells done, 2 missing, 1 failed" in text
 
 
+def test_a_shard_is_planned_and_told_of_alone(bench):
+    words = ["--suite", "tiny.yaml", "--shard"]
+    assert "2 cells, 0 cached, 2 to run; 1 of 1 pretrainings" in bench("run", "--dry-run", *words, "2/2").out
+    assert "0 of 1 cells done, 1 missing" in bench("status", *words, "3/4").out
+    empty = bench("run", *words, "5/5")
+    assert empty.code == 5 and "--shard 5/5 holds nothing" in empty.err
+
+
 def test_lists_name_what_there_is(bench):
     methods = {entry["name"]: entry for entry in json.loads(bench("list", "methods", "--json").out)}
     assert {"cbft", "llr", "lpft", "ft-medium", "tiny-ft"} <= set(methods)
@@ -160,6 +168,9 @@ def test_lists_name_what_there_is(bench):
         (["run", "--device", "warp"], "--device warp cannot be used"),
         (["run", "--engine", "steam"], "'steam' is not"),
         (["run", "--workers", "-1"], "-1 is not in the range"),
+        (["run", "--shard", "0/2"], "'0/2' is no part of a suite: write 3/8 for the third of eight"),
+        (["run", "--shard", "3"], "'3' is no part of a suite"),
+        (["status", "--shard", "9/8"], "'9/8' is no part of a suite"),
         (["run", "--plugins-dir", "nowhere"], "nowhere does not exist"),
         (["run", "--wokers", "2"], "--wokers"),
         (["runn"], "did you mean run"),
