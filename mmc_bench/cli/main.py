@@ -1,6 +1,7 @@
 """The commands by name, and what becomes of errors: one sentence and an exit code."""
 
 import errno
+import gc
 import sys
 import traceback
 from collections.abc import Iterator
@@ -80,6 +81,7 @@ def main() -> None:
     """Run the command line and exit: 0 done, 1 cells failed, 2 interrupted, 3 internal error, 4 usage, 5 nothing."""
     leave_when_interrupted()
     open_closed_streams()
+    gc.set_threshold(100_000, 50, 100)  # plans and records by the hundred thousand hold no cycles to look for
     code = run_command_line()
     drop_unwritable()  # Python itself would complain of it at exit
     sys.exit(code)
