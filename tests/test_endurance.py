@@ -130,3 +130,39 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(bench):
     _, err = process.communicate(timeout=60)
     assert (process.returncode, "Traceback" in err) == (2, False), err
     assert list(locks.iterdir()) == []
+
+
+ELSEWHERE = """
+from mmc_bench import leases
+leases.HEARTBEAT, leases.STALE_AFTER = 0.2, 2.0
+if __name__ == "__main__":
+    from mmc_bench.cli.main import main
+    main()
+"""
+
+
+def test_a_machine_that_is_lost_leaves_its_jobs_to_the_others(bench):
+    """A space of process numbers of its own is, to everybody else, another machine: its touches alone tell of its life."""
+    (bench.folder / "impatient.py").write_text(ELSEWHERE)
+    run = f"{sys.executable} impatient.py run --suite tiny.yaml --workers 1 --seeds 0 --methods tiny-nap"
+    done = in_own_mounts(
+        bench,
+        f"""
+        unshare -pf --kill-child --mount-proc {run} & first=$!
+        until ls results/locks/*.lease > /dev/null 2>&1 && ls results/pretrained/*.json > /dev/null 2>&1
+        do sleep .05; done
+        sleep 1
+        {run} & second=$!
+        sleep 5; ls results/locks | wc -l; ls results/cells | wc -l
+        kill -9 $first; wait $second; echo second: $?
+        ls results/locks | wc -l; ls results/cells | wc -l
+        """,
+        TINY_NAP="10",
+    )
+    assert done.stdout.splitlines()[:2] == ["1", "0"], done.stdout + done.stderr
+    assert [line for line in done.stdout.splitlines() if not line.startswith(("|", "*"))][-3:] == [
+        "second: 0",
+        "0",
+        "1",
+    ]
+    assert "1 cells: 1 computed" in done.stderr
