@@ -142,7 +142,7 @@ if __name__ == "__main__":
 
 
 def test_a_machine_that_is_lost_leaves_its_jobs_to_the_others(bench):
-    """A space of process numbers of its own is, to everybody else, another machine: its touches alone tell of its life."""
+    """A space of process numbers of its own is, to everybody else, another machine: only its touches tell of it."""
     (bench.folder / "impatient.py").write_text(ELSEWHERE)
     run = f"{sys.executable} impatient.py run --suite tiny.yaml --workers 1 --seeds 0 --methods tiny-nap"
     done = in_own_mounts(
