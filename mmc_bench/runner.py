@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 from mmc_bench.cells import Job, Pretraining, models_of
-from mmc_bench.engines import Engine, Outcome, Settings
+from mmc_bench.engines import Engine, Outcome, Settings, StoppedError
 from mmc_bench.parameters import check_parameters
 from mmc_bench.plan import Plan
 from mmc_bench.records import CellRecord, Failure, PairRecord, PretrainRecord
@@ -194,7 +194,7 @@ def run_plan(
                 elif outcome.failure is not None and fail_fast:
                     break
         Store(settings.results).sweep()
-    except UnwritableError as error:
+    except (UnwritableError, StoppedError) as error:
         summary.stopped = str(error)
     except KeyboardInterrupt:
         summary.interrupted = True
