@@ -105,15 +105,14 @@ def test_a_suite_is_finished_although_a_node_is_killed_half_way(bench, gate, clu
 def test_cells_end_on_a_cluster_as_they_do_on_this_machine(bench, cluster):
     result = bench(
         *["run", "--suite", "tiny.yaml", "--seeds", "0", "--json"],
-        *["--methods", "tiny-exit,tiny-killed,tiny-raise,tiny-talk"],
+        *["--methods", "tiny-exit,tiny-raise,tiny-talk"],
         *["--engine", "ray", "--address", cluster.address, "--workers", 1],
     )
     assert result.code == 1, result.err
     content = json.loads(result.out)
-    assert (content["computed"], content["failed"]) == (1, 3)
+    assert (content["computed"], content["failed"]) == (1, 2)
     errors = {failure["cell"].rpartition("tiny-")[2]: failure["error"] for failure in content["failures"]}
     assert errors["exit"] == "its worker process exited with code 7"
-    assert errors["killed"] == "its worker process was killed by signal SIGKILL (out of memory?)"
     assert "ZeroDivisionError: planted in two lines (tiny.py, line" in errors["raise"]
     assert "noise" not in result.err
 
