@@ -163,12 +163,9 @@ class Leases:
             "owner": asdict(this_process()),
         }
         temporary = temporary_name(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_text(json.dumps(content), encoding="utf-8")
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(content), encoding="utf-8")
-        try:
             os.link(temporary, path)
         except FileExistsError:
             # A network file system may have made the link, lost the answer, and been asked again.

@@ -117,7 +117,10 @@ class Timing(_Record):
 
 
 class Provenance(_Record):
-    """What made this record: software, machine, precision, seeds."""
+    """What made this record: software, machine, precision, seeds.
+
+    `micro_batches` is above 1 where memory ran out and batches were computed in so many parts instead.
+    """
 
     mmc_bench: str
     python: str
@@ -129,6 +132,7 @@ class Provenance(_Record):
     device: str
     precision: Annotated[str, Field(pattern="^(fp32|bf16)$")]
     threads: Annotated[int, Field(ge=1)]
+    micro_batches: Annotated[int, Field(ge=1)] = 1
     seeds: dict[str, int]
 
 

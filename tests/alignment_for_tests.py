@@ -1,7 +1,6 @@
 """What the tests of alignment share: networks by name, random and trained weights, a check of a permutation."""
 
 import copy
-from functools import cache
 
 import timm
 import torch
@@ -35,10 +34,11 @@ def build(name):
     if not family:
         offer = Registry.discover().get("backbone", name)
         return offer.load()(num_classes=10, input_shape=SHAPE, **offer.spec.defaults)
-    network = timm.create_model(model, num_classes=10)
-    if hasattr(network, "pre_logits"):  # 4,096 units wide: the same with 64, for the tests' time
-        network.pre_logits = type(network.pre_logits)(512, 64, 7)
-        network.head.fc = nn.Linear(64, 10)
+    if not model.startswith("vgg"):
+        return timm.create_model(model, num_classes=10)
+    network = timm.create_model(model, num_classes=10, mlp_ratio=1 / 64)
+    network.pre_logits = type(network.pre_logits)(512, 64, 7)  # 4,096 units wide: the same with 64
+    network.head.fc = nn.Linear(64, 10)
     return network
 
 
@@ -52,7 +52,7 @@ def randomised(model, seed=1):
     return model.double().eval()
 
 
-def trained(model, images, steps=3):
+def trained(model, images, steps=2):
     """Return a network after a few steps on random labels, its BatchNorm statistics those of the images.
 
     Without these, units of deep layers never fire: those that read them alone have nothing to tell them apart.
@@ -73,15 +73,9 @@ def trained(model, images, steps=3):
     return model.eval()
 
 
-def batch(n=32, shape=SHAPE, seed=4):
+def batch(n=8, shape=SHAPE, seed=4):
     """Return random images of shape (n, …)."""
     return torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
-
-
-@cache
-def groups_of(name):
-    """Return the groups of an architecture; they do not depend on the weights."""
-    return permutation_groups(build(name), SHAPE)
 
 
 def shuffled(model, groups, seed=3):

@@ -15,6 +15,11 @@ from mmc_bench.cells import Cell, ConnectSettings, DataSettings, PluginRef, Pret
 from mmc_bench.data.splits import CuedImages
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with what takes long, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory, monkeypatch):
     """Keep every test away from the user's data and decoded images."""

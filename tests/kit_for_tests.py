@@ -87,6 +87,14 @@ def planted(num_classes, input_shape):
     return Planted(num_classes, input_shape)
 """
 
+#: What starts an interpreter of its own, some five seconds each.
+IN_ANOTHER_PROCESS = ("in another process", "without a heavy import")
+
+
+def in_this_process(kind):
+    """Return the names of the properties that are checked without starting another interpreter."""
+    return [prop.name for prop in properties_of(kind) if not prop.name.endswith(IN_ANOTHER_PROCESS)]
+
 
 def source_of(kind, body="", needs=frozenset()):
     """Return the source of a plugin; `body` goes into the method, the data set's class, or the network's."""

@@ -2,26 +2,76 @@
 
 import copy
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 import pytest
 import torch
-from alignment_for_tests import ARCHITECTURES, SHAPE, batch, build, groups_of, randomised, shuffled, trained, undone
+from alignment_for_tests import ARCHITECTURES, batch, build, shuffled, trained, undone
+from torch import nn
+from torch.func import functional_call
 
 from mmc_bench import UserError
 from mmc_bench.landscape.alignment import (
     Groups,
+    Permutations,
     align,
-    output_difference,
     permutation_groups,
     permute,
     random_permutations,
 )
+from mmc_bench.landscape.alignment.activations import Observer
 from mmc_bench.landscape.alignment.groups import permuted_tensors, tensors_of
-from mmc_bench.landscape.paths import linear_path, set_parameters
+from mmc_bench.landscape.paths import linear_path
 
-#: More than ten seconds each on a busy core.
-SLOW = {"resnet18", "timm/resnet50", "timm/densenet121", "timm/efficientnet_b0"}
+
+@dataclass(frozen=True)
+class Architecture:
+    """A trained network, its graph, and a randomly permuted copy of it."""
+
+    images: torch.Tensor
+    observer: Observer
+    reference: nn.Module
+    permuted: nn.Module
+    permutations: Permutations
+
+    @cached_property
+    def exact(self):
+        """The reference in float64."""
+        return copy.deepcopy(self.reference).double()
+
+    @cached_property
+    def outputs(self):
+        return self.outputs_with({})
+
+    @torch.no_grad()
+    def outputs_with(self, tensors):
+        """Return the answers to noise and to an image that it was trained on, with these tensors for its own."""
+        inputs = torch.cat([batch(1, seed=5), self.images[:1]]).double()
+        exact = {name: value.double() for name, value in tensors.items() if value.is_floating_point()}
+        return functional_call(self.exact, exact, (inputs,))
+
+    def difference_halfway(self, model):
+        """Return the difference that the parameters make that lie halfway to another network's."""
+        names = dict(self.reference.named_parameters())
+        return self.difference_with(dict(zip(names, linear_path(model, self.reference)(0.5), strict=True)))
+
+    def difference_with(self, tensors):
+        """Return the largest difference that these tensors make, relative to the largest output."""
+        return float((self.outputs_with(tensors) - self.outputs).abs().max() / self.outputs.abs().max())
+
+
+@cache
+def observer_of(name):
+    """Trace an architecture; the graph does not depend on the weights."""
+    return Observer(build(name), batch())
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def architecture(request):
+    images, observer = batch(), observer_of(request.param)
+    reference = trained(build(request.param), images)
+    return Architecture(images, observer, reference, *shuffled(reference, observer.groups))
 
 
 def without(groups, group, place):
@@ -30,43 +80,24 @@ def without(groups, group, place):
     return Groups([replace(group, places=places) if other is group else other for other in groups], groups.pinned)
 
 
-@torch.no_grad()
-def permuted_in(model, groups, permutations):
-    """Return a copy permuted without any check."""
-    result = copy.deepcopy(model)
-    tensors = tensors_of(result)
-    for name, value in permuted_tensors(tensors, groups, permutations).items():
-        tensors[name].copy_(value)
-    return result
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_permuting_every_group_changes_no_output_and_forgetting_any_place_does(name):
-    model, groups = randomised(build(name)), groups_of(name)
-    permuted, permutations = shuffled(model, groups)
-    assert output_difference(model, permuted, SHAPE) < 1e-9
+def test_permuting_every_group_changes_no_output_and_forgetting_any_place_does(architecture):
+    groups, tensors = architecture.observer.groups, tensors_of(architecture.exact)
+    assert architecture.difference_with(tensors_of(architecture.permuted)) < 1e-9
     every = [(group, place) for group in groups for place in group.places]
     for index in torch.randperm(len(every), generator=torch.Generator().manual_seed(0))[:4].tolist():
-        wrong = permuted_in(model, without(groups, *every[index]), permutations)
-        assert output_difference(model, wrong, SHAPE) > 1e-7, every[index]
+        wrong = permuted_tensors(tensors, without(groups, *every[index]), architecture.permutations)
+        assert architecture.difference_with(wrong) > 1e-7, every[index]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ARCHITECTURES]
-)
-def test_a_permuted_copy_is_brought_back_exactly_by_both_criteria(name):
-    images = batch()
-    reference = trained(build(name), images)
-    model, permutations = shuffled(reference, groups_of(name))
-    middle = copy.deepcopy(reference)
-    set_parameters(middle, linear_path(model, reference)(0.5))
-    assert output_difference(middle, reference, SHAPE) > 1e-2
-    for criterion, seen in (("activations", images), ("weights", images[:2])):
-        alignment = align(model, reference, [seen], criterion=criterion)
-        assert undone(alignment.permutations, permutations, alignment.groups) == []
+def test_a_permuted_copy_is_brought_back_exactly_by_both_criteria(architecture, monkeypatch):
+    monkeypatch.setattr("mmc_bench.landscape.alignment.Observer", lambda model, x: architecture.observer)
+    model, reference = architecture.permuted, architecture.reference
+    assert architecture.difference_halfway(model) > 1e-2
+    for criterion in ("activations", "weights"):
+        alignment = align(model, reference, [architecture.images], criterion=criterion)
+        assert undone(alignment.permutations, architecture.permutations, alignment.groups) == []
         assert alignment.verified and alignment.difference < 1e-9 and alignment.unseen == ()
-        set_parameters(middle, linear_path(alignment.model, reference)(0.5))
-        assert output_difference(middle, reference, SHAPE) < 1e-6
+        assert architecture.difference_halfway(alignment.model) < 1e-6
         pairs = zip(alignment.model.state_dict().items(), reference.state_dict().values())
         assert [name for (name, ours), theirs in pairs if not torch.equal(ours, theirs)] == []
 
@@ -181,7 +212,7 @@ EXPECTED = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_no_channels_that_could_be_permuted_are_left_out(name):
     first, last, expected = EXPECTED[name]
-    model, groups = build(name), groups_of(name)
+    model, groups = build(name), observer_of(name).groups
     assert Counter(group.size for group in groups) == expected
     assert left_out(model, groups) == two_sided(first, last)
     assert {(pinned.weight, pinned.axis) for pinned in groups.pinned} == two_sided(first, last)

@@ -1,7 +1,7 @@
 """The conformance kit on methods: a sound one passes, and each planted fault is found, with a remedy."""
 
 import pytest
-from kit_for_tests import checks, source_of
+from kit_for_tests import checks, in_this_process, source_of
 
 REPEATS = "returns the same weights for the same seed"
 ELSEWHERE = "returns the same weights in another process"
@@ -181,7 +181,7 @@ def refusing(condition):
 
 @pytest.mark.parametrize("condition", ["x.ndim == 1", "x.ndim == 3"])
 def test_a_refused_shape_is_not_checked_and_all_else_is(tmp_path, condition):
-    found = checks(tmp_path, "method", refusing(condition))
+    found = checks(tmp_path, "method", refusing(condition), *in_this_process("method"))
     refused = {name for name, check in found.items() if "it is not made for this" in check.message}
     assert refused == {
         name for name in found if name.startswith("fine-tunes") and ("vectors" in name) == (condition[-1] == "1")
@@ -192,7 +192,7 @@ def test_a_refused_shape_is_not_checked_and_all_else_is(tmp_path, condition):
 
 
 def test_a_method_that_refuses_every_shape_fails(tmp_path):
-    found = checks(tmp_path, "method", refusing("True"))
+    found = checks(tmp_path, "method", refusing("True"), *in_this_process("method"))
     failed = {name: check for name, check in found.items() if check.outcome == "failed"}
     assert set(failed) == {name for name in found if name.startswith("fine-tunes")}
     assert all("refuses every shape" in check.remedy for check in failed.values())

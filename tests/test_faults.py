@@ -178,16 +178,3 @@ def test_a_worker_that_dies_takes_only_its_own_cell_along(bench):
     assert "exited with code 7" in errors["exit"]
     assert "killed by signal SIGKILL (out of memory?)" in errors["killed"]
     assert "noise on standard output" in result.err
-
-
-def test_a_full_disk_fails_the_cell_with_one_sentence(bench, monkeypatch):
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("mmc_bench.files.os.fsync", full)
-    result = bench.tiny("--seeds", "0")
-    assert result.code == 1
-    assert "No space left on device" in result.err
-    assert "Traceback" not in result.err
-    monkeypatch.undo()
-    assert not [path for path in (bench.folder / "results").rglob("*") if path.suffix == ".tmp"]

@@ -187,16 +187,22 @@ def bad(tmp_path_factory):
     return root / "site"
 
 
-@pytest.fixture
-def bench(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def bench(folder):
     """Return a caller of ``mmc-bench``, in a process of its own, with these folders on the import path."""
 
     def call(sites, *words):
         path = os.pathsep.join([*map(str, sites), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-        environment = {**os.environ, "PYTHONPATH": path}
+        own = {f"MMC_BENCH_{name}": str(folder / name.lower()) for name in ("CACHE", "DATA")}
+        environment = {**os.environ, **own, "PYTHONPATH": path}
         environment.pop("MMC_BENCH_PLUGINS", None)
         command = [sys.executable, "-m", "mmc_bench", *words]
-        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120)
 
     return call
 
@@ -205,6 +211,12 @@ RUN = [
     *("run", "--workers", "0", "--datasets", "acme-bars", "--backbones", "acme-net", "--methods", "acme-tune"),
     *("--seeds", "1", "--set", "pretrain.epochs=1", "--set", "acme-tune.epochs=1", "--device", "cpu", "--json"),
 ]
+
+
+@pytest.fixture(scope="module")
+def beside_bad_ones(good, bad, bench):
+    """Run the good project's cell while the bad ones are installed too."""
+    return bench([good, bad], *RUN)
 
 
 @pytest.mark.parametrize(
@@ -225,16 +237,15 @@ def test_the_list_of_plugins_says_what_it_provides(good, bench):
     assert {plugin["error"] for plugin in plugins} == {None}
 
 
-def test_an_installed_plugin_runs_to_a_record_without_any_change_to_the_core(good, bench, tmp_path):
-    done = bench([good], *RUN)
-    assert done.returncode == 0, done.stderr
-    content = json.loads(done.stdout)
+def test_an_installed_plugin_runs_to_a_record_without_any_change_to_the_core(beside_bad_ones, folder):
+    assert beside_bad_ones.returncode == 0, beside_bad_ones.stderr
+    content = json.loads(beside_bad_ones.stdout)
     assert (content["cells"], content["computed"], content["failures"]) == (1, 1, [])
     assert [(row["dataset"], row["backbone"], row["method"]) for row in content["rows"]] == [
         ("acme-bars", "acme-net", "pretrained"),
         ("acme-bars", "acme-net", "acme-tune"),
     ]
-    (file,) = (tmp_path / "results" / "cells").glob("*.json")
+    (file,) = (folder / "results" / "cells").glob("*.json")
     record = json.loads(file.read_text())
     assert record["cell"]["method"]["distribution"] == "acme-bench"
     assert record["parameters"] == {"lr": 0.05, "epochs": 1}
@@ -243,22 +254,21 @@ def test_an_installed_plugin_runs_to_a_record_without_any_change_to_the_core(goo
     assert set(record["provenance"]["plugins"]) == {f"acme-bench:acme-{word}" for word in ("bars", "net", "tune")}
 
 
-def test_four_bad_plugins_are_each_one_line_while_the_good_one_runs(good, bad, bench):
-    done = bench([good, bad], *RUN)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["computed"] == 1
-    assert "Traceback" not in done.stderr
+def test_four_bad_plugins_are_each_one_line_while_the_good_one_runs(good, bad, bench, beside_bad_ones):
+    assert json.loads(beside_bad_ones.stdout)["computed"] == 1
+    told = beside_bad_ones.stderr
+    assert "Traceback" not in told
     expected = {
         "acme-raises": "RuntimeError: acme forgot something",
         "acme-misspelt": "unknown hook 'register_metods': did you mean register_methods",
         "acme-old": "written for plugin API 0, and this mmc-bench speaks 1",
     }
     for name, error in expected.items():
-        (line,) = [line for line in done.stderr.splitlines() if name in line]
+        (line,) = [line for line in told.splitlines() if name in line]
         assert error in line
 
     # A taken name harms nobody who does not use it, and is told of all the same.
-    (line,) = [line for line in done.stderr.splitlines() if "acme-taken" in line]
+    (line,) = [line for line in told.splitlines() if "acme-taken" in line]
     assert line == "mmc-bench: method 'cbft' is offered by 2 plugins: write acme-taken:cbft or mmc-bench:cbft"
     refused = bench([good, bad], "run", "--methods", "cbft", "--dry-run")
     assert refused.returncode == 4

@@ -249,7 +249,7 @@ def test_a_plugin_edited_between_runs_is_run_anew(bench):
         "        return task.model\n"
     )
     (folder / "mine.py").write_text(method.format(body="pass"))
-    words = ["run", "--suite", "tiny.yaml", "--workers", 1, "--seeds", 0, "--methods", "mine", "--plugins-dir", folder]
+    words = ["run", "--suite", "tiny.yaml", "--workers", 0, "--seeds", 0, "--methods", "mine", "--plugins-dir", folder]
     assert "1 computed" in bench.apart(*words).err
     assert "1 cached" in bench.apart(*words).err
     (folder / "mine.py").write_text(method.format(body="task.model.head.bias.data += 1"))

@@ -1,7 +1,6 @@
 """What makes it fast: no step waits for the device, images lie there once, compiled code is shared."""
 
 import copy
-import shutil
 from collections import Counter
 
 import pytest
@@ -220,9 +219,21 @@ def test_only_a_long_training_on_a_gpu_is_compiled(tiny_net):
     assert training_forward(net, "cuda", WORTHWHILE_STEPS) is not net
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("c++"), reason="TorchInductor needs a C++ compiler")
-def test_models_of_one_architecture_share_compiled_code_and_train_as_they_would_without(tiny_net, image_set):
+@pytest.fixture
+def traced_forward(monkeypatch):
+    """Return the compiled function without TorchInductor, whose C++ takes ten seconds to compile."""
+
+    def without_inductor(function, mode, dynamic):
+        return compile_in_torch(function, backend="aot_eager", dynamic=dynamic)
+
+    compile_in_torch = torch.compile
+    monkeypatch.setattr(torch, "compile", without_inductor)
+    return compiled_forward.__wrapped__()
+
+
+def test_models_of_one_architecture_share_compiled_code_and_train_as_they_would_without(
+    tiny_net, image_set, traced_forward
+):
     from torch._dynamo.utils import counters
 
     counters.clear()
@@ -230,7 +241,7 @@ def test_models_of_one_architecture_share_compiled_code_and_train_as_they_would_
     x, y = images.batch(slice(None))
     for seed in range(3):
         ours, plain = tiny_net(seed).train(), tiny_net(seed).train()
-        outputs = compiled_forward()(ours, x)
+        outputs = traced_forward(ours, x)
         assert torch.allclose(outputs, plain(x), rtol=1e-9, atol=1e-12)
         for model, logits in ((ours, outputs), (plain, plain(x))):
             model.zero_grad()

@@ -50,12 +50,16 @@ def describe(outcome: Outcome) -> str:
     if outcome.record is None:
         assert outcome.failure is not None
         return f"{outcome.job.label}: FAILED: {outcome.failure.error}"
-    seconds = f"{sum(outcome.record.timing.seconds.values()):.0f} s{', by another run' if outcome.elsewhere else ''}"
+    took = f"{sum(outcome.record.timing.seconds.values()):.0f} s"
+    if (parts := outcome.record.provenance.micro_batches) > 1:
+        took += f", for want of memory in {parts} micro-batches"
+    if outcome.elsewhere:
+        took += ", by another run"
     if isinstance(outcome.record, PairRecord):
-        return f"{outcome.job.label}:  {_of_pair(outcome.record)}  ({seconds})"
+        return f"{outcome.job.label}:  {_of_pair(outcome.record)}  ({took})"
     scores = "  ".join(f"{name} {100 * getattr(outcome.record.metrics, name).accuracy:5.1f}" for name in SPLITS)
     name = outcome.job.label if isinstance(outcome.job, Cell) else f"{outcome.job.label} · pretraining"
-    return f"{name}:  {scores}  ({seconds})"
+    return f"{name}:  {scores}  ({took})"
 
 
 def _of_pair(record: PairRecord) -> str:

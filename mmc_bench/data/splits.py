@@ -9,6 +9,7 @@ import torch
 
 from mmc_bench.cells import DataSettings
 from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.errors import UserError
 from mmc_bench.seeds import derive_seed
 
@@ -87,8 +88,8 @@ class CuedImages:
             yield from self.shuffled(batch_size, generator)
 
     def in_order(self, batch_size: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the whole set once, in its own order; by default in batches that suit the device."""
-        batch_size = batch_size or EVALUATION_BATCH.get(self.index.device.type, 1000)
+        """Yield the whole set once, in its own order; by default in batches that suit the device and its memory."""
+        batch_size = batch_size or max(EVALUATION_BATCH.get(self.index.device.type, 1000) // micro_batches(), 1)
         for start in range(0, len(self), batch_size):
             yield self.batch(slice(start, start + batch_size))
 

@@ -29,6 +29,9 @@ TICK = 1.0
 
 GIGABYTE = 1 << 30
 
+#: Seconds that a worker may take before its first job.
+START_UP = 300.0
+
 #: Exit codes of processes that somebody else ended: the kernel, a cluster, a person.
 OUTER_SIGNALS = (-signal.SIGKILL, -signal.SIGTERM)
 
@@ -120,14 +123,15 @@ class Process:
         theirs.close()
         self.job: Job | None = None
         self.last_pretraining: str | None = None
-        self._started, self._clock = datetime.now(UTC), time.monotonic()
+        self._started, self._began = datetime.now(UTC), time.monotonic()
         self._first_size: int | None = None
         self._stopped_because: str | None = None
 
     def give(self, job: Job) -> None:
         """Send a job to the process."""
         self.job, self.last_pretraining = job, pretraining_of(job)
-        self._started, self._clock = datetime.now(UTC), time.monotonic()
+        # Until it tells that it began, it may be importing torch and the plugins, which is not part of the job.
+        self._started, self._began = datetime.now(UTC), time.monotonic() + START_UP
         with contextlib.suppress(BrokenPipeError):  # it died meanwhile: `receive` will find out
             self.connection.send(job)
 
@@ -140,6 +144,7 @@ class Process:
         except (EOFError, ConnectionResetError):
             return self._died(job)
         if isinstance(message, _News):
+            self._began = min(self._began, time.monotonic())
             listener(job, message.event)
             return None
         self.job = None
@@ -156,7 +161,7 @@ class Process:
         """Stop the process when its job takes more than it may; `receive` will find out."""
         if self.job is None or self._stopped_because:
             return
-        if limits.seconds is not None and time.monotonic() - self._clock > limits.seconds:
+        if limits.seconds is not None and time.monotonic() - self._began > limits.seconds:
             self._stopped_because = f"it took longer than --cell-timeout ({limits.seconds / 60:g} minutes)"
         elif limits.memory is not None and self._size > limits.memory:
             self._stopped_because = f"it took more memory than --cell-memory ({limits.memory / GIGABYTE:g} GB)"
@@ -165,12 +170,12 @@ class Process:
 
     @property
     def _size(self) -> int:
-        """Bytes of memory that the process has in use; 0 where the system does not tell."""
+        """Bytes of memory that the process has for itself, mapped files aside; 0 where the system does not tell."""
         try:
-            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1])
-        except (OSError, ValueError, IndexError):
+            resident, shared = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1:3]
+        except (OSError, ValueError):
             return 0
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
     def _died(self, job: Job) -> Outcome:
         self._process.join()

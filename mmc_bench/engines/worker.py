@@ -1,13 +1,18 @@
 """One worker: opens its workshop once, then does job after job. The one place where any error is caught."""
 
+import gc
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmc_bench.cells import Cell, Job
+from pydantic import ValidationError
+
+from mmc_bench import records
+from mmc_bench.cells import Cell, Job, canonical_json
 from mmc_bench.engines import Listener, Outcome, Settings
 from mmc_bench.errors import UserError, message_of
+from mmc_bench.parameters import first_problem
 from mmc_bench.records import Failure
 from mmc_bench.store import LostWeightsError, Store, UnwritableError
 
@@ -27,35 +32,62 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._workshop: Workshop | None = None
+        self._micro_batches: dict[str, int] = {}
 
     def attempt(self, job: Job, listener: Listener) -> Outcome:
-        """Do a job; an error becomes a failure in the outcome."""
+        """Do a job; an error becomes a failure in the outcome.
+
+        When memory runs out, the job is done again from its start with batches in twice as many parts, and so are,
+        at once, the jobs that differ from it in the seed alone.
+        """
         from mmc_bench.stages.cell import do_job
+        from mmc_bench.training.memory import MOST_MICRO_BATCHES, is_out_of_memory, let_go, sparing_memory
 
         started = datetime.now(UTC)
 
         def report(event: dict[str, Any]) -> None:
             listener(job, event)
 
-        report({"stage": "fine-tune" if isinstance(job, Cell) else "pretrain"})
-        try:
-            if self._workshop is None:
-                self._workshop = open_workshop(self._settings)
-            return Outcome(job, record=do_job(job, self._workshop, report))
-        except (Exception, SystemExit) as error:
-            failure = Failure(
-                key=job.key,
-                label=job.label,
-                error=_sentence(error),
-                traceback=traceback.format_exc(),
-                started=started,
-            )
-            return Outcome(
-                job,
-                failure=failure,
-                unwritable=str(error) if isinstance(error, UnwritableError) else None,
-                lost_models=(error.pretraining,) if isinstance(error, LostWeightsError) else (),
-            )
+        alike = _but_for_the_seed(job)
+        while True:
+            parts = self._micro_batches.get(alike, 1)
+            try:
+                if self._workshop is None:
+                    self._workshop = open_workshop(self._settings)
+                report({"stage": "fine-tune" if isinstance(job, Cell) else "pretrain"})
+                with sparing_memory(parts):
+                    return Outcome(job, record=do_job(job, self._workshop, report))
+            except (Exception, SystemExit) as error:
+                out_of_memory = is_out_of_memory(error)
+                failure = Failure(
+                    key=job.key,
+                    label=job.label,
+                    error=_sentence(error) if parts == 1 else _sentence_after_retries(error, parts, out_of_memory),
+                    traceback=traceback.format_exc(),
+                    started=started,
+                )
+                ended = Outcome(
+                    job,
+                    failure=failure,
+                    unwritable=str(error) if isinstance(error, UnwritableError) else None,
+                    lost_models=(error.pretraining,) if isinstance(error, LostWeightsError) else (),
+                )
+                let_go(error)
+            if not out_of_memory or parts >= MOST_MICRO_BATCHES:
+                return ended
+            self._micro_batches[alike] = 2 * parts
+            self._make_room()
+            report({"note": f"memory ran out; it is tried again in {2 * parts} micro-batches"})
+
+    def _make_room(self) -> None:
+        """Give memory back: what the failed attempt left, and images that can be loaded again."""
+        import torch
+
+        if self._workshop is not None:
+            self._workshop.forget()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def open_workshop(settings: Settings) -> "Workshop":
@@ -83,10 +115,30 @@ def open_workshop(settings: Settings) -> "Workshop":
     )
 
 
+def _but_for_the_seed(job: Job) -> str:
+    """Return what a job shares with those that need as much memory."""
+    content = job.model_dump(mode="json")
+    for experiment in (content, *content.values()):
+        if isinstance(experiment, dict):
+            experiment.pop("seed", None)
+    return canonical_json(content)
+
+
+def _sentence_after_retries(error: BaseException, parts: int, out_of_memory: bool) -> str:
+    if out_of_memory:
+        return (
+            f"out of memory, even with batches in {parts} parts ({message_of(error)[:200] or type(error).__name__}): "
+            "use fewer workers, a smaller backbone or a smaller batch_size"
+        )
+    return f"{_sentence(error)} (after memory had run out, with batches in {parts} parts)"
+
+
 def _sentence(error: BaseException) -> str:
     """Return an error as one line; a plugin's own error with its type and place."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, ValidationError) and error.title in vars(records):  # a figure that no stage foresaw
+        return f"the result is no valid record: {error.title}: {first_problem(error)}"
     text = message_of(error)[:500]
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -14,7 +14,8 @@ from mmc_bench.landscape.barriers import connectivity
 from mmc_bench.landscape.paths import Path, check_same_architecture, evaluate_path, linear_path, quadratic_path
 from mmc_bench.landscape.quadratic import train_bend
 from mmc_bench.records import SPLITS, AlignmentSummary, Connectivity, PathRecord, Score
-from mmc_bench.training import Progress, evaluate
+from mmc_bench.training import Progress
+from mmc_bench.training.evaluate import evaluate_sets
 
 #: What the training images' splits are called beside the test images'.
 TRAIN = "train "
@@ -59,7 +60,9 @@ def ground_of(data: ExperimentData, settings: ConnectSettings) -> Ground:
 def scores_of(model: nn.Module, ground: Ground, known: Scores | None = None) -> dict[str, Score]:
     """Return a model's scores on all sets; those that are known are not computed again."""
     known = known or {}
-    return {name: known.get(name) or evaluate(model, images) for name, images in ground.sets.items()}
+    unknown = {name: images for name, images in ground.sets.items() if name not in known}
+    scores = {**known, **evaluate_sets(model, unknown)}
+    return {name: scores[name] for name in ground.sets}
 
 
 def measure_paths(

@@ -10,7 +10,8 @@ from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
 from mmc_bench.records import Score
-from mmc_bench.training.evaluate import evaluate
+from mmc_bench.training.evaluate import evaluate_sets
+from mmc_bench.training.progress import NonFiniteLossError
 
 #: The parameters of γ(t), in the order of ``model.parameters()``.
 Path = Callable[[float], Sequence[torch.Tensor]]
@@ -72,6 +73,11 @@ def evaluate_path(
     -------
     tuple
         The values of t, and for each set its scores along them.
+
+    Raises
+    ------
+    NonFiniteLossError
+        When a loss on the path is NaN or infinite; the message names t and the set.
     """
     ts = [index / (points - 1) for index in range(points)]
     scores: dict[str, list[Score]] = {name: [end_scores[0][name]] for name in sets}
@@ -79,8 +85,12 @@ def evaluate_path(
     for t in ts[1:-1]:
         set_parameters(between, path(t))
         reestimate_batchnorm(between, batchnorm_images)
-        for name, images in sets.items():
-            scores[name].append(evaluate(between, images))
+        try:
+            of_point = evaluate_sets(between, sets)
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f"at t = {t:g} of a path, {error}") from None
+        for name in sets:
+            scores[name].append(of_point[name])
     for name in sets:
         scores[name].append(end_scores[1][name])
     return ts, scores

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
@@ -15,11 +14,11 @@ from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment import permutation_groups
 from mmc_bench.landscape.compare import ground_of
-from mmc_bench.parameters import first_problem
 from mmc_bench.records import ConnectionRecord, Timing
 from mmc_bench.stages.connect import compare, path_seeds, plugins_of
 from mmc_bench.stages.provenance import experiment_seeds, provenance
 from mmc_bench.stages.workshop import Workshop
+from mmc_bench.training import NonFiniteLossError
 from mmc_bench.training.precision import arithmetic
 
 
@@ -52,8 +51,8 @@ def compare_checkpoints(connection: Connection, contents: tuple[bytes, bytes], w
             comparison, progress = compare(
                 first, second, ground_of(data, settings), settings, workshop, experiment.seed
             )
-    except ValidationError as error:  # a score that is no number
-        raise UserError(f"{connection.first.label} and {connection.second.label}: {first_problem(error)}") from None
+    except NonFiniteLossError as error:
+        raise UserError(f"{connection.first.label} and {connection.second.label}: {error}") from None
     seconds["connect"] = time.perf_counter() - clock
     record = ConnectionRecord(
         key=connection.key,

@@ -1,7 +1,6 @@
 """Stage 2: hand a pretrained model and the clean set to a method."""
 
 import copy
-import math
 
 from torch import nn
 
@@ -10,6 +9,7 @@ from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.paths import check_same_architecture
 from mmc_bench.parameters import check_parameters, construct
+from mmc_bench.stages.score import check_weights
 from mmc_bench.stages.workshop import Report, Workshop
 from mmc_bench.training import Progress, Task
 
@@ -55,7 +55,5 @@ def fine_tune(
     if not isinstance(model, nn.Module):
         raise UserError(f"method {name} returned {type(model).__name__}, not a model: fine_tune must return one")
     check_same_architecture(pretrained, model, ("pretrained model", "fine-tuned model"))
-    for weight, values in model.state_dict().items():
-        if values.is_floating_point() and not math.isfinite(values.double().sum().item()):
-            raise UserError(f"method {name} returned a model whose weight {weight!r} is not finite")
+    check_weights(model, f"method {name} returned")
     return model.eval().requires_grad_(False), config.model_dump(mode="json"), progress, seed

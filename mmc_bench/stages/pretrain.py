@@ -9,7 +9,7 @@ from mmc_bench.cells import Pretraining
 from mmc_bench.landscape.barriers import invariances
 from mmc_bench.records import Epoch, PretrainRecord, Timing
 from mmc_bench.stages.provenance import experiment_seeds, provenance
-from mmc_bench.stages.score import score
+from mmc_bench.stages.score import check_weights, score
 from mmc_bench.stages.workshop import Report, Workshop
 from mmc_bench.training import Progress, evaluate, fit, sgd, stepped
 from mmc_bench.training.precision import arithmetic
@@ -20,6 +20,11 @@ def pretrain(pretraining: Pretraining, workshop: Workshop, report: Report) -> Pr
 
     The learning curve has, for each epoch, the running training loss and accuracy, and the accuracy on the
     NC and C test images.
+
+    Raises
+    ------
+    UserError
+        When a loss or a weight is NaN or infinite.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
     data = workshop.data(pretraining)
@@ -34,6 +39,7 @@ def pretrain(pretraining: Pretraining, workshop: Workshop, report: Report) -> Pr
 
     def add_to_curve(loss: torch.Tensor, accuracy: torch.Tensor) -> None:
         start = time.perf_counter()
+        check_weights(model, "pretraining made")
         scores = {name: evaluate(model, images).accuracy for name, images in watched.items()}
         curve.append(Epoch(train_loss=loss.item(), train=accuracy.item(), **scores))
         seconds["curve"] += time.perf_counter() - start

@@ -11,6 +11,7 @@ import torch
 
 import mmc_bench
 from mmc_bench.cells import PluginRef
+from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.data.splits import DRAWS
 from mmc_bench.records import Provenance
 from mmc_bench.seeds import derive_seed
@@ -34,6 +35,7 @@ def provenance(
         device=device_name(device),
         precision=precision,
         threads=threads,
+        micro_batches=micro_batches(),
         seeds=seeds,
     )
 

@@ -36,6 +36,11 @@ class Workshop:
     _loaded: dict[str, Any] = field(default_factory=dict)
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
 
+    def forget(self) -> None:
+        """Let go of the loaded images and derived sets; they are made again when a job needs them."""
+        self._loaded.clear()
+        self._derived.clear()
+
     def target(self, kind: str, reference: PluginRef) -> Any:
         """Return the class or function behind a reference.
 
@@ -55,8 +60,7 @@ class Workshop:
         """Return the sets of an experiment, on the device."""
         dataset_key = canonical_json([pretraining.dataset.model_dump(), pretraining.images])
         if dataset_key not in self._loaded:
-            self._loaded.clear()
-            self._derived.clear()
+            self.forget()
             reference = pretraining.dataset
             target = self.target("dataset", reference)
             dataset = instantiate(f"dataset {reference.name}", target, reference.parameters)

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
+from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
 from mmc_bench.training.compiled import training_forward
+from mmc_bench.training.memory import PROBED_IMAGES, backward_in_parts, couples_images
 from mmc_bench.training.precision import cross_entropy
 from mmc_bench.training.progress import Progress
 
@@ -45,6 +47,8 @@ def fit(
 ) -> nn.Module:
     """Train `model` with cross-entropy, in place, and return it in training mode.
 
+    After memory ran out, gradients are summed over micro-batches, unless the network couples a batch's images.
+
     Parameters
     ----------
     schedule
@@ -71,14 +75,21 @@ def fit(
             on_epoch(sums["loss"] / sums["seen"], sums["correct"] / sums["seen"])
             sums.update(loss=torch.zeros((), device=device), correct=torch.zeros((), device=device), seen=0)
 
-    forward = training_forward(model, device, epochs * images.steps(batch_size))
+    parts = micro_batches()
+    forward = training_forward(model, device, epochs * images.steps(batch_size)) if parts == 1 else model
+    if parts > 1 and couples_images(model, images.batch(slice(PROBED_IMAGES))[0]):
+        parts = 1
     for _ in progress.epochs(epochs, finish_epoch):
         model.train()
         for x, y in images.shuffled(batch_size, generator):
-            logits = forward(x) if len(y) == batch_size else model(x)
-            loss = cross_entropy(logits, y)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            if parts > 1:
+                optimizer.zero_grad(set_to_none=True)
+                loss, logits = backward_in_parts(model, x, y, parts)
+            else:
+                logits = forward(x) if len(y) == batch_size else model(x)
+                loss = cross_entropy(logits, y)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
             optimizer.step()
             schedule.step()
             progress.step(loss, len(y))

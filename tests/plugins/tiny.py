@@ -19,8 +19,14 @@ METHODS = {
     "tiny-exit": "leave the process",
     "tiny-killed": "be killed, as by the kernel when memory runs out",
     "tiny-sleep": "take a minute",
+    "tiny-nap": "take $TINY_NAP seconds",
+    "tiny-leak": "keep 1 GB for good",
+    "tiny-once": "be killed the first time, as by a cluster that wants its machine back",
     "tiny-talk": "print to standard output",
 }
+
+
+KEPT = []
 
 
 @hookimpl
@@ -176,8 +182,22 @@ class TinyMethod:
         time.sleep(60)
         return task.model
 
+    def do_nap(self, task):
+        time.sleep(float(os.environ.get("TINY_NAP", "0")))
+        return task.model
+
+    def do_leak(self, task):
+        KEPT.append(b"1" * 1_000_000_000)
+        return self.do_nap(task)
+
+    def do_once(self, task):
+        if not os.path.exists("killed-once"):
+            open("killed-once", "x").close()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return task.model
+
     def do_talk(self, task):
-        print("noise on standard output")
+        print(f"noise on standard output, {len(KEPT)} kept")
         return task.model
 
 

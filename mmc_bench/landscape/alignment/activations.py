@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.landscape.alignment.assignment import Inner, ScoreOf, best_permutations
 from mmc_bench.landscape.alignment.graph import activated, groups_of, label, observed, trace
 from mmc_bench.landscape.alignment.groups import Group, Groups, Place, tensors_of
@@ -194,7 +195,7 @@ def joint_moments(
     networks = [tensors_of(reference), tensors_of(ours)]
     observers = {observer.shape: observer}
     for batch in batches:
-        for x in batch.split(CHUNK):
+        for x in batch.split(CHUNK // micro_batches()):
             if x.shape not in observers:
                 observers[x.shape] = Observer(reference, x)
             observers[x.shape].run(networks, x, moments, side)

@@ -1,0 +1,132 @@
+"""Faults of disks, workers and plugins, really caused: full and read-only folders, hangs, leaks, signals."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from conftest import Bench
+from test_faults import wait_for
+
+from mmc_bench.engines import local
+from mmc_bench.processes import this_process
+
+PLUGINS = Path(__file__).parent / "plugins"
+RUN = f"{sys.executable} -m mmc_bench run --suite tiny.yaml --workers 1 --seeds 0,1"
+
+
+@cache
+def may_mount():
+    """Whether a file system of one's own can be mounted here, in a name space of one's own."""
+    if not shutil.which("unshare"):
+        return False
+    command = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def in_own_mounts(bench, script, **environment):
+    """Run a shell script that may mount what it likes."""
+    if not may_mount():
+        pytest.skip("no file system can be mounted here")
+    return subprocess.run(
+        ["unshare", "-rm", "bash", "-c", script],
+        cwd=bench.folder,
+        env={**os.environ, "MMC_BENCH_PLUGINS": str(PLUGINS), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_a_full_disk_stops_the_run_with_one_sentence_and_the_next_goes_on(bench):
+    done = in_own_mounts(
+        bench,
+        f"""
+        mkdir results; mount -t tmpfs -o size=36k tmpfs results || exit 9
+        {RUN} --methods tiny-still,tiny-ft; echo full: $?
+        find results -name '*.tmp' -o -name '*.lease'
+        mount -o remount,size=10m results
+        {RUN} --methods tiny-still,tiny-ft > /dev/null; echo enough: $?
+        find results -name '*.json' | wc -l
+        """,
+    )
+    assert done.stdout.splitlines()[-3:] == ["full: 1", "enough: 0", "6"], done.stdout + done.stderr
+    stopped = "mmc-bench: stopped: results folder results cannot be written (No space left on device); nothing that is"
+    assert stopped.replace("folder results", f"folder {bench.folder}/results") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_turns_read_only_stops_the_run_and_the_next_goes_on(bench):
+    done = in_own_mounts(
+        bench,
+        f"""
+        mkdir results; mount -t tmpfs -o size=10m tmpfs results || exit 9
+        {RUN} --methods tiny-nap --no-download & run=$!
+        until ls results/cells/*.json > /dev/null 2>&1; do sleep .05; done
+        mount -o remount,ro results
+        wait $run; echo read-only: $?
+        mount -o remount,rw results
+        {RUN} --methods tiny-nap > /dev/null; echo writable: $?
+        find results -type f | grep -v json | grep -v safetensors
+        """,
+        TINY_NAP="2",
+    )
+    assert done.stdout.splitlines()[-2:] == ["read-only: 1", "writable: 0"], done.stdout + done.stderr
+    assert "cannot be written (Read-only file system); nothing that is done is lost" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cell_that_hangs_fails_alone(bench):
+    done = bench.apart(
+        *["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", 1, "--methods", "tiny-sleep,tiny-still"],
+        *["--cell-timeout", 0.25],
+    )
+    assert done.code == 1
+    assert "tiny-sleep: FAILED: it took longer than --cell-timeout (0.25 minutes)" in done.err
+    assert "2 cells: 1 computed, 0 cached, 1 failed" in done.err
+
+
+@pytest.mark.skipif(not this_process().machine, reason="this system does not tell how large processes are")
+def test_a_cell_that_takes_too_much_memory_fails_alone(bench):
+    done = bench.apart(
+        *["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", 1, "--methods", "tiny-leak,tiny-still"],
+        *["--cell-memory", 0.9],
+        env={"TINY_NAP": "30"},
+    )
+    assert done.code == 1, done.err
+    assert "tiny-leak: FAILED: it took more memory than --cell-memory (0.9 GB)" in done.err
+    assert "2 cells: 1 computed, 0 cached, 1 failed" in done.err
+
+
+@pytest.mark.skipif(not this_process().machine, reason="this system does not tell how large processes are")
+def test_a_worker_that_a_plugin_has_swollen_is_replaced_before_its_next_cell(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(local, "GIGABYTE", 1 << 26)
+    words = ["run", "--suite", "tiny.yaml", "--workers", 1, "--methods", "tiny-leak,tiny-talk", "--seeds", "0"]
+    done = Bench(tmp_path, capfd, monkeypatch)(*words)
+    assert done.code == 0, done.err
+    assert "noise on standard output, 0 kept" in done.err
+
+
+def test_limits_need_a_worker_to_stop(bench):
+    refused = bench.tiny("--cell-timeout", 1)
+    assert (refused.code, "use --workers 1 or more" in refused.err) == (4, True)
+
+
+def test_a_cell_whose_worker_a_cluster_ends_is_tried_again(bench):
+    done = bench.apart("run", "--suite", "tiny.yaml", "--workers", 1, "--seeds", "0", "--methods", "tiny-once")
+    assert done.code == 0, done.err
+    assert "its worker process was killed by signal SIGTERM; it is tried again" in done.err
+
+
+def test_sigterm_ends_a_run_as_ctrl_c_does(bench):
+    process = bench.start("run", "--suite", "tiny.yaml", "--methods", "tiny-sleep", "--workers", 1, "--seeds", "0")
+    locks = bench.folder / "results" / "locks"
+    wait_for(lambda: (bench.folder / "results" / "pretrained").is_dir() and list(locks.glob("*.lease")))
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err) == (2, False), err
+    assert list(locks.iterdir()) == []
