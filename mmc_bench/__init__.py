@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError
 from mmc_bench.hookspecs import hookimpl
-from mmc_bench.specs import BackboneSpec, DatasetSpec, MethodSpec
+from mmc_bench.specs import BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec
 
 if TYPE_CHECKING:
     from mmc_bench.parameters import BaseConfig
 
 __version__ = "0.1.0"
 
-__all__ = ["BackboneSpec", "BaseConfig", "DatasetSpec", "MethodSpec", "UserError", "__version__", "hookimpl"]
+__all__ = [
+    "BackboneSpec",
+    "BaseConfig",
+    "DatasetSpec",
+    "MethodSpec",
+    "ObserverSpec",
+    "UserError",
+    "__version__",
+    "hookimpl",
+]
 
 
 def __getattr__(name: str) -> Any:

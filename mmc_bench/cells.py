@@ -20,8 +20,14 @@ class _Plain(BaseModel):
 
     def __copy__(self) -> Self:
         copied = super().__copy__()
-        copied.__dict__.pop("key", None)  # a changed copy (`model_copy`) has a key of its own
+        for name in ("key", "canonical"):  # a changed copy (`model_copy`) has its own
+            copied.__dict__.pop(name, None)
         return copied
+
+    @cached_property
+    def canonical(self) -> str:
+        """This as canonical JSON; cells share most of their parts, whose JSON is thus made once."""
+        return canonical_json(self.model_dump(mode="json"))
 
 
 class PluginRef(_Plain):
@@ -110,7 +116,7 @@ class Pretraining(_Plain):
     @cached_property
     def key(self) -> str:
         """SHA-256 that names this pretraining's record and weights."""
-        return key_of({"stage": "pretrain", **self.model_dump(mode="json")})
+        return key_of({"stage": "pretrain", **{name: getattr(self, name) for name in type(self).model_fields}})
 
     @property
     def label(self) -> str:
@@ -132,8 +138,8 @@ class Cell(_Plain):
             {
                 "stage": "cell",
                 "pretraining": self.pretraining.key,
-                "method": self.method.model_dump(mode="json"),
-                "connect": self.connect.model_dump(mode="json"),
+                "method": self.method,
+                "connect": self.connect,
             }
         )
 
@@ -163,7 +169,7 @@ class Pair(_Plain):
                 "first": self.first.key,
                 "second": self.second.key,
                 "data": self.data.key,
-                "connect": self.connect.model_dump(mode="json"),
+                "connect": self.connect,
             }
         )
 
@@ -208,7 +214,7 @@ class Connection(_Plain):
                 "stage": "connection",
                 "weights": [self.first.weights_sha256, self.second.weights_sha256],
                 "experiment": self.experiment.model_dump(mode="json", exclude={"cue_rate", "recipe"}),
-                "connect": self.connect.model_dump(mode="json"),
+                "connect": self.connect,
             }
         )
 
@@ -230,13 +236,24 @@ def models_of(job: Job) -> tuple[Pretraining, ...]:
 
 
 def key_of(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of `content` as canonical JSON, with the key version."""
-    return hashlib.sha256(canonical_json({"key_version": KEY_VERSION, **content}).encode()).hexdigest()
+    """Return the SHA-256 of `content`, plain data or parts of cells by name, as canonical JSON with the key version."""
+    members = {"key_version": KEY_VERSION, **content}
+    text = ",".join([f'"{name}":{_text_of(members[name])}' for name in sorted(members)])
+    return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()
 
 
 def canonical_json(content: Any) -> str:
     """Return JSON that is equal for equal content: sorted keys, no spaces, 1.0 written as 1."""
-    return json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _encoded(_canonical(content))
+
+
+_encoded = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, _Plain):
+        return value.canonical
+    return _encoded(value if isinstance(value, str) else _canonical(value))
 
 
 def _canonical(value: Any) -> Any:

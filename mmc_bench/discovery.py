@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mmc_bench.errors import UserError
-from mmc_bench.files import add_sources
+from mmc_bench.files import add_sources, read_whole
 
 GROUP = "mmc_bench"
 FOLDER_PACKAGE = "mmc_bench_folder_plugins"
@@ -54,12 +54,13 @@ def folder_candidates(folders: Sequence[str | Path]) -> Iterator[Candidate]:
     """
     seen = set()
     for folder in map(Path, folders):
-        if not folder.exists():
-            raise UserError(f"plugin folder {folder} does not exist")
-        if folder.is_file() or (folder / "__init__.py").exists():
-            paths = [folder]
-        else:
-            paths = [path for path in sorted(folder.iterdir()) if _is_plugin(path)]
+        try:
+            if not folder.exists():
+                raise UserError(f"plugin folder {folder} does not exist")
+            alone = folder.is_file() or (folder / "__init__.py").exists()
+            paths = [folder] if alone else [path for path in sorted(folder.iterdir()) if _is_plugin(path)]
+        except OSError as error:
+            raise UserError(f"plugin folder {folder} cannot be read: {error.strerror}") from None
         if not paths:
             raise UserError(f"plugin folder {folder} holds no plugin: a .py file or a folder with __init__.py")
         for path in (path.resolve() for path in paths):
@@ -87,9 +88,9 @@ def configured_folders(explicit: Sequence[str]) -> list[Path]:
 
 def _listed_folders(file: Path) -> list[str]:
     try:
-        settings = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
+        settings = tomllib.loads(read_whole(file).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     tools = settings.get("tool", {})
     table = tools.get("mmc_bench", {}) if isinstance(tools, dict) else {}
     listed = table.get("plugins", []) if isinstance(table, dict) else None
@@ -152,7 +153,7 @@ def _is_plugin(path: Path) -> bool:
 
 def _folder_loader(path: Path) -> Callable[[], ModuleType]:
     # The path is part of the module's name, so that two folders may hold plugins of one name.
-    label = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    label = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
     name = f"{FOLDER_PACKAGE}_{label}_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}"
 
     def load() -> ModuleType:
@@ -161,7 +162,7 @@ def _folder_loader(path: Path) -> Callable[[], ModuleType]:
         file = path if path.is_file() else path / "__init__.py"
         search = [str(path)] if path.is_dir() else None
         spec = spec_from_file_location(name, file, submodule_search_locations=search)
-        if spec is None or spec.loader is None:
+        if spec is None or spec.loader is None or not file.is_file():  # reading a pipe would wait for its writer
             raise ImportError(f"{file} is not a Python file")
         module = sys.modules[name] = module_from_spec(spec)
         try:

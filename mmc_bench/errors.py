@@ -38,6 +38,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def message_of(error: BaseException) -> str:
     """Return what an error of a plugin says, on one line; it may be empty."""
-    if isinstance(error, SystemExit):
-        return f"the plugin called sys.exit({'' if error.code is None else repr(error.code)})"
-    return " ".join(str(error).split())
+    try:
+        if isinstance(error, SystemExit):
+            return f"the plugin called sys.exit({'' if error.code is None else repr(error.code)})"
+        return " ".join(str(error).split())
+    except Exception:  # an error of the plugin's own may be unable to say what it is
+        return ""

@@ -1,8 +1,11 @@
-"""Files that are written whole or not at all, and digests of source files."""
+"""Files that are read only where they end, written whole or not at all, checksums in them, digests of source files."""
 
+import errno
 import hashlib
 import os
+import re
 import secrets
+import stat
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +14,28 @@ from mmc_bench.processes import tagged, this_process
 
 #: Seconds after which a temporary file of another machine is nobody's any more.
 ABANDONED_AFTER = 86_400
+
+MOST_AT_ONCE = 2**16  # bytes
+
+_CHECKSUM = re.compile(rb',\n {1,2}"sha256": "([0-9a-f]{64})"')
+
+
+def read_whole(path: str | Path) -> bytes:
+    """Return a file's content; a pipe or a device, which may never end, is refused without waiting for it.
+
+    Raises
+    ------
+    OSError
+        When it cannot be read, or is no regular file.
+    """
+    # Opening a pipe would wait for its writer. For many small files, this is twice as fast as open().
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        return b"".join(iter(lambda: os.read(file, MOST_AT_ONCE), b""))
+    finally:
+        os.close(file)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -52,8 +77,30 @@ def sweep(folder: Path) -> None:
             continue
 
 
+def with_checksum(text: bytes) -> bytes:
+    """Return JSON that is indented by one space, with its SHA-256 as the last member of ``provenance``.
+
+    Provenance may differ between runs, so that what else a record holds is still the same in each. The object
+    itself gets the member where it has no provenance. The checksum is that of the text before it was put in.
+    """
+    start = text.find(b'\n "provenance": {')
+    place, indent = (text.index(b"\n }", start), 2) if start >= 0 else (text.rindex(b"\n}"), 1)
+    member = b',\n%s"sha256": "%s"' % (b" " * indent, hashlib.sha256(text).hexdigest().encode())
+    return text[:place] + member + text[place:]
+
+
+def is_intact(content: bytes) -> bool | None:
+    """Tell whether a file is as `with_checksum` made it; None where it has no checksum."""
+    found = _CHECKSUM.match(content, content.rfind(b",", 0, max(0, content.rfind(b'"sha256": "'))))
+    if found is None:
+        return False if b'"sha256"' in content else None
+    digest = hashlib.sha256(content[: found.start()])
+    digest.update(content[found.end() :])
+    return digest.hexdigest().encode() == found[1]
+
+
 def add_sources(digest: "hashlib._Hash", root: Path, paths: Iterable[Path]) -> None:
     """Add source files to a digest: their names below `root`, and their text with line ends normalised."""
     for path in paths:
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
+        digest.update(path.relative_to(root).as_posix().encode(errors="surrogateescape") + b"\0")
+        digest.update(read_whole(path).replace(b"\r\n", b"\n") + b"\0")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from mmc_bench.specs import BackboneSpec, DatasetSpec, MethodSpec
+from mmc_bench.specs import BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +36,11 @@ def register_methods(register: Callable[[MethodSpec], None]) -> None:
 
 
 @hookspec
+def register_observers(register: Callable[[ObserverSpec], None]) -> None:
+    """Call ``register`` once for every observer that may be chosen with ``mmc-bench run --observe``."""
+
+
+@hookspec
 def register_suites(register: "Callable[[Path], None]") -> None:
     """Call ``register`` with the path of every suite file, or folder of suite files, the plugin ships."""
 
@@ -52,7 +57,7 @@ def register_published(register: "Callable[[Path], None]") -> None:
 
 @hookspec
 def run_started(plan: "Plan") -> None:
-    """Observe that a run begins."""
+    """Observe that a run begins: every run, once the plugin is installed; so with the two hooks below."""
 
 
 @hookspec

@@ -89,7 +89,12 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"]) or "value"
     what = problem["msg"].removeprefix("Value error, ")
-    return f"{_cut(where)} = {_Short().repr(problem['input'])}: {_cut(what)}"
+    return f"{_cut(where)} = {shortened(problem['input'])}: {_cut(what)}"
+
+
+def shortened(value: Any) -> str:
+    """Return the ``repr`` of a value that may be long, or deep, or hold itself."""
+    return _Short().repr(value)
 
 
 def _cut(text: str) -> str:

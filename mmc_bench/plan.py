@@ -1,16 +1,18 @@
 """Unfolding a suite into cells: pure, and without importing any plugin's target."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
 
-from mmc_bench.cells import Cell, Pair, PluginRef, Pretraining
+from mmc_bench.cells import Cell, Pair, PluginRef, Pretraining, models_of
 from mmc_bench.core import core_version
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.registry import Offer, Registry
 from mmc_bench.suite import PairEnd, Suite
+
+MOST_JOBS = 1_000_000  # what nobody means to run, and takes minutes to unfold
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def make_plan(suite: Suite, registry: Registry, images: Mapping[str, str] | None
             ("method", suite.methods),
         )
     }
+    _check_size(suite, chosen)
     _check_parameter_owners(suite, registry, chosen)
     references = {
         kind: [(offer, offer.reference(_parameters_of(suite, offer))) for offer in offers]
@@ -123,6 +126,38 @@ def _pairs(
     return tuple(pairs.values()), [end for pair in pairs.values() for end in (pair.first, pair.second)]
 
 
+def shard(plan: Plan, part: int, parts: int) -> Plan:
+    """Return one of `parts` plans that together hold each cell and pair of `plan` once.
+
+    What starts from one pretrained model stays together, and these groups are dealt in turn. Where there are fewer
+    of them than parts, the cells and pairs themselves are dealt, and a pretraining comes with every part that needs
+    it. What is in a part depends on the whole plan alone, not on what is done already.
+
+    Parameters
+    ----------
+    part
+        Which one, from 1 to `parts`.
+    """
+    groups: dict[str, list[Pretraining | Cell | Pair]] = {}
+    for result in plan.results:
+        groups.setdefault(models_of(result)[0].key, []).append(result)
+    needed = {model.key for result in plan.results for model in models_of(result)}
+    for pretraining in plan.pretrainings:
+        if pretraining.key not in needed:
+            groups[pretraining.key] = [pretraining]
+    hands = list(groups.values())
+    if len(hands) < parts:
+        hands = [[job] for hand in hands for job in hand]
+    dealt = [job for hand in hands[part - 1 :: parts] for job in hand]
+    keys = {model.key for job in dealt for model in (job, *models_of(job))}
+    return replace(
+        plan,
+        pretrainings=tuple(job for job in plan.pretrainings if job.key in keys),
+        cells=tuple(job for job in plan.cells if job.key in keys),
+        pairs=tuple(job for job in plan.pairs if job.key in keys),
+    )
+
+
 def _unique(values: tuple[Any, ...]) -> list[Any]:
     return list(dict.fromkeys(values))
 
@@ -133,6 +168,14 @@ def _parameters_of(suite: Suite, offer: Offer) -> dict[str, Any]:
         if any(fnmatchcase(name, pattern) for name in (offer.spec.name, offer.qualified_name)):
             parameters.update(values)
     return parameters
+
+
+def _check_size(suite: Suite, chosen: Mapping[str, list[Offer]]) -> None:
+    """Refuse a grid that would only fill the memory."""
+    settings = len(chosen["dataset"]) * len(chosen["backbone"]) * len(suite.cue_rates) * len(suite.seeds)
+    jobs = settings * (1 + len(chosen["method"]) + len(suite.pairs))
+    if jobs > MOST_JOBS:
+        raise UserError(f"suite {suite.name} has {jobs:,} pretrainings, cells and pairs: make several suites of it")
 
 
 def _check_parameter_owners(suite: Suite, registry: Registry, chosen: Mapping[str, list[Offer]]) -> None:

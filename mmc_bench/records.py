@@ -3,13 +3,19 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from mmc_bench.cells import Cell, Connection, Fraction, Pair, Pretraining
 
 SPLITS = ("NC", "C", "RC", "RI")
 
-Loss = Annotated[FiniteFloat, Field(ge=0)]
+LARGEST = 1e300  # a mean of numbers beyond it overflows
+
+Number = Annotated[FiniteFloat, Field(ge=-LARGEST, le=LARGEST)]
+Loss = Annotated[FiniteFloat, Field(ge=0, le=LARGEST)]
+
+#: The checksum in a record's file (`mmc_bench.files.is_intact`): it is the file's, and no part of what it tells.
+Checksum = Annotated[None, BeforeValidator(lambda _: None), Field(exclude=True, repr=False)]
 
 
 class _Record(BaseModel):
@@ -45,8 +51,8 @@ class Curve(_Record):
 class Barrier(_Record):
     """Height of the barrier on one split, in accuracy (a fraction) and loss (nats)."""
 
-    accuracy: FiniteFloat
-    loss: FiniteFloat
+    accuracy: Number
+    loss: Number
 
 
 class Connectivity(_Record):
@@ -57,7 +63,15 @@ class Connectivity(_Record):
     barriers: dict[str, Barrier]
     mode_connected: dict[str, bool]
     mechanistically_connected: bool
-    tolerance: float
+    tolerance: Number
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Connectivity":
+        if not self.splits.keys() == self.barriers.keys() == self.mode_connected.keys() >= {*SPLITS}:
+            raise ValueError(f"a path has a curve, a barrier and a verdict on each of {', '.join(SPLITS)}")
+        if any(not len(curve.accuracy) == len(curve.loss) == len(self.t) for curve in self.splits.values()):
+            raise ValueError("a path's curves have an accuracy and a loss for each t")
+        return self
 
 
 class AlignmentSummary(_Record):
@@ -90,7 +104,7 @@ class Invariance(_Record):
     split: str
     loss_without: Loss
     loss_with: Loss
-    accuracy_change: FiniteFloat
+    accuracy_change: Number
     invariant: bool
 
 
@@ -104,15 +118,21 @@ class Comparison(_Record):
     scores: dict[str, tuple[Score, Score]]
     invariance: tuple[dict[str, Invariance], dict[str, Invariance]]
     similar: bool
-    paths: dict[str, PathRecord]
-    pattern_distance: FiniteFloat | None = None
+    paths: Annotated[dict[str, PathRecord], Field(min_length=1)]
+    pattern_distance: Number | None = None
+
+    @model_validator(mode="after")
+    def _has_scores(self) -> "Comparison":
+        if not self.scores.keys() >= {*SPLITS}:
+            raise ValueError(f"a comparison has scores on each of {', '.join(SPLITS)}")
+        return self
 
 
 class Timing(_Record):
     """Seconds of each stage, and the training throughput."""
 
     started: AwareDatetime | datetime
-    seconds: dict[str, float]
+    seconds: dict[str, Number]
     images_per_second: Annotated[FiniteFloat, Field(ge=0)] | None = None
 
 
@@ -134,6 +154,7 @@ class Provenance(_Record):
     threads: Annotated[int, Field(ge=1)]
     micro_batches: Annotated[int, Field(ge=1)] = 1
     seeds: dict[str, int]
+    sha256: Checksum = None
 
 
 class Epoch(_Record):
@@ -243,3 +264,4 @@ class Failure(_Record):
     error: str
     traceback: str
     started: AwareDatetime | datetime
+    sha256: Checksum = None

@@ -3,7 +3,7 @@
 import sys
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -19,12 +19,14 @@ from mmc_bench import hookspecs
 from mmc_bench.cells import PluginRef
 from mmc_bench.discovery import Candidate, entry_point_candidates, folder_candidates, source_digest
 from mmc_bench.errors import NothingSelectedError, UserError, message_of, nearest
-from mmc_bench.specs import NAME, BackboneSpec, DatasetSpec, MethodSpec, PluginSpec
+from mmc_bench.parameters import check_parameters, construct
+from mmc_bench.specs import NAME, BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec, PluginSpec
 
 KINDS: dict[str, type[PluginSpec]] = {
     "dataset": DatasetSpec,
     "backbone": BackboneSpec,
     "method": MethodSpec,
+    "observer": ObserverSpec,
 }
 
 
@@ -43,7 +45,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Offer:
-    """One dataset, backbone or method as a plugin offers it."""
+    """One dataset, backbone, method or observer as a plugin offers it."""
 
     spec: Any
     plugin: Plugin
@@ -82,6 +84,19 @@ class Offer:
         with self._blamed(f"target {self.spec.target!r} failed to load"):
             return self._import(self.spec.target)
 
+    def make(self, parameters: Mapping[str, Any]) -> Any:
+        """Return the target's object, made from the spec's defaults and `parameters`.
+
+        Raises
+        ------
+        UserError
+            When the target does not load, a parameter is unknown or not allowed, or the object cannot be made.
+        """
+        target = self.load()
+        config = check_parameters(f"{self.spec.kind} {self.spec.name}", target, {**self.spec.defaults, **parameters})
+        with self._blamed("cannot be made"):
+            return construct(target, config)
+
     def check_member(self) -> None:
         """Ask a family whether it has this member; families without ``check_member`` are not asked.
 
@@ -108,11 +123,11 @@ class Offer:
         try:
             with redirect_stdout(sys.stderr):  # standard output is for results alone
                 yield
-        except UserError:
+        except (UserError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             owner = f"{self.spec.kind} {self.spec.name!r} of {self.plugin.distribution}"
-            raise UserError(f"{owner}: {what}: {_one_line(error)}") from error
+            raise UserError(f"{owner}: {what}: {one_line(error)}") from error
 
 
 class Registry:
@@ -139,29 +154,32 @@ class Registry:
 
     def _add(self, candidate: Candidate) -> None:
         plugin = Plugin(candidate.name, candidate.distribution, candidate.version, candidate.origin)
-        offers: list[PluginSpec] = []
+        specs: list[PluginSpec] = []
         suites: list[Path] = []
         published: list[Path] = []
         try:
             with redirect_stdout(sys.stderr):  # standard output is for results alone
                 module = candidate.load()
-                _register(module, offers, suites, published)
+                _register(module, specs, suites, published)
+            provides = [f"{spec.kind} {spec.name}" for spec in specs]
+            provides += [f"suite {file.stem}" for file in suites]
+            provides += [f"published table {file.stem}" for file in published]
+            plugin = replace(plugin, module=module, provides=tuple(provides))
+            offers = [Offer(spec, plugin) for spec in specs]
+            for offer in offers:
+                _ = offer.version  # reads its source files: now, while the plugin can still be left out
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            self.plugins.append(replace(plugin, error=_one_line(error)))
+            self.plugins.append(replace(plugin, module=None, provides=(), error=one_line(error)))
             return
-        provides = [f"{spec.kind} {spec.name}" for spec in offers]
-        provides += [f"suite {file.stem}" for file in suites]
-        provides += [f"published table {file.stem}" for file in published]
-        plugin = replace(plugin, module=module, provides=tuple(provides))
         self.plugins.append(plugin)
         for file in suites:
             self.suites[file.stem].append(file)
         for file in published:
             self.published[file.stem].append(file)
-        for spec in offers:
-            self._offers[spec.kind][spec.name].append(Offer(spec, plugin))
+        for offer in offers:
+            self._offers[offer.spec.kind][offer.spec.name].append(offer)
 
     @property
     def failures(self) -> list[Plugin]:
@@ -238,10 +256,6 @@ class Registry:
                 defaults = {**offer.spec.defaults, "model": member}
                 yield Offer(replace(offer.spec, name=name, defaults=defaults), offer.plugin)
 
-    def observers(self) -> "Observers":
-        """Return the working plugins as observers of a run."""
-        return Observers(plugin for plugin in self.plugins if plugin.module is not None)
-
 
 def _remedy(offers: Sequence[Offer]) -> str:
     """Say how to tell offers of one name apart."""
@@ -249,27 +263,6 @@ def _remedy(offers: Sequence[Offer]) -> str:
     if len(set(choices)) < len(choices):  # folder plugins, which have no distribution, of one name
         return f"rename one of {', '.join(offer.plugin.origin for offer in offers)}"
     return f"write {' or '.join(choices)}"
-
-
-class Observers:
-    """Calls the plugins' observer hooks; one that raises is reported and does not stop the run."""
-
-    def __init__(self, plugins: Iterable[Plugin]) -> None:
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
-        # Modules have names of their own; two plugins may share theirs.
-        modules = {plugin.module: f"{plugin.distribution}:{plugin.name}" for plugin in plugins}
-        self._labels = {self._manager.register(module): label for module, label in modules.items()}
-
-    def call(self, hook: str, report: Callable[[str], None], **arguments: Any) -> None:
-        """Call one observer hook of every plugin by itself."""
-        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            wanted = {name: arguments[name] for name in implementation.argnames}
-            try:
-                implementation.function(**wanted)
-            except (Exception, SystemExit) as error:
-                label = self._labels[implementation.plugin_name]
-                report(f"observer {hook} of plugin {label!r} failed: {_one_line(error)}")
 
 
 def _register(module: ModuleType, offers: list[PluginSpec], suites: list[Path], published: list[Path]) -> None:
@@ -321,7 +314,7 @@ def _reject_unknown_hooks(manager: pluggy.PluginManager) -> None:
         raise AttributeError(f"unknown hook {unknown!r}: {nearest(unknown, known)}") from None
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error as one line, with the place where the plugin raised it."""
     text = message_of(error) or "no message"
     if len(text) > 300:

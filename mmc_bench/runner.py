@@ -1,19 +1,21 @@
 """Driving a plan: what is missing is done, failures are counted, observers are told."""
 
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Protocol
 
 from mmc_bench.cells import Job, Pretraining, models_of
 from mmc_bench.engines import Engine, Outcome, Settings, StoppedError
+from mmc_bench.observers import Observers
 from mmc_bench.parameters import check_parameters
 from mmc_bench.plan import Plan
 from mmc_bench.records import CellRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.registry import Observers
-from mmc_bench.store import Store, UnwritableError
+from mmc_bench.scores import CellScores, ModelScores, ScoreReader
+from mmc_bench.store import Listing, Store, UnwritableError
 
 
 class Console(Protocol):
@@ -99,22 +101,23 @@ def find_missing(plan: Plan, store: Store, only_failed: bool = False) -> Missing
     only_failed
         Leave out what was never tried; pretrainings that the others need stay.
     """
-    results = [job for job in plan.results if store.find(job) is None]
-    needed = {pretraining.key for job in results for pretraining in models_of(job)}
+    there = store.listing()
+    trained = {job.key: _weights(job, there, store) for job in plan.pretrainings}
+    wanting = {job.key for job in plan.results if not _is_made(job, _weights(job, there, store), trained)}
+    needed = {end.key for job in plan.results if job.key in wanting for end in models_of(job)}
     pretrainings = [
         job
         for job in plan.pretrainings
         # Weights alone are no result: they are made again only for what needs them.
-        if store.find(job) is None or (job.key in needed and not store.has_weights(job))
+        if trained[job.key] is None or (job.key in needed and job.key not in there.weights)
     ]
     # On a GPU other weights come out, and what was made from the ones before is no longer theirs. Where the same
     # ones come back, as on a CPU, those jobs find their records when their turn comes.
     again = {job.key for job in pretrainings}
-    results = [job for job in plan.results if job in results or again & {end.key for end in models_of(job)}]
-    jobs: list[Job] = [*results, *pretrainings]
-    everything: list[Job] = [*plan.results, *plan.pretrainings]
-    failed = {job.key for job in jobs if store.find_failure(job)}
-    found = {job.key for job in everything} - {job.key for job in jobs}
+    results = [job for job in plan.results if job.key in wanting or any(end.key in again for end in models_of(job))]
+    to_run = again | {job.key for job in results}
+    failed = to_run & there.failures
+    found = {job.key for job in (*plan.results, *plan.pretrainings)} - to_run
     if only_failed:
         results = [job for job in results if failed & {job.key, *(end.key for end in models_of(job))}]
         wanted = failed | {end.key for job in results for end in models_of(job)}
@@ -122,11 +125,37 @@ def find_missing(plan: Plan, store: Store, only_failed: bool = False) -> Missing
     return Missing((*pretrainings, *results), frozenset(failed), frozenset(found))
 
 
+def _weights(job: Job, there: Listing, store: Store) -> tuple[str, ...] | None:
+    return store.weights_behind(job) if job.key in there.records else None
+
+
+def _is_made(job: Job, made_from: tuple[str, ...] | None, trained: Mapping[str, tuple[str, ...] | None]) -> bool:
+    """Tell whether a record is there, made from the weights that its pretrainings' records name, where they exist."""
+    if made_from is None:
+        return False
+    ends = zip(models_of(job), made_from, strict=True)
+    return all(trained.get(end.key) in (None, (weights,)) for end, weights in ends)
+
+
 def found_records(plan: Plan, store: Store) -> tuple[list[CellRecord], list[PretrainRecord]]:
     """Return the records of a plan that are there, in the plan's order."""
     cells = [record for job in plan.cells if isinstance(record := store.find(job), CellRecord)]
     pretrained = [record for job in plan.pretrainings if isinstance(record := store.find(job), PretrainRecord)]
     return cells, pretrained
+
+
+def found_scores(plan: Plan, store: Store) -> tuple[list[CellScores | CellRecord], list[ModelScores | PretrainRecord]]:
+    """Return what tables need of the records of a plan that are there, in the plan's order."""
+    reader = ScoreReader()
+    models = [model for job in plan.pretrainings if (model := store.find_model_scores(job, reader))]
+    weights = {model.key: model.weights_sha256 for model in models}
+    found = ((job, store.find_scores(job, reader)) for job in plan.cells)
+    cells = [
+        cell
+        for job, cell in found
+        if cell and cell.pretrained_sha256 == weights.get(job.pretraining.key, cell.pretrained_sha256)
+    ]
+    return cells, models
 
 
 def found_pairs(plan: Plan, store: Store) -> list[PairRecord]:
@@ -174,24 +203,27 @@ def run_plan(
     ----------
     fail_fast
         Stop at the first failure.
+
+    Raises
+    ------
+    UserError
+        When an observer refuses the run, before anything runs.
     """
     start = time.perf_counter()
     summary = Summary.before(plan, missing)
-    observers.call("run_started", console.warn, plan=plan)
+    observers.start(console.warn, plan, list(missing.jobs), Path(settings.results))
     console.started(list(missing.jobs))
     try:
         # Closing stops the workers, however this block is left.
-        with closing(_outcomes(engine, missing, settings, console)) as outcomes:
+        with closing(_outcomes(engine, missing, settings, console, observers)) as outcomes:
             for outcome in outcomes:
                 _count(outcome, summary)
                 console.finished(outcome)
+                observers.ended(outcome.job, outcome.record, outcome.failure, outcome.elsewhere)
                 if outcome.unwritable:
                     summary.stopped = outcome.unwritable
                     break
-                if outcome.record is not None and not outcome.elsewhere:
-                    record = outcome.record.model_dump(mode="json")
-                    observers.call("cell_finished", console.warn, cell=outcome.job, record=record)
-                elif outcome.failure is not None and fail_fast:
+                if outcome.failure is not None and fail_fast:
                     break
         Store(settings.results).sweep()
     except (UnwritableError, StoppedError) as error:
@@ -199,12 +231,18 @@ def run_plan(
     except KeyboardInterrupt:
         summary.interrupted = True
     summary.seconds = time.perf_counter() - start
-    observers.call("run_finished", console.warn, summary=summary.as_dict())
+    observers.finish(summary.as_dict())
     return summary
 
 
-def _outcomes(engine: Engine, missing: Missing, settings: Settings, console: Console) -> Generator[Outcome]:
-    yield from engine.run(missing.jobs, settings, console.event)
+def _outcomes(
+    engine: Engine, missing: Missing, settings: Settings, console: Console, observers: Observers
+) -> Generator[Outcome]:
+    def told(job: Job, event: dict[str, Any]) -> None:
+        console.event(job, event)
+        observers.event(job, event)
+
+    yield from engine.run(missing.jobs, settings, told)
 
 
 def _count(outcome: Outcome, summary: Summary) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/\*|/[\w.-]+)?")
@@ -13,7 +14,7 @@ NEEDS = frozenset({"clean", "cued", "environments"})
 
 @dataclass(frozen=True, kw_only=True)
 class PluginSpec:
-    """One dataset, backbone or method, before any of its code is imported.
+    """One dataset, backbone, method or observer, before any of its code is imported.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ class PluginSpec:
     Raises
     ------
     ValueError
-        When a name or target is malformed, or a default is no plain data.
+        When a name or target is malformed, a field is of another type, or a default is no plain data.
     """
 
     kind: ClassVar[str]
@@ -54,7 +55,11 @@ class PluginSpec:
             raise ValueError(f"{owner}: target {self.target!r} must read 'module:Class'")
         if self.check_member is not None and not TARGET.fullmatch(self.check_member):
             raise ValueError(f"{owner}: check_member {self.check_member!r} must read 'module:function'")
-        for key, value in dict(self.defaults).items():
+        if not isinstance(self.summary, str):
+            raise ValueError(f"{owner}: summary {self.summary!r} must be text")
+        if not isinstance(self.defaults, Mapping):
+            raise ValueError(f"{owner}: defaults {self.defaults!r} must be a mapping")
+        for key, value in self.defaults.items():
             if not isinstance(key, str):
                 raise ValueError(f"{owner}: default {key!r} must be named by a string")
             try:
@@ -79,6 +84,13 @@ class DatasetSpec(PluginSpec):
 
     sources: tuple[str, ...] = ()
     num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.sources, (tuple, list)) or not all(isinstance(name, str) for name in self.sources):
+            raise ValueError(f"dataset {self.name!r}: sources {self.sources!r} must be a tuple of names")
+        if self.num_classes is not None and not isinstance(self.num_classes, int):
+            raise ValueError(f"dataset {self.name!r}: num_classes {self.num_classes!r} must be a whole number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,3 +123,37 @@ class MethodSpec(PluginSpec):
             raise ValueError(f"method {self.name!r} needs {sorted(unknown)}; a method can need {sorted(NEEDS)}")
         if "environments" in self.needs and "cued" not in self.needs:
             raise ValueError(f"method {self.name!r} needs the environments of cued images, and so 'cued' as well")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserverSpec(PluginSpec):
+    """Somebody who is told what happens in a run; see `mmc_bench.observers` for what its target may offer.
+
+    Parameters
+    ----------
+    packages
+        Optional packages that it needs, by the name they are imported under, each with what ``pip install`` calls
+        it. Choosing an observer that lacks one is answered with that command, and nothing of it is imported.
+    """
+
+    kind: ClassVar[str] = "observer"
+
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, requirement in dict(self.packages).items():
+            if not (isinstance(name, str) and name.isidentifier() and isinstance(requirement, str) and requirement):
+                raise ValueError(
+                    f"observer {self.name!r}: packages maps the name of a top-level package to what pip is to install, "
+                    f"not {name!r} to {requirement!r}"
+                )
+
+    @property
+    def remedy(self) -> str | None:
+        """What it lacks and the command that installs it, or None when everything is there."""
+        lacking = [name for name in self.packages if find_spec(name) is None]
+        if not lacking:
+            return None
+        wanted = " ".join(dict.fromkeys(f"'{self.packages[name]}'" for name in lacking))
+        return f"needs {' and '.join(lacking)}: pip install {wanted}"

@@ -10,25 +10,38 @@
     RESULTS/locks/<key>.<n>.lease          says which run makes the record (`mmc_bench.leases`)
 
 Something is done when its valid record exists. Files appear under their name only when they are whole:
-written beside it, flushed to the disk, renamed.
+written beside it, flushed to the disk, renamed. Records carry a checksum of themselves: one that is damaged, or was
+copied from another key's, counts as missing, and is made anew. Those without a checksum are checked by their content.
 """
 
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from mmc_bench.cells import Cell, Connection, Job, Pretraining, models_of
 from mmc_bench.errors import UserError
-from mmc_bench.files import sweep, write_whole
+from mmc_bench.files import is_intact, sweep, write_whole
 from mmc_bench.leases import Leases
-from mmc_bench.parameters import first_problem
+from mmc_bench.record_files import (
+    DamagedError,
+    cell_scores_in,
+    encoded,
+    model_scores_in,
+    parsed,
+    read_if_there,
+    weights_in,
+    weights_of,
+)
 from mmc_bench.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
+from mmc_bench.scores import CellScores, ModelScores, ScoreReader
 
 if TYPE_CHECKING:
     import torch
@@ -40,11 +53,20 @@ RECORD_TYPES: dict[str, type[AnyRecord]] = {
     "cell": CellRecord,
     "pair": PairRecord,
 }
-OneRecord = TypeVar("OneRecord", PretrainRecord, CellRecord, PairRecord)
+Read = TypeVar("Read")
 
 
 class UnwritableError(UserError):
-    """The results folder cannot be written."""
+    """The results folder takes no more files: the disk is full or read-only, or somebody else's."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The keys in a results folder, by its files' names: of records, of failures, of weights."""
+
+    records: frozenset[str]
+    failures: frozenset[str]
+    weights: frozenset[str]
 
 
 class LostWeightsError(UserError):
@@ -59,62 +81,90 @@ class LostWeightsError(UserError):
 
 
 class Store:
-    """A results folder."""
+    """A results folder.
 
-    def __init__(self, root: str | Path) -> None:
+    Parameters
+    ----------
+    root
+        The folder; it need not be there.
+    on_damage
+        Called with what is wrong with each file that should hold a record, and counts as missing.
+    """
+
+    def __init__(self, root: str | Path, on_damage: Callable[[DamagedError], None] | None = None) -> None:
         self.root = Path(root)
+        self._on_damage = on_damage
 
     def check_writable(self) -> None:
         """Create the folders and try a file in each.
 
         Raises
         ------
-        UserError
+        UnwritableError
             When the folder cannot be made or written.
         """
         for name in FOLDERS.values():
             folder = self.root / name
-            try:
+            with self.writing(": choose another with --results"):
                 folder.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=folder):
                     pass
-            except OSError as error:
-                raise UserError(
-                    f"results folder {self.root} cannot be written ({error.strerror}): choose another with --results"
-                ) from None
+
+    def listing(self) -> Listing:
+        """Return the keys of all files in the folder, without opening any."""
+        found: dict[str, set[str]] = {".json": set(), ".failure.json": set(), ".safetensors": set()}
+        for folder in FOLDERS.values():
+            for name in _names_in(self.root / folder):
+                key, dot, ending = name.partition(".")
+                found.get(dot + ending, set()).add(key)
+        return Listing(*(frozenset(found[ending]) for ending in (".json", ".failure.json", ".safetensors")))
 
     def find(self, job: Job) -> AnyRecord | None:
         """Return the valid record of a job, or None when it has yet to be made.
 
         A cell or pair that was made from other weights than its pretrainings' records name has yet to be made, too.
         """
-        content = _read_if_there(self._path(job, ".json"))
-        if content is None:
-            return None
-        try:
-            record = RECORD_TYPES[kind_of(job)].model_validate_json(content)
-        except ValidationError:
-            return None
-        if record.key != job.key:
-            return None
-        for pretraining, weights in zip(models_of(job), _made_from(record), strict=True):
-            start = self.find(pretraining)
-            if isinstance(start, PretrainRecord) and start.weights_sha256 != weights:
+        record: AnyRecord | None = self._read(
+            self._name(job), lambda path, content: parsed(path, content, RECORD_TYPES[kind_of(job)], job.key)
+        )
+        if record is None or isinstance(record, PretrainRecord):
+            return record
+        for pretraining, made_from in zip(models_of(job), weights_of(record), strict=True):
+            if self.weights_behind(pretraining) not in (None, (made_from,)):
                 return None
         return record
 
+    def weights_behind(self, job: Job) -> tuple[str, ...] | None:
+        """Return the checksums of the weights that a pretraining left, or that a cell or pair was made from.
+
+        None when there is no valid record. One that bears the checksum of what was written is not parsed.
+        """
+        kind = kind_of(job)
+
+        def weights(path: str, content: bytes) -> tuple[str, ...]:
+            found = weights_in(content, kind, job.key)
+            return found or weights_of(parsed(path, content, RECORD_TYPES[kind], job.key))
+
+        return self._read(self._name(job), weights)
+
+    def find_scores(self, cell: Cell, reader: ScoreReader) -> CellScores | CellRecord | None:
+        """Return the scores of a cell, whatever weights it was made from, or None when it has no valid record."""
+        return self._read(self._name(cell), lambda path, content: cell_scores_in(path, content, cell.key, reader))
+
+    def find_model_scores(self, pretraining: Pretraining, reader: ScoreReader) -> ModelScores | PretrainRecord | None:
+        """Return the scores of a pretrained model, or None when it has no valid record."""
+        key = pretraining.key
+        return self._read(self._name(pretraining), lambda path, content: model_scores_in(path, content, key, reader))
+
     def find_connection(self, connection: Connection) -> ConnectionRecord | None:
         """Return the valid record of a connection, or None."""
-        content = _read_if_there(self.file_of(connection))
-        try:
-            record = None if content is None else ConnectionRecord.model_validate_json(content)
-        except ValidationError:
-            return None
-        return record if record and record.key == connection.key else None
+        return self._read(
+            self._name(connection), lambda path, content: parsed(path, content, ConnectionRecord, connection.key)
+        )
 
     def files_of_keys(self, prefix: str) -> list[Path]:
         """Return the files of all records whose keys begin with `prefix`."""
-        return [path for kind in FOLDERS for path in self._record_files(kind, prefix)]
+        return [Path(path) for kind in FOLDERS for path in self._record_files(kind, prefix)]
 
     def has_weights(self, pretraining: Pretraining) -> bool:
         """Tell whether a pretraining's weights are there."""
@@ -125,66 +175,88 @@ class Store:
         """The folder of the leases: who does which job."""
         return self.root / "locks"
 
-    def unwritable(self, error: OSError) -> "UnwritableError":
-        """Return the error that says why this folder cannot be written."""
-        return UnwritableError(f"results folder {self.root} cannot be written ({error.strerror})")
-
-    def failed_keys(self) -> set[str]:
-        """Return the keys of the jobs whose last try failed."""
-        names = (path.name for folder in FOLDERS.values() for path in (self.root / folder).glob("*.failure.json"))
-        return {name.removesuffix(".failure.json") for name in names}
-
     def find_failure(self, job: Job) -> Failure | None:
         """Return why the last try at this job failed, or None."""
-        content = _read_if_there(self._path(job, ".failure.json"))
+        content = read_if_there(self._path(job, ".failure.json"))
         try:
-            return None if content is None else Failure.model_validate_json(content)
+            return None if content is None or is_intact(content) is False else Failure.model_validate_json(content)
         except ValidationError:
             return None
 
     def cell_records(self) -> Iterator[CellRecord]:
-        """Yield every cell record in the folder, in the order of their keys.
+        """Yield every valid cell record in the folder, in the order of their keys.
 
         Raises
         ------
-        UserError
-            When a record is not valid; the message names its file.
+        DamagedError
+            When a file holds no valid record, and nobody is to be told of it.
         """
-        for path in self._record_files("cell"):
-            yield _read(path, CellRecord)
+        return self._read_all("cell", lambda path, content: parsed(path, content, CellRecord, _key_in(path)))
+
+    def cell_scores(self, reader: ScoreReader) -> Iterator[CellScores | CellRecord]:
+        """Yield the scores of every valid cell record in the folder, like `cell_records`."""
+        return self._read_all("cell", lambda path, content: cell_scores_in(path, content, _key_in(path), reader))
+
+    def model_scores(self, reader: ScoreReader) -> Iterator[ModelScores | PretrainRecord]:
+        """Yield the scores of every pretraining's valid record in the folder, like `cell_records`."""
+        return self._read_all(
+            "pretraining", lambda path, content: model_scores_in(path, content, _key_in(path), reader)
+        )
 
     def pretrain_records(self) -> Iterator[PretrainRecord]:
-        """Yield every pretraining's record in the folder; raises like `cell_records`."""
-        for path in self._record_files("pretraining"):
-            yield _read(path, PretrainRecord)
+        """Yield every pretraining's valid record in the folder, like `cell_records`."""
+        return self._read_all("pretraining", lambda path, content: parsed(path, content, PretrainRecord, _key_in(path)))
 
     def pair_records(self) -> Iterator[PairRecord]:
-        """Yield every pair's record in the folder; raises like `cell_records`."""
-        for path in self._record_files("pair"):
-            yield _read(path, PairRecord)
+        """Yield every pair's valid record in the folder, like `cell_records`."""
+        return self._read_all("pair", lambda path, content: parsed(path, content, PairRecord, _key_in(path)))
 
-    def _record_files(self, kind: str, prefix: str = "") -> list[Path]:
-        paths = (self.root / FOLDERS[kind]).glob(f"{prefix}*.json")
-        return sorted(path for path in paths if not path.name.endswith(".failure.json"))
+    def _read(self, path: str, read: Callable[[str, bytes], Read]) -> Read | None:
+        """Return what is read from a file, or None when there is none, or it is damaged."""
+        content = read_if_there(path)
+        try:
+            return None if content is None else read(path, content)
+        except DamagedError as error:
+            if self._on_damage is not None:
+                self._on_damage(error)
+            return None
+
+    def _read_all(self, kind: str, read: Callable[[str, bytes], Read]) -> Iterator[Read]:
+        for path in self._record_files(kind):
+            content = read_if_there(path)
+            try:
+                if content is None:
+                    raise DamagedError(f"{path} is gone, or leads nowhere")
+                yield read(path, content)
+            except DamagedError as error:
+                if self._on_damage is None:
+                    raise
+                self._on_damage(error)
+
+    def _record_files(self, kind: str, prefix: str = "") -> list[str]:
+        folder = self.root / FOLDERS[kind]
+        names = [name for name in _names_in(folder) if name.startswith(prefix) and name.endswith(".json")]
+        return [f"{folder}/{name}" for name in sorted(names) if not name.endswith(".failure.json")]
 
     def save(self, record: AnyRecord) -> None:
-        """Write a record and forget an earlier failure."""
+        """Write a record and forget an earlier failure; raises `UnwritableError`."""
         job = job_of(record)
-        self._write(self._path(job, ".json"), (record.model_dump_json(indent=1) + "\n").encode())
-        self._path(job, ".failure.json").unlink(missing_ok=True)
+        self._write(self.file_of(job), encoded(record))
+        with self.writing():
+            self._path(job, ".failure.json").unlink(missing_ok=True)
 
     def save_connection(self, record: ConnectionRecord) -> Path:
-        """Write the record of a connection, and return its file."""
+        """Write the record of a connection, and return its file; raises `UnwritableError`."""
         path = self.file_of(record.connection)
-        self._write(path, (record.model_dump_json(indent=1) + "\n").encode())
+        self._write(path, encoded(record))
         return path
 
     def save_failure(self, job: Job, failure: Failure) -> None:
-        """Write why a job failed, beside the place of its record."""
-        self._write(self._path(job, ".failure.json"), (failure.model_dump_json(indent=1) + "\n").encode())
+        """Write why a job failed, beside the place of its record; raises `UnwritableError`."""
+        self._write(self._path(job, ".failure.json"), encoded(failure))
 
     def save_weights(self, job: Job, weights: "dict[str, torch.Tensor]") -> str:
-        """Write weights as safetensors and return the file's SHA-256."""
+        """Write weights as safetensors and return the file's SHA-256; raises `UnwritableError`."""
         from safetensors.torch import save
 
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
@@ -202,7 +274,7 @@ class Store:
         from safetensors.torch import load
 
         path = self._path(record.pretraining, ".safetensors")
-        content = _read_if_there(path)
+        content = read_if_there(path)
         if content is None:
             raise LostWeightsError(f"weights file {path} is gone", record.pretraining)
         if hashlib.sha256(content).hexdigest() != record.weights_sha256:
@@ -214,12 +286,6 @@ class Store:
                 record.pretraining,
             )
         return load(content)
-
-    def _write(self, path: Path, content: bytes) -> None:
-        try:
-            write_whole(path, content)
-        except OSError as error:
-            raise self.unwritable(error) from None
 
     def sweep(self) -> None:
         """Remove what killed runs left: half-written files, and their leases."""
@@ -234,6 +300,23 @@ class Store:
 
     def _path(self, job: Job | Connection, suffix: str) -> Path:
         return self.root / FOLDERS[kind_of(job)] / f"{job.key}{suffix}"
+
+    def _name(self, job: Job | Connection) -> str:
+        """Return the path of a record's file as text: to make a `Path` takes about as long as to read it."""
+        return f"{self.root}/{FOLDERS[kind_of(job)]}/{job.key}.json"
+
+    def _write(self, path: Path, content: bytes) -> None:
+        with self.writing():
+            write_whole(path, content)
+
+    @contextlib.contextmanager
+    def writing(self, advice: str = "") -> Iterator[None]:
+        """Turn what the disk refuses meanwhile into an `UnwritableError`."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise UnwritableError(f"results folder {self.root} cannot be written ({reason}){advice}") from None
 
 
 def kind_of(job: Job | Connection) -> str:
@@ -253,21 +336,16 @@ def read_record(path: Path) -> AnyRecord | ConnectionRecord:
     UserError
         When there is no such file, or it holds no valid record.
     """
-    content = _read_if_there(path)
+    content = read_if_there(path)
     if content is None:
         raise UserError(f"there is no record {path}")
     try:
         kind = json.loads(content)["kind"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         kind = None
-    if kind not in FOLDERS:
+    if not isinstance(kind, str) or kind not in FOLDERS:
         raise UserError(f"{path} is no record of mmc-bench")
-    reader: TypeAdapter[Any] = TypeAdapter(Annotated[AnyRecord | ConnectionRecord, Field(discriminator="kind")])
-    try:
-        record: AnyRecord | ConnectionRecord = reader.validate_json(content)
-    except ValidationError as error:
-        raise UserError(f"{path} is no valid record: {first_problem(error)}") from None
-    return record
+    return parsed(path, content, ConnectionRecord if kind == "connection" else RECORD_TYPES[kind])
 
 
 def job_of(record: AnyRecord) -> Job:
@@ -277,27 +355,16 @@ def job_of(record: AnyRecord) -> Job:
     return record.cell if isinstance(record, CellRecord) else record.pair
 
 
-def _made_from(record: AnyRecord) -> tuple[str, ...]:
-    """Return the checksums of the pretrained weights behind a record, in the order of `models_of`."""
-    if isinstance(record, PairRecord):
-        return record.weights_sha256
-    return (record.pretrained_sha256,) if isinstance(record, CellRecord) else ()
+def _key_in(path: str) -> str:
+    return path.rpartition("/")[2].removesuffix(".json")
 
 
-def _read_if_there(path: Path) -> bytes | None:
+def _names_in(folder: Path) -> list[str]:
+    """Return the names of all files in a folder but the hidden ones, which are being written."""
     try:
-        return path.read_bytes()
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if not entry.name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return []
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _read(path: Path, schema: type[OneRecord]) -> OneRecord:
-    content = _read_if_there(path)
-    if content is None:
-        raise UserError(f"{path} is gone, or leads nowhere")
-    try:
-        return schema.model_validate_json(content)
-    except ValidationError as error:
-        raise UserError(f"{path} is no valid record: {first_problem(error)}") from None
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from None

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from mmc_bench.cells import ConnectSettings, DataSettings, Fraction, Recipe
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.yaml_files import Loader, read_yaml
+from mmc_bench.parameters import shortened
+from mmc_bench.yaml_files import parse_yaml, read_yaml
 
 SECTIONS = ("data", "pretrain", "connect")
 
@@ -113,16 +114,9 @@ def overridden(
     content = suite.model_dump()
     content.update({field: list(values) for field, values in selection.items() if values})
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        owner, dot, name = key.strip().rpartition(".")
-        try:
-            value = yaml.load(text, Loader)
-        except yaml.YAMLError:
-            value = text
-        if equals and key.strip() == "threads":
-            content["threads"] = value
-        elif not equals or not dot or not owner or not name:
-            raise UserError(f"--set {setting}: write SECTION.key=value or PLUGIN.parameter=value")
+        owner, name, value = read_setting(setting)
+        if not owner:
+            content[name] = value
         elif (section := _section(content, owner)) is not None:
             section[name] = value
         else:
@@ -130,6 +124,26 @@ def overridden(
             earlier = content["parameters"].pop(owner, {})
             content["parameters"][owner] = {**earlier, name: value}
     return _checked(content, "command line" if settings or any(selection.values()) else suite.name)
+
+
+def read_setting(setting: str) -> tuple[str, str, Any]:
+    """Return what a ``--set`` says: whose setting, its name, and its value, read as YAML.
+
+    The owner is a section, or a plugin; ``threads`` has none, and ``""`` stands for it.
+
+    Raises
+    ------
+    UserError
+        When it reads otherwise.
+    """
+    key, equals, text = setting.partition("=")
+    owner, _, name = key.strip().rpartition(".")
+    if not equals or not name or not (owner or key.strip() == "threads"):
+        raise UserError(f"--set {setting}: write SECTION.key=value or PLUGIN.parameter=value")
+    try:
+        return owner, name, parse_yaml(text)
+    except yaml.YAMLError:
+        return owner, name, text
 
 
 def _section(content: Mapping[str, Any], owner: str) -> dict[str, Any] | None:
@@ -146,16 +160,24 @@ def _checked(content: Mapping[str, Any], origin: str) -> Suite:
         return Suite.model_validate(content)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-    path = problem["loc"][:3]  # deeper, pydantic names the types that it tried
-    key = ".".join(str(part) for part in path)
+    place = problem["loc"]
     if problem["type"] == "extra_forbidden":
-        schema: Any = Suite
-        for part in path[:-1]:
-            schema = schema.model_fields[part].annotation
-        raise UserError(f"{origin}: unknown key {key!r}: {nearest(str(path[-1]), _allowed(schema))}")
+        key = ".".join(map(str, place))
+        raise UserError(f"{origin}: unknown key {key!r}: {nearest(str(place[-1]), _allowed(_schema_at(place)))}")
+    key = ".".join(map(str, place[:3]))  # deeper, pydantic names the types that it tried
     if problem["type"] == "missing":
         raise UserError(f"{origin}: the key {key!r} is missing; a suite has {', '.join(_allowed(Suite))}")
-    raise UserError(f"{origin}: {key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    raise UserError(f"{origin}: {key} = {shortened(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+
+
+def _schema_at(place: Sequence[int | str]) -> Any:
+    """Return the model whose key the last part of `place` is not; numbers are places in lists of models."""
+    schema: Any = Suite
+    for part in place[:-1]:
+        if isinstance(part, str):
+            schema = schema.model_fields[part].annotation
+            schema = next((one for one in get_args(schema) if hasattr(one, "model_fields")), schema)
+    return schema
 
 
 def _allowed(schema: type[BaseModel]) -> list[str]:

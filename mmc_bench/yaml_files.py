@@ -7,12 +7,25 @@ from typing import Any
 import yaml
 
 from mmc_bench.errors import UserError
+from mmc_bench.files import read_whole
 
 LONGEST = 300  # letters of what is quoted in a message
+LARGEST_FILE = 2**20  # bytes
+MOST_NODES = 200_000  # values of a file, each counted as often as aliases repeat it
 
 
 class Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number, as YAML 1.2 does, and refuses a mapping with one key twice and numbers beyond use."""
+    """Reads 1e-4 as a number, as YAML 1.2 does, and refuses a mapping with one key twice and numbers beyond use.
+
+    Aliases may repeat a value, but neither within itself nor so often that a short file is a huge one.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Return the document's node, the size of which is bounded."""
+        node = super().get_single_node()
+        if node is not None:
+            _count(node, {})
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return the mapping, every key of which is there once."""
@@ -32,6 +45,19 @@ class Loader(yaml.SafeLoader):
         return value
 
 
+def _count(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """Return how many values a node stands for, itself included; `known` are those of nodes met before."""
+    if node not in known:
+        known[node] = 0  # while it is being counted
+        inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+        inner = [part for pair in inner for part in pair] if isinstance(node, yaml.MappingNode) else inner
+        known[node] = 1 + sum(_count(part, known) for part in inner)
+    if not 0 < known[node] <= MOST_NODES:
+        problem = "its aliases repeat too much" if known[node] else "an alias repeats a value within itself"
+        raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+    return known[node]
+
+
 Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), [*"-+.0123456789"]
@@ -49,19 +75,34 @@ def read_yaml(file: Path, kind: str) -> Any:
     Raises
     ------
     UserError
-        When it cannot be read or is no YAML; the message names the file and the line.
+        When it cannot be read, is too large or is no YAML; the message names the file and the line.
     """
     try:
-        return yaml.load(file.read_text(encoding="utf-8"), Loader)
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_whole(file)
+        if len(content) > LARGEST_FILE:
+            raise UserError(f"{file} is larger than {LARGEST_FILE} bytes, and no {kind}")
+        return parse_yaml(content.decode("utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(f"{kind} {file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         problem = str(getattr(error, "problem", None) or error)
         raise UserError(f"{file}{where}: not valid YAML: {problem[:LONGEST]}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what YAML text says.
+
+    Raises
+    ------
+    yaml.YAMLError
+        When it is no YAML, nested too deep, or has a value that is not of its tag.
+    """
+    try:
+        return yaml.load(text, Loader)
     except RecursionError:
-        raise UserError(f"{file}: not valid YAML: nested too deep") from None
+        raise yaml.YAMLError("nested too deep") from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # What PyYAML raises for a value that is not of its tag: a 13th month, !!int without a digit.
-        raise UserError(f"{file}: not valid YAML: a value cannot be read ({str(error)[:LONGEST]})") from None
+        raise yaml.YAMLError(f"a value cannot be read ({error})") from None

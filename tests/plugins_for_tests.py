@@ -5,7 +5,7 @@ import textwrap
 from mmc_bench.discovery import folder_candidates
 from mmc_bench.registry import Registry
 
-HEADER = "from mmc_bench import BackboneSpec, DatasetSpec, MethodSpec, hookimpl\n"
+HEADER = "from mmc_bench import BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec, hookimpl\n"
 
 
 def registering(*names, kind="method", target=":Mine", defaults=None):

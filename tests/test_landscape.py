@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmc_bench import UserError
+from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.landscape.barriers import barrier, connectivity, invariances, mode_connected
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
 from mmc_bench.landscape.paths import check_same_architecture, evaluate_path, linear_path, set_parameters
@@ -92,6 +93,28 @@ def test_reestimation_leaves_modes_momenta_and_parameters_as_they_were(tiny_net,
     assert model.training and model.norm2.training and not model.norm1.training
     assert (model.norm1.momentum, model.norm2.momentum) == (0.3, None)
     assert all(torch.equal(now, before) for now, before in zip(model.parameters(), parameters))
+
+
+def test_statistics_gathered_in_parts_are_those_of_whole_batches(tiny_net, image_set):
+    model, images, sizes = tiny_net(), image_set(23), []
+    model.unused = torch.nn.BatchNorm2d(2)
+    expected = statistics_by_hand(model, images, 10)
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    with cut_into(4):
+        reestimate_batchnorm(model, images, batch_size=10)
+    assert same_statistics(model, expected) and max(sizes) == 3
+    assert model.norm1.training and not model.norm1._forward_pre_hooks
+    assert torch.equal(model.unused.running_var, torch.ones(2))
+
+
+def test_a_layer_that_is_used_twice_gets_the_statistics_that_it_would_get_anyhow(tiny_net, image_set):
+    whole, parts = tiny_net(), tiny_net()
+    for model in (whole, parts):
+        model.stem = torch.nn.Sequential(model.stem, model.norm1)
+    reestimate_batchnorm(whole, image_set(20), batch_size=10)
+    with cut_into(4):
+        reestimate_batchnorm(parts, image_set(20), batch_size=10)
+    assert same_statistics(parts, whole)
 
 
 def test_layers_other_than_batchnorm_run_in_eval_mode(tiny_net, image_set):
@@ -196,10 +219,12 @@ def test_mode_connected_means_no_loss_above_the_lower_end_by_more_than_the_toler
 def test_mechanistically_connected_means_connected_on_every_split():
     flat, hill = [score(1.0)] * 3, [score(1.0), score(2.0, 0.3), score(1.0)]
     ts = [0.0, 0.5, 1.0]
-    everywhere = connectivity(ts, {"NC": flat, "C": flat})
+    others = {"RC": flat, "RI": flat}
+    everywhere = connectivity(ts, {"NC": flat, "C": flat, **others})
     assert everywhere.mechanistically_connected and all(everywhere.mode_connected.values())
-    partly = connectivity(ts, {"NC": flat, "C": hill})
-    assert partly.mode_connected == {"NC": True, "C": False} and not partly.mechanistically_connected
+    partly = connectivity(ts, {"NC": flat, "C": hill, **others})
+    assert partly.mode_connected == {"NC": True, "C": False, "RC": True, "RI": True}
+    assert not partly.mechanistically_connected
     assert partly.barriers["NC"].loss == 0 and partly.barriers["C"].loss == 1.0
     assert partly.splits["C"].loss == (1.0, 2.0, 1.0) and partly.splits["C"].accuracy == (0.5, 0.3, 0.5)
     assert partly.t == (0.0, 0.5, 1.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmc_bench.registry import Registry
+from mmc_bench.registry import KINDS, Registry
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -20,10 +20,11 @@ LAYERS = (
     {"errors", "seeds", "processes"},
     {"files"},
     {"specs", "cells", "yaml_files", "leases"},
-    {"hookspecs", "parameters", "discovery", "records", "scaffold"},
+    {"hookspecs", "parameters", "discovery", "records", "scores", "scaffold"},
+    {"record_files"},
     {"mmc_bench", "store", "suite"},
-    {"registry", "data", "core"},
-    {"plan", "training"},
+    {"registry", "data", "core", "observing"},
+    {"plan", "training", "observers"},
     {"landscape"},
     {"stages"},
     {"engines", "testing"},
@@ -35,7 +36,14 @@ LAYERS = (
 LAYER_OF = {module: height for height, modules in enumerate(LAYERS) for module in modules}
 
 # What a plugin may lean on: everything else in the core can change without asking plugin authors.
-PUBLIC = {"mmc_bench", "mmc_bench.training", "mmc_bench.data.contract", "mmc_bench.errors", "mmc_bench.testing"}
+PUBLIC = {
+    "mmc_bench",
+    "mmc_bench.training",
+    "mmc_bench.data.contract",
+    "mmc_bench.errors",
+    "mmc_bench.observing",
+    "mmc_bench.testing",
+}
 
 
 def python_files(*folders):
@@ -136,7 +144,7 @@ def test_the_core_imports_no_plugin():
 
 def test_the_core_mentions_no_built_in_plugin_by_name():
     registry = Registry.discover()
-    offers = [offer for kind in ("dataset", "backbone", "method") for offer in registry.offers(kind)]
+    offers = [offer for kind in KINDS for offer in registry.offers(kind)]
     names = [re.escape(offer.spec.name) for offer in offers if offer.plugin.distribution == "mmc-bench"]
     assert len(names) > 10
     names = [name.removesuffix(r"\*") if name.endswith(r"\*") else rf"{name}(?![\w-])" for name in names]

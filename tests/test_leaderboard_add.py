@@ -113,6 +113,14 @@ def test_a_file_that_is_no_record_is_refused_by_name(board, content):
         adding.add(board.opened(), results, registry_of(), "Ann", date(2026, 1, 2))
 
 
+def test_a_record_that_was_changed_after_it_was_written_is_refused_by_name(board):
+    results = write_results(board.root.parent / "mine", [cell(0, "tune")])
+    (file,) = (results / "cells").iterdir()
+    file.write_bytes(file.read_bytes().replace(b'"device": "cpu"', b'"device": "gpu"'))
+    with pytest.raises(UserError, match=f"cells/{file.name} does not match its own checksum"):
+        adding.add(board.opened(), results, registry_of(), "Ann", date(2026, 1, 2))
+
+
 def test_a_cell_without_its_pretraining_or_of_another_s_weights_is_refused(board):
     refused(board, "lacks the record of its pretraining", cell(0, "tune"), models=[])
     other = model(0).model_copy(update={"weights_sha256": "1" * 64})

@@ -119,7 +119,7 @@ def _set(*path, value):
         (_set("connectivity", "mode_connected", "C", value=True), "a verdict on the path for C"),
         (_set("connectivity", "mechanistically_connected", value=True), "a verdict on the path that does not follow"),
         (_set("connectivity", "t", value=[0, 0.6, 0.5]), "positions on the path"),
-        (_set("connectivity", "splits", "NC", "accuracy", value=[0.5, 0.6]), "of another length"),
+        (_set("connectivity", "splits", "NC", "accuracy", value=[0.5, 0.6]), "an accuracy and a loss for each t"),
         (_set("connectivity", "splits", "C", "accuracy", 0, value=0.8), "whose start is not its pretraining's record"),
         (_set("connectivity", "splits", "C", "accuracy", 1, value=0.123), "that is no number of 100 test images"),
         (_set("timing", "seconds", "fine_tune", value=-1.0), "took -1.0 seconds"),

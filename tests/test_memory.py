@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import weakref
 
 import pytest
 import torch
@@ -19,7 +20,14 @@ from mmc_bench.errors import UserError
 from mmc_bench.parameters import instantiate
 from mmc_bench.registry import Registry
 from mmc_bench.training import Progress, Task, cosine, cross_entropy, fit, memory, sgd
-from mmc_bench.training.memory import Outside, backward_in_parts, couples_images, is_out_of_memory, sparing_memory
+from mmc_bench.training.memory import (
+    Outside,
+    backward_in_parts,
+    couples_images,
+    is_out_of_memory,
+    let_go,
+    sparing_memory,
+)
 
 TINY_SUITE = """
 datasets: [tiny-set]
@@ -272,6 +280,26 @@ def test_the_allocator_s_own_error_is_known():
     assert is_out_of_memory(caught.value)
 
 
+def test_what_the_functions_of_an_error_held_is_freed_though_somebody_kept_it():
+    held = []
+
+    def work(error=None):
+        big = torch.zeros(10)
+        held.append(weakref.ref(big))
+        raise MemoryError from error
+
+    try:
+        try:
+            work()
+        except MemoryError as error:
+            work(error)
+    except MemoryError as error:
+        kept = error
+        let_go(error)
+    assert is_out_of_memory(kept) and [reference() for reference in held] == [None, None]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and limits address space")
 def test_where_memory_is_too_small_a_run_ends_with_the_models_it_would_have_made(bench):
     """A batch's layers together take 94 MB, each of them 4."""
@@ -279,8 +307,9 @@ def test_where_memory_is_too_small_a_run_ends_with_the_models_it_would_have_made
     bench.folder.joinpath("tiny.yaml").write_text(TINY_SUITE)
     roomy = bench(*words, "--workers", 0, "--results", "roomy")
     assert roomy.code == 0, roomy.err
-    narrow = bench.apart(*words, "--workers", 1, "--results", "narrow", env=LITTLE)
+    narrow = bench.apart(*words, "--workers", 0, "--results", "narrow", env=LITTLE)
     assert narrow.code == 0, narrow.err
+    assert narrow.err.count("memory ran out; it is tried again in 2 micro-batches") == 2
     assert narrow.err.count("for want of memory in ") == 2
     for record in (bench.folder / "narrow" / "pretrained").glob("*.json"):
         content = json.loads(record.read_text())

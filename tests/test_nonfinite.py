@@ -11,8 +11,8 @@ from mmc_bench.records import Score
 NOT_FINITE = {
     "inf-weight": "method inf-weight returned a model whose weight 'head.weight' is not finite",
     "nan-statistics": "method nan-statistics returned a model whose weight 'norm.running_mean' is not finite",
-    "negative-variance": "on NC, the model's mean loss over 30 images is nan",
-    "cliff": "at t = 0.333333 of a path, on NC, the model's mean loss over 30 images is inf",
+    "negative-variance": "on NC, the model's mean loss over 30 images is not finite (nan)",
+    "cliff": "at t = 0.333333 of a path, on NC, the model's mean loss over 30 images is not finite (inf)",
 }
 
 

@@ -4,10 +4,10 @@ from itertools import product
 
 import pytest
 
-from mmc_bench.cells import Recipe
+from mmc_bench.cells import Recipe, models_of
 from mmc_bench.discovery import folder_candidates
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.plan import make_plan
+from mmc_bench.plan import make_plan, shard
 from mmc_bench.registry import Registry
 from mmc_bench.suite import Suite
 
@@ -238,3 +238,47 @@ def test_an_edited_plugin_changes_the_keys(registry, tmp_path):
     edited.write_text(PLUGIN + "\n# another idea\n", encoding="utf-8")
     before, after = make_plan(suite_of(), registry), make_plan(suite_of(), Registry(folder_candidates([edited])))
     assert before.cells[0].key != after.cells[0].key
+
+
+# --- shards
+
+
+def keys(jobs):
+    return [job.key for job in jobs]
+
+
+PLANS = {
+    "groups": {"methods": ["*"], "seeds": range(7)},
+    "few groups": {"methods": ["*"], "seeds": [0]},
+    "pairs": {"methods": ["probe"], "seeds": range(4), "pairs": [{"second": {"cue_rate": 0}}]},
+    "pairs alone": {"methods": [], "pairs": [{"second": {"cue_rate": 0}}, {"second": {"seed": 5}}]},
+    "pretraining alone": {"methods": [], "seeds": range(5)},
+}
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 8])
+@pytest.mark.parametrize("changes", PLANS.values(), ids=PLANS)
+def test_shards_hold_everything_once_with_the_pretrainings_that_it_needs(registry, changes, parts):
+    plan = make_plan(suite_of(**changes), registry)
+    shards = [shard(plan, part, parts) for part in range(1, parts + 1)]
+    assert sorted(key for own in shards for key in keys(own.results)) == sorted(keys(plan.results))
+    assert {key for own in shards for key in keys(own.pretrainings)} == set(keys(plan.pretrainings))
+    for own in shards:
+        needed = {model.key for job in own.results for model in models_of(job)}
+        assert needed == set(keys(own.pretrainings)) or not plan.results
+        assert keys(own.cells) == [key for key in keys(plan.cells) if key in keys(own.cells)]
+
+
+def test_shards_keep_a_pretrained_model_s_cells_together_and_are_of_like_size(registry):
+    plan = make_plan(suite_of(methods=["*"], seeds=range(7)), registry)
+    shards = [shard(plan, part, 3) for part in (1, 2, 3)]
+    assert sorted(len(own.pretrainings) for own in shards) == [2, 2, 3]
+    assert all(len(own.cells) == 3 * len(own.pretrainings) for own in shards)
+
+
+def test_fewer_pretrained_models_than_shards_are_shared(registry):
+    plan = make_plan(suite_of(methods=["*"]), registry)
+    shards = [shard(plan, part, 2) for part in (1, 2)]
+    assert [len(own.cells) for own in shards] == [2, 1]
+    assert shards[0].pretrainings == shards[1].pretrainings == plan.pretrainings
+    assert shard(plan, 4, 4).pretrainings == ()

@@ -80,7 +80,7 @@ def selected(registry: Registry, patterns: Sequence[str], kinds: Sequence[str]) 
                 raise next(iter(telling), problems[0])
             known = [offer.spec.name for kind in kinds for offer in registry.offers(kind)]
             refusal = NothingSelectedError if isinstance(problems[0], NothingSelectedError) else UserError
-            raise refusal(f"no method, dataset or backbone is called {pattern!r}: {nearest(pattern, known)}")
+            raise refusal(f"no method, dataset, backbone or observer is called {pattern!r}: {nearest(pattern, known)}")
         chosen.update({(offer.spec.kind, offer.qualified_name): offer for offer in found})
     return list(chosen.values())
 

@@ -67,14 +67,20 @@ def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None
     pretrain_seconds = [
         sum(record.timing.seconds.values()) for record in pretrainings if isinstance(record, PretrainRecord)
     ]
-    cell_seconds = [seconds for values in by_method.values() for seconds in values]
+    of_cell = _mean([seconds for values in by_method.values() for seconds in values])
+    of_method = {method: _mean(values) for method, values in by_method.items()}
+    of_pretraining = _mean(pretrain_seconds)
     total = 0.0
     for job in missing.jobs:
-        known = pretrain_seconds if isinstance(job, Pretraining) else by_method.get(_method_of(job)) or cell_seconds
-        if not known:
+        known = of_pretraining if isinstance(job, Pretraining) else of_method.get(_method_of(job), of_cell)
+        if known is None:
             return None
-        total += sum(known) / len(known)
+        total += known
     return total
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def counted(plan: Plan) -> str:

@@ -183,6 +183,7 @@ def _run_again(
     from mmc_bench.data.locations import check_present, identify
     from mmc_bench.engines.local import InProcessEngine, LocalEngine
     from mmc_bench.leaderboard.verify import by_arithmetic, plan_again, wanted_sources
+    from mmc_bench.observers import Observers
     from mmc_bench.records import CellRecord
     from mmc_bench.runner import check_plugins, find_missing, run_plan
 
@@ -200,7 +201,7 @@ def _run_again(
         engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
         with console_of(plan.suite.name) as console:
             missing = find_missing(plan, session.store)
-            summary = run_plan(plan, missing, engine, settings, session.registry.observers(), console)
+            summary = run_plan(plan, missing, engine, settings, Observers.of(session.registry), console)
         if summary.interrupted:
             raise KeyboardInterrupt
         found = {file: session.store.find(cell) for file, cell in cells.items()}

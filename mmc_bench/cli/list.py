@@ -7,20 +7,21 @@ from typing import Any
 import click
 
 from mmc_bench.cli.options import discovered, plugins_dir_option
-from mmc_bench.cli.streams import tell
+from mmc_bench.cli.streams import sentence, tell
 from mmc_bench.errors import UserError
+from mmc_bench.leaderboard.untrusted import printable
 from mmc_bench.registry import Registry
 from mmc_bench.suite import load_suite
 
-KINDS = ("suites", "datasets", "backbones", "methods")
+KINDS = ("suites", "datasets", "backbones", "methods", "observers")
 
 
-@click.command("list", short_help="List suites, datasets, backbones or methods.")
+@click.command("list", short_help="List suites, datasets, backbones, methods or observers.")
 @click.argument("kind", type=click.Choice(KINDS))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @plugins_dir_option
 def command(kind: str, as_json: bool, plugins_dir: Sequence[str]) -> None:
-    """List what can be run: suites, datasets, backbones or methods."""
+    """List what can be run: suites, datasets, backbones or methods; and the observers of runs."""
     registry = discovered(plugins_dir)
     entries = _suites(registry) if kind == "suites" else _offers(registry, kind.removesuffix("s"))
     if as_json:
@@ -37,7 +38,7 @@ def _suites(registry: Registry) -> list[dict[str, Any]]:
         try:
             entries.append({**load_suite(str(file), {}).model_dump(mode="json"), "file": str(file)})
         except UserError as error:  # somebody's broken suite must not hide the others
-            tell(f"mmc-bench: {error}")
+            tell(f"mmc-bench: {sentence(error)}")
     return entries
 
 
@@ -58,6 +59,8 @@ def _offers(registry: Registry, kind: str) -> list[dict[str, Any]]:
             entry["needs"] = sorted({"clean", *offer.spec.needs})
         if kind == "dataset":
             entry["sources"] = list(offer.spec.sources)
+        if kind == "observer":
+            entry["remedy"] = offer.spec.remedy
         entries.append(entry)
     return entries
 
@@ -67,6 +70,8 @@ def _note(entry: dict[str, Any]) -> str:
         return "needs " + ", ".join(entry["needs"])
     if "sources" in entry:
         return "images " + ", ".join(entry["sources"])
+    if "remedy" in entry:
+        return entry["remedy"] or "ready"
     if "seeds" in entry:
         return f"{len(entry['seeds'])} seed{'s' * (len(entry['seeds']) != 1)}"
     return ""
@@ -74,7 +79,7 @@ def _note(entry: dict[str, Any]) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows of words as lines with aligned columns; columns without a word are left out."""
-    columns = [column for column in zip(*rows) if any(column)]
+    columns = [[printable(word) for word in column] for column in zip(*rows) if any(column)]
     widths = [max(map(len, column)) for column in columns]
     return [
         "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in zip(*columns)

@@ -1,5 +1,6 @@
 """The commands by name, and what becomes of errors: one sentence and an exit code."""
 
+import errno
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,12 +12,12 @@ import click
 
 from mmc_bench import __version__
 from mmc_bench.cli.interrupts import EXIT_INTERRUPTED, leave_when_interrupted
-from mmc_bench.cli.streams import drop_unwritable, open_closed_streams, output_problem, tell
+from mmc_bench.cli.streams import accept_any_text, drop_unwritable, open_closed_streams, output_problem, sentence, tell
 from mmc_bench.errors import UserError, nearest
 
 COMMANDS = {
     "run": "Run a suite: pretrain, fine-tune, score, connect; then print the table.",
-    "list": "List suites, datasets, backbones or methods.",
+    "list": "List suites, datasets, backbones, methods or observers.",
     "plugins": "List plugins, with those that failed to load.",
     "status": "Tell what of a suite is done, missing or failed.",
     "table": "Print the table of the results at hand.",
@@ -86,15 +87,16 @@ def main() -> None:
 
 def run_command_line() -> int:
     """Run what ``sys.argv`` says and return the exit code; an error becomes one sentence on stderr."""
+    accept_any_text()
     try:
         code = cli.main(standalone_mode=False, prog_name="mmc-bench")
         sys.stdout.flush()
         return code or 0
     except UserError as error:
-        tell(f"mmc-bench: {error}")
+        tell(f"mmc-bench: {sentence(error)}")
         return error.exit_code
     except click.ClickException as error:
-        tell(f"mmc-bench: {error.format_message()}")
+        tell(f"mmc-bench: {sentence(error.format_message())}")
         return EXIT_USAGE
     except (KeyboardInterrupt, click.Abort):
         tell("mmc-bench: interrupted")
@@ -102,6 +104,9 @@ def run_command_line() -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # from asking whether it is there
+            tell(f"mmc-bench: {sentence(f'{error.filename}: {error.strerror}')}")
+            return EXIT_USAGE
         if problem := output_problem(error):
             tell(f"mmc-bench: the output cannot be written ({problem})")
         else:

@@ -14,14 +14,15 @@ import click
 from mmc_bench.cli.cluster import Cluster, cluster_options
 from mmc_bench.cli.console import LineConsole, closing_line
 from mmc_bench.cli.interrupts import interrupted_after, raised_interrupts
-from mmc_bench.cli.options import Session, session_options
+from mmc_bench.cli.options import Session, list_option, session_options, shard_option
 from mmc_bench.cli.streams import tell
 from mmc_bench.data.locations import check_present
 from mmc_bench.engines import Engine, Settings
 from mmc_bench.errors import UserError
+from mmc_bench.observers import Observers
 from mmc_bench.processes import available_cores
 from mmc_bench.report.rows import make_rows
-from mmc_bench.runner import Missing, Summary, check_plugins, find_missing, found_records, run_plan
+from mmc_bench.runner import Missing, Summary, check_plugins, find_missing, found_records, found_scores, run_plan
 
 if TYPE_CHECKING:
     from mmc_bench.engines.local import Limits
@@ -72,6 +73,8 @@ if TYPE_CHECKING:
     help="Let a cell (or pretraining) fail whose worker takes more memory.",
 )
 @cluster_options
+@list_option("observe", str, "Observers to tell of the run, separated by commas: see mmc-bench list observers.")
+@shard_option
 @session_options
 def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, **options: Any) -> None:
     """Run a suite: pretrain backbones on cued images, let methods repair them, score and connect the results.
@@ -80,12 +83,13 @@ def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, 
     failed are tried again.
     """
     started = time.monotonic()
-    plan = session.plan
+    plan, chosen = session.plan, session.observers
     if dry_run:
         from mmc_bench.cli.dryrun import print_dry_run
 
         overridden = {setting.partition("=")[0].rpartition(".")[0] for setting in session.settings}
         check_plugins(plan, overridden)
+        Observers.of(session.registry, [(offer, given) for offer, given in chosen if given])
         print_dry_run(plan, session.store, find_missing(plan, session.store, retry_failed), as_json)
         return
     missing = find_missing(plan, session.store, retry_failed)
@@ -119,6 +123,7 @@ def _run_missing(
     if not download:
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
     check_plugins(plan)
+    observers = Observers.of(registry, session.observers)
     workers, threads = options["workers"], options["threads"] or plan.suite.threads
     if cluster.is_chosen:
         device, threads = cluster.device(device), threads or cluster.threads
@@ -129,8 +134,13 @@ def _run_missing(
     settings = replace(settings, gpu_share=cluster.gpu_share)
     limits = _limits(options["cell_timeout"], options["cell_memory"])
     engine = cluster.engine(workers, threads, limits) if cluster.is_chosen else _local_engine(workers, limits)
-    observers = registry.observers()
-    with raised_interrupts(), interrupted_after(time_limit, started), console_of(plan.suite.name) as console:
+    # What observers print is no result, and standard output is for results alone.
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        raised_interrupts(),
+        interrupted_after(time_limit, started),
+        console_of(plan.suite.name) as console,
+    ):
         return run_plan(plan, missing, engine, settings, observers, console, fail_fast)
 
 
@@ -227,7 +237,7 @@ def share_cores(device: str, workers: int | None, threads: int | None) -> tuple[
 
 
 def _print_results(session: Session, summary: Summary, as_json: bool) -> None:
-    cells, pretrained = found_records(session.plan, session.store)
+    cells, pretrained = found_scores(session.plan, session.store)
     rows = make_rows(cells, pretrained)
     if as_json:
         content = {

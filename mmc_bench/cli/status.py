@@ -1,63 +1,114 @@
 """``mmc-bench status``."""
 
 import json
+import time
 from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import click
 
 from mmc_bench.cli.dryrun import counted
 from mmc_bench.cli.list import aligned
-from mmc_bench.cli.options import Session, session_options
+from mmc_bench.cli.options import Session, session_options, shard_option
+from mmc_bench.cli.workers import AtWork, at_work, lines
+from mmc_bench.plan import Plan
+from mmc_bench.records import Failure
 from mmc_bench.runner import find_missing
+from mmc_bench.store import Store
 
 STATES = ("done", "missing", "failed")
 
+#: Seconds between two looks, at least; a look that takes long is followed by a rest of so many times its length.
+PAUSE, REST = 2.0, 3.0
 
-@click.command("status", short_help="Tell what of a suite is done, missing or failed.")
+
+@dataclass
+class State:
+    """How far a plan is: counts of states by place, for results and for pretrainings, and who is at work."""
+
+    groups: dict[tuple[str, ...], Counter[str]] = field(default_factory=dict)
+    results: Counter[str] = field(default_factory=Counter)
+    pretrainings: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    at_work: list[AtWork] = field(default_factory=list)
+
+
+@click.command("status", short_help="Tell what of a suite is done, missing or failed, and who is at work.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--watch", is_flag=True, help="Look again every few seconds until all is done; with --json, a line each.")
+@shard_option
 @session_options
-def command(session: Session, as_json: bool) -> None:
-    """Tell what of a suite is done, missing or failed in the results folder."""
+def command(session: Session, as_json: bool, watch: bool) -> None:
+    """Tell what of a suite is done, missing or failed in the results folder, and which runs are at work on it."""
     plan, store = session.plan, session.store
+    before = None
+    while True:
+        start = time.monotonic()
+        state = look(plan, store)
+        text = (
+            json.dumps(_content(plan, store, state), indent=None if watch else 1)
+            if as_json
+            else "\n".join(_text(plan, store, state))
+        )
+        if text != before:
+            if before is not None and not as_json:
+                click.clear()  # on a terminal alone
+            click.echo(text)
+        total = state.results if plan.results else state.pretrainings
+        if not watch or (not total["missing"] and not state.at_work):
+            return
+        before = text
+        time.sleep(max(PAUSE, REST * (time.monotonic() - start)))
+
+
+def look(plan: Plan, store: Store) -> State:
+    """Return how far a plan is."""
+    state = State(at_work=at_work(store))
     missing = find_missing(plan, store)
     to_run = {job.key for job in missing.jobs}
 
-    def state(key: str) -> str:
+    def state_of(key: str) -> str:
         return "done" if key not in to_run else "failed" if key in missing.failed_before else "missing"
 
-    groups: dict[tuple[str, ...], Counter[str]] = {}
     for cell in plan.cells:
         p = cell.pretraining
         place = (p.dataset.name, p.backbone.name, f"cue rate {p.cue_rate:g}", cell.method.name)
-        groups.setdefault(place, Counter())[state(cell.key)] += 1
+        state.groups.setdefault(place, Counter())[state_of(cell.key)] += 1
     if not plan.results:
         for model in plan.pretrainings:
             place = (model.dataset.name, model.backbone.name, f"cue rate {model.cue_rate:g}", "pretraining")
-            groups.setdefault(place, Counter())[state(model.key)] += 1
+            state.groups.setdefault(place, Counter())[state_of(model.key)] += 1
     for pair in plan.pairs:
-        groups.setdefault(("pair", pair.label, "", ""), Counter())[state(pair.key)] += 1
-    results, pretrainings = (Counter(state(job.key) for job in jobs) for jobs in (plan.results, plan.pretrainings))
-    failures = [failure for job in missing.jobs if (failure := store.find_failure(job))]
-    if as_json:
-        content = {
-            "suite": plan.suite.name,
-            "results": str(store.root),
-            "cells": {name: results[name] for name in STATES},
-            "pretrainings": {name: pretrainings[name] for name in STATES},
-            "failures": [failure.model_dump(mode="json") for failure in failures],
-        }
-        click.echo(json.dumps(content, indent=1))
-        return
-    total = results if plan.results else pretrainings
-    click.echo(
-        f"suite {plan.suite.name} in {store.root}: {total['done']} of {counted(plan)} done, "
-        f"{total['missing']} missing, {total['failed']} failed"
-    )
+        state.groups.setdefault(("pair", pair.label, "", ""), Counter())[state_of(pair.key)] += 1
+    state.results.update(state_of(job.key) for job in plan.results)
+    state.pretrainings.update(state_of(job.key) for job in plan.pretrainings)
+    tried = [job for job in missing.jobs if job.key in missing.failed_before]
+    state.failures = [failure for job in tried if (failure := store.find_failure(job))]
+    return state
+
+
+def _content(plan: Plan, store: Store, state: State) -> dict[str, Any]:
+    return {
+        "suite": plan.suite.name,
+        "results": str(store.root),
+        "cells": {name: state.results[name] for name in STATES},
+        "pretrainings": {name: state.pretrainings[name] for name in STATES},
+        "failures": [failure.model_dump(mode="json") for failure in state.failures],
+        "at_work": [asdict(entry) for entry in state.at_work],
+    }
+
+
+def _text(plan: Plan, store: Store, state: State) -> list[str]:
+    total = state.results if plan.results else state.pretrainings
     rows = [
         [*place, " ".join(f"{counts[name]} {name}" for name in STATES if counts[name])]
-        for place, counts in groups.items()
+        for place, counts in state.groups.items()
     ]
-    for line in aligned(rows):
-        click.echo("  " + line)
-    for failure in failures:
-        click.echo(f"  failed: {failure.label}: {failure.error}")
+    return [
+        f"suite {plan.suite.name} in {store.root}: {total['done']} of {counted(plan)} done, "
+        f"{total['missing']} missing, {total['failed']} failed",
+        *("  " + line for line in aligned(rows)),
+        *(f"  failed: {failure.label}: {failure.error}" for failure in state.failures),
+        *("  " + line for line in lines(state.at_work)),
+    ]

@@ -1,10 +1,15 @@
 """Standard streams that are closed, full, or read by nobody any more: none of them may end a run."""
 
 import errno
+import io
 import os
 import sys
 
 import click
+
+from mmc_bench.leaderboard.untrusted import printable
+
+LONGEST = 1000  # letters of a sentence: what it quotes may come from any file
 
 
 def open_closed_streams() -> None:
@@ -14,6 +19,19 @@ def open_closed_streams() -> None:
             nowhere = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(nowhere, True)
             setattr(sys, name, os.fdopen(nowhere, "w" if descriptor else "r", encoding="utf-8"))
+
+
+def accept_any_text() -> None:
+    """Let standard output show what its encoding lacks as an escape; names of files may be no text at all."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def sentence(text: object) -> str:
+    """Return what an error says as one printable line, the middle of a long one left out."""
+    line = printable(str(text))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 300]} … {line[-300:]}"
 
 
 def tell(message: str) -> None:

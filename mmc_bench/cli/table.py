@@ -1,8 +1,9 @@
 """``mmc-bench table``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -12,7 +13,11 @@ from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.records import CellRecord, PairRecord, PretrainRecord
 from mmc_bench.report.published import holds_losses, load_published, published_file, read_claims_as
 from mmc_bench.report.rows import PRETRAINED, Row, make_rows
-from mmc_bench.runner import found_pairs, found_records
+from mmc_bench.runner import found_pairs, found_records, found_scores
+from mmc_bench.scores import CellScores, ModelScores, ScoreReader
+
+OfCell = TypeVar("OfCell", CellRecord, CellScores | CellRecord)
+OfModel = TypeVar("OfModel", PretrainRecord, ModelScores | PretrainRecord)
 
 FORMATS = ("md", "csv", "json", "latex", "html")
 COMPARISON_FORMATS = ("md", "csv", "json")
@@ -53,7 +58,7 @@ def command(session: Session, form: str, against: str | None, connections: bool)
             click.echo(_judged(file, session, form), nl=False)
             return
     compared = None if against is None else _comparison(against, session, form)
-    rows = make_rows(*selected_records(session))
+    rows = make_rows(*_selected_scores(session))
     if not rows:
         raise NothingSelectedError(f"no record in {session.store.root} is selected: {MAKE_SOME}")
     click.echo(compared(rows) if compared else _printed(rows, form), nl=False)
@@ -102,17 +107,29 @@ def selected_records(session: Session) -> tuple[list[CellRecord], list[PretrainR
     """Return the records that the session's options select."""
     if session.suite_name or session.settings:
         return found_records(session.plan, session.store)
+    return _selected(session, session.store.cell_records(), session.store.pretrain_records())
+
+
+def _selected_scores(session: Session) -> tuple[list[CellScores | CellRecord], list[ModelScores | PretrainRecord]]:
+    """Return of the records that the options select what tables need."""
+    if session.suite_name or session.settings:
+        return found_scores(session.plan, session.store)
+    reader = ScoreReader()
+    return _selected(session, session.store.cell_scores(reader), session.store.model_scores(reader))
+
+
+def _selected(
+    session: Session, records: Iterable[OfCell], models: Iterable[OfModel]
+) -> tuple[list[OfCell], list[OfModel]]:
     cells = [
         record
-        for record in session.store.cell_records()
+        for record in records
         if _selects(session, record.cell.pretraining) and _matches(session, "methods", record.cell.method.name)
     ]
-    wanted = {record.pretraining_key for record in cells}
+    wanted = {record.cell.pretraining.key for record in cells}
     alone = _matches(session, "methods", PRETRAINED)
     pretrained = [
-        record
-        for record in session.store.pretrain_records()
-        if record.key in wanted or (alone and _selects(session, record.pretraining))
+        record for record in models if record.key in wanted or (alone and _selects(session, record.pretraining))
     ]
     cells.sort(key=lambda record: (_order(record.cell.pretraining), record.cell.method.name))
     pretrained.sort(key=lambda record: _order(record.pretraining))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.files import write_whole
+from mmc_bench.files import read_whole, write_whole
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 
@@ -92,15 +92,15 @@ def fingerprint(folder: Path) -> str:
     try:
         listing = sorted(_listing(folder))
         state = "\n".join(f"{name} {size} {changes}" for name, size, changes in listing)
-        memory = cache_root() / "fingerprints" / hashlib.sha256(f"{folder.resolve()}\n{state}".encode()).hexdigest()
+        memory = cache_root() / "fingerprints" / hashlib.sha256(_bytes(f"{folder.resolve()}\n{state}")).hexdigest()
         with contextlib.suppress(OSError, UnicodeDecodeError):
             known = memory.read_text(encoding="ascii")
             if re.fullmatch("[0-9a-f]{16}", known):
                 return known
         digest = hashlib.sha256()
         for name, size, _ in listing:
-            digest.update(f"{name} {size}\n".encode())
-            digest.update((folder / name).read_bytes())
+            digest.update(_bytes(f"{name} {size}\n"))
+            digest.update(read_whole(folder / name))
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
     result = digest.hexdigest()[:16]
@@ -112,16 +112,25 @@ def fingerprint(folder: Path) -> str:
 
 def _listing(folder: Path) -> Iterator[tuple[str, int, str]]:
     """Yield each image's name relative to the folder, its size, and what changes when the file does."""
-    stack = [folder / "train", folder / "test"]
+    stack: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder / part, frozenset()) for part in ("train", "test")]
     while stack:
-        with os.scandir(stack.pop()) as entries:
+        here, above = stack.pop()
+        own = here.stat()
+        if (own.st_dev, own.st_ino) in above:
+            raise UserError(f"{here} leads back to a folder that it lies in: remove the link")
+        with os.scandir(here) as entries:
             for entry in entries:
                 if entry.is_dir():
-                    stack.append(Path(entry.path))
+                    stack.append((Path(entry.path), above | {(own.st_dev, own.st_ino)}))
                 elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
                     status = entry.stat()
                     name = Path(entry.path).relative_to(folder).as_posix()
                     yield name, status.st_size, f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+
+def _bytes(text: str) -> bytes:
+    """Return text as UTF-8; names of files may hold bytes that are none."""
+    return text.encode(errors="surrogateescape")
 
 
 def identify(folders: Mapping[str, str], wanted: Mapping[str, int | None]) -> dict[str, str]:
@@ -151,7 +160,7 @@ def identify(folders: Mapping[str, str], wanted: Mapping[str, int | None]) -> di
         if name not in wanted:
             raise UserError(f"--data {name}=…: no selected dataset reads {name!r}: {nearest(name, wanted)}")
         folder, known, num_classes = Path(path), KNOWN_SOURCES.get(name), wanted[name]
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112 – Path.is_dir raises for names that are too long
             raise UserError(f"--data {name}={path}: there is no such folder")
         if is_class_folder(folder):
             classes = class_names(folder)

@@ -39,7 +39,7 @@ class Dispatcher:
         self._schedule = Schedule(jobs, workers)
         self._store = Store(results)
         self._leases = Leases(self._store.locks)
-        failed = self._store.failed_keys()
+        failed = self._store.listing().failures
         self._failed_before = {job.key: self._store.find_failure(job) for job in jobs if job.key in failed}
         self._not_before: dict[str, float] = {}
         self._in_hand: dict[str, Job] = {}
@@ -144,10 +144,8 @@ class Dispatcher:
         now = time.monotonic()
         if self._not_before.get(job.key, now) > now:
             return False
-        try:
+        with self._store.writing():
             leased = self._leases.claim(job.key, job.label)
-        except OSError as error:
-            raise self._store.unwritable(error) from None
         if not leased:
             self._not_before[job.key] = now + PAUSE
         return leased

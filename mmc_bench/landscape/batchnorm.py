@@ -1,11 +1,18 @@
 """Re-estimating BatchNorm statistics of a network that training never visited."""
 
+import contextlib
+import copy
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.training.evaluate import eval_mode
+
+#: Micro-batches from which a batch's statistics, too, are gathered in parts: they cost a pass for every layer.
+WORTHWHILE_PARTS = 4
 
 
 @torch.no_grad()
@@ -15,7 +22,7 @@ def reestimate_batchnorm(model: nn.Module, images: CuedImages, batch_size: int |
     torch's own cumulative mode (``momentum=None``) gives every batch one weight; here a batch weighs as much
     as it has images, so that the last, smaller one counts for no more than it holds. Only BatchNorm layers
     run in training mode. A network without them is left as it is, and runs no image. A batch has 250 images, on a
-    GPU 1,000, unless said otherwise.
+    GPU 1,000, unless said otherwise; where memory is short its statistics are gathered from parts of it.
     """
     batch_size = batch_size or (1000 if images.labels.device.type == "cuda" else 250)
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -33,6 +40,59 @@ def reestimate_batchnorm(model: nn.Module, images: CuedImages, batch_size: int |
                 seen += len(x)
                 for layer in layers:
                     layer.momentum = len(x) / seen
-                model(x)
+                if micro_batches() < WORTHWHILE_PARTS:
+                    model(x)
+                else:
+                    _update_in_parts(model, layers, x, micro_batches())
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
+
+
+class _Reached(Exception):  # noqa: N818  # no error: it ends a pass
+    """A part of a batch came to a layer whose statistics are wanted."""
+
+
+def _update_in_parts(model: nn.Module, layers: list[_BatchNorm], x: torch.Tensor, parts: int) -> None:
+    """Update the layers' running statistics as ``model(x)`` does but for rounding, running a part of x at a time.
+
+    One layer is done after the other, as a pass comes to them: all parts are run up to it, normalised by the whole
+    batch's statistics in the layers before. Where a pass uses a layer twice, the batch is run whole after all.
+    """
+    before = {layer: copy.deepcopy(layer.state_dict()) for layer in layers}
+    found: dict[_BatchNorm, tuple[torch.Tensor, torch.Tensor]] = {}
+    seen: list[tuple[_BatchNorm, int, torch.Tensor, torch.Tensor]] = []
+    passed: list[_BatchNorm] = []
+
+    def look(layer: _BatchNorm, inputs: tuple[torch.Tensor]) -> None:
+        passed.append(layer)
+        if layer not in found:
+            values = inputs[0].to(torch.promote_types(inputs[0].dtype, torch.float32))  # (n, C, …)
+            variance, mean = torch.var_mean(values, [axis for axis in range(values.ndim) if axis != 1], correction=0)
+            seen.append((layer, values.numel() // values.shape[1], variance.double(), mean.double()))
+            raise _Reached
+
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_pre_hook(look).remove)
+        while True:
+            seen.clear()
+            for part in x.split(-(-len(x) // parts)):
+                passed.clear()
+                with contextlib.suppress(_Reached):
+                    model(part)
+            if not seen:
+                break
+            layer, count = seen[0][0], sum(n for _, n, _, _ in seen)
+            mean = torch.stack([n * own for _, n, _, own in seen]).sum(0) / count
+            spreads = [n * (variance + (own - mean).square()) for _, n, variance, own in seen]
+            variance = torch.stack(spreads).sum(0) / count
+            layer.eval().load_state_dict({**before[layer], "running_mean": mean, "running_var": variance})
+            found[layer] = mean, variance * count / (count - 1)
+    for layer in layers:
+        layer.train().load_state_dict(before[layer])
+    if len(passed) > len(set(passed)):
+        model(x)
+        return
+    for layer, (mean, variance) in found.items():
+        for running, value in ((layer.running_mean, mean), (layer.running_var, variance)):
+            running.lerp_(value.to(running.dtype), layer.momentum)  # type: ignore[union-attr,arg-type]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from mmc_bench.core import core_version
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.files import write_whole
+from mmc_bench.files import is_intact, write_whole
 from mmc_bench.leaderboard.checks import disagreements, duplicates, entry_problems, identity, plugins_of, pretraining_of
 from mmc_bench.leaderboard.schemas import KnownVersion, Submission, Versions, as_yaml, plugin_name
 from mmc_bench.leaderboard.submissions import (
@@ -149,8 +149,11 @@ def _entry(results: Path, file: str, submission: Submission) -> Entry:
         raise UserError(f"{results / file} cannot be read: {error.strerror}") from None
     if not re.fullmatch(r"\w+/[0-9a-f]{64}\.json", file):
         raise ValueError("is not named as a record is")
+    record = parse_record(file, content)
+    if is_intact(content) is False:
+        raise ValueError("does not match its own checksum")
     # Two parts stand for the submission's folder, whose name is not known yet.
-    return Entry(f"{RESULTS}/new/{file}", sha256_of(content), submission, parse_record(file, content))
+    return Entry(f"{RESULTS}/new/{file}", sha256_of(content), submission, record)
 
 
 def _inner(entry: Entry) -> str:

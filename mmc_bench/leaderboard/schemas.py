@@ -35,7 +35,6 @@ Line = Annotated[str, Field(max_length=300), AfterValidator(_printable)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-LARGEST_FILE = 2**20
 OWN = "mmc-bench"  # the distribution of names that say none
 
 
@@ -208,8 +207,6 @@ def read_model(file: Path, schema: type[Model], kind: str) -> Model:
     UserError
         When it is missing, no YAML, too large, or not what the model allows; the message names the file and the key.
     """
-    if file.is_file() and file.stat().st_size > LARGEST_FILE:
-        raise UserError(f"{file} is larger than a {kind} file can be ({LARGEST_FILE} bytes)")
     content = read_yaml(file, kind)
     if not isinstance(content, dict):
         raise UserError(f"{file}: a {kind} file is a mapping with the keys {', '.join(schema.model_fields)}")

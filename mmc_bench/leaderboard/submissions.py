@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mmc_bench.errors import UserError
+from mmc_bench.files import read_whole
 from mmc_bench.leaderboard.schemas import BoardSettings, Submission, Verification, Versions, read_model
 from mmc_bench.parameters import first_problem
 from mmc_bench.records import CellRecord, PretrainRecord
@@ -214,7 +215,7 @@ def read_manifest(path: Path) -> dict[str, str]:
         When it is missing or has a line that is not as ``sha256sum`` writes it.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_whole(path).decode().splitlines()
     except (OSError, UnicodeDecodeError):
         raise ValueError("is missing, or no text") from None
     return dict(_checksum(line) for line in lines)

@@ -94,6 +94,8 @@ def _invariance_table(record: ConnectionRecord) -> str:
     rows = []
     for model, found in zip("AB", record.comparison.invariance, strict=True):
         for name, without, _ in INTERVENTIONS:
+            if name not in found:
+                continue
             one = found[name]
             rows.append(
                 [

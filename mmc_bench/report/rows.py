@@ -9,6 +9,7 @@ from typing import Any
 
 from mmc_bench.cells import Cell, PluginRef, Pretraining, canonical_json
 from mmc_bench.records import CellRecord, Metrics, PretrainRecord
+from mmc_bench.scores import CellScores, ModelScores, SplitScores
 
 PRETRAINED = "pretrained"
 DEFAULT = "default"
@@ -58,7 +59,9 @@ class Row:
         }
 
 
-def make_rows(cells: Iterable[CellRecord], pretrained: Iterable[PretrainRecord]) -> list[Row]:
+def make_rows(
+    cells: Iterable[CellRecord | CellScores], pretrained: Iterable[PretrainRecord | ModelScores]
+) -> list[Row]:
     """Gather records into rows.
 
     Records are averaged only over the seed: cells that differ in anything else get rows of their own, whose
@@ -67,13 +70,17 @@ def make_rows(cells: Iterable[CellRecord], pretrained: Iterable[PretrainRecord])
     """
     cells, pretrained = list(cells), list(pretrained)
     settings: dict[str, Pretraining] = {}
+    setting_of: dict[str, str] = {}  # of each pretraining: cells share them
     for pretraining in [*(record.pretraining for record in pretrained), *(r.cell.pretraining for r in cells)]:
-        settings.setdefault(_setting_key(pretraining), pretraining)
-    models, methods = defaultdict(list), defaultdict(list)
+        if pretraining.key not in setting_of:
+            setting_of[pretraining.key] = _setting_key(pretraining)
+            settings.setdefault(setting_of[pretraining.key], pretraining)
+    models: dict[str, list[PretrainRecord | ModelScores]] = defaultdict(list)
+    methods: dict[str, list[CellRecord | CellScores]] = defaultdict(list)
     for before in pretrained:
-        models[_setting_key(before.pretraining)].append(before)
+        models[setting_of[before.key]].append(before)
     for record in cells:
-        methods[_setting_key(record.cell.pretraining)].append(record)
+        methods[setting_of[record.cell.pretraining.key]].append(record)
     labels = _setting_labels(settings)
     rows: list[Row] = []
     for key, pretraining in settings.items():
@@ -81,7 +88,7 @@ def make_rows(cells: Iterable[CellRecord], pretrained: Iterable[PretrainRecord])
         place = (dataset, backbone, pretraining.cue_rate)
         if models[key]:
             rows.append(_row(place, PRETRAINED, models[key], _seed_of_model, values_of_model))
-        groups: dict[str, list[CellRecord]] = defaultdict(list)
+        groups: dict[str, list[CellRecord | CellScores]] = defaultdict(list)
         for record in methods[key]:
             groups[_method_key(record.cell)].append(record)
         names = _labels({group: records[0].cell.method for group, records in groups.items()}, groups)
@@ -136,7 +143,7 @@ def _row(
     return Row(dataset, backbone, cue_rate, method, seeds, records[0].num_classes, columns, losses)
 
 
-def _loss_differences(metrics: Sequence[Metrics]) -> dict[str, Statistic]:
+def _loss_differences(metrics: Sequence[Metrics | SplitScores]) -> dict[str, Statistic]:
     differences = {split: [abs(getattr(one, split).loss - one.C.loss) for one in metrics] for split in INTERVENED}
     return {split: statistic for split, own in differences.items() if (statistic := _statistic(own))}
 
@@ -149,34 +156,34 @@ def _statistic(values: Sequence[float | None]) -> Statistic | None:
     return Statistic(statistics.fmean(present), spread)
 
 
-def _scores(metrics: Metrics, num_classes: int) -> dict[str, float | None]:
+def _scores(metrics: Metrics | SplitScores, num_classes: int) -> dict[str, float | None]:
     accuracy = {name: getattr(metrics, name).accuracy for name in ("NC", "C", "RC", "RI")}
     worst = min(accuracy["NC"], accuracy["C"], accuracy["RC"])
     return {**accuracy, "worst_split": worst, "cue_reliance": cue_reliance(accuracy["RI"], num_classes)}
 
 
-def values_of_model(record: PretrainRecord) -> dict[str, float | None]:
+def values_of_model(record: PretrainRecord | ModelScores) -> dict[str, float | None]:
     """Return the values of `COLUMNS` of a pretrained model; it has no barriers."""
     scores = _scores(record.metrics, record.num_classes)
-    return {**scores, "barrier_C": None, "barrier_NC": None, "seconds": record.timing.seconds["pretrain"]}
+    return {**scores, "barrier_C": None, "barrier_NC": None, "seconds": record.timing.seconds.get("pretrain")}
 
 
-def values_of_cell(record: CellRecord) -> dict[str, float | None]:
+def values_of_cell(record: CellRecord | CellScores) -> dict[str, float | None]:
     """Return the values of `COLUMNS` of a cell."""
     barriers = record.connectivity.barriers
     return {
         **_scores(record.metrics, record.num_classes),
         "barrier_C": barriers["C"].loss,
         "barrier_NC": barriers["NC"].loss,
-        "seconds": record.timing.seconds["fine_tune"],
+        "seconds": record.timing.seconds.get("fine_tune"),
     }
 
 
-def _seed_of_model(record: PretrainRecord) -> int:
+def _seed_of_model(record: PretrainRecord | ModelScores) -> int:
     return record.pretraining.seed
 
 
-def _seed_of_cell(record: CellRecord) -> int:
+def _seed_of_cell(record: CellRecord | CellScores) -> int:
     return record.cell.pretraining.seed
 
 
@@ -185,7 +192,7 @@ def _setting_key(pretraining: Pretraining) -> str:
 
 
 def _method_key(cell: Cell) -> str:
-    return canonical_json([cell.method.model_dump(mode="json"), cell.connect.model_dump(mode="json")])
+    return f"[{cell.method.canonical},{cell.connect.canonical}]"
 
 
 def _setting_labels(settings: Mapping[str, Pretraining]) -> dict[str, tuple[str, str]]:
@@ -196,7 +203,9 @@ def _setting_labels(settings: Mapping[str, Pretraining]) -> dict[str, tuple[str,
     return {key: (s.dataset.name + notes[key], s.backbone.name) for key, s in settings.items()}
 
 
-def _labels(methods: Mapping[str, PluginRef], groups: Mapping[str, Sequence[CellRecord]]) -> dict[str, str]:
+def _labels(
+    methods: Mapping[str, PluginRef], groups: Mapping[str, Sequence[CellRecord | CellScores]]
+) -> dict[str, str]:
     contents = {
         key: {
             "parameters": records[0].cell.method.parameters,

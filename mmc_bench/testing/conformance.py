@@ -24,6 +24,8 @@ def subject_of(offer: Offer, registry: Registry, data: Mapping[str, str] | None 
         return module.MethodSubject(offer, registry)
     if offer.spec.kind == "dataset":
         return module.DatasetSubject(offer, dict(data or {}))
+    if offer.spec.kind == "observer":
+        return module.ObserverSubject(offer)
     return module.BackboneSubject(offer)
 
 
@@ -72,7 +74,7 @@ def checks_of(
     Parameters
     ----------
     kind
-        ``"method"``, ``"dataset"`` or ``"backbone"``.
+        ``"method"``, ``"dataset"``, ``"backbone"`` or ``"observer"``.
     name
         As ``mmc-bench list`` has it.
     plugins

@@ -46,7 +46,7 @@ def evaluate(model: nn.Module, images: CuedImages) -> Score:
             loss += cross_entropy(logits, y, reduction="sum")
     mean = loss.item() / len(images)
     if not math.isfinite(mean):
-        raise NonFiniteLossError(f"the model's mean loss over {len(images)} images is {mean}")
+        raise NonFiniteLossError(f"the model's mean loss over {len(images)} images is not finite ({mean})")
     return Score(accuracy=correct.item() / len(images), loss=mean)
 
 

@@ -3,7 +3,7 @@
 Where each image has its own share in the loss, a batch is cut into micro-batches whose gradients add up. BatchNorm
 couples the images of a batch, and so may a method's loss: there the batch stays whole, and what the backward pass
 needs waits outside the device's memory, for a GPU in the host's, for a CPU in a temporary file. That is the same
-update to the bit, layer by layer instead of all layers at once.
+update to the bit, as far as the device repeats itself, and takes the memory of some layers instead of that of all.
 """
 
 import copy
@@ -134,7 +134,7 @@ def backward_in_parts(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Add the gradient of the mean cross-entropy over a batch to the weights', a micro-batch at a time.
 
-    Right for networks that do not couple images only.
+    Right only for networks that do not couple images; see `couples_images`.
 
     Returns
     -------
