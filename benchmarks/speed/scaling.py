@@ -30,10 +30,10 @@ backbones: [resnet8]
 methods: [ft-medium, ft-small]
 cue_rates: [0.95]
 threads: 1
-data: {pretrain_images: 500}
-pretrain: {epochs: 3, batch_size: 64}
-parameters: {"ft-*": {batch_size: 64, epochs: 10}}
-connect: {points: 4}
+data: {pretrain_images: 200}
+pretrain: {epochs: 1, batch_size: 64}
+parameters: {"ft-*": {batch_size: 64, epochs: 2}}
+connect: {points: 3, batchnorm_images: 100}
 """
 
 
@@ -55,7 +55,7 @@ WAYS = {
 
 
 @click.command()
-@click.option("--seeds", default=20, show_default=True, type=click.IntRange(min=5), help="Three jobs for each.")
+@click.option("--seeds", default=8, show_default=True, type=click.IntRange(min=3), help="Three jobs for each.")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Measurements of each.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here too.")
 def main(seeds: int, rounds: int, file: Path | None) -> None:
