@@ -354,7 +354,9 @@ def _connected(address: str | None) -> Iterator[None]:
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             place = f"at {address} " if address else ""
-            raise UserError(f"no Ray cluster {place}can be used: {message_of(error)[:500]}") from None
+            # Only with "auto" does Ray find out by itself that a cluster asks for a token.
+            hint = "" if "RAY_AUTH_MODE" in os.environ else "; if it asks for a token, set RAY_AUTH_MODE=token"
+            raise UserError(f"no Ray cluster {place}can be used ({message_of(error)[:500]}){hint}") from None
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_terminate)
         yield
