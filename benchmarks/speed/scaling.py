@@ -113,23 +113,31 @@ def work(way: Way, seeds: int) -> list[Interval]:
 def throughput(jobs: list[Interval], workers: int) -> float:
     """Return how many jobs ended a second between the first and the last moment when `workers` were in progress.
 
+    The first job of each worker is left out, with what is loaded in it and after it.
+
     Raises
     ------
     ValueError
         When there was no such moment.
     """
-    changes = sorted([(start, 1) for start, _ in jobs] + [(end, -1) for _, end in jobs])
-    running, full = 0, []
-    for time, change in changes:
-        if running == workers:
-            full.append(time)
-        running += change
-        if running == workers:
-            full.append(time)
+    began = _full(jobs, workers)[:1]
+    warm = max((end for start, end in jobs if began and start <= began[0] < end), default=0.0)
+    full = _full([(start, end) for start, end in jobs if start >= warm], workers)
     if not full:
-        raise ValueError(f"{workers} jobs were never in progress together: measure more of them")
-    first, last = min(full), max(full)
+        raise ValueError(f"{workers} jobs were too seldom in progress together: measure more of them")
+    first, last = full[0], full[-1]
     return sum(first < end <= last for _, end in jobs) / (last - first)
+
+
+def _full(jobs: list[Interval], workers: int) -> list[float]:
+    """Return the moments when the number of jobs in progress became `workers`, or was it until then."""
+    changes = sorted([(start, 1) for start, _ in jobs] + [(end, -1) for _, end in jobs])
+    running, moments = 0, []
+    for moment, change in changes:
+        if workers in (running, running + change):
+            moments.append(moment)
+        running += change
+    return moments
 
 
 if __name__ == "__main__":
