@@ -1,4 +1,4 @@
-"""Which process on which machine: told apart from all others, also after it has gone."""
+"""Which process on which machine: told apart from all others, also after it has gone; and what cores it may use."""
 
 import os
 import socket
@@ -68,3 +68,8 @@ def _born(pid: int) -> str:
     except (OSError, ValueError):
         return ""
     return "" if state in "ZX" else fields[18]
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

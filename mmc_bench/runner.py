@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mmc_bench.cells import Job, Pretraining, models_of
-from mmc_bench.engines import Engine, Outcome, Settings
+from mmc_bench.engines import Engine, Outcome, Settings, StoppedError
 from mmc_bench.observers import Observers
 from mmc_bench.parameters import check_parameters
 from mmc_bench.plan import Plan
@@ -226,7 +226,7 @@ def run_plan(
                 if outcome.failure is not None and fail_fast:
                     break
         Store(settings.results).sweep()
-    except UnwritableError as error:
+    except (UnwritableError, StoppedError) as error:
         summary.stopped = str(error)
     except KeyboardInterrupt:
         summary.interrupted = True

@@ -11,6 +11,8 @@ import torch
 from mmc_bench_benchmarks.speed.__main__ import ratio
 from mmc_bench_benchmarks.speed.cases import Bench, cbft_step, cued_images, last_layer, parity, path
 from mmc_bench_benchmarks.speed.plain import evaluate_path as evaluate_path_plainly
+from mmc_bench_benchmarks.speed.scaling import WAYS, Way, work
+from mmc_bench_benchmarks.speed.scaling import throughput as jobs_per_second
 from mmc_bench_benchmarks.speed.throughput import matrix_product_peak, throughput, training_flop
 
 from mmc_bench.data.splits import CuedImages
@@ -102,3 +104,18 @@ def test_aligning_two_resnet18s_takes_less_than_a_gigabyte_beyond_the_networks()
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
     found = json.loads(done.stdout[done.stdout.index("{") :])
     assert found["verified"] and 0 < found["extra_mb"] < 1000
+
+
+def test_jobs_a_second_are_counted_while_all_workers_work():
+    alone = [(0.0, 5.0), (10.0, 12.0), (13.0, 15.0), (16.0, 18.0)]  # the first job loads torch
+    assert jobs_per_second(alone, 1) == pytest.approx(3 / 8)
+    late = [(11.0, 14.5), (14.5, 16.5), (16.5, 20.0)]  # of a second worker, which goes on when the first has no more
+    assert jobs_per_second(alone + late, 2) == pytest.approx(2 / 2)
+    with pytest.raises(ValueError, match="too seldom in progress together"):
+        jobs_per_second(alone, 2)
+
+
+def test_two_runs_on_one_folder_do_every_job_of_the_measurement_once():
+    assert {way.workers for way in WAYS.values()} == {1, 2}
+    jobs = work(Way(2, 2, ("--workers", "0", "--methods", "ft-small")), seeds=1)
+    assert len(jobs) == 2 and all(start < end for start, end in jobs)

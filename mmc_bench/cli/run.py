@@ -2,15 +2,16 @@
 
 import contextlib
 import json
-import os
 import sys
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmc_bench.cli.cluster import Cluster, cluster_options
 from mmc_bench.cli.console import LineConsole, closing_line
 from mmc_bench.cli.interrupts import interrupted_after, raised_interrupts
 from mmc_bench.cli.options import Session, list_option, session_options, shard_option
@@ -19,10 +20,12 @@ from mmc_bench.data.locations import check_present
 from mmc_bench.engines import Engine, Settings
 from mmc_bench.errors import UserError
 from mmc_bench.observers import Observers
+from mmc_bench.processes import available_cores
 from mmc_bench.report.rows import make_rows
 from mmc_bench.runner import Missing, Summary, check_plugins, find_missing, found_records, found_scores, run_plan
 
-ENGINES = ("local",)
+if TYPE_CHECKING:
+    from mmc_bench.engines.local import Limits
 
 
 @click.command("run", short_help="Run a suite and print the table.")
@@ -35,16 +38,16 @@ ENGINES = ("local",)
     type=click.Choice(("auto", "fp32", "bf16")),
     help="Arithmetic; auto is bf16 where the hardware gains from it.",
 )
-@click.option("--engine", default="local", show_default=True, type=click.Choice(ENGINES), help="Where cells run.")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Worker processes; 0 runs everything in this one.  [default: cores / threads; 1 on a GPU]",
+    help="Worker processes; 0 runs everything in this one.  "
+    "[default: cores / threads; 1 on a GPU; as many as a Ray cluster has room for]",
 )
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
-    help="CPU threads of a worker.  [default: the suite's, or cores / workers]",
+    help="CPU threads of a worker.  [default: the suite's, or cores / workers, or --cpus-per-cell]",
 )
 @click.option("--keep-weights", is_flag=True, help="Keep the fine-tuned weights too.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, what is cached, and the estimated work.")
@@ -69,6 +72,7 @@ ENGINES = ("local",)
     metavar="GB",
     help="Let a cell (or pretraining) fail whose worker takes more memory.",
 )
+@cluster_options
 @list_option("observe", str, "Observers to tell of the run, separated by commas: see mmc-bench list observers.")
 @shard_option
 @session_options
@@ -107,6 +111,7 @@ def _run_missing(
     fail_fast: bool,
     keep_weights: bool,
     time_limit: float | None,
+    cluster: Cluster,
     **options: Any,
 ) -> Summary:
     """Check what can be checked beforehand, then run. A time limit counts from `started`."""
@@ -119,10 +124,16 @@ def _run_missing(
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
     check_plugins(plan)
     observers = Observers.of(registry, session.observers)
-    device = resolve_device(device)
-    workers, threads = share_cores(device, options["workers"], options["threads"] or plan.suite.threads)
+    workers, threads = options["workers"], options["threads"] or plan.suite.threads
+    if cluster.is_chosen:
+        device, threads = cluster.device(device), threads or cluster.threads
+    else:
+        device = resolve_device(device)
+        workers, threads = share_cores(device, workers, threads)
     settings = worker_settings(session, download, device, options["precision"], threads, keep_weights)
-    engine = _engine(workers, options["cell_timeout"], options["cell_memory"])
+    settings = replace(settings, gpu_share=cluster.gpu_share)
+    limits = _limits(options["cell_timeout"], options["cell_memory"])
+    engine = cluster.engine(workers, threads, limits) if cluster.is_chosen else _local_engine(workers, limits)
     # What observers print is no result, and standard output is for results alone.
     with (
         contextlib.redirect_stdout(sys.stderr),
@@ -133,14 +144,19 @@ def _run_missing(
         return run_plan(plan, missing, engine, settings, observers, console, fail_fast)
 
 
-def _engine(workers: int, timeout: float | None, memory: float | None) -> Engine:
+def _limits(minutes: float | None, gigabytes: float | None) -> "Limits":
+    from mmc_bench.engines.local import GIGABYTE, Limits
+
+    return Limits(60 * minutes if minutes else None, round(gigabytes * GIGABYTE) if gigabytes else None)
+
+
+def _local_engine(workers: int, limits: "Limits") -> Engine:
     """Return what runs the jobs on this machine."""
-    from mmc_bench.engines.local import GIGABYTE, InProcessEngine, Limits, LocalEngine
+    from mmc_bench.engines.local import InProcessEngine, Limits, LocalEngine
 
     if workers:
-        limits = Limits(60 * timeout if timeout else None, round(memory * GIGABYTE) if memory else None)
         return LocalEngine(workers, limits)
-    if timeout or memory:
+    if limits != Limits():
         raise UserError("--cell-timeout and --cell-memory stop a worker process: use --workers 1 or more")
     import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises later
     return InProcessEngine()
@@ -149,26 +165,17 @@ def _engine(workers: int, timeout: float | None, memory: float | None) -> Engine
 def worker_settings(
     session: Session, download: bool, device: str, precision: str, threads: int, keep_weights: bool = False
 ) -> Settings:
-    """Return what a worker needs to know; the device is a resolved one, the precision need not be."""
+    """Return what a worker needs to know; the device is a resolved one."""
     return Settings(
         results=str(session.store.root.resolve()),
         plugin_folders=tuple(str(Path(folder).resolve()) for folder in session.plugin_folders),
         data_folders=tuple((name, str(Path(folder).resolve())) for name, folder in session.data.items()),
         download=download,
         device=device,
-        precision=_precision(precision, device),
+        precision=precision,
         threads=threads,
         keep_weights=keep_weights,
     )
-
-
-def _precision(name: str, device: str) -> str:
-    """Return ``"fp32"`` or ``"bf16"``; torch is imported to choose only."""
-    if name != "auto":
-        return name
-    from mmc_bench.training.precision import resolve_precision
-
-    return resolve_precision(name, device)
 
 
 def _tell_of_precision(session: Session, precision: str) -> None:
@@ -223,7 +230,7 @@ def resolve_device(name: str) -> str:
 
 def share_cores(device: str, workers: int | None, threads: int | None) -> tuple[int, int]:
     """Return the number of workers and the threads of each, so that together they fill the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     if workers is None:
         workers = 1 if device != "cpu" or threads is None else max(1, cores // threads)
     return workers, threads or max(1, cores // max(1, workers))

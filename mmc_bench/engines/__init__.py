@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mmc_bench.cells import Job, Pretraining
+from mmc_bench.errors import UserError
 from mmc_bench.records import AnyRecord, Failure
 
 Listener = Callable[[Job, dict[str, Any]], None]
@@ -12,7 +13,11 @@ Listener = Callable[[Job, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker needs to know, as plain data that travels to it."""
+    """What a worker needs to know, as plain data that travels to it.
+
+    `gpu_share` is the part of its GPU's memory that a worker may take. It is the worker that resolves a `precision` of
+    ``"auto"``.
+    """
 
     results: str
     plugin_folders: tuple[str, ...] = ()
@@ -21,6 +26,7 @@ class Settings:
     device: str = "cpu"
     precision: str = "fp32"
     threads: int = 1
+    gpu_share: float = 1.0
     keep_weights: bool = False
 
 
@@ -40,6 +46,10 @@ class Outcome:
     unwritable: str | None = None
     killed: bool = False
     lost_models: tuple[Pretraining, ...] = ()
+
+
+class StoppedError(UserError):
+    """An engine cannot go on, whatever the job; the message says why."""
 
 
 class Engine(Protocol):

@@ -74,18 +74,18 @@ class LocalEngine:
 
     def run(self, jobs: Sequence[Job], settings: Settings, listener: Listener) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends; closing the iterator kills the workers."""
-        team: list[_Process] = []
+        team: list[Process] = []
         with closing(Dispatcher(jobs, settings.results, listener, self.workers)) as dispatcher:
             try:
                 for _ in range(min(self.workers, len(jobs))):
-                    team.append(_Process(settings))
+                    team.append(Process(settings))
                 while dispatcher:
                     for place, process in enumerate(team):
                         if process.job or not (job := dispatcher.take(process.last_pretraining)):
                             continue
                         if not process.fit_for_more:
                             process.kill()
-                            team[place] = process = _Process(settings)
+                            team[place] = process = Process(settings)
                         process.give(job)
                     yield from dispatcher.news()
                     for process in self._with_messages(team):
@@ -103,14 +103,14 @@ class LocalEngine:
                 for process in team:
                     process.kill()
 
-    def _with_messages(self, team: Sequence["_Process"]) -> list["_Process"]:
+    def _with_messages(self, team: Sequence["Process"]) -> list["Process"]:
         """Wait until workers have something to tell, or it is time to look after them."""
         busy = {process.connection: process for process in team if process.job}
         told = wait(list(busy), timeout=TICK if len(busy) == len(team) else PAUSE)
         return [busy[connection] for connection in told if isinstance(connection, Connection)]
 
 
-class _Process:
+class Process:
     """A worker process, as its owner sees it."""
 
     def __init__(self, settings: Settings) -> None:

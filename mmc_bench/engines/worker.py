@@ -91,23 +91,26 @@ class Worker:
 
 
 def open_workshop(settings: Settings) -> "Workshop":
-    """Import torch and the plugins, and set the threads."""
+    """Import torch and the plugins, set the threads, and keep to the share of the GPU."""
     import torch
 
     from mmc_bench.data.sources import Sources
     from mmc_bench.registry import Registry
     from mmc_bench.stages.workshop import Workshop
-    from mmc_bench.training.precision import prepare_device
+    from mmc_bench.training.precision import prepare_device, resolve_precision
 
     torch.set_num_threads(settings.threads)
-    prepare_device(settings.precision, settings.device)
+    if settings.gpu_share < 1:
+        torch.cuda.set_per_process_memory_fraction(settings.gpu_share)
+    precision = resolve_precision(settings.precision, settings.device)
+    prepare_device(precision, settings.device)
     return Workshop(
         registry=Registry.discover(settings.plugin_folders),
         store=Store(settings.results),
         sources=Sources(dict(settings.data_folders), settings.download),
         device=torch.device(settings.device),
         threads=settings.threads,
-        precision=settings.precision,
+        precision=precision,
         keep_weights=settings.keep_weights,
     )
 
