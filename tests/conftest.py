@@ -13,6 +13,12 @@ from torch import nn
 
 from mmc_bench.cells import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
 from mmc_bench.data.splits import CuedImages
+from mmc_bench.processes import available_cores
+
+
+def pytest_xdist_auto_num_workers():
+    """One process more than there are cores, up to four: many tests wait, for naps, clusters and dead runs."""
+    return min(4, available_cores() + 1)
 
 
 def pytest_collection_modifyitems(items):
