@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import stat
-import time
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -67,10 +67,15 @@ def temporary_name(path: Path) -> Path:
 
 def sweep(folder: Path) -> None:
     """Remove what processes that were killed left half written in a folder."""
-    for path in folder.glob(".*.tmp"):
+    left = list(folder.glob(".*.tmp"))
+    if not left:
+        return
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        now = os.fstat(probe.fileno()).st_mtime  # by the clock that the others' times are of
+    for path in left:
         owner = tagged(path.name.removesuffix(".tmp").rpartition("+")[2])
         try:
-            old = time.time() - path.stat().st_mtime > ABANDONED_AFTER
+            old = now - path.stat().st_mtime > ABANDONED_AFTER
             if old or (owner and owner.is_gone):
                 path.unlink()
         except OSError:  # gone by now, or not ours to remove

@@ -12,6 +12,7 @@ one machine, that can be told.
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmc_bench.files import temporary_name
 from mmc_bench.processes import ProcessId, this_process
@@ -35,6 +36,12 @@ STALE_AFTER = 120.0
 
 #: The same where the owner's process is known to have ended: its workers need a moment to notice.
 STALE_WHEN_ENDED = 1.0
+
+#: Seconds between two looks at a claim, at most, for it to count as watched meanwhile.
+LONGEST_PAUSE = 2 * HEARTBEAT
+
+#: What systems say of links that they do not have.
+WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 #: A lease is a few hundred bytes; what is much longer is none.
 LONGEST = 10_000
@@ -58,6 +65,14 @@ class Claim:
         return self.owner is not None and self.owner.is_gone
 
 
+class _Watched(NamedTuple):
+    """A claim's last touch, and when (monotonic) it was first and last seen with it."""
+
+    touched: int
+    since: float
+    looked: float
+
+
 class Leases:
     """The leases that this run has on jobs, kept alive by a thread until they are released.
 
@@ -71,7 +86,7 @@ class Leases:
         self._folder = folder
         self._held: dict[str, int] = {}
         self._lost: set[str] = set()
-        self._watched: dict[str, tuple[int, float]] = {}
+        self._watched: dict[str, _Watched] = {}
         self._guard = threading.Lock()
         self._closed = threading.Event()
         self._heart: threading.Thread | None = None
@@ -112,12 +127,13 @@ class Leases:
         # one that is no more.
         if before is not None and not _is_there(before, self._path(key, before.number)):
             return False
-        # An owner that was killed while it released leaves its highest claims behind.
-        after = _read(self._path(key, number + 1))
-        if after is not None and self._is_stale(after):
-            self._path(key, number + 1).unlink(missing_ok=True)
-            return True
-        return after is None
+        # Owners that were killed while they released leave their highest claims behind.
+        above = [claim for claim in _claims(self._folder, key) if claim.number > number]
+        stale = [self._is_stale(claim) for claim in above]
+        if all(stale):
+            for claim in above:
+                self._path(key, claim.number).unlink(missing_ok=True)
+        return all(stale)
 
     def release(self, key: str) -> None:
         """Give a claim back, with those that it followed; one that was lost meanwhile is its new owner's."""
@@ -170,6 +186,10 @@ class Leases:
         except FileExistsError:
             # A network file system may have made the link, lost the answer, and been asked again.
             return temporary.stat().st_nlink == 2
+        except OSError as error:
+            if error.errno not in WITHOUT_LINKS:
+                raise
+            return _created(path, json.dumps(content))
         finally:
             temporary.unlink(missing_ok=True)
         return True
@@ -177,10 +197,11 @@ class Leases:
     def _is_stale(self, claim: Claim) -> bool:
         """Tell whether a claim has been watched without a touch for so long that its owner must have gone."""
         now = time.monotonic()
-        touched, since = self._watched.get(claim.token, (None, now))
-        if touched != claim.touched:
-            since = now
-        self._watched[claim.token] = (claim.touched, since)
+        before = self._watched.get(claim.token)
+        # After a pause, which may have been the whole file system's, watching begins anew.
+        goes_on = before is not None and before.touched == claim.touched and now - before.looked <= LONGEST_PAUSE
+        since = before.since if before is not None and goes_on else now
+        self._watched[claim.token] = _Watched(claim.touched, since, now)
         return now - since >= (STALE_WHEN_ENDED if claim.has_ended else STALE_AFTER)
 
     def _beat(self) -> None:
@@ -196,8 +217,12 @@ class Leases:
         """Show that this process lives; note the claims that somebody has taken over."""
         with self._guard:
             held = dict(self._held)
+        try:
+            newest = dict(sorted(_names(self._folder)))
+        except OSError:
+            newest = {}
         for key, number in held.items():
-            taken = self._path(key, number + 1).exists()
+            taken = newest.get(key, number) > number
             try:
                 os.utime(self._path(key, number))
             except FileNotFoundError:
@@ -215,13 +240,34 @@ class Leases:
 
 def find_claims(folder: Path) -> list[Claim]:
     """Return the newest claim on every job that somebody has claimed, by the time of the claim."""
-    newest: dict[str, Claim] = {}
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for entry in os.scandir(folder):
-            claim = _read(Path(entry.path)) if entry.name.endswith(".lease") else None
-            if claim and (claim.key not in newest or newest[claim.key].number < claim.number):
-                newest[claim.key] = claim
-    return sorted(newest.values(), key=lambda claim: claim.since)
+    newest = dict(sorted(_names(folder)))
+    claims = [_read(folder / f"{key}.{number}.lease") for key, number in newest.items()]
+    return sorted((claim for claim in claims if claim), key=lambda claim: (claim.since, claim.key))
+
+
+def _claims(folder: Path, key: str) -> list[Claim]:
+    """Return all claims on one job."""
+    claims = [_read(folder / f"{key}.{number}.lease") for other, number in _names(folder) if other == key]
+    return [claim for claim in claims if claim]
+
+
+def _names(folder: Path) -> list[tuple[str, int]]:
+    """Return key and number of every claim in a folder."""
+    try:
+        names = [entry.name.removesuffix(".lease").rpartition(".") for entry in os.scandir(folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [(key, int(number)) for key, _, number in names if key and number.isdecimal()]
+
+
+def _created(path: Path, content: str) -> bool:
+    """Bring a claim into being where there are no hard links; for a moment it is empty."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _read(path: Path) -> Claim | None:
@@ -234,7 +280,9 @@ def _read(path: Path) -> Claim | None:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         return None
-    except OSError:
+    except OSError:  # another user's, perhaps: that it is touched can be seen all the same
+        with contextlib.suppress(OSError):
+            return Claim(key, int(number), token=path.name, touched=path.stat().st_mtime_ns)
         return Claim(key, int(number), token=path.name, touched=0)
     with contextlib.closing(_Descriptor(descriptor)):
         status = os.fstat(descriptor)

@@ -24,8 +24,10 @@ class ProcessId:
     @property
     def is_gone(self) -> bool:
         """Whether the process is known to have ended; of one on another machine, nothing is known."""
-        here = this_process()
-        return bool(self.machine) and self.machine == here.machine and _born(self.pid) != self.born
+        if not self.machine or self.machine != this_process().machine:
+            return False
+        born = _born(self.pid)
+        return not _is_there(self.pid) if born is None else born != self.born
 
     @property
     def tag(self) -> str:
@@ -47,9 +49,20 @@ def tagged(text: str) -> ProcessId | None:
     return ProcessId(host="", machine=machine, pid=int(pid), born=born)
 
 
+def _is_there(pid: int) -> bool:
+    """Tell whether there is a process; of other users', /proc may show nothing."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 @cache
 def _process(pid: int) -> ProcessId:  # by number, because a forked process is another one
-    return ProcessId(host=socket.gethostname(), machine=_machine(), pid=pid, born=_born(pid))
+    return ProcessId(host=socket.gethostname(), machine=_machine(), pid=pid, born=_born(pid) or "")
 
 
 def _machine() -> str:
@@ -61,12 +74,12 @@ def _machine() -> str:
     return f"{boot[:16]}{space}"
 
 
-def _born(pid: int) -> str:
-    """Return when a process started, or an empty string when it is not there or has ended."""
+def _born(pid: int) -> str | None:
+    """Return when a process started, an empty string when it has ended, or None when nothing is shown of it."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except (OSError, ValueError):
-        return ""
+        return None
     return "" if state in "ZX" else fields[18]
 
 

@@ -71,10 +71,8 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for ``--json`` and for observers."""
-        counts = {
-            name: getattr(self, name)
-            for name in ("cells", "cached", "computed", "failed", "not_run", "pretrained", "interrupted", "seconds")
-        }
+        names = ("cells", "cached", "computed", "failed", "not_run", "pretrained", "interrupted", "stopped", "seconds")
+        counts = {name: getattr(self, name) for name in names}
         failures = [{"key": item.key, "cell": item.label, "error": item.error} for item in self.failures]
         return {**counts, "failures": failures}
 

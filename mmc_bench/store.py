@@ -134,6 +134,11 @@ class Store:
                 return None
         return record
 
+    def done(self, job: Job) -> AnyRecord | None:
+        """Return the record of a job that needs not be done: for a pretraining, its weights must be there too."""
+        record = self.find(job)
+        return None if record is None or (isinstance(job, Pretraining) and not self.has_weights(job)) else record
+
     def weights_behind(self, job: Job) -> tuple[str, ...] | None:
         """Return the checksums of the weights that a pretraining left, or that a cell or pair was made from.
 
@@ -274,13 +279,15 @@ class Store:
         from safetensors.torch import load
 
         path = self._path(record.pretraining, ".safetensors")
+        read = _identity(path)
         content = read_if_there(path)
         if content is None:
             raise LostWeightsError(f"weights file {path} is gone", record.pretraining)
         if hashlib.sha256(content).hexdigest() != record.weights_sha256:
             aside = path.with_suffix(".damaged")
             with contextlib.suppress(FileNotFoundError):  # another worker was faster
-                path.replace(aside)
+                if _identity(path) == read:  # and has not made it again
+                    path.replace(aside)
             raise LostWeightsError(
                 f"weights file {path} does not match its record's checksum: set aside as {aside.name}",
                 record.pretraining,
@@ -317,6 +324,15 @@ class Store:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise UnwritableError(f"results folder {self.root} cannot be written ({reason}){advice}") from None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from one that took its place, or None when it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def kind_of(job: Job | Connection) -> str:

@@ -58,7 +58,10 @@ class Watch(threading.Thread):
     def look(self):
         for path in self.results.glob("*/*.json"):
             if not path.name.endswith(".failure.json"):
-                status = path.stat()
+                try:
+                    status = path.stat()
+                except FileNotFoundError:
+                    continue
                 now = (status.st_ino, status.st_mtime_ns)
                 if self.first.setdefault(path.name, now) != now:
                     self.rewritten.append(path.name)

@@ -1,5 +1,6 @@
 """Handing out jobs: each to one run, those that others did are learnt of, and what must be is tried again."""
 
+import errno
 import os
 from datetime import UTC, datetime
 
@@ -43,6 +44,15 @@ class Team:
 def team(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PAUSE", 0.0)  # what others do is looked at again at once
     return Team(tmp_path / "results")
+
+
+def refusing(error):
+    """Return a function that raises."""
+
+    def refuse(*arguments):
+        raise error
+
+    return refuse
 
 
 def failure_of(job, error="broken"):
@@ -105,6 +115,46 @@ def test_a_model_that_was_lost_is_made_again_before_the_cells_that_need_it(team)
     assert [outcome.failure is not None for outcome in run.news()] == [False, True]
 
 
+def test_a_second_cell_that_misses_the_same_model_waits_for_it_too(team):
+    run = team.run(JOBS[1:], workers=2)
+    team.store.save(MODEL)
+    assert {run.take().key, run.take().key} == {JOBS[1].key, JOBS[2].key}
+    for job in JOBS[1:]:
+        run.settle(Outcome(job, failure=failure_of(job, "weights are gone"), lost_models=(JOBS[0],)))
+    assert run.take() == JOBS[0] and run.take() is None
+    team.done(run, MODEL)
+    for record in CELLS:
+        assert run.take() is not None
+        team.done(run, record)
+    assert [outcome.failure for outcome in run.news()] == [None] * 3
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT])
+def test_a_disk_that_is_away_for_a_moment_is_waited_for(team, monkeypatch, code):
+    run = team.run(JOBS[1:2])
+    link, trouble = os.link, [code]
+
+    def away(source, target):
+        if trouble:
+            raise OSError(trouble.pop(), "away")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", away)
+    assert run.take() is None
+    assert run.take() == JOBS[1]
+
+
+def test_a_disk_that_stays_away_ends_the_run(team, monkeypatch):
+    run = team.run(JOBS[1:2])
+    monkeypatch.setattr(
+        os, "link", lambda source, target: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error"))
+    )
+    assert run.take() is None
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    with pytest.raises(UnwritableError, match="Input/output error"):
+        run.take()
+
+
 def test_cells_of_a_failed_pretraining_fail_with_it(team):
     run = team.run()
     assert run.take() == JOBS[0]
@@ -131,7 +181,7 @@ def test_a_folder_that_turned_read_only_is_told_before_any_work(team):
         run.take()
 
 
-def test_a_hundred_thousand_jobs_are_handed_out_without_looking_at_all_of_them_each_time(team):
+def test_jobs_are_handed_out_without_looking_at_all_of_them_each_time(team):
     """Each `take` of n jobs must not cost n steps: counted, not timed."""
     jobs = [JOBS[1].model_copy(update={"pretraining": JOBS[0].model_copy(update={"seed": n})}) for n in range(300)]
     run = team.run(jobs)

@@ -134,7 +134,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(bench):
 
 ELSEWHERE = """
 from mmc_bench import leases
-leases.HEARTBEAT, leases.STALE_AFTER = 0.2, 2.0
+leases.HEARTBEAT, leases.STALE_AFTER = 0.2, 5.0
 if __name__ == "__main__":
     from mmc_bench.cli.main import main
     main()
@@ -157,7 +157,7 @@ def test_a_machine_that_is_lost_leaves_its_jobs_to_the_others(bench):
         kill -9 $first; wait $second; echo second: $?
         ls results/locks | wc -l; ls results/cells | wc -l
         """,
-        TINY_NAP="10",
+        TINY_NAP="12",
     )
     assert done.stdout.splitlines()[:2] == ["1", "0"], done.stdout + done.stderr
     assert [line for line in done.stdout.splitlines() if not line.startswith(("|", "*"))][-3:] == [

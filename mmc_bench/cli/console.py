@@ -34,6 +34,7 @@ class LineConsole:
     def finished(self, outcome: Outcome) -> None:
         """Print the job's line."""
         self._done += 1
+        self._total = max(self._total, self._done)  # a model whose weights were lost is one more
         width = len(str(self._total))
         self._print(f"[{self._done:{width}}/{self._total}] {describe(outcome)}")
 

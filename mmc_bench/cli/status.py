@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from mmc_bench.cells import Job, models_of
 from mmc_bench.cli.dryrun import counted
 from mmc_bench.cli.list import aligned
 from mmc_bench.cli.options import Session, session_options, shard_option
-from mmc_bench.cli.workers import AtWork, at_work, lines
+from mmc_bench.cli.workers import AT_WORK, AtWork, at_work, lines
 from mmc_bench.plan import Plan
 from mmc_bench.records import Failure
 from mmc_bench.runner import find_missing
@@ -32,6 +33,11 @@ class State:
     pretrainings: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
     at_work: list[AtWork] = field(default_factory=list)
+
+    def works_on(self, plan: Plan) -> bool:
+        """Tell whether somebody is at work on a job of this plan."""
+        keys = {job.key for job in (*plan.results, *plan.pretrainings)}
+        return any(entry.state == AT_WORK and entry.key in keys for entry in self.at_work)
 
 
 @click.command("status", short_help="Tell what of a suite is done, missing or failed, and who is at work.")
@@ -55,8 +61,7 @@ def command(session: Session, as_json: bool, watch: bool) -> None:
             if before is not None and not as_json:
                 click.clear()  # on a terminal alone
             click.echo(text)
-        total = state.results if plan.results else state.pretrainings
-        if not watch or (not total["missing"] and not state.at_work):
+        if not watch or not (state.results["missing"] or state.pretrainings["missing"] or state.works_on(plan)):
             return
         before = text
         time.sleep(max(PAUSE, REST * (time.monotonic() - start)))
@@ -68,21 +73,24 @@ def look(plan: Plan, store: Store) -> State:
     missing = find_missing(plan, store)
     to_run = {job.key for job in missing.jobs}
 
-    def state_of(key: str) -> str:
-        return "done" if key not in to_run else "failed" if key in missing.failed_before else "missing"
+    def state_of(job: Job) -> str:
+        if job.key not in to_run:
+            return "done"
+        tried = {job.key, *(model.key for model in models_of(job))}  # without its models, a job has failed with them
+        return "missing" if missing.failed_before.isdisjoint(tried) else "failed"
 
     for cell in plan.cells:
         p = cell.pretraining
         place = (p.dataset.name, p.backbone.name, f"cue rate {p.cue_rate:g}", cell.method.name)
-        state.groups.setdefault(place, Counter())[state_of(cell.key)] += 1
+        state.groups.setdefault(place, Counter())[state_of(cell)] += 1
     if not plan.results:
         for model in plan.pretrainings:
             place = (model.dataset.name, model.backbone.name, f"cue rate {model.cue_rate:g}", "pretraining")
-            state.groups.setdefault(place, Counter())[state_of(model.key)] += 1
+            state.groups.setdefault(place, Counter())[state_of(model)] += 1
     for pair in plan.pairs:
-        state.groups.setdefault(("pair", pair.label, "", ""), Counter())[state_of(pair.key)] += 1
-    state.results.update(state_of(job.key) for job in plan.results)
-    state.pretrainings.update(state_of(job.key) for job in plan.pretrainings)
+        state.groups.setdefault(("pair", pair.label, "", ""), Counter())[state_of(pair)] += 1
+    state.results.update(state_of(job) for job in plan.results)
+    state.pretrainings.update(state_of(job) for job in plan.pretrainings)
     tried = [job for job in missing.jobs if job.key in missing.failed_before]
     state.failures = [failure for job in tried if (failure := store.find_failure(job))]
     return state

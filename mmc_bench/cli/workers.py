@@ -8,6 +8,8 @@ from mmc_bench.cli.list import aligned
 from mmc_bench.leases import STALE_AFTER, Claim, find_claims
 from mmc_bench.store import Store
 
+AT_WORK = "at work"
+
 
 @dataclass(frozen=True)
 class AtWork:
@@ -54,7 +56,7 @@ def _state(claim: Claim) -> str:
     if claim.has_ended:
         return "ended"
     silent = time.time() - claim.touched / 1e9
-    return f"silent for {silent / 60:.0f} min" if silent > STALE_AFTER else "at work"
+    return f"silent for {silent / 60:.0f} min" if silent > STALE_AFTER else AT_WORK
 
 
 def _time(since: str) -> str:

@@ -1,5 +1,6 @@
 """Which job is handed out next, when several runs share a results folder: every job is leased, done, released."""
 
+import errno
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,12 @@ from mmc_bench.store import Store, UnwritableError
 
 #: Seconds before a job that another run is doing is looked at again.
 PAUSE = 0.5
+
+#: What a disk says that will not take files soon; anything else may be a server that is away for a moment.
+FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+
+#: Seconds that it may be away.
+PATIENCE = 300.0
 
 
 class Dispatcher:
@@ -43,7 +50,8 @@ class Dispatcher:
         self._failed_before = {job.key: self._store.find_failure(job) for job in jobs if job.key in failed}
         self._not_before: dict[str, float] = {}
         self._in_hand: dict[str, Job] = {}
-        self._again: set[str] = set()
+        self._again: set[tuple[str, str]] = set()
+        self._trouble_since: float | None = None
         self._news: deque[Outcome] = deque()
 
     def __bool__(self) -> bool:
@@ -99,11 +107,11 @@ class Dispatcher:
 
     def _to_try_again(self, outcome: Outcome) -> bool:
         """Tell whether a failed job is to be tried again, and have the models that it lacked made again."""
-        lost = {model.key for model in outcome.lost_models}
-        what = lost or ({outcome.job.key} if outcome.killed else set())
-        if not what or what <= self._again:
+        causes = {model.key for model in outcome.lost_models} or ({"killed"} if outcome.killed else set())
+        tries = {(outcome.job.key, cause) for cause in causes}
+        if not tries or tries <= self._again:
             return False
-        self._again |= what
+        self._again |= tries
         self._schedule.again(outcome.lost_models)
         return True
 
@@ -144,16 +152,23 @@ class Dispatcher:
         now = time.monotonic()
         if self._not_before.get(job.key, now) > now:
             return False
-        with self._store.writing():
+        try:
             leased = self._leases.claim(job.key, job.label)
+            self._trouble_since = None
+        except OSError as error:
+            self._trouble_since = self._trouble_since or now
+            if error.errno in FINAL or now - self._trouble_since > PATIENCE:
+                with self._store.writing():
+                    raise
+            leased = False
         if not leased:
             self._not_before[job.key] = now + PAUSE
         return leased
 
     def _done_elsewhere(self, job: Job) -> Outcome | None:
         """Return how a job ended in another run since this one looked, or None when it is still to do."""
-        record = self._store.find(job)
-        if record is not None and (not isinstance(job, Pretraining) or self._store.has_weights(job)):
+        record = self._store.done(job)
+        if record is not None:
             return Outcome(job, record=record, elsewhere=True)
         failure = self._store.find_failure(job)
         if failure is not None and failure != self._failed_before.get(job.key):

@@ -141,7 +141,7 @@ class Process:
         assert job is not None
         try:
             message = self.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # OSError: it was killed in the middle of a message
             return self._died(job)
         if isinstance(message, _News):
             self._began = min(self._began, time.monotonic())

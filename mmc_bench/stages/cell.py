@@ -39,6 +39,9 @@ def _do_cell(cell: Cell, workshop: Workshop, report: Report) -> CellRecord:
         report({"stage": "connect"})
         paths = connect(cell, pretrained, fine_tuned, data, (before.metrics, metrics), workshop)
         clock.lap("connect")
+    made = workshop.store.done(cell)
+    if isinstance(made, CellRecord):  # by another run, while this one slept and lost its lease
+        return made
     weights = workshop.store.save_weights(cell, fine_tuned.state_dict()) if workshop.keep_weights else None
     record = CellRecord(
         key=cell.key,

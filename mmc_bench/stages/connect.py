@@ -88,6 +88,9 @@ def compare_pair(pair: Pair, workshop: Workshop, report: Report) -> PairRecord:
             first, second, ground, pair.connect, workshop, pair.data.seed, (known[0], known[1])
         )
     seconds["connect"] = time.perf_counter() - clock
+    made = workshop.store.done(pair)
+    if isinstance(made, PairRecord):  # by another run, while this one slept and lost its lease
+        return made
     references = {reference.name: reference for end in (pair.first, pair.second) for reference in plugins_of(end)}
     record = PairRecord(
         key=pair.key,

@@ -62,6 +62,9 @@ def pretrain(pretraining: Pretraining, workshop: Workshop, report: Report) -> Pr
         clock = time.perf_counter()
         metrics = score(model, data, data.pretraining)
         seconds["score"] = time.perf_counter() - clock
+    made = workshop.store.done(pretraining)
+    if isinstance(made, PretrainRecord):  # by another run, while this one slept and lost its lease
+        return made
     record = PretrainRecord(
         key=pretraining.key,
         pretraining=pretraining,
