@@ -1,5 +1,6 @@
 """The engine `ray` on real clusters: two nodes on this machine, one of which is killed, and one for a run alone."""
 
+import contextlib
 import json
 import os
 import signal
@@ -81,11 +82,14 @@ def test_a_suite_is_finished_although_a_node_is_killed_half_way(bench, gate, clu
     done = {}
 
     def kill_the_node():
-        done["waiting"] = waiting(gate, 2)
-        done["killed"] = descendants(raylet)
-        for pid in done["killed"]:
-            os.kill(pid, signal.SIGKILL)
-        (gate / "open").touch()
+        try:
+            done["waiting"] = waiting(gate, 2)
+            done["killed"] = descendants(raylet)
+            for pid in done["killed"]:
+                with contextlib.suppress(ProcessLookupError):  # Ray's helpers come and go
+                    os.kill(pid, signal.SIGKILL)
+        finally:
+            (gate / "open").touch()  # whatever happened, or the run would wait for ever
 
     killer = threading.Thread(target=kill_the_node)
     killer.start()
