@@ -192,12 +192,13 @@ def test_similarity_needs_the_pretrained_record_but_a_barrier_fails_without_it()
     assert verdicts(FIG5, cells=[small(0.06), large()])[:2] == [[FAILS], [NO_RECORDS]]
 
 
-def test_a_path_that_ends_low_connects_nothing_and_has_no_barrier():
+@pytest.mark.parametrize(("middle", "barrier"), [(0.8, FAILS), (0.75, FAILS), (0.65, HOLDS)])
+def test_a_path_to_a_model_that_lost_the_cue_has_a_barrier_where_it_falls_below_the_chord(middle, barrier):
     low = large()
-    connectivity = connectivity_record(flat(NC=[0.5] * 3, C=[1.0, 0.8, 0.6], RC=[0.5] * 3))
+    connectivity = connectivity_record(flat(NC=[0.5] * 3, C=[1.0, middle, 0.6], RC=[0.5] * 3))
     low = low.model_copy(update={"connectivity": connectivity, "paths": {"linear": PathRecord(test=connectivity)}})
     found = {judgement.claim: judgement.verdict for judgement in judge_paths(FIG5, [], [low], [model()])}
-    assert (found[FIG5.claims[1]], found[FIG5.claims[4]]) == (HOLDS, FAILS)
+    assert (found[FIG5.claims[1]], found[FIG5.claims[4]]) == (barrier, FAILS)
     found = {judgement.claim: judgement.verdict for judgement in judge_paths(FIG5, [], [large()], [model()])}
     assert (found[FIG5.claims[1]], found[FIG5.claims[4]]) == (HOLDS, HOLDS)
 
