@@ -1,6 +1,7 @@
 """Published tables: the paper's as data, the claims on its own numbers, and how mistakes in such files are answered."""
 
 import math
+import os
 
 import pytest
 from plugins_for_tests import HEADER, registry_of, write_source
@@ -8,7 +9,14 @@ from plugins_for_tests import HEADER, registry_of, write_source
 from mmc_bench.errors import UserError
 from mmc_bench.registry import Registry
 from mmc_bench.report.compare import FAILS, HOLDS, measure, verdict_on
-from mmc_bench.report.published import Check, load_published, published_scores, read_claims, read_numbers
+from mmc_bench.report.published import (
+    Check,
+    holds_losses,
+    load_published,
+    published_scores,
+    read_claims,
+    read_numbers,
+)
 
 SHIPPED = Registry.discover().published
 DATASETS = ("cifar10-box", "cifar100-box-color", "dominoes")
@@ -237,3 +245,10 @@ def test_claims_are_read_with_their_numbers(folder):
     claims = read_claims(folder / "claims.yaml")
     assert (claims.source, claims.numbers, claims.classes) == ("somebody", ("mine.csv",), {"d": 4})
     assert claims.claims[0].checks[0].quantities == ("RI of m", "chance")
+
+
+def test_a_pipe_in_the_place_of_a_table_keeps_nobody_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert not holds_losses(tmp_path / "pipe.csv")
+    with pytest.raises(UserError, match=r"pipe\.csv"):
+        read_numbers(tmp_path / "pipe.csv")

@@ -89,7 +89,8 @@ def look(plan: Plan, store: Store) -> State:
             state.groups.setdefault(place, Counter())[state_of(model)] += 1
     for pair in plan.pairs:
         state.groups.setdefault(("pair", pair.label, "", ""), Counter())[state_of(pair)] += 1
-    state.results.update(state_of(job) for job in plan.results)
+    if plan.results:
+        state.results = sum(state.groups.values(), Counter())
     state.pretrainings.update(state_of(job) for job in plan.pretrainings)
     tried = [job for job in missing.jobs if job.key in missing.failed_before]
     state.failures = [failure for job in tried if (failure := store.find_failure(job))]

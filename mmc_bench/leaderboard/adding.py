@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from mmc_bench.core import core_version
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.files import is_intact, write_whole
+from mmc_bench.files import is_intact, read_whole, write_whole
 from mmc_bench.leaderboard.checks import disagreements, duplicates, entry_problems, identity, plugins_of, pretraining_of
 from mmc_bench.leaderboard.schemas import KnownVersion, Submission, Versions, as_yaml, plugin_name
 from mmc_bench.leaderboard.submissions import (
@@ -144,7 +144,7 @@ def _pretrainings(results: Path, submission: Submission, cells: Iterable[Entry])
 
 def _entry(results: Path, file: str, submission: Submission) -> Entry:
     try:
-        content = (results / file).read_bytes()
+        content = read_whole(results / file)
     except OSError as error:
         raise UserError(f"{results / file} cannot be read: {error.strerror}") from None
     if not re.fullmatch(r"\w+/[0-9a-f]{64}\.json", file):

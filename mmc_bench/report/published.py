@@ -6,6 +6,7 @@ its authors say of the numbers, as checks that anybody's numbers can be put to.
 """
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from mmc_bench.errors import UserError, nearest
+from mmc_bench.files import read_whole
 from mmc_bench.parameters import first_problem
 from mmc_bench.records import SPLITS
 from mmc_bench.yaml_files import read_yaml
@@ -172,7 +174,7 @@ def load_published(name: str, shipped: Mapping[str, Sequence[Path]]) -> Publishe
 def holds_losses(file: Path) -> bool:
     """Tell whether a file is a table of differences in loss, by its first line."""
     try:
-        with file.open(encoding="utf-8", newline="") as opened:
+        with io.StringIO(read_whole(file).decode(), newline="") as opened:
             return tuple(next(csv.reader(opened), ())) == LOSS_COLUMNS
     except (OSError, UnicodeDecodeError, csv.Error):
         return False  # reading it as a table of accuracies will say why
@@ -188,7 +190,7 @@ def read_numbers(file: Path, columns: tuple[str, ...] = COLUMNS) -> Numbers:
     """
     numbers: dict[Place, float] = {}
     try:
-        with file.open(encoding="utf-8", newline="") as opened:
+        with io.StringIO(read_whole(file).decode(), newline="") as opened:
             lines = csv.DictReader(opened)
             if tuple(lines.fieldnames or ()) != columns:
                 raise UserError(f"{file}: a published table has the columns {','.join(columns)}")

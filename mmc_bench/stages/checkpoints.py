@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmc_bench.cells import Checkpoint, ConnectSettings, DataSettings, PathName, PluginRef, Pretraining
 from mmc_bench.errors import UserError
+from mmc_bench.files import read_whole
 from mmc_bench.records import CellRecord, PretrainRecord
 from mmc_bench.store import Store, read_record
 from mmc_bench.suite import Suite
@@ -52,7 +53,7 @@ class Source:
             When the file cannot be read, or is not the one that the record tells of.
         """
         try:
-            content = self.weights.read_bytes()
+            content = read_whole(self.weights)
         except FileNotFoundError:
             raise UserError(f"there is no file {self.weights}{self._remedy}") from None
         except OSError as error:
