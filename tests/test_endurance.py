@@ -47,10 +47,10 @@ def test_a_full_disk_stops_the_run_with_one_sentence_and_the_next_goes_on(bench)
         bench,
         f"""
         mkdir results; mount -t tmpfs -o size=36k tmpfs results || exit 9
-        {RUN} --methods tiny-still,tiny-ft; echo full: $?
+        {RUN} --methods tiny-still,tiny-ft --workers 0; echo full: $?
         find results -name '*.tmp' -o -name '*.lease'
         mount -o remount,size=10m results
-        {RUN} --methods tiny-still,tiny-ft > /dev/null; echo enough: $?
+        {RUN} --methods tiny-still,tiny-ft --workers 0 > /dev/null; echo enough: $?
         find results -name '*.json' | wc -l
         """,
     )
@@ -83,10 +83,10 @@ def test_a_folder_that_turns_read_only_stops_the_run_and_the_next_goes_on(bench)
 def test_a_cell_that_hangs_fails_alone(bench):
     done = bench.apart(
         *["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", 1, "--methods", "tiny-sleep,tiny-still"],
-        *["--cell-timeout", 0.25],
+        *["--cell-timeout", 0.15],
     )
     assert done.code == 1
-    assert "tiny-sleep: FAILED: it took longer than --cell-timeout (0.25 minutes)" in done.err
+    assert "tiny-sleep: FAILED: it took longer than --cell-timeout (0.15 minutes)" in done.err
     assert "2 cells: 1 computed, 0 cached, 1 failed" in done.err
 
 
@@ -144,7 +144,7 @@ if __name__ == "__main__":
 def test_a_machine_that_is_lost_leaves_its_jobs_to_the_others(bench):
     """A space of process numbers of its own is, to everybody else, another machine: only its touches tell of it."""
     (bench.folder / "impatient.py").write_text(ELSEWHERE)
-    run = f"{sys.executable} impatient.py run --suite tiny.yaml --workers 1 --seeds 0 --methods tiny-nap"
+    run = f"{sys.executable} impatient.py run --suite tiny.yaml --workers 0 --seeds 0 --methods tiny-nap"
     done = in_own_mounts(
         bench,
         f"""

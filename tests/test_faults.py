@@ -84,7 +84,7 @@ def test_a_time_limit_of_nothing_is_refused(bench):
 def test_ctrl_c_while_a_run_starts_ends_it_with_code_2_and_no_traceback(bench, workers):
     """At any instant: torch, when it is imported, may clear an exception that a signal handler raised."""
     words = ["run", "--suite", "tiny.yaml", "--methods", "tiny-sleep", "--workers", workers]
-    for tenths in (3, 7, 11, 16):
+    for tenths in (3, 7, 11, 16) if workers else (5, 9):
         process = bench.start(*words, "--results", f"results{tenths}", start_new_session=True)
         time.sleep(tenths / 10)
         os.killpg(process.pid, signal.SIGINT)
@@ -110,7 +110,7 @@ def shell(bench, line):
     )
 
 
-@pytest.mark.parametrize("streams", ["2>&-", "<&- >&- 2>&-", "2>&1 | true"])
+@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", "2>&1 | true"])
 def test_a_run_is_done_whatever_becomes_of_its_streams(bench, streams):
     done = shell(bench, f"set -o pipefail; $RUN {streams}")
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
