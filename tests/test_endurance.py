@@ -67,7 +67,7 @@ def test_a_folder_that_turns_read_only_stops_the_run_and_the_next_goes_on(bench)
         mkdir results; mount -t tmpfs -o size=10m tmpfs results || exit 9
         {RUN} --methods tiny-nap --no-download & run=$!
         until ls results/cells/*.json > /dev/null 2>&1; do sleep .05; done
-        mount -o remount,ro results
+        until mount -o remount,ro results; do sleep .05; done  # busy while something is being written
         wait $run; echo read-only: $?
         mount -o remount,rw results
         {RUN} --methods tiny-nap > /dev/null; echo writable: $?
