@@ -254,9 +254,10 @@ def _claims(folder: Path, key: str) -> list[Claim]:
 def _names(folder: Path) -> list[tuple[str, int]]:
     """Return key and number of every claim in a folder."""
     try:
-        names = [entry.name.removesuffix(".lease").rpartition(".") for entry in os.scandir(folder)]
+        leases = [entry.name for entry in os.scandir(folder) if entry.name.endswith(".lease")]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    names = [name.removesuffix(".lease").rpartition(".") for name in leases]
     return [(key, int(number)) for key, _, number in names if key and number.isdecimal()]
 
 

@@ -60,6 +60,20 @@ def test_a_full_disk_stops_the_run_with_one_sentence_and_the_next_goes_on(bench)
     assert "Traceback" not in done.stderr
 
 
+def test_a_full_disk_stops_a_run_where_nothing_can_be_mounted_too(bench, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mmc_bench.files.os.fsync", full)
+    result = bench.tiny("--seeds", "0")
+    assert result.code == 1
+    assert "stopped: results folder" in result.err and "(No space left on device)" in result.err
+    assert "Traceback" not in result.err
+    monkeypatch.undo()
+    left = [path for path in (bench.folder / "results").rglob("*") if path.is_file()]
+    assert [path for path in left if path.suffix in (".tmp", ".lease")] == []
+
+
 def test_a_folder_that_turns_read_only_stops_the_run_and_the_next_goes_on(bench):
     done = in_own_mounts(
         bench,

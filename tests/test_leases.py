@@ -10,7 +10,6 @@ import threading
 import time
 
 import pytest
-from test_faults import wait_for
 
 from mmc_bench import leases as module
 from mmc_bench import processes
@@ -253,6 +252,14 @@ def test_a_run_that_slept_too_long_learns_that_its_job_was_taken_over(folder, cl
         assert [claim.label for claim in find_claims(folder)] in (["slept", "other"], ["other", "slept"])
 
 
+def test_other_files_beside_the_claims_take_no_job_away(folder):
+    with Leases(folder) as leases:
+        assert leases.claim("a", "mine")
+        (folder / "a.7").touch()
+        leases.touch()
+        assert leases.lost() == set()
+
+
 def test_a_touch_is_seen(folder, monkeypatch):
     monkeypatch.setattr(module, "HEARTBEAT", 0.05)
     with Leases(folder) as leases:
@@ -356,42 +363,3 @@ def test_processes_are_told_apart():
         child.wait()
         assert ProcessId(mine.host, mine.machine, child.pid, "17").is_gone
         assert not ProcessId(mine.host, "another", child.pid, "17").is_gone
-
-
-# --- who is at work
-
-
-def test_status_tells_who_does_what_and_watches_until_all_is_done(bench):
-    nap = bench.start(*NAP, env={"TINY_NAP": "6"})
-    watch = bench.start("status", "--suite", "tiny.yaml", "--methods", "tiny-nap", "--seeds", "0", "--watch")
-    try:
-        locks = bench.folder / "results" / "locks"
-        wait_for(lambda: locks.is_dir() and any("tiny-nap" in claim.label for claim in find_claims(locks)))
-        words = ["status", "--suite", "tiny.yaml", "--methods", "tiny-nap", "--seeds", "0"]
-        told = bench(*words)
-        assert f"at work: {this_process().host}, process {nap.pid}" in " ".join(told.out.split())
-        assert told.out.splitlines()[-1].endswith("tiny-set tiny-net cue rate 0.9 seed 0 · tiny-nap")
-        (entry,) = json.loads(bench(*words, "--json").out)["at_work"]
-        assert (entry["pid"], entry["state"]) == (nap.pid, "at work")
-        assert nap.wait(timeout=60) == 0
-        out, err = watch.communicate(timeout=60)
-    finally:
-        nap.kill(), watch.kill()
-    assert (watch.returncode, err) == (0, "")
-    assert "0 of 1 cells done, 1 missing" in out and "1 of 1 cells done, 0 missing" in out.splitlines()[-2]
-    assert bench(*words).out.count("at work") == 0
-
-
-NAP = ["run", "--suite", "tiny.yaml", "--methods", "tiny-nap", "--seeds", "0", "--workers", 1]
-
-
-@pytest.mark.skipif(not this_process().machine, reason="this system does not tell which processes live")
-def test_status_names_claims_of_the_dead_and_of_nobody(bench):
-    locks = bench.folder / "results" / "locks"
-    locks.mkdir(parents=True)
-    left_by(locks, "dead", ended_process())
-    (locks / "junk.0.lease").write_bytes(b"\xff")
-    os.utime(locks / "junk.0.lease", (1, 1))
-    lines = bench("status", "--suite", "tiny.yaml").out.splitlines()
-    assert any(line.split()[0] == "ended:" for line in lines)
-    assert any("silent for" in line and "nobody knows who" in line and line.endswith("junk") for line in lines)
