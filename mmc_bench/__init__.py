@@ -6,11 +6,11 @@ This module is what a plugin author imports; importing it loads no torch.
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError
-from mmc_bench.hookspecs import hookimpl
-from mmc_bench.specs import BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec
+from mmc_bench.plugin.hookspecs import hookimpl
+from mmc_bench.plugin.specs import BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec
 
 if TYPE_CHECKING:
-    from mmc_bench.parameters import BaseConfig
+    from mmc_bench.plugin.parameters import BaseConfig
 
 __version__ = "0.1.0"
 
@@ -28,7 +28,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "BaseConfig":  # pydantic takes longer to import than all the rest: only those who need it pay
-        from mmc_bench.parameters import BaseConfig
+        from mmc_bench.plugin.parameters import BaseConfig
 
         return BaseConfig
     raise AttributeError(f"module 'mmc_bench' has no attribute {name!r}")

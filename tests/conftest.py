@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmc_bench.cells import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
 from mmc_bench.data.splits import CuedImages
-from mmc_bench.processes import available_cores
+from mmc_bench.results.jobs import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
+from mmc_bench.system.processes import available_cores
 
 
 def pytest_xdist_auto_num_workers():

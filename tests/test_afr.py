@@ -7,8 +7,8 @@ import pytest
 import torch
 from mmc_bench_plugins.afr.method import example_weights, last_layer, objective, scores
 
-from mmc_bench.parameters import instantiate
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task, features
 
 

@@ -7,7 +7,7 @@ from functools import cache, cached_property
 
 import pytest
 import torch
-from alignment_for_tests import ARCHITECTURES, batch, build, shuffled, trained, undone
+from helpers.alignment import ARCHITECTURES, batch, build, shuffled, trained, undone
 from torch import nn
 from torch.func import functional_call
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
-from alignment_for_tests import checked_groups, sizes
+from helpers.alignment import checked_groups, sizes
 from torch import nn
 from torch.nn import functional as F
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from alignment_for_tests import batch, shuffled, trained, undone
+from helpers.alignment import batch, shuffled, trained, undone
 from torch import nn
 
 from mmc_bench.landscape.alignment import Group, Groups, Place, align, permutation_groups, permute

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mmc_bench import UserError
-from mmc_bench.parameters import build
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import build
+from mmc_bench.plugin.registry import Registry
 
 OWN = ("resnet8", "resnet20", "resnet18", "vgg13")
 

@@ -13,12 +13,12 @@ from scipy.stats import chi2_contingency, chisquare, kstest
 from torchvision.datasets import CIFAR100
 
 from mmc_bench import UserError
-from mmc_bench.cells import DataSettings
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
-from mmc_bench.parameters import instantiate
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.jobs import DataSettings
 
 NAME = "cifar100-box-color"
 

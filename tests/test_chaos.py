@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from mmc_bench.processes import this_process
+from mmc_bench.system.processes import this_process
 
 KILLS = int(os.environ.get("MMC_BENCH_CHAOS", "6"))
 RUNS = 3

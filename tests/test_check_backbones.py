@@ -1,7 +1,7 @@
 """The conformance kit on backbones: a sound one passes, and each planted fault is found."""
 
 import pytest
-from kit_for_tests import checks, source_of
+from helpers.kit import checks, source_of
 
 INTERFACE, ROUND_TRIP = "has timm's interface", "is described in full by its state_dict"
 SQUARE = "is built for 10 classes of 3x32x32"

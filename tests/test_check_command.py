@@ -5,10 +5,10 @@ import sys
 from dataclasses import replace
 
 import pytest
-from kit_for_tests import in_this_process, source_of
-from plugins_for_tests import registering, registry_of, write_source
+from helpers.kit import in_this_process, source_of
+from helpers.plugins import registering, registry_of, write_source
 
-from mmc_bench.registry import KINDS, Registry
+from mmc_bench.plugin.registry import KINDS, Registry
 from mmc_bench.testing import checks_of, run_checks
 from mmc_bench.testing.conformance import properties_of, subject_of
 

@@ -1,7 +1,7 @@
 """The conformance kit on data sets: a sound one passes, and each planted fault is found."""
 
 import pytest
-from kit_for_tests import checks, source_of
+from helpers.kit import checks, source_of
 
 TELLS = "has a cue that tells the label"
 UNIFORM = "draws random cues uniformly"

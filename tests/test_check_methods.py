@@ -1,7 +1,7 @@
 """The conformance kit on methods: a sound one passes, and each planted fault is found, with a remedy."""
 
 import pytest
-from kit_for_tests import checks, in_this_process, source_of
+from helpers.kit import checks, in_this_process, source_of
 
 REPEATS = "returns the same weights for the same seed"
 ELSEWHERE = "returns the same weights in another process"

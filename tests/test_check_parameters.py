@@ -1,7 +1,7 @@
 """The conformance kit on what all plugins promise: a cheap registration, parameters that explain themselves."""
 
 import pytest
-from kit_for_tests import checks, source_of
+from helpers.kit import checks, source_of
 
 CHEAP, DOCUMENTS, VALIDATES = (
     "registers without a heavy import",

@@ -5,14 +5,14 @@ import json
 import os
 
 import pytest
-from records_for_tests import cell_record, pair_record, pretrain_record
+from helpers.records import cell_record, pair_record, pretrain_record
 
 from mmc_bench.errors import UserError
-from mmc_bench.files import is_intact
-from mmc_bench.record_files import DamagedError, encoded, parsed, weights_in
-from mmc_bench.records import CellRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.scores import ScoreReader
-from mmc_bench.store import Store, UnwritableError, job_of, read_record
+from mmc_bench.results.codec import DamagedError, encoded, parsed, weights_in
+from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
+from mmc_bench.results.scores import ScoreReader
+from mmc_bench.results.store import Store, UnwritableError, job_of, read_record
+from mmc_bench.system.files import is_intact
 
 RECORDS = {"pretraining": pretrain_record(3), "cell": cell_record(3), "pair": pair_record()}
 SCHEMAS = {"pretraining": PretrainRecord, "cell": CellRecord, "pair": PairRecord}

@@ -5,16 +5,16 @@ import io
 import json
 
 import pytest
-from records_for_tests import cell_record, plugin, pretrain_record
+from helpers.records import cell_record, plugin, pretrain_record
 
-from mmc_bench.cells import DataSettings
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.report.compare import FAILS, HOLDS, NO_RECORDS, compare
 from mmc_bench.report.compare_tables import render
 from mmc_bench.report.published import load_published
 from mmc_bench.report.rows import make_rows
-from mmc_bench.store import Store
+from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.store import Store
 
 TABLE = """dataset,cue_rate,method,split,accuracy_percent
 digits,0.9,tune,NC,80

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from mmc_bench.cli.main import run_command_line
-from mmc_bench.records import SPLITS, ConnectionRecord
+from mmc_bench.results.records import SPLITS, ConnectionRecord
 
 TINY = ("--backbone", "tiny-net", "--dataset", "tiny-set")
 PLAIN = (*TINY, "--set", "tiny-net.norm=false")  # without BatchNorm, whose statistics differ inside a path

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from records_for_tests import (
+from helpers.records import (
     cell_record,
     connectivity_record,
     flat,
@@ -18,12 +18,12 @@ from records_for_tests import (
     with_paths,
 )
 
-from mmc_bench.cells import ConnectSettings
 from mmc_bench.landscape.barriers import TOLERANCE
-from mmc_bench.records import PathRecord
 from mmc_bench.report.connection_tables import render
 from mmc_bench.report.connections import connections, tally, unpermuted
-from mmc_bench.store import Store
+from mmc_bench.results.jobs import ConnectSettings
+from mmc_bench.results.records import PathRecord
+from mmc_bench.results.store import Store
 
 BROKEN = "randomise cue"
 

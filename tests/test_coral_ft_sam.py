@@ -9,8 +9,8 @@ from mmc_bench_plugins.coral.method import coral_penalty
 from mmc_bench_plugins.ft_sam.method import worst_neighbour
 from torch.nn import functional as F
 
-from mmc_bench.parameters import instantiate
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task
 
 

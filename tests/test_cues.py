@@ -6,8 +6,8 @@ from scipy.stats import chisquare
 
 from mmc_bench import UserError
 from mmc_bench.data.contract import LabelledImages
-from mmc_bench.parameters import instantiate
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.plugin.registry import Registry
 
 COLOURS = {"digits-box": (1.0, -1.0, -1.0), "cifar10-box": (0.0, 1.0, 0.0)}
 

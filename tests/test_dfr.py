@@ -9,8 +9,8 @@ import torch
 from mmc_bench_plugins.dfr import method as dfr
 from mmc_bench_plugins.dfr.method import balanced_subset, class_accuracies, one_against_rest
 
-from mmc_bench.parameters import instantiate
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task, features
 
 

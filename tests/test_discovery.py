@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from plugins_for_tests import GOOD, install_distribution, registering, registry_of, write_source
+from helpers.plugins import GOOD, install_distribution, registering, registry_of, write_source
 
-from mmc_bench.discovery import configured_folders
 from mmc_bench.errors import UserError
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.discovery import configured_folders
+from mmc_bench.plugin.registry import Registry
 
 
 def names(registry, kind="method"):

@@ -5,13 +5,13 @@ import os
 from datetime import UTC, datetime
 
 import pytest
-from records_for_tests import cell_record, pretrain_record
+from helpers.records import cell_record, pretrain_record
 
 from mmc_bench.engines import Outcome
 from mmc_bench.engines import dispatch as module
 from mmc_bench.engines.dispatch import Dispatcher
-from mmc_bench.records import Failure
-from mmc_bench.store import Store, UnwritableError
+from mmc_bench.results.records import Failure
+from mmc_bench.results.store import Store, UnwritableError
 
 MODEL = pretrain_record()
 CELLS = [cell_record(method=name) for name in ("a", "b")]

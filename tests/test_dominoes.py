@@ -11,12 +11,12 @@ from PIL import Image
 from scipy.stats import chi2_contingency, chisquare
 
 from mmc_bench import UserError
-from mmc_bench.cells import DataSettings
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
-from mmc_bench.parameters import instantiate
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.jobs import DataSettings
 
 SETTINGS = DataSettings(clean_images=30, validation_images=30)
 

@@ -13,7 +13,7 @@ from conftest import Bench
 from test_faults import wait_for
 
 from mmc_bench.engines import local
-from mmc_bench.processes import this_process
+from mmc_bench.system.processes import this_process
 
 PLUGINS = Path(__file__).parent / "plugins"
 RUN = f"{sys.executable} -m mmc_bench run --suite tiny.yaml --workers 1 --seeds 0,1"
@@ -64,7 +64,7 @@ def test_a_full_disk_stops_a_run_where_nothing_can_be_mounted_too(bench, monkeyp
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mmc_bench.files.os.fsync", full)
+    monkeypatch.setattr("mmc_bench.system.files.os.fsync", full)
     result = bench.tiny("--seeds", "0")
     assert result.code == 1
     assert "stopped: results folder" in result.err and "(No space left on device)" in result.err
@@ -147,7 +147,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(bench):
 
 
 ELSEWHERE = """
-from mmc_bench import leases
+from mmc_bench.results import leases
 leases.HEARTBEAT, leases.STALE_AFTER = 0.2, 5.0
 if __name__ == "__main__":
     from mmc_bench.cli.main import main

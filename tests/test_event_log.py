@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmc_bench.parameters import instantiate
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.plugin.registry import Registry
 
 PLAN = SimpleNamespace(suite=SimpleNamespace(name="a suite"), pretrainings=(), cells=(), pairs=())
 

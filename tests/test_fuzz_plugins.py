@@ -7,7 +7,7 @@ import json
 import os
 
 import pytest
-from fuzzing_for_tests import ODD_TEXTS, answer, check, check_sentence, own_folder
+from helpers.fuzzing import ODD_TEXTS, answer, check, check_sentence, own_folder
 from hypothesis import given
 from hypothesis import strategies as st
 

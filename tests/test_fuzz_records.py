@@ -11,19 +11,19 @@ import shutil
 
 import pytest
 from conftest import PLUGINS, TINY_SUITE
-from fuzzing_for_tests import ODD_TEXTS, answer, check, own_folder
+from helpers.fuzzing import ODD_TEXTS, answer, check, own_folder
+from helpers.leaderboard import TestBoard, of_seeds
+from helpers.records import cell_record, flat, invariance_record, pair_record, pretrain_record
 from hypothesis import given
 from hypothesis import strategies as st
-from leaderboard_for_tests import TestBoard, of_seeds
-from records_for_tests import cell_record, flat, invariance_record, pair_record, pretrain_record
 
-from mmc_bench.cells import Connection, Pretraining
-from mmc_bench.plan import make_plan
-from mmc_bench.records import ConnectionRecord, Failure
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.jobs import Connection, Pretraining
+from mmc_bench.results.records import ConnectionRecord, Failure
+from mmc_bench.results.store import Store
 from mmc_bench.stages.checkpoints import experiment_suite, locate
-from mmc_bench.store import Store
-from mmc_bench.suite import load_suite
+from mmc_bench.suites.plan import make_plan
+from mmc_bench.suites.suite import load_suite
 
 SUITE = TINY_SUITE + "pairs: [{second: {cue_rate: 0.0}}]\n"
 WEIGHTS = b"weights"

@@ -9,12 +9,12 @@ import os
 import pytest
 import yaml
 from conftest import PLUGINS, TINY_SUITE
-from fuzzing_for_tests import ODD_TEXTS, answer, check_sentence, own_folder
+from helpers.fuzzing import ODD_TEXTS, answer, check_sentence, own_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmc_bench.registry import Registry
-from mmc_bench.suite import Suite
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.suites.suite import Suite
 
 SHIPPED = [yaml.safe_load(files[0].read_text("utf-8")) for files in Registry.discover().suites.values()]
 BASES = [yaml.safe_load(TINY_SUITE), *SHIPPED]

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from mmc_bench import core
 from mmc_bench.data.folders import load_folder
 from mmc_bench.data.locations import fingerprint
 from mmc_bench.data.sources import Sources
 from mmc_bench.errors import UserError
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.store import Store
 from mmc_bench.stages.workshop import Workshop
-from mmc_bench.store import Store
+from mmc_bench.suites import version as core
 from mmc_bench.training import Progress, cosine, fit, sgd
 
 
@@ -71,8 +71,8 @@ def test_the_embedded_digits_can_be_replaced_like_any_other_source(tmp_path):
 
 def test_the_cores_version_follows_its_source(tmp_path, monkeypatch):
     copy = tmp_path / "mmc_bench"
-    shutil.copytree(os.path.dirname(core.__file__), copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(core, "__file__", str(copy / "core.py"))
+    shutil.copytree(os.path.dirname(os.path.dirname(core.__file__)), copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(core, "__file__", str(copy / "suites" / "version.py"))
     version = core.core_version.__wrapped__
     before = version()
     assert before == core.core_version()

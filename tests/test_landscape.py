@@ -10,7 +10,7 @@ from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.landscape.barriers import barrier, connectivity, invariances, mode_connected
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
 from mmc_bench.landscape.paths import check_same_architecture, evaluate_path, linear_path, set_parameters
-from mmc_bench.records import Score
+from mmc_bench.results.records import Score
 from mmc_bench.training import evaluate
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from leaderboard_for_tests import TestBoard, cell, model, of_seeds, plugin
+from helpers.leaderboard import TestBoard, cell, model, of_seeds, plugin
 
 from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.build import generated_files, stale_files

@@ -5,7 +5,7 @@ import shutil
 from urllib.parse import parse_qs, urlencode
 
 import pytest
-from page_for_tests import HOSTILE, HOSTILE_SHOWN, SPLITS, make_payload
+from helpers.page import HOSTILE, HOSTILE_SHOWN, SPLITS, make_payload
 
 from mmc_bench.leaderboard.page import page_html
 

@@ -5,7 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from page_for_tests import HOSTILE, HOSTILE_SHOWN, SPLITS, make_payload
+from helpers.page import HOSTILE, HOSTILE_SHOWN, SPLITS, make_payload
 
 from mmc_bench.leaderboard.page import number, page_html, readable, record_link, script_json
 

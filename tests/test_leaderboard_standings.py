@@ -5,13 +5,13 @@ import math
 from itertools import pairwise
 
 import pytest
-from leaderboard_for_tests import TestBoard, cell, model, of_seeds, plugin
-from records_for_tests import connectivity_record
+from helpers.leaderboard import TestBoard, cell, model, of_seeds, plugin
+from helpers.records import connectivity_record
 
-from mmc_bench.cells import DataSettings
 from mmc_bench.leaderboard.standings import interval, make_standings
 from mmc_bench.leaderboard.submissions import read_entries
-from mmc_bench.records import SPLITS
+from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.records import SPLITS
 
 
 @pytest.fixture

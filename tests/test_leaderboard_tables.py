@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from leaderboard_for_tests import TestBoard, cell, model, of_seeds
+from helpers.leaderboard import TestBoard, cell, model, of_seeds
 from test_leaderboard_check import verification
 
 from mmc_bench.leaderboard import markdown, untrusted

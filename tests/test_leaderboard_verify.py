@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import PLUGINS
-from leaderboard_for_tests import TestBoard, cell, of_seeds
+from helpers.leaderboard import TestBoard, cell, of_seeds
 
 from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.schemas import Tolerances, Verification, read_model

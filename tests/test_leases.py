@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from mmc_bench import leases as module
-from mmc_bench import processes
-from mmc_bench.leases import Leases, find_claims, leased
-from mmc_bench.processes import ProcessId, tagged, this_process
+from mmc_bench.results import leases as module
+from mmc_bench.results.leases import Leases, find_claims, leased
+from mmc_bench.system import processes
+from mmc_bench.system.processes import ProcessId, tagged, this_process
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_leased_waits_for_its_turn(folder):
 CONTENDER = """
 import os, random, sys, time
 from pathlib import Path
-from mmc_bench import leases as module
+from mmc_bench.results import leases as module
 module.STALE_WHEN_ENDED = .02
 chance, leases, folder = random.Random(int(sys.argv[1])), module.Leases(Path(sys.argv[2])), Path(sys.argv[3])
 print("ready", flush=True)

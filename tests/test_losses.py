@@ -5,15 +5,15 @@ import io
 import json
 
 import pytest
-from records_for_tests import plugin, pretrain_record
+from helpers.records import plugin, pretrain_record
 
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.report.compare import FAILS, HOLDS, NO_RECORDS
 from mmc_bench.report.losses import compare_losses, read_losses, render
 from mmc_bench.report.published import holds_losses, load_published, published_file, read_numbers
 from mmc_bench.report.rows import make_rows
-from mmc_bench.store import Store
+from mmc_bench.results.store import Store
 
 SHIPPED = Registry.discover().published
 HEAD = "dataset,cue_rate,method,split,loss_difference\n"

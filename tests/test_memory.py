@@ -17,8 +17,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.errors import UserError
-from mmc_bench.parameters import instantiate
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task, cosine, cross_entropy, fit, memory, sgd
 from mmc_bench.training.memory import (
     Outside,

@@ -11,8 +11,8 @@ from mmc_bench_plugins.cbft.method import barrier_loss, draw_path_positions
 from torch.nn import functional as F
 
 from mmc_bench import MethodSpec
-from mmc_bench.parameters import instantiate
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import NonFiniteLossError, Progress, Task, cosine, evaluate, fit, linear_probe, sgd
 from mmc_bench.training.task import UndeclaredDataError
 

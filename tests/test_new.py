@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mmc_bench.scaffold import Project
+from mmc_bench.plugin.scaffold import Project
 
 KINDS = ("method", "dataset", "backbone")
 STRICT = "E,F,W,I,B,UP,SIM,C4,PIE,RET,PTH,RUF,D1,N"

@@ -8,14 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from plugins_for_tests import GOOD, HEADER, registering, registry_of, write_source
+from helpers.plugins import GOOD, HEADER, registering, registry_of, write_source
 
-from mmc_bench import observers as module
 from mmc_bench.engines import Outcome, Settings
 from mmc_bench.errors import UserError
-from mmc_bench.observers import NEWS, Observers
-from mmc_bench.records import Failure
-from mmc_bench.runner import Missing, run_plan
+from mmc_bench.results.records import Failure
+from mmc_bench.running import observers as module
+from mmc_bench.running.observers import NEWS, Observers
+from mmc_bench.running.runner import Missing, run_plan
 
 README = Path(__file__).parents[1] / "plugins" / "README.md"
 PLAN = SimpleNamespace(suite=SimpleNamespace(name="a suite"), pretrainings=(), cells=(), pairs=(), results=())

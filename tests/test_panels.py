@@ -7,8 +7,7 @@ from itertools import pairwise
 
 import pytest
 from conftest import PLUGINS
-from matplotlib.colors import to_rgb
-from records_for_tests import (
+from helpers.records import (
     cell_record,
     connectivity_record,
     flat,
@@ -18,11 +17,9 @@ from records_for_tests import (
     pretrain_record,
     with_paths,
 )
+from matplotlib.colors import to_rgb
 
-from mmc_bench.cells import ConnectSettings
-from mmc_bench.plan import make_plan
-from mmc_bench.records import SPLITS
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.report.curves import (
     group_cells,
     group_models,
@@ -33,8 +30,11 @@ from mmc_bench.report.curves import (
     path_csv,
 )
 from mmc_bench.report.panels import draw_panels
-from mmc_bench.store import Store
-from mmc_bench.suite import load_suite
+from mmc_bench.results.jobs import ConnectSettings
+from mmc_bench.results.records import SPLITS
+from mmc_bench.results.store import Store
+from mmc_bench.suites.plan import make_plan
+from mmc_bench.suites.suite import load_suite
 
 PATHS = ("quadratic", "quadratic-nc", "linear", "permuted")
 NAMES = ("quadratic, with cues", "quadratic, without cues", "linear", "linear (permuted)")

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from mmc_bench import BaseConfig
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.parameters import check_parameters, instantiate
+from mmc_bench.plugin.parameters import check_parameters, instantiate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from records_for_tests import (
+from helpers.records import (
     cell_record,
     connectivity_record,
     flat,
@@ -17,14 +17,14 @@ from records_for_tests import (
     pretrain_record,
 )
 
-from mmc_bench.cells import ConnectSettings
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.records import PathRecord
 from mmc_bench.report.compare import FAILS, HOLDS, NO_RECORDS
 from mmc_bench.report.path_claim_tables import render
 from mmc_bench.report.path_claims import PathCheck, PathClaim, PathClaims, judge_paths, quantities_of
 from mmc_bench.report.published import read_claims_as
-from mmc_bench.store import Store
+from mmc_bench.results.jobs import ConnectSettings
+from mmc_bench.results.records import PathRecord
+from mmc_bench.results.store import Store
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "published"
 BROKEN = "randomise cue"

@@ -4,12 +4,12 @@ from itertools import product
 
 import pytest
 
-from mmc_bench.cells import Recipe, models_of
-from mmc_bench.discovery import folder_candidates
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.plan import make_plan, shard
-from mmc_bench.registry import Registry
-from mmc_bench.suite import Suite
+from mmc_bench.plugin.discovery import folder_candidates
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.jobs import Recipe, models_of
+from mmc_bench.suites.plan import make_plan, shard
+from mmc_bench.suites.suite import Suite
 
 # No target exists: planning must not ask for one.
 PLUGIN = """

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from plugins_for_tests import HEADER, registering, write_source
+from helpers.plugins import HEADER, registering, write_source
 
 GOOD_PROJECT = {
     "acme_bench/__init__.py": '''

@@ -12,8 +12,8 @@ from mmc_bench_plugins.lisa.method import Partners, mixed_loss
 from torch.distributions import Beta
 from torch.nn import functional as F
 
-from mmc_bench.parameters import instantiate
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task
 
 METHODS = ["groupdro", "jtt", "lisa"]

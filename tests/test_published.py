@@ -4,10 +4,10 @@ import math
 import os
 
 import pytest
-from plugins_for_tests import HEADER, registry_of, write_source
+from helpers.plugins import HEADER, registry_of, write_source
 
 from mmc_bench.errors import UserError
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.report.compare import FAILS, HOLDS, measure, verdict_on
 from mmc_bench.report.published import (
     Check,

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmc_bench.cells import QuadraticSettings
 from mmc_bench.landscape.barriers import barrier
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
 from mmc_bench.landscape.paths import evaluate_path, linear_path, parameters_of, quadratic_path, set_parameters
 from mmc_bench.landscape.quadratic import train_bend
+from mmc_bench.results.jobs import QuadraticSettings
 from mmc_bench.training import Progress, cosine, evaluate, fit, sgd
 
 

@@ -4,10 +4,10 @@ import sys
 from functools import partial
 
 import pytest
-from plugins_for_tests import GOOD, HEADER, install_distribution, registering, registry_of, write_source
+from helpers.plugins import GOOD, HEADER, install_distribution, registering, registry_of, write_source
 
 from mmc_bench.errors import UserError
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.registry import Registry
 
 
 def names(registry, kind="method"):

@@ -11,8 +11,8 @@ from mmc_bench_plugins.l2_sp.method import penalty, shared_and_head
 from mmc_bench_plugins.mixup.method import mixed_loss
 from torch.distributions import Beta
 
-from mmc_bench.parameters import instantiate
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task, features
 
 NAMES = ["l2-sp", "mixup", "fine-pruning"]

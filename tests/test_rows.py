@@ -8,11 +8,11 @@ import re
 
 import numpy as np
 import pytest
-from records_for_tests import cell_record, plugin, pretrain_record
+from helpers.records import cell_record, plugin, pretrain_record
 
-from mmc_bench.cells import ConnectSettings, DataSettings, Recipe
 from mmc_bench.report.rows import COLUMNS, cue_reliance, make_rows
 from mmc_bench.report.tables import render
+from mmc_bench.results.jobs import ConnectSettings, DataSettings, Recipe
 
 # --- statistics
 

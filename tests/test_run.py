@@ -2,7 +2,7 @@
 
 import json
 
-from mmc_bench.records import CellRecord, PretrainRecord
+from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.stages.workshop import Workshop
 
 

@@ -7,9 +7,10 @@ import click
 import pytest
 from mmc_bench_benchmarks.speed.scale import COMMANDS, measured, prepare, write_records
 
-from mmc_bench import cells, record_files
-from mmc_bench.runner import find_missing
-from mmc_bench.store import Store
+from mmc_bench.results import codec as record_files
+from mmc_bench.results import jobs as cells
+from mmc_bench.results.store import Store
+from mmc_bench.running.runner import find_missing
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def opened(monkeypatch):
         opened[str(path)] += 1
         return read(path)
 
-    monkeypatch.setattr("mmc_bench.store.read_if_there", counted)
+    monkeypatch.setattr("mmc_bench.results.store.read_if_there", counted)
     return opened
 
 
@@ -50,8 +51,8 @@ def test_each_record_that_is_there_is_opened_once_and_no_other_is_looked_for(fol
 
 
 def test_records_are_not_parsed_to_tell_that_they_are_there(folder, plan, monkeypatch):
-    monkeypatch.setattr("mmc_bench.record_files.parsed", None)
-    monkeypatch.setattr("mmc_bench.store.parsed", None)
+    monkeypatch.setattr("mmc_bench.results.codec.parsed", None)
+    monkeypatch.setattr("mmc_bench.results.store.parsed", None)
     assert len(find_missing(plan, Store(folder / "results")).found) == 210
 
 

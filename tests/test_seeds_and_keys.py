@@ -9,7 +9,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from mmc_bench.cells import Cell, Pretraining, Recipe, canonical_json, key_of
+from mmc_bench.results.jobs import Cell, Pretraining, Recipe, canonical_json, key_of
 from mmc_bench.seeds import derive_seed
 
 
@@ -150,7 +150,7 @@ def test_keys_survive_a_round_trip_through_json(cell):
 
 def test_a_key_is_the_same_in_another_process_in_another_folder(cell, tmp_path):
     code = (
-        "import sys; from mmc_bench.cells import Cell; cell = Cell.model_validate_json(sys.stdin.read()); "
+        "import sys; from mmc_bench.results.jobs import Cell; cell = Cell.model_validate_json(sys.stdin.read()); "
         "print(cell.key, cell.pretraining.key)"
     )
     printed = subprocess.run(

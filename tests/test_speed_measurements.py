@@ -17,7 +17,7 @@ from mmc_bench_benchmarks.speed.throughput import matrix_product_peak, throughpu
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.landscape.paths import evaluate_path, linear_path
-from mmc_bench.records import Score
+from mmc_bench.results.records import Score
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmc_bench.cells import DataSettings
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.landscape.paths import evaluate_path, linear_path
-from mmc_bench.parameters import instantiate
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.jobs import DataSettings
 from mmc_bench.training import Progress, Task, cosine, evaluate, fit, full_precision, sgd
 from mmc_bench.training.compiled import WORTHWHILE_STEPS, compiled_forward, training_forward
 

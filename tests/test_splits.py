@@ -10,10 +10,10 @@ from mmc_bench_plugins.box_cue.dataset import DigitsBox
 from scipy.stats import chi2_contingency, chisquare
 
 from mmc_bench import UserError
-from mmc_bench.cells import DataSettings
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
+from mmc_bench.results.jobs import DataSettings
 
 K = 3
 

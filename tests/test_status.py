@@ -7,8 +7,8 @@ import pytest
 from test_faults import wait_for
 from test_leases import ended_process, left_by
 
-from mmc_bench.leases import find_claims
-from mmc_bench.processes import this_process
+from mmc_bench.results.leases import find_claims
+from mmc_bench.system.processes import this_process
 
 
 def test_status_tells_who_does_what_and_watches_until_all_is_done(bench):

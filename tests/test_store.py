@@ -10,10 +10,10 @@ import torch
 from pydantic import ValidationError
 
 from mmc_bench import UserError
-from mmc_bench.cells import Cell
 from mmc_bench.landscape.barriers import connectivity, invariances
-from mmc_bench.records import SPLITS, CellRecord, Failure, Metrics, PretrainRecord, Provenance, Score, Timing
-from mmc_bench.store import Store
+from mmc_bench.results.jobs import Cell
+from mmc_bench.results.records import SPLITS, CellRecord, Failure, Metrics, PretrainRecord, Provenance, Score, Timing
+from mmc_bench.results.store import Store
 
 SCORES = {name: Score(accuracy=0.5 + place / 10, loss=1.25 - place / 8) for place, name in enumerate(SPLITS)}
 METRICS = Metrics(**SCORES, train=SCORES["NC"], validation=SCORES["C"])

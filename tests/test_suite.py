@@ -2,11 +2,11 @@
 
 import pytest
 
-from mmc_bench.cells import ConnectSettings, DataSettings, Recipe
 from mmc_bench.errors import UserError
-from mmc_bench.plan import make_plan
-from mmc_bench.registry import Registry
-from mmc_bench.suite import load_suite, overridden
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.jobs import ConnectSettings, DataSettings, Recipe
+from mmc_bench.suites.plan import make_plan
+from mmc_bench.suites.suite import load_suite, overridden
 
 SHIPPED = Registry.discover().suites
 LEAST = "datasets: [d]\nbackbones: b\nmethods: [m, n]\ncue_rates: 0.5\n"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mmc_bench.observing import settings_of
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.running.flattening import settings_of
 
 
 def records_by_kind(bench):
@@ -105,7 +105,7 @@ def test_mlflow_has_a_run_for_every_job(bench, tmp_path, monkeypatch):
 
 
 def test_settings_of_a_job_are_flat_and_those_of_a_pair_say_where_the_second_differs(cell):
-    from mmc_bench.cells import Pair
+    from mmc_bench.results.jobs import Pair
 
     settings = settings_of(cell)
     assert (settings["dataset"], settings["dataset.size"], settings["pretrain.epochs"]) == ("digits-box", 3, 2)

@@ -12,8 +12,8 @@ from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.landscape.alignment.activations import CHUNK, Observer, joint_moments, match_activations
 from mmc_bench.landscape.paths import evaluate_path, linear_path
-from mmc_bench.parameters import instantiate
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task, cosine, evaluate, fit, linear_probe, sgd
 from mmc_bench.training.precision import arithmetic, cross_entropy, full_precision
 

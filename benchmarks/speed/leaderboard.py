@@ -17,13 +17,13 @@ from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
-from mmc_bench.cells import Pretraining
 from mmc_bench.leaderboard.build import generated_files, stale_files, write_generated
 from mmc_bench.leaderboard.checks import inspect, plugins_of, pretraining_of
 from mmc_bench.leaderboard.schemas import KnownVersion, Submission, Versions, as_yaml, plugin_name
 from mmc_bench.leaderboard.submissions import CHECKSUMS, SUBMISSION, Board, manifest, sha256_of
-from mmc_bench.records import CellRecord, PretrainRecord
-from mmc_bench.store import Store
+from mmc_bench.results.jobs import Pretraining
+from mmc_bench.results.records import CellRecord, PretrainRecord
+from mmc_bench.results.store import Store
 
 Result = TypeVar("Result")
 Records = list[CellRecord | PretrainRecord]

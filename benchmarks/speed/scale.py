@@ -14,10 +14,10 @@ from pathlib import Path
 import click
 
 import mmc_bench
-from mmc_bench.cells import Cell, Pretraining
-from mmc_bench.plan import Plan, make_plan
-from mmc_bench.record_files import encoded
-from mmc_bench.records import (
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.codec import encoded
+from mmc_bench.results.jobs import Cell, Pretraining
+from mmc_bench.results.records import (
     SPLITS,
     Barrier,
     CellRecord,
@@ -31,9 +31,9 @@ from mmc_bench.records import (
     Score,
     Timing,
 )
-from mmc_bench.registry import Registry
-from mmc_bench.store import Store
-from mmc_bench.suite import load_suite
+from mmc_bench.results.store import Store
+from mmc_bench.suites.plan import Plan, make_plan
+from mmc_bench.suites.suite import load_suite
 
 SUITE = """\
 datasets: [digits-box]

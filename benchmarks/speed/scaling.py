@@ -18,9 +18,9 @@ import click
 import torch
 
 import mmc_bench
-from mmc_bench.records import CellRecord, PretrainRecord
+from mmc_bench.results.records import CellRecord, PretrainRecord
+from mmc_bench.results.store import Store
 from mmc_bench.stages.provenance import device_name
-from mmc_bench.store import Store
 
 from .__main__ import ratio, spread
 

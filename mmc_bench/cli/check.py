@@ -10,7 +10,7 @@ import click
 
 from mmc_bench.cli.options import data_option, discovered, folders_of, plugins_dir_option
 from mmc_bench.errors import NothingSelectedError, UserError, nearest
-from mmc_bench.registry import KINDS, Offer, Registry
+from mmc_bench.plugin.registry import KINDS, Offer, Registry
 
 if TYPE_CHECKING:
     from mmc_bench.testing import Check

@@ -8,18 +8,18 @@ from typing import Any, get_args
 
 import click
 
-from mmc_bench.cells import Connection, ConnectSettings, Matching, PathName
 from mmc_bench.cli.options import Session, list_option, place_options
 from mmc_bench.cli.plot import FORMATS, writable
 from mmc_bench.cli.run import put, resolve_device, share_cores, worker_settings
 from mmc_bench.cli.streams import tell
 from mmc_bench.data.locations import check_present
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.leases import Leases, leased
-from mmc_bench.plan import Plan
-from mmc_bench.records import SPLITS, ConnectionRecord
-from mmc_bench.runner import check_plugins
+from mmc_bench.results.jobs import Connection, ConnectSettings, Matching, PathName
+from mmc_bench.results.leases import Leases, leased
+from mmc_bench.results.records import SPLITS, ConnectionRecord
+from mmc_bench.running.runner import check_plugins
 from mmc_bench.stages.checkpoints import experiment_suite, locate
+from mmc_bench.suites.plan import Plan
 
 LONGEST_NAME = 60  # of a file, in the figures' names
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from mmc_bench.cells import Cell, Job
 from mmc_bench.cli.streams import tell
 from mmc_bench.engines import Outcome
-from mmc_bench.records import SPLITS, PairRecord
-from mmc_bench.runner import Summary
+from mmc_bench.results.jobs import Cell, Job
+from mmc_bench.results.records import SPLITS, PairRecord
+from mmc_bench.running.runner import Summary
 
 
 class LineConsole:

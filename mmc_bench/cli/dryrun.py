@@ -5,11 +5,11 @@ from collections import defaultdict
 
 import click
 
-from mmc_bench.cells import Cell, Job, Pretraining
-from mmc_bench.plan import Plan
-from mmc_bench.records import CellRecord, PairRecord, PretrainRecord
-from mmc_bench.runner import Missing
-from mmc_bench.store import Store, job_of
+from mmc_bench.results.jobs import Cell, Job, Pretraining
+from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
+from mmc_bench.results.store import Store, job_of
+from mmc_bench.running.runner import Missing
+from mmc_bench.suites.plan import Plan
 
 MOST_LINES = 60
 MOST_RECORDS_READ = 200

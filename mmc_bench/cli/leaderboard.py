@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mmc_bench.engines import Engine
     from mmc_bench.leaderboard.schemas import VerifiedCell
     from mmc_bench.leaderboard.submissions import Board, Entry
-    from mmc_bench.records import CellRecord
+    from mmc_bench.results.records import CellRecord
 
 
 @click.group("leaderboard", short_help="Take results into the leaderboard, check it, build its tables.")
@@ -183,9 +183,9 @@ def _run_again(
     from mmc_bench.data.locations import check_present, identify
     from mmc_bench.engines.local import InProcessEngine, LocalEngine
     from mmc_bench.leaderboard.verify import by_arithmetic, plan_again, wanted_sources
-    from mmc_bench.observers import Observers
-    from mmc_bench.records import CellRecord
-    from mmc_bench.runner import check_plugins, find_missing, run_plan
+    from mmc_bench.results.records import CellRecord
+    from mmc_bench.running.observers import Observers
+    from mmc_bench.running.runner import check_plugins, find_missing, run_plan
 
     wanted = wanted_sources(chosen, session.registry)
     images = identify(session.data, wanted)
@@ -239,7 +239,7 @@ def _open(board: str) -> "Board":
 
 
 def _folders(plugins_dir: Sequence[str]) -> list[Path]:
-    from mmc_bench.discovery import configured_folders
+    from mmc_bench.plugin.discovery import configured_folders
 
     return configured_folders(plugins_dir)
 

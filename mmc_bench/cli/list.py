@@ -10,8 +10,8 @@ from mmc_bench.cli.options import discovered, plugins_dir_option
 from mmc_bench.cli.streams import sentence, tell
 from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.untrusted import printable
-from mmc_bench.registry import Registry
-from mmc_bench.suite import load_suite
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.suites.suite import load_suite
 
 KINDS = ("suites", "datasets", "backbones", "methods", "observers")
 

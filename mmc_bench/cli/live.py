@@ -6,9 +6,9 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mmc_bench.cells import Job
 from mmc_bench.cli.console import LineConsole
 from mmc_bench.engines import Outcome
+from mmc_bench.results.jobs import Job
 
 STAGE_WIDTH = 9
 

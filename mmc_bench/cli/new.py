@@ -7,7 +7,7 @@ import click
 
 from mmc_bench.cli.options import discovered
 from mmc_bench.errors import UserError
-from mmc_bench.scaffold import KINDS, Project
+from mmc_bench.plugin.scaffold import KINDS, Project
 
 
 @click.command("new", short_help="Write a plugin project to start from.")

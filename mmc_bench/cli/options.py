@@ -12,13 +12,13 @@ import click
 
 from mmc_bench.cli.streams import sentence, tell
 from mmc_bench.data.locations import identify
-from mmc_bench.discovery import configured_folders
 from mmc_bench.errors import NothingSelectedError, UserError, nearest
-from mmc_bench.plan import Plan, make_plan, shard
-from mmc_bench.record_files import DamagedError
-from mmc_bench.registry import Offer, Registry
-from mmc_bench.store import Store
-from mmc_bench.suite import SECTIONS, Suite, load_suite, overridden, read_setting
+from mmc_bench.plugin.discovery import configured_folders
+from mmc_bench.plugin.registry import Offer, Registry
+from mmc_bench.results.codec import DamagedError
+from mmc_bench.results.store import Store
+from mmc_bench.suites.plan import Plan, make_plan, shard
+from mmc_bench.suites.suite import SECTIONS, Suite, load_suite, overridden, read_setting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -13,8 +13,8 @@ from mmc_bench.cli.options import Session, session_options
 from mmc_bench.cli.table import selected_pairs, selected_records
 from mmc_bench.data.locations import check_present
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.records import CellRecord, PairRecord, PretrainRecord
 from mmc_bench.report.rows import PRETRAINED, cell_labels, make_rows
+from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
 
 if TYPE_CHECKING:
     from mmc_bench.report.curves import Panels

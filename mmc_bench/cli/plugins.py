@@ -7,8 +7,8 @@ import click
 
 from mmc_bench.cli.list import aligned
 from mmc_bench.cli.options import plugins_dir_option
-from mmc_bench.discovery import configured_folders
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.discovery import configured_folders
+from mmc_bench.plugin.registry import Registry
 
 
 @click.command("plugins", short_help="List plugins, with those that failed to load.")

@@ -19,10 +19,18 @@ from mmc_bench.cli.streams import tell
 from mmc_bench.data.locations import check_present
 from mmc_bench.engines import Engine, Settings
 from mmc_bench.errors import UserError
-from mmc_bench.observers import Observers
-from mmc_bench.processes import available_cores
 from mmc_bench.report.rows import make_rows
-from mmc_bench.runner import Missing, Summary, check_plugins, find_missing, found_records, found_scores, run_plan
+from mmc_bench.running.observers import Observers
+from mmc_bench.running.runner import (
+    Missing,
+    Summary,
+    check_plugins,
+    find_missing,
+    found_records,
+    found_scores,
+    run_plan,
+)
+from mmc_bench.system.processes import available_cores
 
 if TYPE_CHECKING:
     from mmc_bench.engines.local import Limits

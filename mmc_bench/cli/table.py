@@ -7,14 +7,14 @@ from typing import TypeVar
 
 import click
 
-from mmc_bench.cells import Pretraining
 from mmc_bench.cli.options import Session, session_options
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.records import CellRecord, PairRecord, PretrainRecord
 from mmc_bench.report.published import holds_losses, load_published, published_file, read_claims_as
 from mmc_bench.report.rows import PRETRAINED, Row, make_rows
-from mmc_bench.runner import found_pairs, found_records, found_scores
-from mmc_bench.scores import CellScores, ModelScores, ScoreReader
+from mmc_bench.results.jobs import Pretraining
+from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
+from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
+from mmc_bench.running.runner import found_pairs, found_records, found_scores
 
 OfCell = TypeVar("OfCell", CellRecord, CellScores | CellRecord)
 OfModel = TypeVar("OfModel", PretrainRecord, ModelScores | PretrainRecord)

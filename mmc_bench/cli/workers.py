@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mmc_bench.cli.list import aligned
-from mmc_bench.leases import STALE_AFTER, Claim, find_claims
-from mmc_bench.store import Store
+from mmc_bench.results.leases import STALE_AFTER, Claim, find_claims
+from mmc_bench.results.store import Store
 
 AT_WORK = "at work"
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.locations import cache_root, class_names, fingerprint
 from mmc_bench.errors import UserError
-from mmc_bench.files import write_whole
+from mmc_bench.system.files import write_whole
 
 MODES = {1: "L", 3: "RGB"}
 

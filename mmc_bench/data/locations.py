@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.files import read_whole, write_whole
+from mmc_bench.system.files import read_whole, write_whole
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 

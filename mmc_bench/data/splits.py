@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from mmc_bench.cells import DataSettings
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.errors import UserError
+from mmc_bench.results.jobs import DataSettings
 from mmc_bench.seeds import derive_seed
 
 HELD_OUT_IMAGES = 2500

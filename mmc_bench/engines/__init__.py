@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mmc_bench.cells import Job, Pretraining
 from mmc_bench.errors import UserError
-from mmc_bench.records import AnyRecord, Failure
+from mmc_bench.results.jobs import Job, Pretraining
+from mmc_bench.results.records import AnyRecord, Failure
 
 Listener = Callable[[Job, dict[str, Any]], None]
 

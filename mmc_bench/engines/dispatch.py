@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mmc_bench.cells import Job, Pretraining
 from mmc_bench.engines import Listener, Outcome
 from mmc_bench.engines.schedule import Schedule, blocked_failure
-from mmc_bench.leases import Leases
-from mmc_bench.store import Store, UnwritableError
+from mmc_bench.results.jobs import Job, Pretraining
+from mmc_bench.results.leases import Leases
+from mmc_bench.results.store import Store, UnwritableError
 
 #: Seconds before a job that another run is doing is looked at again.
 PAUSE = 0.5

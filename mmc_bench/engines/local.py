@@ -17,12 +17,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from mmc_bench.cells import Job
 from mmc_bench.engines import Listener, Outcome, Settings
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
 from mmc_bench.engines.schedule import pretraining_of
 from mmc_bench.engines.worker import Worker
-from mmc_bench.records import Failure
+from mmc_bench.results.jobs import Job
+from mmc_bench.results.records import Failure
 
 #: Seconds between two looks at workers that have nothing to tell.
 TICK = 1.0

@@ -24,15 +24,15 @@ import ray
 import ray._private.worker
 from ray.exceptions import OutOfMemoryError, RayError
 
-from mmc_bench.cells import Job
-from mmc_bench.core import core_version
 from mmc_bench.engines import Listener, Outcome, Settings, StoppedError
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
 from mmc_bench.engines.local import TICK, Limits, Process
 from mmc_bench.engines.schedule import pretraining_of
 from mmc_bench.errors import UserError, message_of
-from mmc_bench.processes import available_cores
-from mmc_bench.records import Failure
+from mmc_bench.results.jobs import Job
+from mmc_bench.results.records import Failure
+from mmc_bench.suites.version import core_version
+from mmc_bench.system.processes import available_cores
 
 #: Seconds between two looks at how many workers the cluster has room for.
 LOOK = 5.0

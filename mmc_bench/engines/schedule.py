@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from mmc_bench.cells import Job, Pretraining, models_of
-from mmc_bench.records import Failure
+from mmc_bench.results.jobs import Job, Pretraining, models_of
+from mmc_bench.results.records import Failure
 
 
 class Schedule:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from mmc_bench import records
-from mmc_bench.cells import Cell, Job, canonical_json
 from mmc_bench.engines import Listener, Outcome, Settings
 from mmc_bench.errors import UserError, message_of
-from mmc_bench.parameters import first_problem
-from mmc_bench.records import Failure
-from mmc_bench.store import LostWeightsError, Store, UnwritableError
+from mmc_bench.results import records
+from mmc_bench.results.jobs import Cell, Job, canonical_json
+from mmc_bench.results.records import Failure
+from mmc_bench.results.store import LostWeightsError, Store, UnwritableError
+from mmc_bench.system.validation import first_problem
 
 if TYPE_CHECKING:
     from mmc_bench.stages.workshop import Workshop
@@ -95,7 +95,7 @@ def open_workshop(settings: Settings) -> "Workshop":
     import torch
 
     from mmc_bench.data.sources import Sources
-    from mmc_bench.registry import Registry
+    from mmc_bench.plugin.registry import Registry
     from mmc_bench.stages.workshop import Workshop
     from mmc_bench.training.precision import prepare_device, resolve_precision
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from mmc_bench.records import Barrier, Connectivity, Curve, Invariance, Score
+from mmc_bench.results.records import Barrier, Connectivity, Curve, Invariance, Score
 
 #: Losses (nats) that differ by no more count as equal.
 TOLERANCE = 0.05

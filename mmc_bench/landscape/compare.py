@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mmc_bench.cells import ConnectSettings
 from mmc_bench.data.splits import CuedImages, ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment import Alignment, align
 from mmc_bench.landscape.barriers import connectivity
 from mmc_bench.landscape.paths import Path, check_same_architecture, evaluate_path, linear_path, quadratic_path
 from mmc_bench.landscape.quadratic import train_bend
-from mmc_bench.records import SPLITS, AlignmentSummary, Connectivity, PathRecord, Score
+from mmc_bench.results.jobs import ConnectSettings
+from mmc_bench.results.records import SPLITS, AlignmentSummary, Connectivity, PathRecord, Score
 from mmc_bench.training import Progress
 from mmc_bench.training.evaluate import evaluate_sets
 

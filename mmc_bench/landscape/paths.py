@@ -9,7 +9,7 @@ from torch import nn
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
-from mmc_bench.records import Score
+from mmc_bench.results.records import Score
 from mmc_bench.training.evaluate import evaluate_sets
 from mmc_bench.training.progress import NonFiniteLossError
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from mmc_bench.cells import QuadraticSettings
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.landscape.paths import linear_path, parameters_of, quadratic_path
+from mmc_bench.results.jobs import QuadraticSettings
 from mmc_bench.training import Progress, cross_entropy, sgd, stepped
 
 

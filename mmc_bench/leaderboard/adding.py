@@ -12,9 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from mmc_bench.core import core_version
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.files import is_intact, read_whole, write_whole
 from mmc_bench.leaderboard.checks import disagreements, duplicates, entry_problems, identity, plugins_of, pretraining_of
 from mmc_bench.leaderboard.schemas import KnownVersion, Submission, Versions, as_yaml, plugin_name
 from mmc_bench.leaderboard.submissions import (
@@ -30,9 +28,11 @@ from mmc_bench.leaderboard.submissions import (
     read_entries,
     sha256_of,
 )
-from mmc_bench.parameters import first_problem
-from mmc_bench.records import CellRecord
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.records import CellRecord
+from mmc_bench.suites.version import core_version
+from mmc_bench.system.files import is_intact, read_whole, write_whole
+from mmc_bench.system.validation import first_problem
 
 MOST_TOLD = 5
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 
 from mmc_bench.errors import UserError
-from mmc_bench.files import write_whole
 from mmc_bench.leaderboard import markdown
 from mmc_bench.leaderboard.checks import Inspection
 from mmc_bench.leaderboard.page import page_html
 from mmc_bench.leaderboard.payload import ReRun, make_payload
 from mmc_bench.leaderboard.standings import make_standings
 from mmc_bench.leaderboard.submissions import Board, Problem
+from mmc_bench.system.files import write_whole
 
 
 def generated_files(board: Board, inspection: Inspection) -> dict[str, bytes]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmc_bench.cells import PluginRef, Pretraining, canonical_json
 from mmc_bench.leaderboard.places import setting_key
 from mmc_bench.leaderboard.record_checks import problems_of_cell, problems_of_pretraining
 from mmc_bench.leaderboard.schemas import BoardSettings, Verification, Versions, plugin_name
@@ -30,7 +29,8 @@ from mmc_bench.leaderboard.submissions import (
     read_verifications,
     sha256_of,
 )
-from mmc_bench.records import SPLITS, CellRecord, PretrainRecord
+from mmc_bench.results.jobs import PluginRef, Pretraining, canonical_json
+from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord
 
 WEIGHTS = frozenset({".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy", ".pkl", ".h5", ".onnx"})
 

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from mmc_bench.cells import PluginRef
 from mmc_bench.leaderboard.places import Setting
 from mmc_bench.leaderboard.schemas import BoardSettings, VerifiedCell, Versions
 from mmc_bench.leaderboard.standings import DIGITS, Interval, Overall, Row, Standings
 from mmc_bench.leaderboard.submissions import Entry
-from mmc_bench.records import CellRecord
+from mmc_bench.results.jobs import PluginRef
+from mmc_bench.results.records import CellRecord
 
 UNKNOWN = "unknown"
 

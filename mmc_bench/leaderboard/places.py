@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmc_bench.cells import Pretraining, canonical_json
 from mmc_bench.leaderboard.schemas import BoardSettings, Place, full_name
 from mmc_bench.leaderboard.submissions import Entry, cells_of
-from mmc_bench.records import CellRecord
 from mmc_bench.report.rows import differences
+from mmc_bench.results.jobs import Pretraining, canonical_json
+from mmc_bench.results.records import CellRecord
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from mmc_bench.cells import PluginRef, Pretraining
 from mmc_bench.landscape.barriers import TOLERANCE, barrier, invariances, mode_connected
-from mmc_bench.records import (
+from mmc_bench.plugin.specs import NAME
+from mmc_bench.results.jobs import PluginRef, Pretraining
+from mmc_bench.results.records import (
     SPLITS,
     CellRecord,
     Connectivity,
@@ -18,7 +19,6 @@ from mmc_bench.records import (
     Timing,
 )
 from mmc_bench.seeds import derive_seed
-from mmc_bench.specs import NAME
 
 FIRST_YEAR = 2020
 DISTRIBUTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Self, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from mmc_bench.cells import Fraction, PluginRef
 from mmc_bench.errors import UserError
-from mmc_bench.parameters import first_problem
-from mmc_bench.records import Provenance
-from mmc_bench.yaml_files import read_yaml
+from mmc_bench.results.jobs import Fraction, PluginRef
+from mmc_bench.results.records import Provenance
+from mmc_bench.system.validation import first_problem
+from mmc_bench.system.yaml_files import read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 

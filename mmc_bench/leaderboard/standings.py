@@ -14,11 +14,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from mmc_bench.cells import ConnectSettings, canonical_json
 from mmc_bench.leaderboard.places import Setting, find_settings, setting_key
 from mmc_bench.leaderboard.schemas import BoardSettings, Place
 from mmc_bench.leaderboard.submissions import Entry, cells_of, pretrained_of
-from mmc_bench.records import SPLITS, CellRecord, PretrainRecord
 from mmc_bench.report.rows import (
     COLUMNS,
     PRETRAINED,
@@ -28,6 +26,8 @@ from mmc_bench.report.rows import (
     values_of_cell,
     values_of_model,
 )
+from mmc_bench.results.jobs import ConnectSettings, canonical_json
+from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord
 
 CONFIDENCE = 0.95
 #: Numbers are rounded to so many digits before they are compared or shown: the last bits are the machine's.

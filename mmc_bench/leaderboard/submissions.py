@@ -20,10 +20,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from mmc_bench.errors import UserError
-from mmc_bench.files import read_whole
 from mmc_bench.leaderboard.schemas import BoardSettings, Submission, Verification, Versions, read_model
-from mmc_bench.parameters import first_problem
-from mmc_bench.records import CellRecord, PretrainRecord
+from mmc_bench.results.records import CellRecord, PretrainRecord
+from mmc_bench.system.files import read_whole
+from mmc_bench.system.validation import first_problem
 
 RESULTS, VERIFICATIONS = "results", "verifications"
 SETTINGS, VERSIONS = "leaderboard.yaml", "versions.yaml"

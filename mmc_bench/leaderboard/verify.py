@@ -7,17 +7,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mmc_bench.cells import Cell, PluginRef, Pretraining
-from mmc_bench.core import core_version
 from mmc_bench.errors import UserError
-from mmc_bench.files import write_whole
 from mmc_bench.leaderboard.checks import within
 from mmc_bench.leaderboard.schemas import Tolerances, Verification, VerifiedCell, as_yaml
 from mmc_bench.leaderboard.submissions import VERIFICATIONS, Board, Entry, cells_of
-from mmc_bench.plan import Plan
-from mmc_bench.records import SPLITS, CellRecord, Provenance
-from mmc_bench.registry import Offer, Registry
-from mmc_bench.suite import Suite
+from mmc_bench.plugin.registry import Offer, Registry
+from mmc_bench.results.jobs import Cell, PluginRef, Pretraining
+from mmc_bench.results.records import SPLITS, CellRecord, Provenance
+from mmc_bench.suites.plan import Plan
+from mmc_bench.suites.suite import Suite
+from mmc_bench.suites.version import core_version
+from mmc_bench.system.files import write_whole
 
 
 def sample_cells(entries: Sequence[Entry], number: int, seed: int) -> list[Entry]:

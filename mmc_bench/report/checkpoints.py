@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from tabulate import tabulate
 
 from mmc_bench.landscape.barriers import INTERVENTIONS
-from mmc_bench.records import AlignmentSummary, ConnectionRecord, Connectivity
+from mmc_bench.results.records import AlignmentSummary, ConnectionRecord, Connectivity
 
 CSV_HEADER = ("path", "set", "split", "t", "accuracy", "loss")
 

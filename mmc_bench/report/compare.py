@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.records import SPLITS
 from mmc_bench.report.published import CHANCE, WORST_SPLIT, Check, Claim, Place, PublishedTable, published_scores
 from mmc_bench.report.rows import PRETRAINED, Row, Statistic
+from mmc_bench.results.records import SPLITS
 
 HOLDS, FAILS, NO_RECORDS = "holds", "fails", "no records"
 VERDICTS = (HOLDS, FAILS, NO_RECORDS)

@@ -9,7 +9,6 @@ from typing import Any
 
 from tabulate import tabulate
 
-from mmc_bench.records import SPLITS
 from mmc_bench.report.compare import (
     FAILS,
     HOLDS,
@@ -22,6 +21,7 @@ from mmc_bench.report.compare import (
     count,
 )
 from mmc_bench.report.rows import Statistic
+from mmc_bench.results.records import SPLITS
 
 CSV_COLUMNS = (
     *("kind", "dataset", "backbone", "cue_rate", "seeds", "method", "split", "claim", "check"),

@@ -6,9 +6,9 @@ from itertools import product
 from typing import Any
 
 from mmc_bench.landscape.barriers import TOLERANCE, mechanistically_similar
-from mmc_bench.records import CellRecord, Connectivity, Invariance, PairRecord, PathRecord, PretrainRecord
 from mmc_bench.report.curves import paths_of
 from mmc_bench.report.rows import cell_names, differences
+from mmc_bench.results.records import CellRecord, Connectivity, Invariance, PairRecord, PathRecord, PretrainRecord
 
 #: The split that linear connectivity is judged on: images with cues, as the first model was trained on.
 JUDGED = "C"

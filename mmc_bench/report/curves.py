@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from mmc_bench.cells import Pair, Pretraining, canonical_json
-from mmc_bench.records import SPLITS, CellRecord, Connectivity, PairRecord, PathRecord, PretrainRecord
 from mmc_bench.report.rows import differences
+from mmc_bench.results.jobs import Pair, Pretraining, canonical_json
+from mmc_bench.results.records import SPLITS, CellRecord, Connectivity, PairRecord, PathRecord, PretrainRecord
 
 PATHS = {
     "linear": "linear",

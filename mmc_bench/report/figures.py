@@ -10,8 +10,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from mmc_bench.records import SPLITS, CellRecord, ConnectionRecord, Connectivity
 from mmc_bench.report.rows import Row
+from mmc_bench.results.records import SPLITS, CellRecord, ConnectionRecord, Connectivity
 
 # Okabe and Ito's colours keep apart for colour-blind readers; markers and hatches do so in grey print.
 STYLES = {

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
-from mmc_bench.records import SPLITS
 from mmc_bench.report.figures import SETTINGS, STYLES
+from mmc_bench.results.records import SPLITS
 
 COLUMNS = 10
 GAP = 2  # white pixels between images

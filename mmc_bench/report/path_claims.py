@@ -22,12 +22,20 @@ from typing import Annotated, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from mmc_bench.cells import Fraction, PathName
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.records import SPLITS, CellRecord, Connectivity, Invariance, PairRecord, PathRecord, PretrainRecord
 from mmc_bench.report.compare import NO_RECORDS, Measured, measure, verdict_of
 from mmc_bench.report.curves import Group, group_cells, group_pairs, method_labels, paths_of
 from mmc_bench.report.published import Check
+from mmc_bench.results.jobs import Fraction, PathName
+from mmc_bench.results.records import (
+    SPLITS,
+    CellRecord,
+    Connectivity,
+    Invariance,
+    PairRecord,
+    PathRecord,
+    PretrainRecord,
+)
 
 DIFFERING = "differing invariances"
 QUANTITY = re.compile(

@@ -16,10 +16,10 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.files import read_whole
-from mmc_bench.parameters import first_problem
-from mmc_bench.records import SPLITS
-from mmc_bench.yaml_files import read_yaml
+from mmc_bench.results.records import SPLITS
+from mmc_bench.system.files import read_whole
+from mmc_bench.system.validation import first_problem
+from mmc_bench.system.yaml_files import read_yaml
 
 PLACE = ("dataset", "cue_rate", "method", "split")
 COLUMNS = (*PLACE, "accuracy_percent")

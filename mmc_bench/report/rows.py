@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmc_bench.cells import Cell, PluginRef, Pretraining, canonical_json
-from mmc_bench.records import CellRecord, Metrics, PretrainRecord
-from mmc_bench.scores import CellScores, ModelScores, SplitScores
+from mmc_bench.results.jobs import Cell, PluginRef, Pretraining, canonical_json
+from mmc_bench.results.records import CellRecord, Metrics, PretrainRecord
+from mmc_bench.results.scores import CellScores, ModelScores, SplitScores
 
 PRETRAINED = "pretrained"
 DEFAULT = "default"

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import torch
 
-from mmc_bench.cells import Cell, Job, Pretraining
 from mmc_bench.landscape.barriers import invariances
-from mmc_bench.records import AnyRecord, CellRecord, Timing
+from mmc_bench.results.jobs import Cell, Job, Pretraining
+from mmc_bench.results.records import AnyRecord, CellRecord, Timing
 from mmc_bench.stages.connect import compare_pair, connect
 from mmc_bench.stages.finetune import fine_tune
 from mmc_bench.stages.pretrain import pretrain

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmc_bench.cells import Checkpoint, ConnectSettings, DataSettings, PathName, PluginRef, Pretraining
 from mmc_bench.errors import UserError
-from mmc_bench.files import read_whole
-from mmc_bench.records import CellRecord, PretrainRecord
-from mmc_bench.store import Store, read_record
-from mmc_bench.suite import Suite
+from mmc_bench.results.jobs import Checkpoint, ConnectSettings, DataSettings, PathName, PluginRef, Pretraining
+from mmc_bench.results.records import CellRecord, PretrainRecord
+from mmc_bench.results.store import Store, read_record
+from mmc_bench.suites.suite import Suite
+from mmc_bench.system.files import read_whole
 
 #: The first digits of a key that must be given.
 FEWEST_DIGITS = 6

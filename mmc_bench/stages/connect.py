@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import torch
 from torch import nn
 
-from mmc_bench.cells import Cell, ConnectSettings, Pair, PluginRef, Pretraining
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.landscape.barriers import invariances, mechanistically_similar
 from mmc_bench.landscape.compare import Ground, Scores, ground_of, measure_paths, scores_of
 from mmc_bench.landscape.patterns import pattern_distance
-from mmc_bench.records import SPLITS, Comparison, Metrics, PairRecord, PathRecord, Timing
+from mmc_bench.results.jobs import Cell, ConnectSettings, Pair, PluginRef, Pretraining
+from mmc_bench.results.records import SPLITS, Comparison, Metrics, PairRecord, PathRecord, Timing
 from mmc_bench.seeds import derive_seed
 from mmc_bench.stages.provenance import experiment_seeds, provenance
 from mmc_bench.stages.workshop import Report, Workshop

@@ -9,12 +9,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
-from mmc_bench.cells import Checkpoint, Connection, Pretraining
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment import permutation_groups
 from mmc_bench.landscape.compare import ground_of
-from mmc_bench.records import ConnectionRecord, Timing
+from mmc_bench.results.jobs import Checkpoint, Connection, Pretraining
+from mmc_bench.results.records import ConnectionRecord, Timing
 from mmc_bench.stages.connect import compare, path_seeds, plugins_of
 from mmc_bench.stages.provenance import experiment_seeds, provenance
 from mmc_bench.stages.workshop import Workshop

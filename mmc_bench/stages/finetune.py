@@ -4,11 +4,11 @@ import copy
 
 from torch import nn
 
-from mmc_bench.cells import Cell
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.paths import check_same_architecture
-from mmc_bench.parameters import check_parameters, construct
+from mmc_bench.plugin.parameters import check_parameters, construct
+from mmc_bench.results.jobs import Cell
 from mmc_bench.stages.score import check_weights
 from mmc_bench.stages.workshop import Report, Workshop
 from mmc_bench.training import Progress, Task

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import torch
 
-from mmc_bench.cells import Pretraining
 from mmc_bench.landscape.barriers import invariances
-from mmc_bench.records import Epoch, PretrainRecord, Timing
+from mmc_bench.results.jobs import Pretraining
+from mmc_bench.results.records import Epoch, PretrainRecord, Timing
 from mmc_bench.stages.provenance import experiment_seeds, provenance
 from mmc_bench.stages.score import check_weights, score
 from mmc_bench.stages.workshop import Report, Workshop

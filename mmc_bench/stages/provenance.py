@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 import mmc_bench
-from mmc_bench.cells import PluginRef
 from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.data.splits import DRAWS
-from mmc_bench.records import Provenance
+from mmc_bench.results.jobs import PluginRef
+from mmc_bench.results.records import Provenance
 from mmc_bench.seeds import derive_seed
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn")

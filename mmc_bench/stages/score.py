@@ -4,7 +4,7 @@ from torch import nn
 
 from mmc_bench.data.splits import CuedImages, ExperimentData
 from mmc_bench.errors import UserError
-from mmc_bench.records import Metrics
+from mmc_bench.results.records import Metrics
 from mmc_bench.training.evaluate import evaluate_sets
 
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmc_bench.cells import PluginRef, Pretraining, canonical_json
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.errors import UserError
-from mmc_bench.parameters import build, instantiate
-from mmc_bench.records import PretrainRecord
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import build, instantiate
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.jobs import PluginRef, Pretraining, canonical_json
+from mmc_bench.results.records import PretrainRecord
+from mmc_bench.results.store import LostWeightsError, Store
 from mmc_bench.seeds import derive_seed
-from mmc_bench.store import LostWeightsError, Store
 
 Report = Callable[[dict[str, Any]], None]
 

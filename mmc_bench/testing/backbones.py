@@ -11,7 +11,7 @@ from torch import nn
 
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment import permutation_groups
-from mmc_bench.parameters import build
+from mmc_bench.plugin.parameters import build
 from mmc_bench.testing.checks import Fault, NotChecked, Property, told
 from mmc_bench.testing.common import COMMON, Subject
 from mmc_bench.testing.networks import ROUNDING, check_outputs, check_round_trip, first_difference

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mmc_bench.errors import UserError
-from mmc_bench.parameters import check_parameters, parameters_of
-from mmc_bench.registry import Offer, Plugin
+from mmc_bench.plugin.parameters import check_parameters, parameters_of
+from mmc_bench.plugin.registry import Offer, Plugin
 from mmc_bench.testing.checks import Fault, Property
 from mmc_bench.testing.elsewhere import ask_elsewhere
 
@@ -27,7 +27,7 @@ EXTREMES = (float("nan"), float("inf"), -float("inf"), -1e300, 1e300)
 # Imports the plugin as the registry does; a heavy module is not imported, which takes long, but told, with the line.
 REGISTRATION = """
 import traceback
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.registry import Registry
 
 found = {}
 

@@ -6,8 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mmc_bench.discovery import configured_folders
-from mmc_bench.registry import Offer, Registry
+from mmc_bench.plugin.discovery import configured_folders
+from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.testing.checks import Check, Property
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from mmc_bench.cells import DataSettings
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.locations import KNOWN_SOURCES
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
-from mmc_bench.parameters import instantiate
+from mmc_bench.plugin.parameters import instantiate
+from mmc_bench.results.jobs import DataSettings
 from mmc_bench.testing.checks import Fault, NotChecked, Property
 from mmc_bench.testing.common import COMMON, Subject
 from mmc_bench.testing.cues import check_known, check_not_negative, check_uniform, tells_labels

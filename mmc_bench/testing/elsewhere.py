@@ -6,13 +6,13 @@ import subprocess
 import sys
 from typing import Any
 
-from mmc_bench.registry import Plugin
+from mmc_bench.plugin.registry import Plugin
 from mmc_bench.testing.checks import NotChecked
 
 # What every question begins with: the plugin's candidate, not yet imported, and what was said besides.
 FINDING = """
 import json, sys
-from mmc_bench.discovery import entry_point_candidates, folder_candidates
+from mmc_bench.plugin.discovery import entry_point_candidates, folder_candidates
 
 *wanted, more = json.loads(sys.argv[1])
 candidates = entry_point_candidates() if wanted[2].startswith("entry point ") else folder_candidates(wanted[2:])

@@ -19,7 +19,7 @@ from mmc_bench.training.task import UndeclaredDataError
 # Runs the method in an interpreter of its own, which hashes strings otherwise, and tells the weights' digests.
 REPETITION = """
 import torch
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.testing.checks import told
 from mmc_bench.testing.runs import MethodSubject, digests
 

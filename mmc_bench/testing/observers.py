@@ -3,7 +3,7 @@
 from functools import cached_property
 from typing import Any
 
-from mmc_bench.observers import functions_of
+from mmc_bench.running.observers import functions_of
 from mmc_bench.testing.checks import NotChecked, Property
 from mmc_bench.testing.common import COMMON, Subject
 
@@ -30,6 +30,6 @@ PROPERTIES = (
     Property(
         "listens to what a run tells",
         listens,
-        "mmc_bench.observers lists the functions that a run calls, and the arguments that each may name",
+        "mmc_bench.running.observers lists the functions that a run calls, and the arguments that each may name",
     ),
 )

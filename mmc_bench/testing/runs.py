@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmc_bench.cells import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
-from mmc_bench.parameters import check_parameters
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.parameters import check_parameters
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.jobs import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
+from mmc_bench.results.store import Store
 from mmc_bench.stages.finetune import fine_tune
 from mmc_bench.stages.workshop import Workshop
-from mmc_bench.store import Store
 from mmc_bench.testing.checks import NotChecked
 from mmc_bench.testing.common import Subject
 from mmc_bench.testing.networks import first_difference

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mmc_bench.cells import DataSettings
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.splits import ExperimentData, derive_experiment
+from mmc_bench.results.jobs import DataSettings
 
 IMAGES_OF_A_CLASS = 6  # in each of the clean, the validation and the pretraining set, on average
 CUE_RATE = 0.8

@@ -18,7 +18,6 @@ from itertools import chain
 import torch
 from torch import nn
 
-from mmc_bench.cells import Matching
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.landscape.alignment.activations import CHUNK, Observer, joint_moments, match_activations
@@ -36,6 +35,7 @@ from mmc_bench.landscape.alignment.groups import (
 )
 from mmc_bench.landscape.alignment.weights import match_weights
 from mmc_bench.landscape.paths import check_same_architecture
+from mmc_bench.results.jobs import Matching
 from mmc_bench.training import full_precision
 
 __all__ = [

@@ -25,8 +25,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmc_bench.files import temporary_name
-from mmc_bench.processes import ProcessId, this_process
+from mmc_bench.system.files import temporary_name
+from mmc_bench.system.processes import ProcessId, this_process
 
 #: Seconds between two touches of a claim by its owner.
 HEARTBEAT = 15.0

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from mmc_bench import __version__
-from mmc_bench.files import add_sources
+from mmc_bench.system.files import add_sources
 
 #: The folders and files of this package whose code a result depends on.
 DECISIVE = ("data", "landscape", "stages", "training", "seeds.py")
@@ -17,7 +17,7 @@ def core_version() -> str:
 
     A changed core thus never shows an old core's results as its own.
     """
-    root = Path(__file__).parent
+    root = Path(__file__).parents[1]
     files = [
         file for name in DECISIVE for file in ([root / name] if name.endswith(".py") else (root / name).rglob("*.py"))
     ]

@@ -1,29 +1,16 @@
 """Parameters of plugins: the pydantic base class, and the making of a plugin object from its parameters."""
 
 import inspect
-import reprlib
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from mmc_bench.errors import UserError, nearest
+from mmc_bench.system.validation import first_problem
 
 #: Arguments of a target that the core gives; all others are parameters.
 CONTEXT = frozenset({"config", "num_classes", "input_shape"})
-
-
-#: Letters of a value, or of where it stands, in a message: files may come from strangers.
-LONGEST = 300
-
-
-class _Short(reprlib.Repr):
-    """Shows the beginning and the end of what is long, and the outer levels of what is deep."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = self.maxlong = LONGEST
-        self.maxlevel = 4
 
 
 class BaseConfig(BaseModel):
@@ -82,23 +69,6 @@ def _signature_config(target: Any) -> type[BaseModel]:
         if name not in CONTEXT and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
     return create_model("SignatureConfig", __base__=_SignatureBase, **fields)
-
-
-def first_problem(error: ValidationError) -> str:
-    """Return the first of pydantic's complaints as ``"where = value: what is wrong"``, long values cut."""
-    problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "value"
-    what = problem["msg"].removeprefix("Value error, ")
-    return f"{_cut(where)} = {shortened(problem['input'])}: {_cut(what)}"
-
-
-def shortened(value: Any) -> str:
-    """Return the ``repr`` of a value that may be long, or deep, or hold itself."""
-    return _Short().repr(value)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def instantiate(owner: str, target: type, parameters: Mapping[str, Any]) -> Any:

@@ -2,8 +2,7 @@
 
 import textwrap
 
-from plugins_for_tests import registry_of, write_source
-
+from helpers.plugins import registry_of, write_source
 from mmc_bench.testing.conformance import properties_of, subject_of
 
 METHOD = """

@@ -8,14 +8,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
-from mmc_bench.cells import Job, Pretraining, models_of
 from mmc_bench.engines import Engine, Outcome, Settings, StoppedError
-from mmc_bench.observers import Observers
-from mmc_bench.parameters import check_parameters
-from mmc_bench.plan import Plan
-from mmc_bench.records import CellRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.scores import CellScores, ModelScores, ScoreReader
-from mmc_bench.store import Listing, Store, UnwritableError
+from mmc_bench.plugin.parameters import check_parameters
+from mmc_bench.results.jobs import Job, Pretraining, models_of
+from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
+from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
+from mmc_bench.results.store import Listing, Store, UnwritableError
+from mmc_bench.running.observers import Observers
+from mmc_bench.suites.plan import Plan
 
 
 class Console(Protocol):

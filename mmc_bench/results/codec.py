@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mmc_bench.errors import UserError
-from mmc_bench.files import is_intact, read_whole, with_checksum
-from mmc_bench.parameters import first_problem
-from mmc_bench.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.scores import CellScores, ModelScores, ScoreReader
+from mmc_bench.results.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
+from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
+from mmc_bench.system.files import is_intact, read_whole, with_checksum
+from mmc_bench.system.validation import first_problem
 
 OneRecord = TypeVar("OneRecord", bound=AnyRecord | ConnectionRecord)
 

@@ -3,17 +3,16 @@
 import json
 from datetime import date
 
-from records_for_tests import cell_record, connectivity_record, plugin, pretrain_record
-
-from mmc_bench.cells import ConnectSettings
+from helpers.records import cell_record, connectivity_record, plugin, pretrain_record
 from mmc_bench.landscape.barriers import invariances
 from mmc_bench.leaderboard.adding import add
 from mmc_bench.leaderboard.build import generated_files, stale_files, write_generated
 from mmc_bench.leaderboard.checks import inspect
 from mmc_bench.leaderboard.submissions import CHECKSUMS, Board, manifest, sha256_of
-from mmc_bench.records import SPLITS, Epoch, PretrainRecord
-from mmc_bench.registry import Registry
-from mmc_bench.store import Store
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.jobs import ConnectSettings
+from mmc_bench.results.records import SPLITS, Epoch, PretrainRecord
+from mmc_bench.results.store import Store
 
 SETTINGS = """
 title: A board

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from mmc_bench.specs import BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec
+from mmc_bench.plugin.specs import BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mmc_bench.cells import Cell, Pretraining
-    from mmc_bench.plan import Plan
+    from mmc_bench.results.jobs import Cell, Pretraining
+    from mmc_bench.suites.plan import Plan
 
 PROJECT = "mmc_bench"
 API_VERSION = 1

@@ -30,14 +30,14 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from mmc_bench import hookspecs
-from mmc_bench.cells import Job
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.records import AnyRecord, Failure
-from mmc_bench.registry import Offer, Registry, one_line
+from mmc_bench.plugin import hookspecs
+from mmc_bench.plugin.registry import Offer, Registry, one_line
+from mmc_bench.results.jobs import Job
+from mmc_bench.results.records import AnyRecord, Failure
 
 if TYPE_CHECKING:
-    from mmc_bench.plan import Plan
+    from mmc_bench.suites.plan import Plan
 
 #: What there is to be told of, and the arguments that come with it. In `job_done_elsewhere`, another run has left a
 #: record or a failure, and the other one is None.

@@ -9,7 +9,7 @@ from torch import nn
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.landscape.alignment import output_difference, permutation_groups, permute, random_permutations
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.registry import Registry
 
 SHAPE = (3, 32, 32)
 

@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from mmc_bench.cells import Cell, ConnectSettings, DataSettings, Pair, PluginRef, Pretraining, Recipe
 from mmc_bench.landscape.barriers import INTERVENTIONS, connectivity
-from mmc_bench.records import (
+from mmc_bench.results.jobs import Cell, ConnectSettings, DataSettings, Pair, PluginRef, Pretraining, Recipe
+from mmc_bench.results.records import (
     SPLITS,
     Barrier,
     CellRecord,

@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from mmc_bench.cells import Job, Pair, Pretraining
-from mmc_bench.store import kind_of
+from mmc_bench.results.jobs import Job, Pair, Pretraining
+from mmc_bench.results.store import kind_of
 
 __all__ = ["Training", "figures_of", "kind_of", "learning_curve_of", "settings_of"]
 

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from mmc_bench.cells import Cell, ConnectSettings, PluginRef, Pretraining
+from mmc_bench.results.jobs import Cell, ConnectSettings, PluginRef, Pretraining
 
 Part = TypeVar("Part", PluginRef, ConnectSettings)
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import pluggy
 
-from mmc_bench import hookspecs
-from mmc_bench.cells import PluginRef
-from mmc_bench.discovery import Candidate, entry_point_candidates, folder_candidates, source_digest
 from mmc_bench.errors import NothingSelectedError, UserError, message_of, nearest
-from mmc_bench.parameters import check_parameters, construct
-from mmc_bench.specs import NAME, BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec, PluginSpec
+from mmc_bench.plugin import hookspecs
+from mmc_bench.plugin.discovery import Candidate, entry_point_candidates, folder_candidates, source_digest
+from mmc_bench.plugin.parameters import check_parameters, construct
+from mmc_bench.plugin.specs import NAME, BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec, PluginSpec
+from mmc_bench.results.jobs import PluginRef
 
 KINDS: dict[str, type[PluginSpec]] = {
     "dataset": DatasetSpec,

@@ -2,8 +2,8 @@
 
 import textwrap
 
-from mmc_bench.discovery import folder_candidates
-from mmc_bench.registry import Registry
+from mmc_bench.plugin.discovery import folder_candidates
+from mmc_bench.plugin.registry import Registry
 
 HEADER = "from mmc_bench import BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec, hookimpl\n"
 

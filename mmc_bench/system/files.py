@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from mmc_bench.processes import tagged, this_process
+from mmc_bench.system.processes import tagged, this_process
 
 #: Seconds after which a temporary file of another machine is nobody's any more.
 ABANDONED_AFTER = 86_400

@@ -7,7 +7,7 @@
     RESULTS/pairs/<key>.json               the record of a pair of pretrained models
     RESULTS/connections/<key>.json         the record of two checkpoints that somebody pointed at
     RESULTS/*/<key>.failure.json           why there is no record yet
-    RESULTS/locks/<key>.<n>.lease          says which run makes the record (`mmc_bench.leases`)
+    RESULTS/locks/<key>.<n>.lease          says which run makes the record (`mmc_bench.results.leases`)
 
 Something is done when its valid record exists. Files appear under their name only when they are whole:
 written beside it, flushed to the disk, renamed. Records carry a checksum of themselves: one that is damaged, or was
@@ -26,11 +26,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from mmc_bench.cells import Cell, Connection, Job, Pretraining, models_of
 from mmc_bench.errors import UserError
-from mmc_bench.files import is_intact, sweep, write_whole
-from mmc_bench.leases import Leases
-from mmc_bench.record_files import (
+from mmc_bench.results.codec import (
     DamagedError,
     cell_scores_in,
     encoded,
@@ -40,8 +37,11 @@ from mmc_bench.record_files import (
     weights_in,
     weights_of,
 )
-from mmc_bench.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.scores import CellScores, ModelScores, ScoreReader
+from mmc_bench.results.jobs import Cell, Connection, Job, Pretraining, models_of
+from mmc_bench.results.leases import Leases
+from mmc_bench.results.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
+from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
+from mmc_bench.system.files import is_intact, sweep, write_whole
 
 if TYPE_CHECKING:
     import torch

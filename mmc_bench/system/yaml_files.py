@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from mmc_bench.errors import UserError
-from mmc_bench.files import read_whole
+from mmc_bench.system.files import read_whole
 
 LONGEST = 300  # letters of what is quoted in a message
 LARGEST_FILE = 2**20  # bytes

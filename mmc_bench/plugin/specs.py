@@ -127,7 +127,7 @@ class MethodSpec(PluginSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class ObserverSpec(PluginSpec):
-    """Somebody who is told what happens in a run; see `mmc_bench.observers` for what its target may offer.
+    """Somebody who is told what happens in a run; see `mmc_bench.running.observers` for what its target may offer.
 
     Parameters
     ----------

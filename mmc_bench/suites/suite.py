@@ -7,10 +7,10 @@ from typing import Annotated, Any, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from mmc_bench.cells import ConnectSettings, DataSettings, Fraction, Recipe
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.parameters import shortened
-from mmc_bench.yaml_files import parse_yaml, read_yaml
+from mmc_bench.results.jobs import ConnectSettings, DataSettings, Fraction, Recipe
+from mmc_bench.system.validation import shortened
+from mmc_bench.system.yaml_files import parse_yaml, read_yaml
 
 SECTIONS = ("data", "pretrain", "connect")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mmc_bench.errors import UserError
-from mmc_bench.files import add_sources, read_whole
+from mmc_bench.system.files import add_sources, read_whole
 
 GROUP = "mmc_bench"
 FOLDER_PACKAGE = "mmc_bench_folder_plugins"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
-from mmc_bench.cells import Cell, Connection, Fraction, Pair, Pretraining
+from mmc_bench.results.jobs import Cell, Connection, Fraction, Pair, Pretraining
 
 SPLITS = ("NC", "C", "RC", "RI")
 
@@ -14,7 +14,7 @@ LARGEST = 1e300  # a mean of numbers beyond it overflows
 Number = Annotated[FiniteFloat, Field(ge=-LARGEST, le=LARGEST)]
 Loss = Annotated[FiniteFloat, Field(ge=0, le=LARGEST)]
 
-#: The checksum in a record's file (`mmc_bench.files.is_intact`): it is the file's, and no part of what it tells.
+#: The checksum in a record's file (`mmc_bench.system.files.is_intact`): it is the file's, and no part of what it tells.
 Checksum = Annotated[None, BeforeValidator(lambda _: None), Field(exclude=True, repr=False)]
 
 

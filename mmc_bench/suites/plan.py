@@ -6,11 +6,11 @@ from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
 
-from mmc_bench.cells import Cell, Pair, PluginRef, Pretraining, models_of
-from mmc_bench.core import core_version
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.registry import Offer, Registry
-from mmc_bench.suite import PairEnd, Suite
+from mmc_bench.plugin.registry import Offer, Registry
+from mmc_bench.results.jobs import Cell, Pair, PluginRef, Pretraining, models_of
+from mmc_bench.suites.suite import PairEnd, Suite
+from mmc_bench.suites.version import core_version
 
 MOST_JOBS = 1_000_000  # what nobody means to run, and takes minutes to unfold
 

@@ -1,0 +1,1 @@
+"""What plugins register, and how they are found, named and given their parameters."""

@@ -1,0 +1,1 @@
+"""Jobs, the records they leave, and the folder that keeps them."""

@@ -1,0 +1,1 @@
+"""Driving a plan, and reporting what happens to observers."""

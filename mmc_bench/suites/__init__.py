@@ -1,0 +1,1 @@
+"""Suite files, and the plans they unfold into."""
