@@ -102,8 +102,8 @@ def _overriding(options: dict[str, Any]) -> dict[str, list[Any]]:
 
 def _plan_of_one(session: Session, plan: Plan) -> Plan:
     for setting in session.settings:
-        if setting.strip().startswith("pretrain."):
-            raise UserError(f"--set {setting}: connect pretrains nothing; set connect.…, data.… or PLUGIN.parameter")
+        if setting.section == "pretrain":
+            raise UserError(f"{setting}: connect pretrains nothing; set connect.…, data.… or PLUGIN.parameter")
     if len(plan.pretrainings) != 1:
         raise UserError(f"--dataset and --backbone select {len(plan.pretrainings)} experiments: name one of each")
     return plan

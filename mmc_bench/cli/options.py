@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -12,13 +11,14 @@ import click
 
 from mmc_bench.cli.streams import sentence, tell
 from mmc_bench.data.locations import identify
-from mmc_bench.errors import NothingSelectedError, UserError, nearest
+from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.plugin.discovery import configured_folders
 from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.results.codec import DamagedError
 from mmc_bench.results.store import Store
 from mmc_bench.suites.plan import Plan, make_plan, shard
-from mmc_bench.suites.suite import SECTIONS, Suite, load_suite, overridden, read_setting
+from mmc_bench.suites.settings import Setting, divided, read_settings, refuse_unused
+from mmc_bench.suites.suite import Suite, load_suite, overridden
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -82,7 +82,7 @@ class Session:
 
     suite_name: str | None
     selection: dict[str, list[Any]]
-    settings: tuple[str, ...]
+    settings: tuple[Setting, ...]
     data: dict[str, str]
     results: str
     plugin_folders: tuple[str, ...]
@@ -112,11 +112,11 @@ class Session:
 
     def plan_of(self, suite: Suite) -> Plan:
         """Return a suite, with the options in force, as cells."""
-        settings = [setting for setting in self.settings if not self._is_an_observer_s(setting)]
+        _, settings = self._divided
         suite = overridden(suite, self.selection, settings)
         images = identify(self.data, self.wanted_sources(suite.datasets))
         plan = make_plan(suite, self.registry, images)
-        self._check_settings(plan, settings)
+        refuse_unused(settings, [offer for offer, _ in plan.offers])
         for collision in self.registry.collisions:  # had one mattered, there would be no plan
             tell(f"mmc-bench: {collision}")
         return plan
@@ -130,37 +130,16 @@ class Session:
         UserError
             When one is unknown, or lacks a package: nothing of it has been imported by then.
         """
-        chosen: list[tuple[Offer, dict[str, Any]]] = []
-        for offer in self.registry.select("observer", self.observe):
-            if offer.spec.remedy:
-                raise UserError(f"observer {offer.spec.name} {offer.spec.remedy}")
-            given = map(read_setting, self.settings)
-            chosen.append((offer, {name: value for owner, name, value in given if owner in _names(offer)}))
+        chosen, _ = self._divided
         return chosen
 
-    def _is_an_observer_s(self, setting: str) -> bool:
-        """Tell whether a ``--set`` is for a chosen observer, and refuse it where it is for one that is not."""
-        owner, _, _ = read_setting(setting)
-        if any(owner in _names(offer) for offer, _ in self.observers):
-            return True
-        others = [offer for kind in ("dataset", "backbone", "method") for offer in self.registry.offers(kind)]
-        if any(owner in _names(offer) for offer in self.registry.offers("observer")) and not any(
-            owner in _names(offer) for offer in others
-        ):
-            raise UserError(f"--set {setting}: observer {owner} is not part of this run: add --observe {owner}")
-        return False
-
-    def _check_settings(self, plan: Plan, settings: Sequence[str]) -> None:
-        """Refuse a ``--set`` that would change nothing, because its plugin is not part of the run."""
-        selected = {name for offer, _ in plan.offers for name in _names(offer)}
-        for setting in settings:
-            owner = setting.partition("=")[0].strip().rpartition(".")[0]
-            if (
-                owner
-                and owner.partition(".")[0] not in SECTIONS
-                and not any(fnmatchcase(name, owner) for name in selected)
-            ):
-                raise UserError(f"--set {setting}: {owner} is not part of this run: {nearest(owner, selected)}")
+    @cached_property
+    def _divided(self) -> tuple[list[tuple[Offer, dict[str, Any]]], list[Setting]]:
+        chosen = self.registry.select("observer", self.observe)
+        for offer in chosen:
+            if offer.spec.remedy:
+                raise UserError(f"observer {offer.spec.name} {offer.spec.remedy}")
+        return divided(self.settings, chosen, self.registry)
 
     @cached_property
     def store(self) -> Store:
@@ -174,10 +153,6 @@ class Session:
             for offer in self.registry.select("dataset", datasets)
             for source in offer.spec.sources
         }
-
-
-def _names(offer: Offer) -> tuple[str, str]:
-    return offer.spec.name, offer.qualified_name
 
 
 def session_options(command: Command) -> Command:
@@ -199,7 +174,7 @@ def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> 
         session = Session(
             suite_name=options.pop("suite", None),
             selection=selection,
-            settings=options.pop("settings"),
+            settings=read_settings(options.pop("settings")),
             data=folders_of(options.pop("data")),
             results=options.pop("results"),
             plugin_folders=tuple(map(str, configured_folders(options.pop("plugins_dir")))),

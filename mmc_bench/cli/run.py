@@ -95,8 +95,7 @@ def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, 
     if dry_run:
         from mmc_bench.cli.dryrun import print_dry_run
 
-        overridden = {setting.partition("=")[0].rpartition(".")[0] for setting in session.settings}
-        check_plugins(plan, overridden)
+        check_plugins(plan, [setting.plugin for setting in session.settings])
         Observers.of(session.registry, [(offer, given) for offer, given in chosen if given])
         print_dry_run(plan, session.store, find_missing(plan, session.store, retry_failed), as_json)
         return

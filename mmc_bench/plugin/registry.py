@@ -55,6 +55,11 @@ class Offer:
         """``distribution:name``, which is never ambiguous."""
         return f"{self.plugin.distribution}:{self.spec.name}"
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names that it answers to."""
+        return self.spec.name, self.qualified_name
+
     @cached_property
     def version(self) -> str:
         """Version of the distribution plus a digest of the plugin's and the target's source files.

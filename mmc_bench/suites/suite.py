@@ -4,15 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.results.jobs import ConnectSettings, DataSettings, Fraction, Recipe
+from mmc_bench.suites.settings import Setting
 from mmc_bench.system.validation import shortened
-from mmc_bench.system.yaml_files import parse_yaml, read_yaml
-
-SECTIONS = ("data", "pretrain", "connect")
+from mmc_bench.system.yaml_files import read_yaml
 
 
 class PairEnd(BaseModel):
@@ -94,17 +92,19 @@ def load_suite(name: str, shipped: Mapping[str, Sequence[Path]]) -> Suite:
 def overridden(
     suite: Suite,
     selection: Mapping[str, Sequence[Any]],
-    settings: Sequence[str],
+    settings: Sequence[Setting],
+    origin: str = "command line",
 ) -> Suite:
-    """Return the suite with the command line's lists and ``--set KEY=VALUE`` settings in force.
+    """Return the suite with a caller's lists and settings in force.
 
     Parameters
     ----------
     selection
         Lists by field name (``methods``, ``seeds``, …); an empty one leaves the suite's.
     settings
-        ``SECTION.key=value`` for the sections ``data``, ``pretrain`` and ``connect``, ``threads=value``, or
-        ``PLUGIN.parameter=value``. Values are read as YAML.
+        Those of the suite's sections, of plugins, and `threads`.
+    origin
+        Who gave them, for messages.
 
     Raises
     ------
@@ -114,43 +114,21 @@ def overridden(
     content = suite.model_dump()
     content.update({field: list(values) for field, values in selection.items() if values})
     for setting in settings:
-        owner, name, value = read_setting(setting)
-        if not owner:
-            content[name] = value
-        elif (section := _section(content, owner)) is not None:
-            section[name] = value
+        if not setting.owner:
+            content[setting.name] = setting.value
+        elif (section := _section(content, setting)) is not None:
+            section[setting.name] = setting.value
         else:
             # Last, so that it wins over whatever pattern of the suite reaches the same plugin.
-            earlier = content["parameters"].pop(owner, {})
-            content["parameters"][owner] = {**earlier, name: value}
-    return _checked(content, "command line" if settings or any(selection.values()) else suite.name)
+            earlier = content["parameters"].pop(setting.owner, {})
+            content["parameters"][setting.owner] = {**earlier, setting.name: setting.value}
+    return _checked(content, origin if settings or any(selection.values()) else suite.name)
 
 
-def read_setting(setting: str) -> tuple[str, str, Any]:
-    """Return what a ``--set`` says: whose setting, its name, and its value, read as YAML.
-
-    The owner is a section, or a plugin; ``threads`` has none, and ``""`` stands for it.
-
-    Raises
-    ------
-    UserError
-        When it reads otherwise.
-    """
-    key, equals, text = setting.partition("=")
-    owner, _, name = key.strip().rpartition(".")
-    if not equals or not name or not (owner or key.strip() == "threads"):
-        raise UserError(f"--set {setting}: write SECTION.key=value or PLUGIN.parameter=value")
-    try:
-        return owner, name, parse_yaml(text)
-    except yaml.YAMLError:
-        return owner, name, text
-
-
-def _section(content: Mapping[str, Any], owner: str) -> dict[str, Any] | None:
-    """Return the part of a suite that `owner` names, as ``connect`` or ``connect.quadratic``; None is a plugin's."""
-    first, *inner = owner.split(".")
-    found = content[first] if first in SECTIONS else None
-    for name in inner:
+def _section(content: Mapping[str, Any], setting: Setting) -> dict[str, Any] | None:
+    """Return the part of a suite that a setting is for, ``connect`` or ``connect.quadratic``; None is a plugin's."""
+    found = content[setting.section] if setting.section else None
+    for name in setting.owner.split(".")[1:]:
         found = found.get(name) if isinstance(found, dict) else None
     return found if isinstance(found, dict) else None
 
