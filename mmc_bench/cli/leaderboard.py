@@ -201,7 +201,7 @@ def _run_again(
         engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
         with console_of(plan.suite.name) as console:
             missing = find_missing(plan, session.store)
-            summary = run_plan(plan, missing, engine, settings, Observers.of(session.registry), console)
+            summary = run_plan(plan, missing, engine, settings, Observers.of(()), console)
         if summary.interrupted:
             raise KeyboardInterrupt
         found = {file: session.store.find(cell) for file, cell in cells.items()}

@@ -96,7 +96,7 @@ def command(session: Session, dry_run: bool, as_json: bool, retry_failed: bool, 
         from mmc_bench.cli.dryrun import print_dry_run
 
         check_plugins(plan, [setting.plugin for setting in session.settings])
-        Observers.of(session.registry, [(offer, given) for offer, given in chosen if given])
+        Observers.of([(offer, given) for offer, given in chosen if given])
         print_dry_run(plan, session.store, find_missing(plan, session.store, retry_failed), as_json)
         return
     missing = find_missing(plan, session.store, retry_failed)
@@ -122,7 +122,7 @@ def _run_missing(
     **options: Any,
 ) -> Summary:
     """Check what can be checked beforehand, then run. A time limit counts from `started`."""
-    plan, registry = session.plan, session.registry
+    plan = session.plan
     session.store.sweep()
     if not missing.jobs:
         return Summary.before(plan, missing)
@@ -130,7 +130,7 @@ def _run_missing(
     if not download:
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
     check_plugins(plan)
-    observers = Observers.of(registry, session.observers)
+    observers = Observers.of(session.observers)
     workers, threads = options["workers"], options["threads"] or plan.suite.threads
     if cluster.is_chosen:
         device, threads = cluster.device(device), threads or cluster.threads

@@ -295,8 +295,7 @@ def _register(module: ModuleType, offers: list[PluginSpec], suites: list[Path], 
         getattr(manager.hook, hook)(register=register)
     manager.hook.register_suites(register=lambda path: suites.extend(_files(Path(path), "*.yaml")))
     manager.hook.register_published(register=lambda path: published.extend(_files(Path(path), "*.csv")))
-    observes = any(not hook.name.startswith("register_") for hook in manager.get_hookcallers(module) or ())
-    if not (offers or suites or published or observes):
+    if not (offers or suites or published):
         raise RuntimeError("registers nothing: is @hookimpl missing?")
 
 
