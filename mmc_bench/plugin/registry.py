@@ -11,16 +11,18 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from mmc_bench.errors import NothingSelectedError, UserError, message_of, nearest
 from mmc_bench.plugin import hookspecs
 from mmc_bench.plugin.discovery import Candidate, entry_point_candidates, folder_candidates, source_digest
-from mmc_bench.plugin.parameters import check_parameters, construct
 from mmc_bench.plugin.specs import NAME, BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec, PluginSpec
 from mmc_bench.results.jobs import PluginRef
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 KINDS: dict[str, type[PluginSpec]] = {
     "dataset": DatasetSpec,
@@ -86,21 +88,35 @@ class Offer:
         UserError
             When its module cannot be imported or lacks the class.
         """
-        with self._blamed(f"target {self.spec.target!r} failed to load"):
+        with self.blamed(f"target {self.spec.target!r} failed to load"):
             return self._import(self.spec.target)
 
-    def make(self, parameters: Mapping[str, Any]) -> Any:
-        """Return the target's object, made from the spec's defaults and `parameters`.
+    def configure(self, parameters: Mapping[str, Any]) -> "BaseModel":
+        """Return the target's ``Config``: its own defaults, the spec's, and `parameters`, each winning over the last.
 
         Raises
         ------
         UserError
-            When the target does not load, a parameter is unknown or not allowed, or the object cannot be made.
+            When the target does not load, or a parameter is unknown or not allowed.
         """
-        target = self.load()
-        config = check_parameters(f"{self.spec.kind} {self.spec.name}", target, {**self.spec.defaults, **parameters})
-        with self._blamed("cannot be made"):
-            return construct(target, config)
+        from mmc_bench.plugin.parameters import check_parameters
+
+        owner = f"{self.spec.kind} {self.spec.name}"
+        return check_parameters(owner, self.load(), {**self.spec.defaults, **parameters})
+
+    def make(self, config: "BaseModel", **context: Any) -> Any:
+        """Return the dataset, backbone, method or observer that a ``Config`` describes.
+
+        Parameters
+        ----------
+        config
+            What `configure` returned.
+        context
+            For a backbone: ``num_classes`` and ``input_shape``.
+        """
+        from mmc_bench.plugin.parameters import construct
+
+        return construct(self.load(), config, **context)
 
     def check_member(self) -> None:
         """Ask a family whether it has this member; families without ``check_member`` are not asked.
@@ -111,7 +127,7 @@ class Offer:
             When it has not, or cannot tell.
         """
         if self.spec.check_member:
-            with self._blamed(f"check_member {self.spec.check_member!r} failed"):
+            with self.blamed(f"check_member {self.spec.check_member!r} failed"):
                 self._import(self.spec.check_member)(self.spec.name.partition("/")[2])
 
     def _import(self, target: str) -> Any:
@@ -123,7 +139,7 @@ class Offer:
         return getattr(module, attribute)
 
     @contextmanager
-    def _blamed(self, what: str) -> Iterator[None]:
+    def blamed(self, what: str) -> Iterator[None]:
         """Run the plugin's code; turn its errors into one sentence that names it."""
         try:
             with redirect_stdout(sys.stderr):  # standard output is for results alone

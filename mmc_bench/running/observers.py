@@ -74,8 +74,13 @@ class Observers:
         UserError
             When one does not load, a parameter is not allowed, or it has none of the functions in `FUNCTIONS`.
         """
-        made = ((f"observer {offer.spec.name!r}", offer.make(parameters)) for offer, parameters in chosen)
-        return cls([_Observer(label, functions_of(label, observer)) for label, observer in made])
+        observers = []
+        for offer, parameters in chosen:
+            label, config = f"observer {offer.spec.name!r}", offer.configure(parameters)
+            with offer.blamed("cannot be made"):
+                observer = offer.make(config)
+            observers.append(_Observer(label, functions_of(label, observer)))
+        return cls(observers)
 
     def start(self, warn: Callable[[str], None], plan: "Plan", jobs: list[Job], results: Path) -> None:
         """Report that a run begins, at once; `warn` is given what goes wrong with an observer, now and later.

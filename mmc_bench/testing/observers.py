@@ -21,7 +21,7 @@ class ObserverSubject(Subject):
 
 def receives(subject: ObserverSubject) -> str:
     """It has functions that a run calls, and they ask for arguments that there are."""
-    observer = subject.offer.make({}) if subject.target else None
+    observer = subject.offer.make(subject.offer.configure({})) if subject.target else None
     return f"receives {', '.join(functions_of(subject.label, observer))}"
 
 
