@@ -89,6 +89,17 @@ def load_suite(name: str, shipped: Mapping[str, Sequence[Path]]) -> Suite:
     return _checked({"name": file.stem, **content}, str(file))
 
 
+def suite_of(content: Mapping[str, Any]) -> Suite:
+    """Return the suite that a mapping describes, as a suite file's content does; it may lack a name.
+
+    Raises
+    ------
+    UserError
+        When a key or value is not allowed.
+    """
+    return _checked({"name": "suite", **content}, "suite")
+
+
 def overridden(
     suite: Suite,
     selection: Mapping[str, Sequence[Any]],
