@@ -200,7 +200,7 @@ def _run_again(
         engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
         with display_of(plan.suite.name) as display:
             missing = find_missing(plan, session.store)
-            summary = run_plan(plan, missing, engine, settings, Observers.of(session.registry), display)
+            summary = run_plan(plan, missing, engine, settings, Observers.of(()), display)
         if summary.interrupted:
             raise KeyboardInterrupt
         found = {file: session.store.find(cell) for file, cell in cells.items()}

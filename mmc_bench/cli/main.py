@@ -3,7 +3,6 @@
 import errno
 import gc
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -113,5 +112,7 @@ def run_command_line() -> int:
         if problem := output_problem(error):
             tell(f"mmc-bench: the output cannot be written ({problem})")
         else:
+            import traceback
+
             tell(traceback.format_exc() + "mmc-bench: internal error; please report it with the lines above")
         return EXIT_INTERNAL

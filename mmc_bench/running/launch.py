@@ -107,7 +107,7 @@ def _run_missing(
     if not computing.download:
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
     check_plugins(plan)
-    observers = Observers.of(session.registry, session.observers)
+    observers = Observers.of(session.observers)
     workers, threads = computing.workers, computing.threads or plan.suite.threads
     if cluster.is_chosen:
         device, threads = cluster.device(computing.device), threads or cluster.threads

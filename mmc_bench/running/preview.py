@@ -96,7 +96,7 @@ def preview(session: Session, only_failed: bool = False) -> Preview:
         When a parameter is unknown or not allowed.
     """
     check_plugins(session.plan, [setting.plugin for setting in session.settings])
-    Observers.of(session.registry, [(offer, given) for offer, given in session.observers if given])
+    Observers.of([(offer, given) for offer, given in session.observers if given])
     return Preview(session.plan, session.store, find_missing(session.plan, session.store, only_failed))
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from mmc_bench.engines import Engine, Outcome, Settings, StoppedError
-from mmc_bench.plugin.parameters import check_parameters
 from mmc_bench.results.jobs import Job, Pretraining, models_of
 from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
@@ -198,12 +197,11 @@ def check_plugins(plan: Plan, patterns: Iterable[str] = ("*",)) -> None:
         When a family has no such member, a target does not load, or a parameter is unknown or not allowed.
     """
     for offer, reference in plan.offers:
-        names = (offer.spec.name, offer.qualified_name)
-        if not any(fnmatchcase(name, pattern) for name in names for pattern in patterns):
+        if not any(fnmatchcase(name, pattern) for name in offer.names for pattern in patterns):
             continue
         offer.check_member()
         if reference.parameters != dict(offer.spec.defaults):
-            check_parameters(f"{offer.spec.kind} {offer.spec.name}", offer.load(), reference.parameters)
+            offer.configure(reference.parameters)
 
 
 def run_plan(

@@ -7,7 +7,6 @@ from torch import nn
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.paths import check_same_architecture
-from mmc_bench.plugin.parameters import check_parameters, construct
 from mmc_bench.results.jobs import Cell, Pretraining
 from mmc_bench.stages.score import check_weights
 from mmc_bench.stages.workshop import Report, Workshop
@@ -31,10 +30,9 @@ def fine_tune(
         infinite.
     """
     name = cell.method.name
-    offer = workshop.registry.get("method", f"{cell.method.distribution}:{name}")
-    target = workshop.target("method", cell.method)
-    config = check_parameters(f"method {name}", target, cell.method.parameters)
-    method = construct(target, config)
+    offer = workshop.offer("method", cell.method)
+    config = offer.configure(cell.method.parameters)
+    method = offer.make(config)
     task, seed = task_of(cell.pretraining, pretrained, data, workshop, offer.spec.needs, report)
     model = method.fine_tune(task)
     if not isinstance(model, nn.Module):
