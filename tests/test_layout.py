@@ -26,9 +26,10 @@ LAYERS = (
     {"training"},
     {"landscape"},
     {"stages"},
-    {"engines"},
-    {"running", "report"},
+    {"engines", "report"},
+    {"running"},
     {"testing", "leaderboard"},
+    {"api"},
     {"cli"},
     {"__main__"},
 )
@@ -40,7 +41,7 @@ PUBLIC = {
     "mmc_bench.training",
     "mmc_bench.data.contract",
     "mmc_bench.errors",
-    "mmc_bench.running.flattening",
+    "mmc_bench.running.tracking",
     "mmc_bench.testing",
 }
 

@@ -12,8 +12,9 @@ import click
 
 from mmc_bench import __version__
 from mmc_bench.cli.interrupts import EXIT_INTERRUPTED, leave_when_interrupted
-from mmc_bench.cli.streams import accept_any_text, drop_unwritable, open_closed_streams, output_problem, sentence, tell
+from mmc_bench.cli.streams import accept_any_text, open_closed_streams, output_problem
 from mmc_bench.errors import UserError, nearest
+from mmc_bench.system.streams import drop_unwritable, sentence, tell
 
 COMMANDS = {
     "run": "Run a suite: pretrain, fine-tune, score, connect; then print the table.",

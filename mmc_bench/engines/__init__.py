@@ -17,8 +17,8 @@ Listener = Callable[[Job, dict[str, Any]], None]
 class Settings:
     """What a worker needs to know, as plain data that travels to it.
 
-    `gpu_share` is the part of its GPU's memory that a worker may take. It is the worker that resolves a `precision` of
-    ``"auto"``.
+    `gpu_share` is the part of its GPU's memory that a worker may take; `methods` are the pickled in-memory methods. It
+    is the worker that resolves a `precision` of ``"auto"``.
     """
 
     results: str
@@ -30,6 +30,7 @@ class Settings:
     threads: int = 1
     gpu_share: float = 1.0
     keep_weights: bool = False
+    methods: bytes = b""
 
 
 @dataclass(frozen=True)

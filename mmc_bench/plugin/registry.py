@@ -201,7 +201,11 @@ class Registry:
         for file in published:
             self.published[file.stem].append(file)
         for offer in offers:
-            self._offers[offer.spec.kind][offer.spec.name].append(offer)
+            self.add(offer)
+
+    def add(self, offer: Offer) -> None:
+        """Take in an offer."""
+        self._offers[offer.spec.kind][offer.spec.name].append(offer)
 
     @property
     def failures(self) -> list[Plugin]:

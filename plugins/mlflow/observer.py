@@ -20,7 +20,7 @@ from mlflow.entities import Metric, Param, RunTag
 from pydantic import Field
 
 from mmc_bench import BaseConfig, UserError
-from mmc_bench.running.flattening import Training, figures_of, kind_of, learning_curve_of, settings_of
+from mmc_bench.running.tracking import Training, figures_of, kind_of, learning_curve_of, settings_of
 
 ASKED_ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 

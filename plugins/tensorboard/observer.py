@@ -14,7 +14,7 @@ from pydantic import Field
 from torch.utils.tensorboard import SummaryWriter
 
 from mmc_bench import BaseConfig, UserError
-from mmc_bench.running.flattening import Training, figures_of, learning_curve_of, settings_of
+from mmc_bench.running.tracking import Training, figures_of, learning_curve_of, settings_of
 
 
 class TensorBoard:
