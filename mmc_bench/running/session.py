@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.data.locations import identify
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.plugin.discovery import configured_folders
-from mmc_bench.plugin.in_memory import offered
 from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.suites.plan import Plan, make_plan, shard
 from mmc_bench.suites.settings import Setting, divided, read_settings, refuse_unused
@@ -145,7 +144,12 @@ class Session:
         for plugin in registry.failures:
             left_out = f"plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}"
             tell(f"mmc-bench: {sentence(left_out)}")
-        return registry, offered(self.selection.get("methods", ()), registry)
+        methods = self.selection.get("methods", ())
+        if all(isinstance(method, str) for method in methods):
+            return registry, list(methods)
+        from mmc_bench.plugin.in_memory import offered
+
+        return registry, offered(methods, registry)
 
     @cached_property
     def plan(self) -> Plan:
