@@ -188,7 +188,7 @@ def test_every_command_names_a_damaged_record_once_and_run_makes_it_again(bench)
 
 
 def test_of_many_damaged_records_only_some_are_named(bench, monkeypatch):
-    monkeypatch.setattr("mmc_bench.cli.options.MOST_TOLD", 1)
+    monkeypatch.setattr("mmc_bench.running.session.MOST_NAMED", 1)
     assert bench.tiny("--methods", "tiny-still").code == 0
     for path in (bench.folder / "results").rglob("*.json"):
         path.write_text("{}")

@@ -1,4 +1,4 @@
-"""Jobs and records as observers show them: flat names, one value each."""
+"""Jobs and records as trackers of experiments log them: flat names, one value each."""
 
 import math
 from collections import defaultdict
@@ -8,7 +8,7 @@ from typing import Any
 from mmc_bench.results.jobs import Job, Pair, Pretraining
 from mmc_bench.results.store import kind_of
 
-__all__ = ["Training", "figures_of", "kind_of", "learning_curve_of", "settings_of"]
+__all__ = ["EpochFigures", "figures_of", "kind_of", "learning_curve_of", "settings_of"]
 
 
 def settings_of(job: Job) -> dict[str, Any]:
@@ -61,14 +61,14 @@ def learning_curve_of(record: Mapping[str, Any]) -> list[dict[str, float]]:
     ]
 
 
-class Training:
+class EpochFigures:
     """What one job's events say of its training."""
 
     def __init__(self) -> None:
         self._stage = ""
         self._epochs: dict[str, int] = defaultdict(int)
 
-    def hear(self, event: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+    def read(self, event: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
         """Return the figures of an epoch under flat names, and its number, from 1; no figures where it is none.
 
         They are ``training/STAGE/loss`` and ``training/STAGE/images_per_second``, where they are finite. A stage may
