@@ -15,7 +15,6 @@ from helpers.records import (
     pair_record,
     plugin,
     pretrain_record,
-    with_paths,
 )
 
 from mmc_bench.landscape.barriers import TOLERANCE
@@ -41,7 +40,7 @@ def pair(similar=False, seed=0, distance=None, **paths):
 
 def cell(method="tune", broken=(), connect=None, **paths):
     record = cell_record(0, method, connect=connect).model_copy(update={"invariance": invariance_record(*broken)})
-    return record.model_copy(update={"connectivity": paths["linear"].test, "paths": paths})
+    return record.model_copy(update={"paths": paths})
 
 
 def model(*broken):
@@ -93,11 +92,6 @@ def test_without_invariances_or_the_pretrained_record_similarity_is_unknown_and_
         item = only(connections([], [cell(linear=path())], pretrained))
         assert item.similar is None
         assert set(tally([item]).values()) == {0}
-
-
-def test_a_cell_with_the_linear_path_alone_takes_it_from_its_connectivity():
-    record = with_paths(cell_record(), {"linear": flat(C=[1.0, 0.0, 1.0])}).model_copy(update={"paths": {}})
-    assert only(connections([], [record], [])).paths["linear"].barriers["C"] == 2.0
 
 
 def test_every_record_is_a_row_and_those_that_look_alike_say_what_differs():

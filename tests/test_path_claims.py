@@ -60,7 +60,7 @@ def cell(method, height, broken=(), rate=0.8, seed=0, permuted=None, **changed):
         return PathRecord(test=connectivity_record(flat(NC=[0.5] * 3, C=[1.0, 1.0 - height, 1.0], RC=[0.5] * 3)))
 
     paths = {"linear": path(height)} | ({} if permuted is None else {"permuted": path(permuted)})
-    changes = {"connectivity": paths["linear"].test, "paths": paths, "invariance": invariance_record(*broken)}
+    changes = {"paths": paths, "invariance": invariance_record(*broken)}
     return record.model_copy(update=changes)
 
 
@@ -196,7 +196,7 @@ def test_similarity_needs_the_pretrained_record_but_a_barrier_fails_without_it()
 def test_a_path_to_a_model_that_lost_the_cue_has_a_barrier_where_it_falls_below_the_chord(middle, barrier):
     low = large()
     connectivity = connectivity_record(flat(NC=[0.5] * 3, C=[1.0, middle, 0.6], RC=[0.5] * 3))
-    low = low.model_copy(update={"connectivity": connectivity, "paths": {"linear": PathRecord(test=connectivity)}})
+    low = low.model_copy(update={"paths": {"linear": PathRecord(test=connectivity)}})
     found = {judgement.claim: judgement.verdict for judgement in judge_paths(FIG5, [], [low], [model()])}
     assert (found[FIG5.claims[1]], found[FIG5.claims[4]]) == (barrier, FAILS)
     found = {judgement.claim: judgement.verdict for judgement in judge_paths(FIG5, [], [large()], [model()])}

@@ -116,7 +116,7 @@ def _draw_paths(cells: Sequence[CellRecord], folder: Path, formats: tuple[str, .
     names = file_names({key: f"path {label}" for key, label in labels.items()})
     for record in cells:
         figure = draw_path(record, labels[record.key])
-        _tell(save(figure, folder, names[record.key], formats, path_csv(record.connectivity)))
+        _tell(save(figure, folder, names[record.key], formats, path_csv(record.paths["linear"].test)))
 
 
 def _draw_dataset(session: Session, name: str, folder: Path, formats: tuple[str, ...], download: bool) -> None:

@@ -253,7 +253,7 @@ def _row(
 
 
 def _with_curves(row: Row, records: Iterable[CellRecord]) -> Row:
-    paths = [record.connectivity for record in records]
+    paths = [record.paths["linear"].test for record in records]
     if len({path.t for path in paths}) > 1:
         return row
 

@@ -94,10 +94,8 @@ def path_csv(path: Connectivity) -> str:
 
 
 def paths_of(record: CellRecord | PairRecord) -> dict[str, PathRecord]:
-    """Return every path of a record; a cell always has the linear one."""
-    if isinstance(record, PairRecord):
-        return dict(record.comparison.paths)
-    return {"linear": PathRecord(test=record.connectivity), **record.paths}
+    """Return every path of a record."""
+    return record.comparison.paths if isinstance(record, PairRecord) else record.paths
 
 
 def group_cells(cells: Iterable[CellRecord]) -> list[Group[CellRecord]]:

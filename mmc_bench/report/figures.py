@@ -77,7 +77,7 @@ def draw_path(record: CellRecord, label: str) -> Figure:
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         panels = figure.subplots(1, 2)
-        path = record.connectivity
+        path = record.paths["linear"].test
         for split in SPLITS:
             color, marker, _, meaning = STYLES[split]
             curve = path.splits[split]
