@@ -204,7 +204,6 @@ def test_the_command_takes_pairs_and_cells_and_can_be_narrowed(bench):
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--connections", "--format", "latex"], 4, "--connections prints md, csv, json, not latex"),
         (["--connections", "--against", "table1"], 4, "ask for one at a time"),
         (["--connections", "--seeds", "7"], 5, "no record of a pair or cell"),
     ],

@@ -143,11 +143,11 @@ def _measured(
 def _drawn(
     record: ConnectionRecord, splits: Sequence[str], folder: Path, name: str, formats: Sequence[str]
 ) -> list[Path]:
-    from mmc_bench.report.checkpoints import csv_of
+    from mmc_bench.report.checkpoint_tables import render
     from mmc_bench.report.figures import draw_connection, save
 
     with writable(folder):
-        return save(draw_connection(record, splits), folder, name, formats, csv_of(record, splits))
+        return save(draw_connection(record, splits), folder, name, formats, render(record, splits, "csv"))
 
 
 def _print(
@@ -168,9 +168,9 @@ def _print(
         }
         put(json.dumps(content, indent=1) + "\n")
     else:
-        from mmc_bench.report.checkpoints import markdown
+        from mmc_bench.report.checkpoint_tables import render
 
-        put(markdown(record, splits))
+        put(render(record, splits, "md"))
     seconds = sum(record.timing.seconds.values())
     done = "read back, nothing computed" if cached else f"computed in {seconds:.0f} s"
     tell(f"{done}; record {file}; figures {', '.join(map(str, figures))}")

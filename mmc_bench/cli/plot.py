@@ -96,7 +96,7 @@ def _draw_bars(
 ) -> None:
     """Draw a bar chart of each setting; of a pretrained model alone only where there are no panels to show it."""
     from mmc_bench.report.figures import draw_bars, save
-    from mmc_bench.report.tables import render
+    from mmc_bench.report.row_tables import render
 
     for place, grouped in groupby(
         make_rows(cells, pretrained), key=lambda row: (row.dataset, row.backbone, row.cue_rate)

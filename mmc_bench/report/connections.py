@@ -28,7 +28,7 @@ class PathSummary:
 
 
 @dataclass(frozen=True)
-class Connection:
+class ModelConnection:
     """Two models: the paths between them, and whether they have the same invariances (definition 4).
 
     `similar` is None where a record has no invariances, or the pretrained model's is missing.
@@ -54,14 +54,14 @@ class Connection:
 
 def connections(
     pairs: Iterable[PairRecord], cells: Iterable[CellRecord], pretrained: Iterable[PretrainRecord]
-) -> list[Connection]:
+) -> list[ModelConnection]:
     """Return one connection for each pair, then one for each cell (from θ_C to θ_FT)."""
     pairs, cells = list(pairs), list(cells)
     before = {record.key: record.invariance for record in pretrained}
     ends, names = _ends(pairs), cell_names(cells)
     return [
         *(
-            Connection(
+            ModelConnection(
                 "pair",
                 *ends[record.key],
                 _summaries(paths_of(record)),
@@ -71,7 +71,7 @@ def connections(
             for record in pairs
         ),
         *(
-            Connection(
+            ModelConnection(
                 "cell",
                 *names[record.key],
                 _summaries(paths_of(record)),
@@ -82,13 +82,13 @@ def connections(
     ]
 
 
-def tally(found: Iterable[Connection]) -> dict[tuple[bool, bool], int]:
+def tally(found: Iterable[ModelConnection]) -> dict[tuple[bool, bool], int]:
     """Count connections by (linearly connected, similar); those of which either is unknown are left out."""
     verdicts = [(item.linearly_connected, item.similar) for item in found if item.is_judged]
     return {(linear, similar): verdicts.count((linear, similar)) for linear, similar in product(BOTH, BOTH)}
 
 
-def unpermuted(found: Iterable[Connection]) -> int:
+def unpermuted(found: Iterable[ModelConnection]) -> int:
     """Count the judged connections that count as not connected though no permutation was tried."""
     return sum(item.is_judged and not item.linearly_connected and "permuted" not in item.paths for item in found)
 
