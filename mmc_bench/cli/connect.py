@@ -129,7 +129,7 @@ def _measured(
     _, threads = share_cores(device, 1, options["threads"] or plan.suite.threads)
     settings = worker_settings(session, options["download"], device, options["precision"], threads)
     from mmc_bench.engines.worker import open_workshop
-    from mmc_bench.stages.connection import compare_checkpoints
+    from mmc_bench.stages.checkpoint_pairs import compare_checkpoints
 
     wanted = connection.connect
     tell(f"measuring {', '.join(wanted.paths)} at {wanted.points} points on {device} in {settings.precision}")
