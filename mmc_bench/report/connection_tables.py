@@ -1,6 +1,6 @@
 """The connections between models as a report."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -81,8 +81,8 @@ def _table(found: Sequence[ModelConnection]) -> Table:
 
 
 def _shown(item: ModelConnection, name: str) -> list[str]:
-    path = item.paths[name]
-    barriers = (*(path.barriers[split] for split in SHOWN), path.largest)
+    path = item.paths[name].test
+    barriers = (*(path.barriers[split].loss for split in SHOWN), path.largest_barrier)
     connected = (*(path.mode_connected[split] for split in SHOWN), path.mechanistically_connected)
     return [" / ".join(f"{value:.2f}" for value in barriers), " / ".join(map(yes_or_no, connected))]
 
@@ -116,10 +116,9 @@ def _line(item: ModelConnection) -> dict[str, Any]:
 
 
 def _path(item: ModelConnection, name: str) -> dict[str, Any]:
-    path = item.paths[name]
-    columns: tuple[Mapping[str, float | bool], ...] = (path.barriers, path.mode_connected)
-    values = [column[split] for column in columns for split in SHOWN]
-    return dict(zip(PATH_COLUMNS, [*values, path.largest, path.mechanistically_connected], strict=True))
+    path = item.paths[name].test
+    values = [*(path.barriers[split].loss for split in SHOWN), *(path.mode_connected[split] for split in SHOWN)]
+    return dict(zip(PATH_COLUMNS, [*values, path.largest_barrier, path.mechanistically_connected], strict=True))
 
 
 def _ends(item: ModelConnection) -> dict[str, Any]:

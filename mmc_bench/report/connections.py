@@ -8,23 +8,13 @@ from typing import Any
 from mmc_bench.landscape.barriers import TOLERANCE, mechanistically_similar
 from mmc_bench.report.curves import paths_of
 from mmc_bench.report.rows import cell_names, differences
-from mmc_bench.results.records import CellRecord, Connectivity, Invariance, PairRecord, PathRecord, PretrainRecord
+from mmc_bench.results.records import CellRecord, Invariance, PairRecord, PathRecord, PretrainRecord
 
 #: The split that linear connectivity is judged on: images with cues, as the first model was trained on.
 JUDGED = "C"
 #: The paths that the conjecture is about.
 STRAIGHT = ("linear", "permuted")
 BOTH = (True, False)
-
-
-@dataclass(frozen=True)
-class PathSummary:
-    """One path on the test splits: loss barriers (nats), and where it connects its ends (definitions 1 and 5)."""
-
-    largest: float
-    barriers: Mapping[str, float]
-    mode_connected: Mapping[str, bool]
-    mechanistically_connected: bool
 
 
 @dataclass(frozen=True)
@@ -37,14 +27,14 @@ class ModelConnection:
     kind: str
     first: str
     second: str
-    paths: Mapping[str, PathSummary]
+    paths: Mapping[str, PathRecord]
     similar: bool | None
     pattern_distance: float | None = None
 
     @property
     def linearly_connected(self) -> bool:
         """Whether the loss along a straight path, permuted or not, rises at most `TOLERANCE` above the chord on C."""
-        return any(self.paths[name].barriers[JUDGED] <= TOLERANCE for name in STRAIGHT if name in self.paths)
+        return any(self.paths[name].test.barriers[JUDGED].loss <= TOLERANCE for name in STRAIGHT if name in self.paths)
 
     @property
     def is_judged(self) -> bool:
@@ -64,7 +54,7 @@ def connections(
             ModelConnection(
                 "pair",
                 *ends[record.key],
-                _summaries(paths_of(record)),
+                paths_of(record),
                 record.comparison.similar,
                 record.comparison.pattern_distance,
             )
@@ -74,7 +64,7 @@ def connections(
             ModelConnection(
                 "cell",
                 *names[record.key],
-                _summaries(paths_of(record)),
+                paths_of(record),
                 _similar(before.get(record.pretraining_key), record.invariance),
             )
             for record in cells
@@ -91,15 +81,6 @@ def tally(found: Iterable[ModelConnection]) -> dict[tuple[bool, bool], int]:
 def unpermuted(found: Iterable[ModelConnection]) -> int:
     """Count the judged connections that count as not connected though no permutation was tried."""
     return sum(item.is_judged and not item.linearly_connected and "permuted" not in item.paths for item in found)
-
-
-def _summaries(paths: Mapping[str, PathRecord]) -> dict[str, PathSummary]:
-    return {name: _summary(path.test) for name, path in paths.items()}
-
-
-def _summary(path: Connectivity) -> PathSummary:
-    barriers = {split: barrier.loss for split, barrier in path.barriers.items()}
-    return PathSummary(max(barriers.values()), barriers, path.mode_connected, path.mechanistically_connected)
 
 
 def _similar(first: Mapping[str, Invariance] | None, second: Mapping[str, Invariance]) -> bool | None:

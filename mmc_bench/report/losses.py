@@ -9,7 +9,7 @@ from mmc_bench.errors import NothingSelectedError
 from mmc_bench.landscape.barriers import TOLERANCE
 from mmc_bench.report.claims import FAILS, HOLDS, NO_RECORDS
 from mmc_bench.report.compare import plain
-from mmc_bench.report.published import LOSS_COLUMNS, Numbers, PublishedKey, read_numbers
+from mmc_bench.report.published import LOSS_COLUMNS, PublishedKey, PublishedTable, read_numbers
 from mmc_bench.report.rows import Row, Statistic
 from mmc_bench.report.tables import Report, Table
 
@@ -57,18 +57,10 @@ class LossDifference:
 
 
 @dataclass(frozen=True)
-class LossTable:
-    """A published table of differences in loss."""
-
-    name: str
-    numbers: Numbers
-
-
-@dataclass(frozen=True)
 class LossComparison:
     """Every difference that both have, and the published places that no row is of."""
 
-    table: LossTable
+    table: PublishedTable
     differences: tuple[LossDifference, ...]
     missing: tuple[PublishedKey, ...]
 
@@ -80,7 +72,7 @@ class LossComparison:
         return NO_RECORDS if self.missing else HOLDS
 
 
-def read_losses(file: Path) -> LossTable:
+def read_losses(file: Path) -> PublishedTable:
     """Read a published table of differences in loss.
 
     Raises
@@ -88,10 +80,11 @@ def read_losses(file: Path) -> LossTable:
     UserError
         When the file cannot be read or is malformed.
     """
-    return LossTable(file.stem, read_numbers(file, LOSS_COLUMNS))
+    numbers = read_numbers(file, LOSS_COLUMNS)
+    return PublishedTable(file.stem, numbers, None, numbers)
 
 
-def compare_losses(rows: Iterable[Row], table: LossTable) -> LossComparison:
+def compare_losses(rows: Iterable[Row], table: PublishedTable) -> LossComparison:
     """Put rows beside a published table; they are matched by dataset, cue rate and method.
 
     Raises

@@ -39,7 +39,7 @@ Numbers = Mapping[PublishedKey, float]
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A table of accuracies in per cent, with the claims on it and all numbers behind those."""
+    """A table of accuracies (per cent) or losses (nats), with the claims on it and all numbers behind those."""
 
     name: str
     numbers: Numbers

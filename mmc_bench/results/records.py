@@ -73,6 +73,11 @@ class Connectivity(_Record):
             raise ValueError("a path's curves have an accuracy and a loss for each t")
         return self
 
+    @property
+    def largest_barrier(self) -> float:
+        """The largest barrier in loss (nats) of all splits."""
+        return max(barrier.loss for barrier in self.barriers.values())
+
 
 class AlignmentSummary(_Record):
     """How the first model's units were permuted before a path was measured.
