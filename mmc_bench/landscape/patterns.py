@@ -6,7 +6,7 @@ from torch import nn
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
 from mmc_bench.training.evaluate import eval_mode
-from mmc_bench.training.probe import features
+from mmc_bench.training.probe import frozen_features
 
 
 def activation_patterns(model: nn.Module, images: CuedImages) -> torch.Tensor:
@@ -20,7 +20,7 @@ def activation_patterns(model: nn.Module, images: CuedImages) -> torch.Tensor:
         bool of shape (M, N): images, neurons.
     """
     with eval_mode(model):
-        return features(model, images) > 0
+        return frozen_features(model, images) > 0
 
 
 def pattern_distance(first: nn.Module, second: nn.Module, images: CuedImages) -> float | None:
