@@ -11,7 +11,8 @@ from mmc_bench.errors import UserError
 from mmc_bench.results.codec import DamagedError, encoded, parsed, weights_in
 from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import ScoreReader
-from mmc_bench.results.store import Store, UnwritableError, job_of, read_record
+from mmc_bench.results.store import Store, UnwritableError, read_record
+from mmc_bench.results.codec import job_of
 from mmc_bench.system.files import is_intact
 
 RECORDS = {"pretraining": pretrain_record(3), "cell": cell_record(3), "pair": pair_record()}
