@@ -106,7 +106,7 @@ def image_set():
 def cell():
     """Return a cell as plain data; its plugins need not exist."""
     pretraining = Pretraining(
-        core="0.1.0+abc",
+        versions={"pretrain": "1", "score": "1"},
         dataset=PluginRef(name="digits-box", distribution="mmc-bench", version="1+abc", parameters={"size": 3}),
         images={"digits": "original"},
         data=DataSettings(clean_images=20, validation_images=20, pretrain_images=100),
@@ -116,7 +116,12 @@ def cell():
         seed=3,
     )
     method = PluginRef(name="ft", distribution="mmc-bench", version="1+123", parameters={"lr": 0.1})
-    return Cell(pretraining=pretraining, method=method, connect=ConnectSettings(points=3, batchnorm_images=10))
+    return Cell(
+        versions={"fine-tune": "1", "score": "1", "connect": "1"},
+        pretraining=pretraining,
+        method=method,
+        connect=ConnectSettings(points=3, batchnorm_images=10),
+    )
 
 
 PLUGINS = Path(__file__).parent / "plugins"

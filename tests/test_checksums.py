@@ -8,11 +8,10 @@ import pytest
 from helpers.records import cell_record, pair_record, pretrain_record
 
 from mmc_bench.errors import UserError
-from mmc_bench.results.codec import DamagedError, encoded, parsed, weights_in
+from mmc_bench.results.codec import DamagedError, encoded, job_of, parsed, weights_in
 from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import ScoreReader
 from mmc_bench.results.store import Store, UnwritableError, read_record
-from mmc_bench.results.codec import job_of
 from mmc_bench.system.files import is_intact
 
 RECORDS = {"pretraining": pretrain_record(3), "cell": cell_record(3), "pair": pair_record()}
@@ -109,7 +108,7 @@ def damage(path, how, donor):
     elif how == "truncated":
         path.write_bytes(content[:-100])
     elif how == "another schema":
-        path.write_bytes(content.replace(b'"schema_version": 1', b'"schema_version": 2'))
+        path.write_bytes(content.replace(b'"schema_version": 2', b'"schema_version": 3'))
     else:
         path.write_bytes(encoded(donor))
 
@@ -119,7 +118,7 @@ def damage(path, how, donor):
     [
         ("flipped bit", "is no valid record"),
         ("truncated", "is no valid record: "),
-        ("another schema", "schema_version = 2: Input should be 1"),
+        ("another schema", "schema_version = 3: Input should be 2"),
         ("foreign", "it holds that of another key, "),
     ],
 )

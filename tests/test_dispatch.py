@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -36,7 +37,7 @@ class Team:
         job = record.pretraining if record is MODEL else record.cell
         self.store.save(record)
         if record is MODEL:
-            (self.store.root / "pretrained" / f"{job.key}.safetensors").touch()
+            self.store.weights_file(job).touch()
         dispatcher.settle(Outcome(job, record=record))
 
 
@@ -183,7 +184,7 @@ def test_a_folder_that_turned_read_only_is_told_before_any_work(team):
 
 def test_jobs_are_handed_out_without_looking_at_all_of_them_each_time(team):
     """Each `take` of n jobs must not cost n steps: counted, not timed."""
-    jobs = [JOBS[1].model_copy(update={"pretraining": JOBS[0].model_copy(update={"seed": n})}) for n in range(300)]
+    jobs = [replace(JOBS[1], pretraining=replace(JOBS[0], seed=n)) for n in range(300)]
     run = team.run(jobs)
     looked = 0
     lease = run._lease

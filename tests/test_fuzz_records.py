@@ -39,7 +39,7 @@ COMMANDS = (
 
 
 def fields_of(pretraining):
-    return {name: getattr(pretraining, name) for name in Pretraining.model_fields}
+    return {name: getattr(pretraining, name) for name in Pretraining.__dataclass_fields__}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def template(tmp_path_factory):
     for p in plan.pretrainings:
         record = pretrain_record(num_classes=3, **fields_of(p))
         store.save(record.model_copy(update={"weights_sha256": DIGEST, "invariance": invariance_record()}))
-        store.file_of(p).with_suffix(".safetensors").write_bytes(WEIGHTS)
+        store.weights_file(p).write_bytes(WEIGHTS)
     for cell in plan.cells:
         fields = fields_of(cell.pretraining)
         record = cell_record(fields.pop("seed"), cell.method, num_classes=3, connect=cell.connect, **fields)

@@ -1,8 +1,12 @@
 """What tells one result from another: images, sources, the core, every generator."""
 
+import ast
+import importlib
 import os
 import random
 import shutil
+import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,9 +18,10 @@ from mmc_bench.data.locations import fingerprint
 from mmc_bench.data.sources import Sources
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
+from mmc_bench.results import versions
 from mmc_bench.results.store import Store
 from mmc_bench.stages.resources import Resources
-from mmc_bench.suites import version as core
+from mmc_bench.testing.golden import locked_things
 from mmc_bench.training import Progress, Training
 
 
@@ -69,16 +74,177 @@ def test_the_embedded_digits_can_be_replaced_like_any_other_source(tmp_path):
     assert train.images.shape == (2, 3, 32, 32)
 
 
-def test_the_cores_version_follows_its_source(tmp_path, monkeypatch):
+DECISIVE = ("data", "training", "landscape", "stages", "seeds.py")
+MODULE_OF = {"pretrain": "pretrain", "fine-tune": "finetune", "score": "score", "connect": "connect"}
+
+
+@cache
+def imported(file):
+    """Return the decisive files that a file of the package imports, directly, packages' own included."""
+    found = set()
+    for node in ast.walk(ast.parse((versions.PACKAGE / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for parts in (name.split(".")[1:] for name in names if name.startswith("mmc_bench.")):
+            for depth in range(1, len(parts) + 1):
+                place = "/".join(parts[:depth])
+                candidates = (f"{place}.py", f"{place}/__init__.py")
+                found |= {name for name in candidates if (versions.PACKAGE / name).is_file()}
+    empty = ("stages/__init__.py", "landscape/__init__.py")
+    return {name for name in found if name.split("/")[0] in DECISIVE and name not in empty}
+
+
+def files_of(stage):
+    return {file.relative_to(versions.PACKAGE).as_posix() for file in versions.files_of_stage(stage)}
+
+
+@pytest.mark.parametrize("stage", versions.STAGES)
+def test_a_stage_rests_on_all_that_its_module_imports(stage):
+    reached, waiting = set(), [f"stages/{MODULE_OF[stage]}.py", "stages/resources.py"]
+    while waiting:
+        file = waiting.pop()
+        if file not in reached:
+            reached.add(file)
+            waiting += imported(file)
+    assert reached <= files_of(stage), f"add to STAGES for {stage}: {reached - files_of(stage)}"
+
+
+def test_alignment_decides_no_weights_and_scores():
+    for stage in ("pretrain", "fine-tune", "score"):
+        assert not [file for file in files_of(stage) if file.startswith("landscape/alignment")]
+
+
+def test_a_stages_digest_follows_its_own_files_alone(tmp_path, monkeypatch):
     copy = tmp_path / "mmc_bench"
-    shutil.copytree(os.path.dirname(os.path.dirname(core.__file__)), copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(core, "__file__", str(copy / "suites" / "version.py"))
-    version = core.core_version.__wrapped__
+    shutil.copytree(versions.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(versions, "PACKAGE", copy)
+
+    def digests():
+        return {stage: versions.digest_of_stage.__wrapped__(stage) for stage in versions.STAGES}
+
+    before = digests()
+    assert before == {stage: versions.digest_of_stage(stage) for stage in versions.STAGES}
+    wanted = {
+        "cli/main.py": set(),
+        "landscape/patterns.py": {"connect"},
+        "landscape/invariance.py": {"score", "connect"},
+        "stages/pretrain.py": {"pretrain"},
+        "training/evaluate.py": set(versions.STAGES),
+    }
+    for file, stages in wanted.items():
+        original = (copy / file).read_bytes()
+        (copy / file).write_text("# edited")
+        assert {stage for stage, digest in digests().items() if digest != before[stage]} == stages
+        (copy / file).write_bytes(original.replace(b"\n", b"\r\n"))
+        assert digests() == before
+        (copy / file).write_bytes(original)
+
+
+@pytest.mark.parametrize("thing", locked_things(Registry.discover()), ids=lambda thing: f"{thing.kind} {thing.name}")
+def test_the_lock_lists_the_source_at_hand(thing):
+    assert thing.is_listed, (
+        f"{thing.kind} {thing.name} was edited. Where its numbers change, raise its version; "
+        f"where they do not, show it: mmc-bench lock prove {thing.name}"
+    )
+
+
+def test_listed_source_runs_under_the_plain_version_and_edited_source_never_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "LOCK", tmp_path / "versions.lock")
+    versions.read_lock.cache_clear()
+    try:
+        versions.add_to_lock("stages", "score", 1, "a" * 12)
+        versions.add_to_lock("stages", "score", 1, "b" * 12)
+        known = [versions.locked_version("stages", "score", 1, letter * 12) for letter in "ab"]
+        assert known == ["1", "1"]
+        assert versions.locked_version("stages", "score", 1, "c" * 12) == f"1+{'c' * 12}"
+        assert versions.locked_version("stages", "score", 2, "a" * 12) == f"2+{'a' * 12}"
+        assert versions.locked_version("plugins", "score", 1, "a" * 12) == f"1+{'a' * 12}"
+        assert [line.strip() for line in versions.LOCK.read_text().splitlines() if '"a' in line] == ['"aaaaaaaaaaaa",']
+    finally:
+        versions.read_lock.cache_clear()
+
+
+def test_a_built_in_plugin_imports_from_no_sibling():
+    """Its version covers its own folder alone."""
+    for file in (versions.PACKAGE.parent / "plugins").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level < 2 and not (node.module or "").startswith("mmc_bench_plugins")
+
+
+# --- plugins of others
+
+
+def offer_of(tmp_path, monkeypatch, editable=True):
+    """Return a method of a distribution with two packages and a data file, as it is found now."""
+    monkeypatch.syspath_prepend(tmp_path)
+    if not (tmp_path / "acme").exists():
+        for name, text in {
+            "acme/__init__.py": HOOKS,
+            "acme/method.py": "class Tune: ...\n",
+            "acme/helper.py": "A = 1\n",
+            "acme/table.json": "{}\n",
+            "acme_more/__init__.py": "B = 1\n",
+            "acme-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: acme\nVersion: 1\n",
+            "acme-1.dist-info/direct_url.json": '{"url": "file:///x", "dir_info": {"editable": true}}',
+            "acme-1.dist-info/entry_points.txt": "[mmc_bench]\nacme = acme\n",
+        }.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text)
+    importlib.invalidate_caches()
+    for name in [name for name in sys.modules if name.startswith("acme")]:  # as in a new process
+        del sys.modules[name]
+    return Registry.discover().get("method", "acme-tune")
+
+
+HOOKS = """
+from mmc_bench import MethodSpec, hookimpl
+
+@hookimpl
+def register_methods(register):
+    register(MethodSpec(name="acme-tune", target=".method:Tune", summary="tunes"))
+"""
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["top_level.txt", "none"])
+@pytest.mark.parametrize("file", ["acme/helper.py", "acme/table.json", "acme_more/__init__.py"])
+def test_an_editable_plugins_version_follows_all_files_of_its_packages(tmp_path, monkeypatch, file, listed):
+    before = offer_of(tmp_path, monkeypatch).version
+    if listed:
+        (tmp_path / "acme-1.dist-info" / "top_level.txt").write_text("acme\nacme_more\n")
+    assert before.startswith("1+") and offer_of(tmp_path, monkeypatch).version == before
+    for noise in ("acme/__pycache__/x.pyc", "acme/.cache/x", "build/lib/x.py"):
+        (tmp_path / noise).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / noise).write_text("noise")
+    assert offer_of(tmp_path, monkeypatch).version == before
+    (tmp_path / file).write_text("C = 2\n")
+    assert offer_of(tmp_path, monkeypatch).version != before
+
+
+def test_an_installed_wheels_version_is_its_distributions(tmp_path, monkeypatch):
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    offer_of(site, monkeypatch)
+    (site / "acme-1.dist-info" / "direct_url.json").unlink()
+    assert offer_of(site, monkeypatch).version == "1"
+
+
+@pytest.mark.parametrize("file", ["table.json", "_helpers/a.py", "_helper.py"])
+def test_a_one_file_plugins_version_follows_its_helpers_and_data(tmp_path, file):
+    (tmp_path / "own.py").write_text(HOOKS.replace(".method", ""))
+
+    def version():
+        for name in [name for name in sys.modules if "folder_plugins" in name]:  # as in a new process
+            del sys.modules[name]
+        return Registry.discover([tmp_path / "own.py"]).get("method", "acme-tune").version
+
     before = version()
-    assert before == core.core_version()
-    (copy / "cli" / "main.py").write_text("# no result depends on it")
-    assert version() == before
-    (copy / "data" / "splits.py").write_text("# results depend on it")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("{}")
     assert version() != before
 
 

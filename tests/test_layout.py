@@ -20,7 +20,7 @@ CODE = ("mmc_bench", "plugins", "benchmarks", "tests")
 LAYERS = (
     {"errors", "seeds"},
     {"system"},
-    {"results"},
+    {"results", "identity"},
     {"plugin"},
     {"mmc_bench"},
     {"suites", "data"},

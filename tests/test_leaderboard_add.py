@@ -6,11 +6,11 @@ from datetime import date
 import pytest
 from helpers.leaderboard import TestBoard, cell, model, of_seeds, plugin, write_results
 from helpers.plugins import GOOD, registry_of, write_source
+from mmc_bench.suites.version import core_version
 
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.leaderboard import adding
 from mmc_bench.leaderboard.schemas import Submission, read_model
-from mmc_bench.suites.version import core_version
 
 
 @pytest.fixture

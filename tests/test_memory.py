@@ -18,6 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.store import Store, read_record
 from mmc_bench.training import Progress, Task, Training, cross_entropy, memory
 from mmc_bench.training.memory import (
     Outside,
@@ -306,7 +307,7 @@ def test_where_memory_is_too_small_a_run_ends_with_the_models_it_would_have_made
         content = json.loads(record.read_text())
         assert content["provenance"]["micro_batches"] > 1
         there, here = (
-            load_file(bench.folder / results / "pretrained" / record.with_suffix(".safetensors").name)
+            load_file(Store(bench.folder / results).weights_file(read_record(record).pretraining))
             for results in ("narrow", "roomy")
         )
         whole = content["pretraining"]["backbone"]["name"] == "deep-norm-net"

@@ -215,9 +215,9 @@ def test_records_in_another_precision_than_asked_for_are_told_of(bench):
 
 def test_weights_are_kept_on_request(bench):
     bench.tiny("--seeds", "0", "--methods", "tiny-ft")
-    assert not list((bench.folder / "results" / "cells").glob("*.safetensors"))
+    assert not list((bench.folder / "results" / "fine-tuned").glob("*.safetensors"))
     bench.tiny("--seeds", "0", "--methods", "tiny-still", "--keep-weights")
-    assert len(list((bench.folder / "results" / "cells").glob("*.safetensors"))) == 1
+    assert len(list((bench.folder / "results" / "fine-tuned").glob("*.safetensors"))) == 1
 
 
 def test_cached_cells_that_keep_no_weights_are_told_of(bench):
@@ -226,7 +226,7 @@ def test_cached_cells_that_keep_no_weights_are_told_of(bench):
     assert "1 cached cell keeps no weights: delete its record" in result.err
     (bench.folder / "results" / "cells" / _record_of(bench, "tiny-ft")).unlink()
     assert "no weights" not in bench.tiny("--seeds", "0", "--methods", "tiny-ft,tiny-still", "--keep-weights").err
-    assert len(list((bench.folder / "results" / "cells").glob("*.safetensors"))) == 2
+    assert len(list((bench.folder / "results" / "fine-tuned").glob("*.safetensors"))) == 2
 
 
 def _record_of(bench, method):

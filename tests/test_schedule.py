@@ -1,5 +1,7 @@
 """The order in which jobs are handed out."""
 
+from dataclasses import replace
+
 import pytest
 
 from mmc_bench.engines.schedule import Schedule
@@ -16,12 +18,10 @@ def take(schedule, last=None):
 @pytest.fixture
 def jobs(cell):
     """Return two pretrainings, and two cells of each."""
-    pretrainings = [cell.pretraining.model_copy(update={"seed": seed}) for seed in (0, 1)]
-    methods = [cell.method.model_copy(update={"name": name}) for name in ("a", "b")]
+    pretrainings = [replace(cell.pretraining, seed=seed) for seed in (0, 1)]
+    methods = [replace(cell.method, name=name) for name in ("a", "b")]
     cells = [
-        cell.model_copy(update={"pretraining": pretraining, "method": method})
-        for pretraining in pretrainings
-        for method in methods
+        replace(cell, pretraining=pretraining, method=method) for pretraining in pretrainings for method in methods
     ]
     return pretrainings, cells
 

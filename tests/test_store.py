@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -76,8 +77,9 @@ def store(tmp_path):
 def other(cell):
     """Return a cell that differs in its method alone."""
     return Cell(
+        versions=cell.versions,
         pretraining=cell.pretraining,
-        method=cell.method.model_copy(update={"name": "other"}),
+        method=replace(cell.method, name="other"),
         connect=cell.connect,
     )
 
@@ -94,6 +96,12 @@ def weights():
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(3, 4, generator=generator)
     return {"a": matrix, "transposed": matrix.T, "count": torch.tensor(7), "half": matrix.half()}
+
+
+def saved(store, cell, **changed):
+    """Save the weights of a pretraining, and return their checksum."""
+    training = store.save_weights(cell.pretraining, {**weights(), **changed}, seconds={}, provenance=PROVENANCE)
+    return training.weights_sha256
 
 
 # --- records
@@ -117,7 +125,7 @@ def test_a_pretrainings_record_comes_back_and_its_weights_are_told_apart(store, 
     store.save(record)
     assert store.find(cell.pretraining) == record
     assert not store.has_weights(cell.pretraining)
-    record = pretrain_record(cell, store.save_weights(cell.pretraining, weights()))
+    record = pretrain_record(cell, saved(store, cell))
     store.save(record)
     assert store.has_weights(cell.pretraining)
     assert list(store.pretrain_records()) == [record]
@@ -142,8 +150,7 @@ def test_saving_twice_keeps_the_later_record(store, cell):
 def test_records_come_in_the_order_of_their_keys_without_failures_and_leftovers(store, cell, other):
     for job in (cell, other):
         store.save(cell_record(job))
-    third = cell.model_copy(update={"connect": cell.connect.model_copy(update={"points": 9})})
-    third = Cell.model_validate(third.model_dump())
+    third = replace(cell, connect=replace(cell.connect, points=9))
     failure = Failure(key=third.key, label="x", error="y", traceback="z", started=datetime.now(UTC))
     store.save_failure(third, failure)
     (store.root / "cells" / f".{third.key}.json.12-ab.tmp").write_text("{", encoding="utf-8")
@@ -208,7 +215,7 @@ def test_a_file_that_is_no_record_counts_as_missing_and_is_named_when_all_are_re
     assert store.find(cell) == cell_record(cell)
 
 
-@pytest.mark.parametrize("change", [{"schema_version": 2}, {"surprise": 1}, {"kind": "pretraining"}])
+@pytest.mark.parametrize("change", [{"schema_version": 3}, {"surprise": 1}, {"kind": "pretraining"}])
 def test_a_record_of_another_schema_counts_as_missing(store, cell, change):
     content = {**json.loads(cell_record(cell).model_dump_json()), **change}
     record_path(store, cell).write_text(json.dumps(content), encoding="utf-8")
@@ -227,7 +234,7 @@ def test_a_write_that_is_cut_off_leaves_no_file_behind(store, cell, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         store.save(cell_record(cell))
     with pytest.raises(KeyboardInterrupt):
-        store.save_weights(cell.pretraining, weights())
+        saved(store, cell)
     assert files(store) == []
     assert store.find(cell) is None
 
@@ -277,7 +284,7 @@ def test_a_failure_is_kept_beside_the_record_until_the_job_succeeds(store, cell)
 
 
 def test_weights_come_back_to_the_bit(store, cell):
-    record = pretrain_record(cell, store.save_weights(cell.pretraining, weights()))
+    record = pretrain_record(cell, saved(store, cell))
     loaded = store.load_weights(record)
     assert loaded.keys() == weights().keys()
     for name, tensor in weights().items():
@@ -286,23 +293,23 @@ def test_weights_come_back_to_the_bit(store, cell):
 
 @pytest.mark.parametrize("damage", ["flipped bit", "truncated", "other weights"])
 def test_damaged_weights_are_refused_set_aside_and_made_anew(store, cell, damage):
-    record = pretrain_record(cell, store.save_weights(cell.pretraining, weights()))
+    record = pretrain_record(cell, saved(store, cell))
     store.save(record)
-    path = store.root / "pretrained" / f"{cell.pretraining.key}.safetensors"
+    path = store.root / "pretrained" / f"{cell.pretraining.weights_key}.safetensors"
     content = path.read_bytes()
     if damage == "flipped bit":
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif damage == "truncated":
         path.write_bytes(content[:-20])
     else:
-        store.save_weights(cell.pretraining, {**weights(), "count": torch.tensor(8)})
+        saved(store, cell, count=torch.tensor(8))
     damaged = path.read_bytes()
     with pytest.raises(UserError, match="does not match its record's checksum"):
         store.load_weights(record)
     assert path.with_suffix(".damaged").read_bytes() == damaged
     assert not store.has_weights(cell.pretraining)
 
-    record = pretrain_record(cell, store.save_weights(cell.pretraining, weights()))
+    record = pretrain_record(cell, saved(store, cell))
     store.save(record)
     assert store.find(cell.pretraining) == record
     assert torch.equal(store.load_weights(record)["a"], weights()["a"])

@@ -1,5 +1,7 @@
 """Suite files: the shipped ones, their defaults, how mistakes are answered, and what the command line overrides."""
 
+from dataclasses import replace
+
 import pytest
 
 from mmc_bench.errors import UserError
@@ -87,7 +89,7 @@ def test_the_paper_s_tables_are_suites_with_its_grid_and_recipe(name, backbone, 
     suite = load_suite(name, SHIPPED)
     assert (suite.datasets, suite.backbones, suite.methods) == (DATASETS, (backbone,), methods)
     assert (suite.cue_rates, suite.seeds) == ((0.6, 0.7, 0.8, 0.9), (0, 1, 2))
-    assert suite.pretrain.model_copy(update={"curve_images": None}) == Recipe()
+    assert replace(suite.pretrain, curve_images=None) == Recipe()
     assert (suite.data, suite.parameters, suite.connect.points) == (DataSettings(), {}, 11)
 
 

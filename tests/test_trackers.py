@@ -1,5 +1,7 @@
 """The observers for TensorBoard and MLflow, read back with TensorBoard and MLflow themselves."""
 
+from dataclasses import replace
+
 import pytest
 
 from mmc_bench.plugin.registry import Registry
@@ -110,6 +112,6 @@ def test_settings_of_a_job_are_flat_and_those_of_a_pair_say_where_the_second_dif
     settings = settings_of(cell)
     assert (settings["dataset"], settings["dataset.size"], settings["pretrain.epochs"]) == ("digits-box", 3, 2)
     assert (settings["method"], settings["method.lr"], settings["seed"]) == ("ft", 0.1, 3)
-    other = cell.pretraining.model_copy(update={"seed": 4})
-    pair = Pair(first=cell.pretraining, second=other, data=other, connect=cell.connect)
+    other = replace(cell.pretraining, seed=4)
+    pair = Pair(versions={"connect": "1"}, first=cell.pretraining, second=other, data=other, connect=cell.connect)
     assert settings_of(pair) == {**settings_of(cell.pretraining), "second.seed": 4}

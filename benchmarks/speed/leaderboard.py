@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -120,7 +121,10 @@ def _versions(board: Board, records: Records) -> Versions:
     for record in records:
         for kind, plugin in references_of(job_of(record)):
             plugins.setdefault(plugin_name(kind, plugin), {})[plugin.version] = KnownVersion(needs=())
-    stages = {" ".join(stage) for record in records for stage in stage_versions_of(record).items()}
+    stages: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        for stage, version in stage_versions_of(record).items():
+            stages[stage].add(version)
     return board.versions.including(stages, plugins)
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "connect": "Measure the paths between any two checkpoints.",
     "new": "Write a plugin project to start from.",
     "check": "Check that a plugin keeps its promises.",
+    "lock": "Check that unchanged versions mean unchanged numbers.",
 }
 
 EXIT_INTERNAL, EXIT_USAGE = 3, 4

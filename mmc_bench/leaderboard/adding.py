@@ -178,16 +178,15 @@ def _versions(
     known: Versions, entries: Iterable[Entry], registry: Registry, results: Path
 ) -> tuple[Versions, tuple[str, ...]]:
     """Return the known versions with those at hand that the records come from; refuse all others."""
-    core: set[str] = set()
+    stages: dict[str, set[str]] = defaultdict(set)
     plugins: dict[str, dict[str, KnownVersion]] = defaultdict(dict)
     unknown: dict[str, str] = {}
     for entry in entries:
         for stage, version in stage_versions_of(entry.record).items():
-            name = f"{stage} {version}"
-            if name not in known.core:
-                core.add(name)
+            if version not in known.stages.get(stage, ()):
+                stages[stage].add(version)
                 if version != version_of_stage(stage):
-                    unknown[f"stage {name}"] = f"at hand is {version_of_stage(stage)}"
+                    unknown[f"{stage} {version}"] = f"at hand is {version_of_stage(stage)}"
         for kind, plugin in references_of(job_of(entry.record)):
             name = plugin_name(kind, plugin)
             if known.find(kind, plugin) is None and plugin.version not in plugins[name]:
@@ -203,9 +202,9 @@ def _versions(
             f"leaderboard nor at hand: {told}; install them, or run anew into another --results"
         )
     plugins = {name: own for name, own in plugins.items() if own}
-    added = [f"stage {name}" for name in core]
+    added = [f"{stage} {version}" for stage, own in stages.items() for version in own]
     added += [f"{name} {version}" for name, own in plugins.items() for version in own]
-    return known.including(core, plugins), tuple(sorted(added))
+    return known.including(stages, plugins), tuple(sorted(added))
 
 
 def _at_hand(registry: Registry, kind: str, name: str) -> tuple[str, Callable[[], KnownVersion]] | None:

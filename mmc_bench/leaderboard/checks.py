@@ -144,11 +144,10 @@ def _accuracy(record: PretrainRecord, split: str) -> float:
 
 
 def _version_problems(entries: Iterable[Entry], versions: Versions) -> Iterator[Problem]:
-    core = set(versions.core)
     for entry in entries:
         for stage, version in stage_versions_of(entry.record).items():
-            if f"{stage} {version}" not in core:
-                yield Problem(entry.file, f"comes from an unknown version of the stage {stage}, {version}")
+            if version not in versions.stages.get(stage, ()):
+                yield Problem(entry.file, f"comes from an unknown version of {stage}, {version}")
         for kind, plugin in references_of(job_of(entry.record)):
             if versions.find(kind, plugin) is None:
                 yield Problem(

@@ -141,18 +141,20 @@ class KnownVersion(_File):
 class Versions(_File):
     """The versions that records may come from, of stages and, by ``distribution:kind:name``, of plugins."""
 
-    core: tuple[str, ...] = ()
+    stages: dict[str, tuple[str, ...]] = {}
     plugins: dict[str, dict[str, KnownVersion]] = {}
 
     def find(self, kind: str, plugin: PluginRef) -> KnownVersion | None:
         """Return what is known of a plugin's version, or None."""
         return self.plugins.get(plugin_name(kind, plugin), {}).get(plugin.version)
 
-    def including(self, core: set[str], plugins: dict[str, dict[str, KnownVersion]]) -> Self:
+    def including(self, stages: dict[str, set[str]], plugins: dict[str, dict[str, KnownVersion]]) -> Self:
         """Return these versions and others, in order."""
         merged = {name: {**self.plugins.get(name, {}), **plugins.get(name, {})} for name in {*self.plugins, *plugins}}
         ordered = {name: dict(sorted(merged[name].items())) for name in sorted(merged)}
-        return self.model_copy(update={"core": tuple(sorted({*self.core, *core})), "plugins": ordered})
+        names = sorted({*self.stages, *stages})
+        known = {name: tuple(sorted({*self.stages.get(name, ()), *stages.get(name, ())})) for name in names}
+        return self.model_copy(update={"stages": known, "plugins": ordered})
 
 
 class VerifiedCell(_File):

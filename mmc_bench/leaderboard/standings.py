@@ -29,13 +29,14 @@ from mmc_bench.report.rows import (
 )
 from mmc_bench.results.jobs import ConnectSettings, canonical_json
 from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord
+from mmc_bench.results.versions import STAGES
 
 CONFIDENCE = 0.95
 #: Numbers are rounded to so many digits before they are compared or shown: the last bits are the machine's.
 DIGITS = 6
 BARRIERS = ("barrier_C", "barrier_NC")
 #: What tells rows of one name apart over settings, too: no mean mixes them.
-APART = frozenset({"distribution", "version", "core"})
+APART = frozenset({"distribution", "version", *(f"{stage} version" for stage in STAGES)})
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def _method_content(record: CellRecord) -> dict[str, Any]:
         "version": cell.method.version,
         "distribution": cell.method.distribution,
         "connect": cell.connect.content(),
-        "core": ", ".join(map(" ".join, sorted(stage_versions_of(record).items()))),
+        **{f"{stage} version": version for stage, version in stage_versions_of(record).items()},
         "dataset version": cell.pretraining.dataset.version,
         "backbone version": cell.pretraining.backbone.version,
     }

@@ -24,8 +24,6 @@ OWN_DISTRIBUTION = "mmc-bench"
 #: Modules that lie beside packages and are no part of them.
 PROJECT_FILES = frozenset({"setup.py", "conftest.py", "noxfile.py", "tasks.py"})
 
-_loaded: dict[str, str] = {}
-
 
 def built_in_version(name: str, module: ModuleType) -> tuple[str, str]:
     """Return the version that a built-in plugin runs under, and the digest of its folder's files."""
@@ -56,7 +54,8 @@ def digest_of_roots(module: ModuleType, roots: Iterable[Path], targets: Iterable
                 roots.append(origin.parent if spec.parent else origin)
     digest = "".join(digest_of(root.parent, files_below(root) if root.is_dir() else [root]) for root in roots)
     digest = digest if len(roots) == 1 else _digest_of_text(digest)
-    if _loaded.setdefault(module.__name__, digest) != digest:
+    # Kept with the module's spec, which is another one once the module is reloaded.
+    if vars(module.__spec__).setdefault("mmc_bench_digest", digest) != digest:
         raise RuntimeError(
             "its files changed since this process loaded it: start a new process (or restart the kernel)"
         )
@@ -71,8 +70,10 @@ def folder_roots(path: Path, module: ModuleType) -> list[Path]:
     """Return what a folder plugin may rest on: its package; or its one file, and the data and helpers beside it."""
     if path.is_dir():
         return [path]
-    beside = [file for file in path.parent.iterdir() if file.is_file() and not file.name.startswith(".")]
-    return [path, *(file for file in beside if file.suffix not in (".py", ".pyc") or file.name.startswith("_"))]
+    beside = [entry for entry in path.parent.iterdir() if not entry.name.startswith((".", "__"))]
+    helpers = [entry for entry in beside if entry.name.startswith("_")]
+    data = [entry for entry in beside if entry.is_file() and entry.suffix not in (".py", ".pyc")]
+    return [path, *helpers, *data]
 
 
 def editable_roots(distribution: Distribution, module: ModuleType) -> list[Path] | None:

@@ -7,17 +7,21 @@ never reuses old results, and an edit that changes no number costs nothing once 
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mmc_bench.system.files import read_whole
+from mmc_bench.system.files import read_whole, write_whole
 
 PACKAGE = Path(__file__).parents[1]
 LOCK = PACKAGE / "versions.lock"
 
-#: What is never part of a source.
+#: Digests by kind (``stages``, ``plugins``), name and version.
+Lock = dict[str, dict[str, dict[str, list[str]]]]
+
+#: Folders that hold no source.
 CACHES = frozenset({"__pycache__", "build", "dist", "node_modules", "venv"})
 
 
@@ -29,25 +33,32 @@ class Stage:
     sources: tuple[str, ...]
 
 
-#: What every stage rests on: the images of the splits, and the job that hands them from stage to stage.
-_COMMON = ("data", "seeds.py", "stages/job.py", "stages/resources.py", "training/evaluate.py", "training/precision.py")
+#: What every stage rests on: the images of the splits, the toolkit that trains and evaluates, and the job that hands
+#: models and images from stage to stage.
+_COMMON = ("data", "seeds.py", "stages/job.py", "stages/resources.py", "training")
 
 STAGES = {
-    "pretrain": Stage(1, (*_COMMON, "stages/pretrain.py", "stages/score.py", "training")),
-    "fine-tune": Stage(1, (*_COMMON, "stages/finetune.py", "stages/score.py", "training")),
-    "score": Stage(1, (*_COMMON, "landscape/invariance.py", "stages/score.py")),
-    "connect": Stage(1, (*_COMMON, "landscape", "stages/connect.py", "training")),
+    "pretrain": Stage(1, (*_COMMON, "stages/pretrain.py")),
+    "fine-tune": Stage(1, (*_COMMON, "stages/finetune.py")),
+    "score": Stage(1, (*_COMMON, "stages/score.py", "landscape/invariance.py")),
+    "connect": Stage(1, (*_COMMON, "stages/connect.py", "landscape")),
 }
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return all files of a folder, without caches and hidden ones, sorted."""
+    """Return all files of a folder, sorted, without hidden ones, caches, and what builds and environments leave."""
     found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name in CACHES or path.name.endswith((".pyc", ".egg-info")):
-            continue
-        found += files_below(path) if path.is_dir() else [path]
-    return found
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_left_out(Path(here) / name)]
+        found += [
+            Path(here) / name for name in names if not name.startswith(".") and not name.endswith((".pyc", ".pyo"))
+        ]
+    return sorted(found)
+
+
+def _is_left_out(folder: Path) -> bool:
+    name = folder.name
+    return name.startswith(".") or name in CACHES or name.endswith(".egg-info") or (folder / "pyvenv.cfg").exists()
 
 
 def digest_of(root: Path, files: Iterable[Path]) -> str:
@@ -107,15 +118,23 @@ def locked_version(kind: str, name: str, version: int, digest: str) -> str:
 
 def known_digests(kind: str, name: str, version: int) -> list[str]:
     """Return the digests that the lock lists for a version."""
-    listed: list[str] = read_lock().get(kind, {}).get(name, {}).get(str(version), [])
-    return listed
+    return read_lock().get(kind, {}).get(name, {}).get(str(version), [])
 
 
 @cache
-def read_lock() -> dict[str, dict[str, dict[str, list[str]]]]:
+def read_lock() -> Lock:
     """Return the lock: digests by kind, name and version; empty where there is no lock file."""
     try:
-        content: dict[str, dict[str, dict[str, list[str]]]] = json.loads(read_whole(LOCK))
+        lock: Lock = json.loads(read_whole(LOCK))
     except FileNotFoundError:
         return {}
-    return content
+    return lock
+
+
+def add_to_lock(kind: str, name: str, version: int, digest: str) -> None:
+    """List a digest under a version: a digest a line, sorted, so that two changes merge."""
+    lock: Lock = json.loads(read_whole(LOCK)) if LOCK.exists() else {}
+    versions = lock.setdefault(kind, {}).setdefault(name, {})
+    versions[str(version)] = sorted({*versions.get(str(version), ()), digest})
+    write_whole(LOCK, (json.dumps(lock, indent=1, sort_keys=True) + "\n").encode())
+    read_lock.cache_clear()

@@ -23,7 +23,7 @@ test_images: {digits: 100}
 """
 
 VERSIONS = {
-    "core": ["1+core"],
+    "stages": {"pretrain": ["1"], "fine-tune": ["1"], "score": ["1"], "connect": ["1"]},
     "plugins": {
         "acme:dataset:digits": {"1+abc": {}},
         "acme:backbone:net": {"1+abc": {}},
@@ -60,7 +60,7 @@ def _completed(record, pretraining):
         plugins.append(record.cell.method)
     provenance = record.provenance.model_copy(
         update={
-            "mmc_bench": pretraining.core.partition("+")[0],
+            "mmc_bench": "1",
             "plugins": {f"{one.distribution}:{one.name}": one.version for one in plugins},
             "packages": {"torch": "2.9"},
         }
@@ -90,7 +90,7 @@ def _models_of(cells):
     return [model(p.seed, **{name: getattr(p, name) for name in CHANGEABLE}) for p in pretrainings.values()]
 
 
-CHANGEABLE = ("core", "dataset", "images", "data", "backbone", "cue_rate", "recipe")
+CHANGEABLE = ("versions", "dataset", "images", "data", "backbone", "cue_rate", "recipe")
 
 
 class TestBoard:

@@ -1,5 +1,6 @@
 """Builders of records with chosen scores, for tests of what is made from records."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from mmc_bench.landscape.barriers import connectivity
@@ -23,6 +24,8 @@ from mmc_bench.results.records import (
     Timing,
 )
 
+CELL_VERSIONS = {"fine-tune": "1", "score": "1", "connect": "1"}
+
 
 def plugin(name, version="1+abc", distribution="acme", **parameters):
     return PluginRef(name=name, distribution=distribution, version=version, parameters=parameters)
@@ -31,7 +34,7 @@ def plugin(name, version="1+abc", distribution="acme", **parameters):
 def pretraining(seed=0, **changed):
     """Return a pretraining as plain data; `changed` are fields that differ from the usual ones."""
     usual = {
-        "core": "1+core",
+        "versions": {"pretrain": "1", "score": "1"},
         "dataset": plugin("digits"),
         "images": {"digits": "original"},
         "data": DataSettings(),
@@ -70,7 +73,12 @@ def cell_record(
 ):
     """Return the record of a cell; `barriers` are those in loss on C and NC, `method` a name or a reference."""
     method = plugin(method) if isinstance(method, str) else method
-    cell = Cell(pretraining=pretraining(seed, **changed), method=method, connect=connect or ConnectSettings())
+    cell = Cell(
+        versions=CELL_VERSIONS,
+        pretraining=pretraining(seed, **changed),
+        method=method,
+        connect=connect or ConnectSettings(),
+    )
     heights = dict.fromkeys(SPLITS, 7.0) | {"C": barriers[0], "NC": barriers[1]}
     straight = Connectivity(
         t=(0, 0.5, 1),
@@ -146,9 +154,10 @@ def pair_record(
 ):
     """Return the record of a pair: a model of a cue rate, and by default one of rate 0 at the next seed."""
     first = pretraining(seed, cue_rate=cue_rate, **changed)
-    second = first.model_copy(update={"cue_rate": 0.0, "seed": seed + 1} if second is None else second)
+    second = replace(first, **({"cue_rate": 0.0, "seed": seed + 1} if second is None else second))
     paths = {"linear": flat()} if paths is None else paths
-    pair = Pair(first=first, second=second, data=first, connect=connect or ConnectSettings(paths=tuple(paths)))
+    connect = connect or ConnectSettings(paths=tuple(paths))
+    pair = Pair(versions={"connect": "1"}, first=first, second=second, data=first, connect=connect)
     scores = {split: (Score(accuracy=0.9, loss=0.2), Score(accuracy=0.9, loss=0.2)) for split in SPLITS}
     mechanisms = invariance_record("randomise cue"), invariance_record(*(["randomise cue"] if similar else []))
     return PairRecord(
