@@ -1,4 +1,4 @@
-"""Taking a run's records into the leaderboard: valid ones, of versions that are known or at hand, and none twice."""
+"""Adding a run's records to the leaderboard: valid ones, of known or installed versions, and none twice."""
 
 import re
 import shutil
@@ -34,12 +34,12 @@ from mmc_bench.suites.version import core_version
 from mmc_bench.system.files import is_intact, read_whole, write_whole
 from mmc_bench.system.validation import first_problem
 
-MOST_TOLD = 5
+MOST_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Added:
-    """What was taken in: the submission's folder, its records, and the versions that nobody knew before."""
+    """What was added: the submission's folder, its records, and the versions that were unknown before."""
 
     folder: Path
     cells: int
@@ -59,14 +59,14 @@ def add(
     Parameters
     ----------
     registry
-        The plugins at hand: a version that is not known yet must be one of theirs.
+        The installed plugins: a version that is not known yet must be one of theirs.
     methods
         Take only cells of methods that match one of these globs; all where there is none.
 
     Raises
     ------
     UserError
-        When a record is not valid, lacks its pretraining, comes from a version that is neither known nor at hand, is
+        When a record is not valid, lacks its pretraining, comes from a version that is neither known nor installed, is
         there twice or in another version, or contradicts another; the message names the files.
     NothingSelectedError
         When there is nothing to take.
@@ -129,7 +129,7 @@ def _in_other_versions(on_board: Iterable[Entry], cells: Iterable[Entry]) -> Ite
 
 
 def _pretrainings(results: Path, submission: Submission, cells: Iterable[Entry]) -> list[Entry]:
-    """Return the pretrainings that cells start from; one that is missing is told of with its cell, later."""
+    """Return the pretrainings that cells start from; one that is missing is reported with its cell, later."""
     files = sorted({f"pretrained/{_cell(entry).pretraining_key}.json" for entry in cells})
     problems, entries = [], []
     for file in files:
@@ -167,15 +167,15 @@ def _cell(entry: Entry) -> CellRecord:
 
 def _refuse(results: Path, problems: Sequence[str]) -> None:
     if problems:
-        told = "; ".join(problem.removeprefix(f"{RESULTS}/new/") for problem in problems[:MOST_TOLD])
-        more = f"; and {len(problems) - MOST_TOLD} more" if len(problems) > MOST_TOLD else ""
-        raise UserError(f"nothing of {results} was taken in: {told}{more}")
+        shown = "; ".join(problem.removeprefix(f"{RESULTS}/new/") for problem in problems[:MOST_SHOWN])
+        more = f"; and {len(problems) - MOST_SHOWN} more" if len(problems) > MOST_SHOWN else ""
+        raise UserError(f"nothing of {results} was taken in: {shown}{more}")
 
 
 def _versions(
     known: Versions, entries: Iterable[Entry], registry: Registry, results: Path
 ) -> tuple[Versions, tuple[str, ...]]:
-    """Return the known versions with those at hand that the records come from; refuse all others."""
+    """Return the known versions and the installed ones that the records come from; refuse all others."""
     core: set[str] = set()
     plugins: dict[str, dict[str, KnownVersion]] = defaultdict(dict)
     unknown: dict[str, str] = {}
@@ -194,10 +194,10 @@ def _versions(
                 else:
                     unknown[f"{name} {plugin.version}"] = f"at hand is {found[0]}" if found else "not installed"
     if unknown:
-        told = "; ".join(f"{name} ({why})" for name, why in sorted(unknown.items())[:MOST_TOLD])
+        shown = "; ".join(f"{name} ({why})" for name, why in sorted(unknown.items())[:MOST_SHOWN])
         raise UserError(
             f"nothing of {results} was taken in: its records come from versions that are neither known to the "
-            f"leaderboard nor at hand: {told}; install them, or run anew into another --results"
+            f"leaderboard nor at hand: {shown}; install them, or run anew into another --results"
         )
     plugins = {name: own for name, own in plugins.items() if own}
     added = [f"mmc-bench {version}" for version in core]

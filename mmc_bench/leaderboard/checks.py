@@ -101,7 +101,7 @@ def plugins_of(record: PretrainRecord | CellRecord) -> Iterator[tuple[str, Plugi
 
 
 def identity(record: CellRecord) -> str:
-    """Return what a cell is told from others by: place, method, parameters in force and seed, whatever the versions."""
+    """Return what identifies a cell: place, method, parameters in force and seed, whatever the versions."""
     method = record.cell.method
     place = setting_key(record.cell.pretraining)
     return canonical_json([place, record.cell.pretraining.seed, method.distribution, method.name, record.parameters])

@@ -117,7 +117,7 @@ def read_entries(board: Board) -> tuple[list[Entry], list[Problem]]:
         for path in sorted(folder.glob("*/*.json")):
             file = path.relative_to(folder).as_posix()
             if not RECORD_NAME.fullmatch(file) or path.is_symlink() or not path.is_file():
-                continue  # a foreign file, which `checks` tells of
+                continue  # a foreign file, which `checks` reports
             content = path.read_bytes()
             try:
                 record = parse_record(file, content)

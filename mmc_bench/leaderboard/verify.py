@@ -47,7 +47,7 @@ def wanted_sources(entries: Iterable[Entry], registry: Registry) -> dict[str, in
 
 
 def plan_again(entries: Sequence[Entry], registry: Registry, images: Mapping[str, str]) -> tuple[Plan, dict[str, Cell]]:
-    """Return a plan of cells as the code at hand would run them, and its cells by the file of the record.
+    """Return a plan of cells as the installed code would run them, and its cells by the file of the record.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ def _table(rows: Sequence[Row], *title: str) -> Table:
     every = max((row.seeds for row in rows), key=len)
     lines = []
     for row in rows:
-        # A mean over fewer seeds than its neighbours' must not pass for theirs.
+        # A mean over fewer seeds than the other rows' says so.
         partial = f" (seeds {' '.join(map(str, row.seeds))})" if row.seeds != every else ""
         lines.append([row.method + partial, *(_cell(name, row.values[name]) for name in COLUMNS)])
     note = f"mean ± standard deviation over seeds {' '.join(map(str, every))}" if len(every) > 1 else f"seed {every[0]}"

@@ -15,7 +15,7 @@ PRETRAINED = "pretrained"
 DEFAULT = "default"
 ACCURACIES = ("NC", "C", "RC", "RI", "worst_split")
 INTERVENED = ("NC", "RC", "RI")  # splits that an intervention makes of C
-UNTOLD = re.compile(r"^(data|recipe|connect|images)\.|parameters\.")  # parts of a field that say nothing to people
+OMITTED = re.compile(r"^(data|recipe|connect|images)\.|parameters\.")  # parts of a field that labels leave out
 COLUMNS = (*ACCURACIES, "cue_reliance", "barrier_C", "barrier_NC", "seconds")
 
 
@@ -242,7 +242,7 @@ def differing_fields(contents: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def note_of(content: Mapping[str, Any], fields: Iterable[str]) -> str:
     """Return the values of some fields of flattened content as ``"lr=0.1, epochs=5"``."""
-    return ", ".join(f"{UNTOLD.sub('', field)}={content.get(field, DEFAULT)}" for field in fields)
+    return ", ".join(f"{OMITTED.sub('', field)}={content.get(field, DEFAULT)}" for field in fields)
 
 
 def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Records as the content of files: written with a checksum, and checked when they are read.
 
-A record that bears the checksum of what was written is as it was written, so that a few of its members can be read
-without the rest. One without a checksum is older, or was written by somebody else, and is validated as a whole.
+A record whose checksum matches is as it was written, so a few of its members can be read without the rest. One
+without a checksum comes from another program, and is validated as a whole.
 """
 
 import contextlib

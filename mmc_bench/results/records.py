@@ -14,7 +14,7 @@ LARGEST = 1e300  # a mean of numbers beyond it overflows
 Number = Annotated[FiniteFloat, Field(ge=-LARGEST, le=LARGEST)]
 Loss = Annotated[FiniteFloat, Field(ge=0, le=LARGEST)]
 
-#: The checksum in a record's file (`mmc_bench.system.files.is_intact`): it is the file's, and no part of what it tells.
+#: The checksum in a record's file (`mmc_bench.system.files.is_intact`): it is the file's, and no part of the record.
 Checksum = Annotated[None, BeforeValidator(lambda _: None), Field(exclude=True, repr=False)]
 
 
