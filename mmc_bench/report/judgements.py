@@ -38,7 +38,7 @@ def judge_records(
         "pairs": [one for group in group_pairs(pairs) for one in _scored_pairs(group)],
     }
     judgements = [
-        judge(claim, one)
+        judge(claim, one, {})
         for claim in claims.claims
         for one in settings[claim.kind]
         if claim.speaks_of(one.setting.cue_rate)
