@@ -22,6 +22,7 @@ from mmc_bench.leaderboard.submissions import (
     VERSIONS,
     Board,
     Entry,
+    cell_of,
     cells_of,
     manifest,
     parse_record,
@@ -29,7 +30,6 @@ from mmc_bench.leaderboard.submissions import (
     sha256_of,
 )
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.records import CellRecord
 from mmc_bench.suites.version import core_version
 from mmc_bench.system.files import is_intact, read_whole, write_whole
 from mmc_bench.system.validation import first_problem
@@ -94,7 +94,7 @@ def add(
         folder=folder,
         cells=len(new),
         pretrainings=len(entries) - len(new),
-        methods=tuple(sorted({_cell(entry).cell.method.name for entry in new})),
+        methods=tuple(sorted({cell_of(entry).cell.method.name for entry in new})),
         already_there=len(cells) - len(new),
         new_versions=added,
     )
@@ -111,7 +111,7 @@ def _cells(results: Path, submission: Submission, methods: Sequence[str]) -> Ite
             problems.append(f"cells/{path.name} {error}")
     _refuse(results, problems)
     for entry in entries:
-        name = _cell(entry).cell.method.name
+        name = cell_of(entry).cell.method.name
         if not methods or any(fnmatchcase(name, pattern) for pattern in methods):
             yield entry
 
@@ -120,7 +120,7 @@ def _in_other_versions(on_board: Iterable[Entry], cells: Iterable[Entry]) -> Ite
     """Yield what is wrong with cells that are on the leaderboard under another key."""
     there = {identity(record): entry for entry, record in cells_of(on_board)}
     for entry in cells:
-        other = there.get(identity(_cell(entry)))
+        other = there.get(identity(cell_of(entry)))
         if other is not None:
             yield (
                 f"{_inner(entry)} is on the leaderboard in another version or measured along other paths: to replace "
@@ -130,7 +130,7 @@ def _in_other_versions(on_board: Iterable[Entry], cells: Iterable[Entry]) -> Ite
 
 def _pretrainings(results: Path, submission: Submission, cells: Iterable[Entry]) -> list[Entry]:
     """Return the pretrainings that cells start from; one that is missing is reported with its cell, later."""
-    files = sorted({f"pretrained/{_cell(entry).pretraining_key}.json" for entry in cells})
+    files = sorted({f"pretrained/{cell_of(entry).pretraining_key}.json" for entry in cells})
     problems, entries = [], []
     for file in files:
         try:
@@ -158,11 +158,6 @@ def _entry(results: Path, file: str, submission: Submission) -> Entry:
 
 def _inner(entry: Entry) -> str:
     return entry.file.split("/", 2)[2]
-
-
-def _cell(entry: Entry) -> CellRecord:
-    assert isinstance(entry.record, CellRecord)
-    return entry.record
 
 
 def _refuse(results: Path, problems: Sequence[str]) -> None:

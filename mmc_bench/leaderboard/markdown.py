@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmc_bench.leaderboard import untrusted
-from mmc_bench.report.rows import ACCURACIES, COLUMNS
-from mmc_bench.report.tables import ABSENT, csv_text, rounded
+from mmc_bench.report.row_tables import shown
+from mmc_bench.report.rows import COLUMNS
+from mmc_bench.report.tables import ABSENT, csv_text
 
 SHOWN = ("NC", "C", "RC", "RI", "cue_reliance", "barrier_C", "seconds")
 HEADERS = {"cue_reliance": "cue reliance", "barrier_C": "barrier C"}
@@ -179,11 +180,8 @@ def _difference(paired: Mapping[str, Any] | None) -> str:
 
 
 def _value(column: str, value: Sequence[float | None] | None, sign: str = "") -> str:
-    if value is None or value[0] is None:
-        return ABSENT
-    scale, digits = (100, 1) if column in ACCURACIES else (1, 1 if column == "seconds" else 2)
-    mean = rounded(scale * value[0], digits, sign)
-    return mean if value[1] is None else f"{mean} ± {rounded(scale * value[1], digits)}"
+    mean, spread = value or (None, None)
+    return shown(column, mean, spread, sign)
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]], alignment: str) -> str:

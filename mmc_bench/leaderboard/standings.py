@@ -16,7 +16,7 @@ from typing import Any
 
 from mmc_bench.leaderboard.compared_settings import ComparedSetting, find_settings, setting_key
 from mmc_bench.leaderboard.schemas import BoardSettings, CountedPlace
-from mmc_bench.leaderboard.submissions import Entry, cells_of, pretrained_of
+from mmc_bench.leaderboard.submissions import Entry, cell_of, cells_of, pretrained_of
 from mmc_bench.report.rows import (
     COLUMNS,
     PRETRAINED,
@@ -297,9 +297,7 @@ def _with_comparable_barriers(row: RankedRow, reference: RankedRow | None) -> Ra
 
 
 def _connect(row: RankedRow) -> ConnectSettings:
-    record = row.entries[0].record
-    assert isinstance(record, CellRecord)
-    return record.cell.connect
+    return cell_of(row.entries[0]).cell.connect
 
 
 def _starts(row: RankedRow) -> dict[int, str]:

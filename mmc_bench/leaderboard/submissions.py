@@ -228,6 +228,12 @@ def _checksum(line: str) -> tuple[str, str]:
     return matched[2], matched[1]
 
 
+def cell_of(entry: Entry) -> CellRecord:
+    """Return the record of an entry that is a cell."""
+    assert isinstance(entry.record, CellRecord)
+    return entry.record
+
+
 def cells_of(entries: Iterable[Entry]) -> Iterator[tuple[Entry, CellRecord]]:
     """Yield the entries that are cells, with their records."""
     for entry in entries:

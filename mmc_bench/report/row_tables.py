@@ -44,12 +44,17 @@ def _table(rows: Sequence[Row], *title: str) -> Table:
     return Table(["method", *(HEADERS.get(name, name) for name in COLUMNS)], lines, title=title, note=note)
 
 
-def _cell(column: str, value: Statistic | None) -> str:
-    if value is None:
+def shown(column: str, mean: float | None, spread: float | None, sign: str = "") -> str:
+    """Return a column's mean and spread for people: ``"54.0 ± 1.2"``, accuracies in per cent."""
+    if mean is None:
         return ABSENT
     scale, digits = (100, 1) if column in ACCURACIES else (1, 1 if column == "seconds" else 2)
-    text = rounded(scale * value.mean, digits)
-    return text if value.std is None else f"{text} ± {rounded(scale * value.std, digits)}"
+    text = rounded(scale * mean, digits, sign)
+    return text if spread is None else f"{text} ± {rounded(scale * spread, digits)}"
+
+
+def _cell(column: str, value: Statistic | None) -> str:
+    return shown(column, value.mean, value.std) if value else ABSENT
 
 
 def _flat(row: Row) -> dict[str, Any]:
