@@ -8,10 +8,10 @@ import pytest
 from helpers.records import cell_record, pair_record, pretrain_record
 
 from mmc_bench.errors import UserError
-from mmc_bench.results.codec import DamagedError, encoded, parsed, weights_in
+from mmc_bench.results.codec import DamagedError, encoded, job_of, parsed, weights_in
 from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import ScoreReader
-from mmc_bench.results.store import Store, UnwritableError, job_of, read_record
+from mmc_bench.results.store import Store, UnwritableError, read_record
 from mmc_bench.system.files import is_intact
 
 RECORDS = {"pretraining": pretrain_record(3), "cell": cell_record(3), "pair": pair_record()}
@@ -188,7 +188,7 @@ def test_every_command_names_a_damaged_record_once_and_run_makes_it_again(bench)
 
 
 def test_of_many_damaged_records_only_some_are_named(bench, monkeypatch):
-    monkeypatch.setattr("mmc_bench.cli.options.MOST_TOLD", 1)
+    monkeypatch.setattr("mmc_bench.running.session.MOST_NAMED", 1)
     assert bench.tiny("--methods", "tiny-still").code == 0
     for path in (bench.folder / "results").rglob("*.json"):
         path.write_text("{}")

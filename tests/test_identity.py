@@ -15,9 +15,9 @@ from mmc_bench.data.sources import Sources
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.store import Store
-from mmc_bench.stages.workshop import Workshop
+from mmc_bench.stages.resources import Resources
 from mmc_bench.suites import version as core
-from mmc_bench.training import Progress, cosine, fit, sgd
+from mmc_bench.training import Progress, Training
 
 
 def bitmaps(folder, shade):
@@ -83,10 +83,10 @@ def test_the_cores_version_follows_its_source(tmp_path, monkeypatch):
 
 
 def test_a_stage_seeds_every_global_generator(tmp_path):
-    workshop = Workshop(Registry([]), Store(tmp_path), Sources(), torch.device("cpu"), 1)
+    resources = Resources(Registry([]), Store(tmp_path), Sources(), torch.device("cpu"), 1)
 
     def draws():
-        workshop.seed_everything("fine-tuning", 3)
+        resources.seed_everything("fine-tuning", 3)
         return random.random(), np.random.rand(), torch.rand(1).item()
 
     first = draws()
@@ -96,9 +96,7 @@ def test_a_stage_seeds_every_global_generator(tmp_path):
 
 def test_training_on_a_set_that_makes_no_batch_is_refused(tiny_net, image_set):
     net, images, generator = tiny_net(), image_set(1), torch.Generator()
-    optimizer = sgd(net.parameters(), lr=0.1)
-    arguments = {"epochs": 1, "batch_size": 4, "optimizer": optimizer, "schedule": cosine(optimizer, 1)}
     with pytest.raises(UserError, match="1 images makes no batch"):
-        fit(net, images, **arguments, generator=generator, progress=Progress())
+        Training(net, images, lr=0.1, epochs=1, batch_size=4, generator=generator, progress=Progress())
     with pytest.raises(UserError, match="1 images makes no batch"):
         next(images.stream(4, generator))

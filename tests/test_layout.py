@@ -27,9 +27,10 @@ LAYERS = (
     {"training"},
     {"landscape"},
     {"stages"},
-    {"engines"},
-    {"running", "report"},
+    {"engines", "report"},
+    {"running"},
     {"testing", "leaderboard"},
+    {"api"},
     {"cli"},
     {"__main__"},
 )
@@ -41,7 +42,7 @@ PUBLIC = {
     "mmc_bench.training",
     "mmc_bench.data.contract",
     "mmc_bench.errors",
-    "mmc_bench.running.flattening",
+    "mmc_bench.running.tracking",
     "mmc_bench.testing",
 }
 
@@ -85,6 +86,12 @@ def layer_name(module):
 def module_of(file):
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def without_examples(text):
+    """Return a module's text without the examples in its docstrings, which are run as tests; no line is lost."""
+    section = re.compile(r'^ *Examples\n *-+\n.*?^ *"""$', re.DOTALL | re.MULTILINE)
+    return section.sub(lambda match: "\n" * match[0].count("\n"), text)
 
 
 # --- packaging
@@ -152,7 +159,7 @@ def test_the_core_mentions_no_built_in_plugin_by_name():
     mentions = [
         f"{relative(file)}:{number}: {line.strip()}"
         for file in python_files("mmc_bench")
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
+        for number, line in enumerate(without_examples(file.read_text(encoding="utf-8")).splitlines(), start=1)
         if whole_word.search(line)
     ]
     assert mentions == []

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmc_bench.engines import Outcome, Settings
-from mmc_bench.engines.worker import open_workshop
+from mmc_bench.engines.worker import open_resources
 
 
 @pytest.mark.parametrize(
@@ -28,9 +28,9 @@ def test_a_node_has_room_for_whole_shares_alone(share, node, room):
 def test_a_worker_takes_no_more_than_its_share_of_the_gpu_memory(tmp_path, monkeypatch):
     shares = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
-    open_workshop(Settings(results=str(tmp_path), gpu_share=1.0))
+    open_resources(Settings(results=str(tmp_path), gpu_share=1.0))
     assert shares == []
-    open_workshop(Settings(results=str(tmp_path), gpu_share=0.25))
+    open_resources(Settings(results=str(tmp_path), gpu_share=0.25))
     assert shares == [0.25]
 
 
@@ -78,7 +78,7 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence(bench, words, sentence):
 
 
 def test_without_ray_one_sentence_says_what_to_install(bench, monkeypatch):
-    monkeypatch.setattr("mmc_bench.cli.cluster.find_spec", lambda name: None)
+    monkeypatch.setattr("mmc_bench.running.cluster.find_spec", lambda name: None)
     result = bench("run", "--suite", "tiny.yaml", "--engine", "ray")
     assert result.code == 4
     assert result.err == "mmc-bench: --engine ray needs Ray: pip install 'mmc-bench[ray]'\n"

@@ -3,7 +3,7 @@
 import pytest
 
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.running.flattening import settings_of
+from mmc_bench.running.tracking import settings_of
 
 
 def records_by_kind(bench):

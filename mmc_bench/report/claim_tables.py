@@ -15,7 +15,7 @@ from mmc_bench.report.claims import (
     PublishedClaim,
     count,
 )
-from mmc_bench.report.tables import ABSENT, Report, Table, rounded
+from mmc_bench.report.tables import ABSENT, Report, TextTable, rounded
 
 PLACE = ("dataset", "backbone", "cue_rate", "second", "seeds")
 COLUMNS = ("claim", *PLACE, "check", "ours", "verdict", "claim_verdict")
@@ -40,7 +40,7 @@ def render(name: str, claims: Claims, judgements: Sequence[Judgement], form: str
 
 def claim_blocks(
     claims: Sequence[PublishedClaim], judgements: Sequence[Judgement], published: PublishedCounts | None = None
-) -> Iterator[str | Table]:
+) -> Iterator[str | TextTable]:
     """Yield for each claim its verdicts in a sentence, and a table with a row for each setting.
 
     Parameters
@@ -124,7 +124,7 @@ def _judgement_content(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _table(claim: PublishedClaim, judgements: Sequence[Judgement], has_published: bool) -> Table:
+def _table(claim: PublishedClaim, judgements: Sequence[Judgement], has_published: bool) -> TextTable:
     has_second = any(judgement.setting.second for judgement in judgements)
     words = ["dataset", "backbone", *["second model"] * has_second]
     checks = [check.text for check in claim.checks]
@@ -141,7 +141,7 @@ def _table(claim: PublishedClaim, judgements: Sequence[Judgement], has_published
             ]
         )
     headers = [*words, "cue rate", "seeds", *checks, "verdict", *["paper"] * has_published]
-    return Table(headers, lines, words=len(words))
+    return TextTable(headers, lines, words=len(words))
 
 
 def _value(ours: Measured, theirs: Measured) -> str:

@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Any
 
 from mmc_bench.report.rows import ACCURACIES, COLUMNS, Row, Statistic
-from mmc_bench.report.tables import ABSENT, Report, Table, one_line, rounded
+from mmc_bench.report.tables import ABSENT, Report, TextTable, one_line, rounded
 
 HEADERS = {
     "worst_split": "worst split",
@@ -33,7 +33,7 @@ def render(rows: Sequence[Row], form: str) -> str:
     ).render(form)
 
 
-def _table(rows: Sequence[Row], *title: str) -> Table:
+def _table(rows: Sequence[Row], *title: str) -> TextTable:
     every = max((row.seeds for row in rows), key=len)
     lines = []
     for row in rows:
@@ -41,7 +41,7 @@ def _table(rows: Sequence[Row], *title: str) -> Table:
         partial = f" (seeds {' '.join(map(str, row.seeds))})" if row.seeds != every else ""
         lines.append([row.method + partial, *(_cell(name, row.values[name]) for name in COLUMNS)])
     note = f"mean ± standard deviation over seeds {' '.join(map(str, every))}" if len(every) > 1 else f"seed {every[0]}"
-    return Table(["method", *(HEADERS.get(name, name) for name in COLUMNS)], lines, title=title, note=note)
+    return TextTable(["method", *(HEADERS.get(name, name) for name in COLUMNS)], lines, title=title, note=note)
 
 
 def shown(column: str, mean: float | None, spread: float | None, sign: str = "") -> str:

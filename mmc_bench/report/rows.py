@@ -177,7 +177,7 @@ def _seed_of_cell(record: CellRecord | CellScores) -> int:
 
 
 def _setting_key(pretraining: Pretraining) -> str:
-    return canonical_json(pretraining.model_dump(mode="json", exclude={"seed"}))
+    return canonical_json(pretraining.content("seed"))
 
 
 def _method_key(cell: Cell) -> str:
@@ -186,7 +186,7 @@ def _method_key(cell: Cell) -> str:
 
 def _setting_labels(settings: Mapping[str, Pretraining]) -> dict[str, tuple[str, str]]:
     """Return (dataset, backbone) labels, the dataset's with whatever else tells two settings apart."""
-    contents = {key: setting.model_dump(mode="json", exclude={"seed"}) for key, setting in settings.items()}
+    contents = {key: setting.content("seed") for key, setting in settings.items()}
     shown = {key: (s.dataset.name, s.backbone.name, s.cue_rate) for key, s in settings.items()}
     notes = differences(contents, shown)
     return {key: (s.dataset.name + notes[key], s.backbone.name) for key, s in settings.items()}
@@ -205,7 +205,7 @@ def _by_method(cells: Iterable[OneCell], setting_of: Mapping[str, str]) -> dict[
                 "parameters": cell.method.parameters,
                 "version": cell.method.version,
                 "distribution": cell.method.distribution,
-                "connect": cell.connect.model_dump(mode="json"),
+                "connect": cell.connect.content(),
             }
             for key, cell in examples.items()
         }

@@ -27,7 +27,7 @@ class _Record(BaseModel):
 class _JobRecord(_Record):
     """The result of a job, which is the field that `kind` names."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     kind: str
     key: str
 
@@ -159,7 +159,8 @@ class Timing(_Record):
 class Provenance(_Record):
     """What made this record: software, machine, precision, seeds.
 
-    `micro_batches` is above 1 where memory ran out and batches were computed in so many parts instead.
+    `micro_batches` is above 1 where memory ran out and batches were computed in so many parts instead. `sources` has
+    the digests of the source behind the versions, by ``stage NAME`` and ``plugin KIND DISTRIBUTION:NAME``.
     """
 
     mmc_bench: str
@@ -174,6 +175,7 @@ class Provenance(_Record):
     threads: Annotated[int, Field(ge=1)]
     micro_batches: Annotated[int, Field(ge=1)] = 1
     seeds: dict[str, int]
+    sources: dict[str, str] = {}
     sha256: Checksum = None
 
 
@@ -186,8 +188,26 @@ class Epoch(_Record):
     C: Fraction
 
 
+class WeightsOrigin(_Record):
+    """How weights were made; their file carries it, so that they can be scored and connected without training again.
+
+    `key` names the weights (a job's ``weights_key``), `made_from` is the checksum of those that a method started from.
+    """
+
+    key: str
+    made_from: str | None = None
+    parameters: dict[str, Any] = {}
+    curve: tuple[Epoch, ...] = ()
+    seconds: dict[str, Number]
+    images_per_second: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    provenance: Provenance
+
+
 class PretrainRecord(_JobRecord):
-    """The result of one pretraining."""
+    """The result of one pretraining.
+
+    `training_provenance` is that of weights that were kept from another run, and scored in this one.
+    """
 
     kind: Literal["pretraining"] = "pretraining"
     pretraining: Pretraining
@@ -198,10 +218,14 @@ class PretrainRecord(_JobRecord):
     curve: tuple[Epoch, ...]
     timing: Timing
     provenance: Provenance
+    training_provenance: Provenance | None = None
 
 
 class CellRecord(_JobRecord):
-    """The result of one method on one pretrained model."""
+    """The result of one method on one pretrained model.
+
+    `training_provenance` is that of weights that were kept from another run, and scored in this one.
+    """
 
     kind: Literal["cell"] = "cell"
     cell: Cell
@@ -214,6 +238,7 @@ class CellRecord(_JobRecord):
     invariance: dict[str, Invariance]
     timing: Timing
     provenance: Provenance
+    training_provenance: Provenance | None = None
     weights_sha256: str | None = None
 
     @model_validator(mode="after")

@@ -1,11 +1,11 @@
 """What tables need of a cell's record, decoded without the rest: most of a record are its curves."""
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from mmc_bench.results.jobs import Cell, ConnectSettings, PluginRef, Pretraining
+from mmc_bench.results.jobs import Cell, ConnectSettings, PluginRef, Pretraining, adapter
 
 Part = TypeVar("Part", PluginRef, ConnectSettings, Pretraining)
 
@@ -76,6 +76,7 @@ class ModelScores:
 
 
 class _CellText(msgspec.Struct, frozen=True):
+    versions: dict[str, str]
     pretraining: msgspec.Raw
     method: msgspec.Raw
     connect: msgspec.Raw
@@ -101,10 +102,13 @@ class _ModelContent(msgspec.Struct, frozen=True):
     timing: StageSeconds
 
 
+Content = TypeVar("Content", _CellContent, _ModelContent)
+
+
 class ScoreReader:
     """Reads scores from the JSON of intact records, and what these share, like their pretrainings, once.
 
-    The methods raise `msgspec.DecodeError` where what they need is missing or of another type.
+    The methods raise ValueError where what they need is missing or of another type.
     """
 
     def __init__(self) -> None:
@@ -114,11 +118,12 @@ class ScoreReader:
 
     def cell(self, content: bytes) -> CellScores:
         """Return the scores in a cell's record."""
-        found = self._cells.decode(content)
+        found = _decoded(self._cells, content)
         method, connect = bytes(found.cell.method), bytes(found.cell.connect)
         return CellScores(
             key=found.key,
             cell=Cell(
+                versions=found.cell.versions,
                 pretraining=self._part(Pretraining, found.pretraining_key, found.cell.pretraining),
                 method=self._part(PluginRef, method, method),
                 connect=self._part(ConnectSettings, connect, connect),
@@ -132,7 +137,7 @@ class ScoreReader:
 
     def model(self, content: bytes) -> ModelScores:
         """Return the scores in a pretraining's record."""
-        found = self._models.decode(content)
+        found = _decoded(self._models, content)
         return ModelScores(
             key=found.key,
             pretraining=self._part(Pretraining, found.key, found.pretraining),
@@ -145,6 +150,14 @@ class ScoreReader:
     def _part(self, schema: type[Part], key: str | bytes, text: bytes | msgspec.Raw) -> Part:
         part = self._parts.get((schema, key))
         if part is None:
-            part = self._parts[schema, key] = schema.model_validate_json(bytes(text))
+            kind: Any = schema
+            part = self._parts[schema, key] = adapter(kind).validate_json(bytes(text))
         assert isinstance(part, schema)
         return part
+
+
+def _decoded(decoder: msgspec.json.Decoder[Content], content: bytes) -> Content:
+    try:
+        return decoder.decode(content)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None

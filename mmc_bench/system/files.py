@@ -4,10 +4,7 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import stat
-import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from mmc_bench.system.processes import tagged, this_process
@@ -62,7 +59,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def temporary_name(path: Path) -> Path:
     """Return a name of this process's own beside `path`, that `sweep` recognises."""
-    return path.with_name(f".{path.name}+{secrets.token_hex(4)}+{this_process().tag}.tmp")
+    return path.with_name(f".{path.name}+{os.urandom(4).hex()}+{this_process().tag}.tmp")
 
 
 def sweep(folder: Path) -> None:
@@ -70,6 +67,8 @@ def sweep(folder: Path) -> None:
     left = list(folder.glob(".*.tmp"))
     if not left:
         return
+    import tempfile
+
     with tempfile.TemporaryFile(dir=folder) as probe:
         now = os.fstat(probe.fileno()).st_mtime  # by the clock that the others' times are of
     for path in left:
@@ -102,10 +101,3 @@ def is_intact(content: bytes) -> bool | None:
     digest = hashlib.sha256(content[: found.start()])
     digest.update(content[found.end() :])
     return digest.hexdigest().encode() == found[1]
-
-
-def add_sources(digest: "hashlib._Hash", root: Path, paths: Iterable[Path]) -> None:
-    """Add source files to a digest: their names below `root`, and their text with line ends normalised."""
-    for path in paths:
-        digest.update(path.relative_to(root).as_posix().encode(errors="surrogateescape") + b"\0")
-        digest.update(read_whole(path).replace(b"\r\n", b"\n") + b"\0")

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from mmc_bench import DatasetSpec, hookimpl
 
 mmc_bench_api = 1
+VERSION = 1
 
 
 @hookimpl
 def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
-    """Register the data set, and the two in whose training samples one attribute alone is predictive."""
+    """Register the dataset, and the two in whose training samples one attribute alone is predictive."""
     register(
         DatasetSpec(
             name="k-complex",

@@ -1,4 +1,4 @@
-"""Where a worker does its jobs: the plugins, data and models that stay loaded between them."""
+"""One worker's resources: the plugins, data and models that stay loaded between jobs."""
 
 import random
 from collections.abc import Callable
@@ -7,24 +7,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.parameters import build, instantiate
-from mmc_bench.plugin.registry import Registry
+from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.results.jobs import PluginRef, Pretraining, canonical_json
 from mmc_bench.results.records import PretrainRecord
 from mmc_bench.results.store import LostWeightsError, Store
 from mmc_bench.seeds import derive_seed
+from mmc_bench.training import Backbone
 
 Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass
-class Workshop:
-    """One worker's tools. Loaded images and derived sets are kept until another cell needs others."""
+class Resources:
+    """One worker's resources. Loaded images and derived sets are kept until another cell needs others."""
 
     registry: Registry
     store: Store
@@ -37,12 +36,12 @@ class Workshop:
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
 
     def forget(self) -> None:
-        """Let go of the loaded images and derived sets; they are made again when a job needs them."""
+        """Release the loaded images and derived sets; they are made again when a job needs them."""
         self._loaded.clear()
         self._derived.clear()
 
-    def target(self, kind: str, reference: PluginRef) -> Any:
-        """Return the class or function behind a reference.
+    def offer(self, kind: str, reference: PluginRef) -> Offer:
+        """Return what a plugin offers under a reference.
 
         Raises
         ------
@@ -54,20 +53,18 @@ class Workshop:
             raise UserError(
                 f"{kind} {reference.name!r} changed from {reference.version} to {offer.version} during the run"
             )
-        return offer.load()
+        return offer
 
     def data(self, pretraining: Pretraining) -> ExperimentData:
         """Return the sets of an experiment, on the device."""
-        dataset_key = canonical_json([pretraining.dataset.model_dump(), pretraining.images])
+        dataset_key = canonical_json([pretraining.dataset.content(), pretraining.images])
         if dataset_key not in self._loaded:
             self.forget()
-            reference = pretraining.dataset
-            target = self.target("dataset", reference)
-            dataset = instantiate(f"dataset {reference.name}", target, reference.parameters)
-            offer = self.registry.get("dataset", f"{reference.distribution}:{reference.name}")
+            offer = self.offer("dataset", pretraining.dataset)
+            dataset = offer.make(offer.configure(pretraining.dataset.parameters))
             dataset.load(replace(self.sources, allowed=offer.spec.sources))
             self._loaded[dataset_key] = dataset
-        key = canonical_json([dataset_key, pretraining.data.model_dump(), pretraining.cue_rate, pretraining.seed])
+        key = canonical_json([dataset_key, pretraining.data.content(), pretraining.cue_rate, pretraining.seed])
         if key not in self._derived:
             self._derived.clear()
             self._derived[key] = derive_experiment(
@@ -79,19 +76,14 @@ class Workshop:
             )
         return self._derived[key]
 
-    def model(self, pretraining: Pretraining, data: ExperimentData) -> nn.Module:
+    def model(self, pretraining: Pretraining, data: ExperimentData) -> Backbone:
         """Return a backbone with random weights, drawn from torch's global generator, on the device."""
-        reference = pretraining.backbone
-        model: nn.Module = build(
-            f"backbone {reference.name}",
-            self.target("backbone", reference),
-            reference.parameters,
-            num_classes=data.num_classes,
-            input_shape=data.input_shape,
-        )
+        offer = self.offer("backbone", pretraining.backbone)
+        config = offer.configure(pretraining.backbone.parameters)
+        model: Backbone = offer.make(config, num_classes=data.num_classes, input_shape=data.input_shape)
         return model.to(self.device).to(memory_format=torch.channels_last)
 
-    def pretrained(self, pretraining: Pretraining, data: ExperimentData) -> tuple[nn.Module, PretrainRecord]:
+    def pretrained(self, pretraining: Pretraining, data: ExperimentData) -> tuple[Backbone, PretrainRecord]:
         """Return a pretrained model in eval mode, and its record.
 
         Raises
@@ -104,7 +96,7 @@ class Workshop:
             message = f"the pretrained model {pretraining.label} is gone from {self.store.root}"
             raise LostWeightsError(message, pretraining)
         model = self.model(pretraining, data)
-        model.load_state_dict(self.store.load_weights(record))
+        model.load_state_dict(self.store.load_weights(record).tensors)
         return model.eval(), record
 
     def seed_everything(self, what: str, seed: int) -> tuple[int, torch.Generator]:

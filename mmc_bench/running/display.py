@@ -1,22 +1,34 @@
-"""What people see of a run on stderr: one line a cell, and a closing line."""
+"""What is shown of a run while it goes on: one line a job, and closing lines."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from mmc_bench.cli.streams import tell
 from mmc_bench.engines import Outcome
 from mmc_bench.results.jobs import Cell, Job
 from mmc_bench.results.records import SPLITS, PairRecord
-from mmc_bench.running.runner import Summary
+from mmc_bench.running.runner import RunDisplay, Summary
+from mmc_bench.system.streams import tell
+
+#: What a caller may ask for: lines or bars to suit (None, True), nothing (False), or a function that takes each line.
+Progress = Callable[[str], object] | bool | None
 
 
-class LineConsole:
-    """Prints one line for every job that ends."""
+class LineDisplay:
+    """Prints one line for every job that ends.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    write
+        Takes a line; on stderr unless given.
+    """
+
+    def __init__(self, write: Callable[[str], object] = tell) -> None:
+        self._write = write
         self._total = self._done = 0
 
-    def __enter__(self) -> "LineConsole":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -42,8 +54,36 @@ class LineConsole:
         """Print a warning."""
         self._print(f"mmc-bench: {message}")
 
+    def close(self, summary: Summary, results: Path) -> None:
+        """Print how the run went, and each failure once more."""
+        for line in closing_lines(summary, results):
+            self._write(line)
+
     def _print(self, line: str) -> None:
-        tell(line)
+        self._write(line)
+
+
+def display_of(suite: str, progress: Progress = None) -> RunDisplay:
+    """Return what suits: a bar in a notebook, live bars on a terminal, lines elsewhere; or what `progress` asks for."""
+    if progress is False:
+        return LineDisplay(lambda line: None)
+    if callable(progress):
+        return LineDisplay(progress)
+    if _in_notebook():
+        from mmc_bench.running.notebook import NotebookDisplay
+
+        return NotebookDisplay(suite)
+    if not sys.stderr.isatty():
+        return LineDisplay()
+    from mmc_bench.running.terminal import TerminalDisplay
+
+    return TerminalDisplay(suite)
+
+
+def _in_notebook() -> bool:
+    """Tell whether this process is a Jupyter kernel."""
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    return hasattr(get_shell(), "kernel")
 
 
 def describe(outcome: Outcome) -> str:
@@ -69,20 +109,12 @@ def _of_pair(record: PairRecord) -> str:
     return f"largest loss barrier {barriers}; mechanistically {mechanisms}"
 
 
-def closing_line(summary: Summary, results: Path) -> None:
-    """Print how the run went, and each failure once more."""
-    parts = [f"{summary.computed} computed", f"{summary.cached} cached"]
-    if not summary.cells:
-        parts = [f"{summary.pretrained} pretrained"]
-    if summary.failed:
-        parts.append(f"{summary.failed} failed")
-    if summary.not_run:
-        parts.append(f"{summary.not_run} not run")
+def closing_lines(summary: Summary, results: Path) -> list[str]:
+    """Return how the run went, and each failure once more."""
+    lines = []
     if summary.stopped:
-        tell(f"mmc-bench: stopped: {summary.stopped}; nothing that is done is lost: the same command goes on from here")
-    tell(
-        f"{'interrupted: ' if summary.interrupted else ''}{summary.cells} {summary.unit}: {', '.join(parts)} "
-        f"in {summary.seconds:.0f} s; records in {results}/"
-    )
-    for failure in summary.failures:
-        tell(f"  failed: {failure.label}: {failure.error}")
+        lines.append(
+            f"mmc-bench: stopped: {summary.stopped}; nothing that is done is lost: the same command goes on from here"
+        )
+    lines.append(f"{summary} in {summary.seconds:.0f} s; records in {results}/")
+    return lines + [f"  failed: {failure.label}: {failure.error}" for failure in summary.failures]

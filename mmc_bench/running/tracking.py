@@ -1,14 +1,13 @@
-"""Jobs and records as observers show them: flat names, one value each."""
+"""Jobs and records as trackers of experiments log them: flat names, one value each."""
 
 import math
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from mmc_bench.results.jobs import Job, Pair, Pretraining
-from mmc_bench.results.store import kind_of
+from mmc_bench.results.jobs import Job, Pair, Pretraining, kind_of
 
-__all__ = ["Training", "figures_of", "kind_of", "learning_curve_of", "settings_of"]
+__all__ = ["EpochFigures", "figures_of", "kind_of", "learning_curve_of", "settings_of"]
 
 
 def settings_of(job: Job) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def settings_of(job: Job) -> dict[str, Any]:
         settings: dict[str, Any] = {"cue_rate": job.cue_rate, "seed": job.seed}
         for name, plugin in (("dataset", job.dataset), ("backbone", job.backbone)):
             settings |= {name: plugin.name, **_flat(name, plugin.parameters)}
-        return settings | _flat("data", dict(job.data)) | _flat("pretrain", dict(job.recipe))
+        return settings | _flat("data", job.data.content()) | _flat("pretrain", job.recipe.content())
     if isinstance(job, Pair):
         first, second = settings_of(job.first), settings_of(job.second)
         return first | {f"second.{name}": value for name, value in second.items() if first.get(name) != value}
@@ -57,14 +56,14 @@ def learning_curve_of(record: Mapping[str, Any]) -> list[dict[str, float]]:
     ]
 
 
-class Training:
+class EpochFigures:
     """What one job's events say of its training."""
 
     def __init__(self) -> None:
         self._stage = ""
         self._epochs: dict[str, int] = defaultdict(int)
 
-    def hear(self, event: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+    def read(self, event: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
         """Return the figures of an epoch under flat names, and its number, from 1; no figures where it is none.
 
         They are ``training/STAGE/loss`` and ``training/STAGE/images_per_second``, where they are finite. A stage may
