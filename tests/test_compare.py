@@ -188,6 +188,16 @@ def test_each_setting_has_its_own_verdict(table):
     assert [j.verdict for j in compared(records, table).judgements if j.claim == claim] == [HOLDS, FAILS]
 
 
+def test_a_claim_on_some_cue_rates_is_judged_at_those_alone(tmp_path):
+    (tmp_path / "mine.csv").write_text(TABLE)
+    (tmp_path / "claims.yaml").write_text(CLAIMS.replace("keeps NC\n", "keeps NC\n    cue_rates: [0.5, 0.5]\n"))
+    table = load_published(str(tmp_path / "mine.csv"), {})
+    comparison = compared([*both(), *both(cue_rate=0.5)], table)
+    claim = table.claims.claims[-1]
+    assert [j.setting.cue_rate for j in comparison.judgements if j.claim == claim] == [0.5]
+    assert comparison.published_counts[claim.statement] == {HOLDS: 1, FAILS: 0, NO_RECORDS: 0}
+
+
 # --- formats
 
 

@@ -8,8 +8,8 @@ from helpers.leaderboard import TestBoard, cell, of_seeds
 
 from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.schemas import Tolerances, Verification, read_model
-from mmc_bench.leaderboard.submissions import read_entries
-from mmc_bench.leaderboard.verify import check_writable, compared, record_of, sample_cells
+from mmc_bench.leaderboard.submissions import cell_of, read_entries
+from mmc_bench.leaderboard.verify import check_writable, compared, sample_cells
 
 SETTINGS = """
 title: Tiny
@@ -170,7 +170,7 @@ def test_the_tolerance_is_that_of_what_differs(tmp_path, changed, core, found, t
     again = again.model_copy(update={"provenance": again.provenance.model_copy(update=changed)})
     result = compared(entry, again, Tolerances(same_machine=0.0, same_code=0.02, other=0.1))
     assert (result.tolerance, result.agrees) == (tolerance, agrees)
-    assert result.reported["NC"] == record_of(entry).metrics.NC.accuracy == 0.9
+    assert result.reported["NC"] == cell_of(entry).metrics.NC.accuracy == 0.9
 
 
 def test_a_gpu_is_not_asked_for_the_same_bits(tmp_path):

@@ -208,6 +208,11 @@ def test_seeds_of_equal_number_are_told_apart():
     assert [cells[0] for cells in markdown_cells(render(rows, "md"))] == ["method", "a", "b (seeds 0 2)"]
 
 
+def test_parameters_that_look_alike_have_rows_of_their_own():
+    rows = make_rows([cell_record(method=plugin("tune", lr=lr)) for lr in (0.1, "0.1")], [])
+    assert [row.method for row in rows] == ["tune (lr=0.1)"] * 2
+
+
 def test_one_seed_is_called_so():
     text = render(make_rows([cell_record(3)], []), "md")
     assert text.startswith("**digits · net · cue rate 0.9** (seed 3)\n")

@@ -210,11 +210,12 @@ def _run_again(
 
 def _compare(board: "Board", chosen: "Sequence[Entry]", records: "dict[str, CellRecord]") -> "list[VerifiedCell]":
     """Print and return how each cell compares; one that failed has nothing to compare."""
-    from mmc_bench.leaderboard.verify import compared, record_of
+    from mmc_bench.leaderboard.submissions import cell_of
+    from mmc_bench.leaderboard.verify import compared
 
     cells = []
     for entry in chosen:
-        label = printable(record_of(entry).cell.label)
+        label = printable(cell_of(entry).cell.label)
         if entry.file not in records:
             click.echo(f"FAILED     {label}: {entry.file}")
             continue

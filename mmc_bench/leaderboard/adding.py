@@ -1,4 +1,4 @@
-"""Taking a run's records into the leaderboard: valid ones, of versions that are known or at hand, and none twice."""
+"""Adding a run's records to the leaderboard: valid ones, of known or installed versions, and none twice."""
 
 import re
 import shutil
@@ -22,6 +22,7 @@ from mmc_bench.leaderboard.submissions import (
     VERSIONS,
     Board,
     Entry,
+    cell_of,
     cells_of,
     manifest,
     parse_record,
@@ -31,17 +32,16 @@ from mmc_bench.leaderboard.submissions import (
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.codec import job_of
 from mmc_bench.results.jobs import references_of
-from mmc_bench.results.records import CellRecord
 from mmc_bench.results.versions import version_of_stage
 from mmc_bench.system.files import is_intact, read_whole, write_whole
 from mmc_bench.system.validation import first_problem
 
-MOST_TOLD = 5
+MOST_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Added:
-    """What was taken in: the submission's folder, its records, and the versions that nobody knew before."""
+    """What was added: the submission's folder, its records, and the versions that were unknown before."""
 
     folder: Path
     cells: int
@@ -61,14 +61,14 @@ def add(
     Parameters
     ----------
     registry
-        The plugins at hand: a version that is not known yet must be one of theirs.
+        The installed plugins: a version that is not known yet must be one of theirs.
     methods
         Take only cells of methods that match one of these globs; all where there is none.
 
     Raises
     ------
     UserError
-        When a record is not valid, lacks its pretraining, comes from a version that is neither known nor at hand, is
+        When a record is not valid, lacks its pretraining, comes from a version that is neither known nor installed, is
         there twice or in another version, or contradicts another; the message names the files.
     NothingSelectedError
         When there is nothing to take.
@@ -96,7 +96,7 @@ def add(
         folder=folder,
         cells=len(new),
         pretrainings=len(entries) - len(new),
-        methods=tuple(sorted({_cell(entry).cell.method.name for entry in new})),
+        methods=tuple(sorted({cell_of(entry).cell.method.name for entry in new})),
         already_there=len(cells) - len(new),
         new_versions=added,
     )
@@ -113,7 +113,7 @@ def _cells(results: Path, submission: Submission, methods: Sequence[str]) -> Ite
             problems.append(f"cells/{path.name} {error}")
     _refuse(results, problems)
     for entry in entries:
-        name = _cell(entry).cell.method.name
+        name = cell_of(entry).cell.method.name
         if not methods or any(fnmatchcase(name, pattern) for pattern in methods):
             yield entry
 
@@ -122,7 +122,7 @@ def _in_other_versions(on_board: Iterable[Entry], cells: Iterable[Entry]) -> Ite
     """Yield what is wrong with cells that are on the leaderboard under another key."""
     there = {identity(record): entry for entry, record in cells_of(on_board)}
     for entry in cells:
-        other = there.get(identity(_cell(entry)))
+        other = there.get(identity(cell_of(entry)))
         if other is not None:
             yield (
                 f"{_inner(entry)} is on the leaderboard in another version or measured along other paths: to replace "
@@ -131,8 +131,8 @@ def _in_other_versions(on_board: Iterable[Entry], cells: Iterable[Entry]) -> Ite
 
 
 def _pretrainings(results: Path, submission: Submission, cells: Iterable[Entry]) -> list[Entry]:
-    """Return the pretrainings that cells start from; one that is missing is told of with its cell, later."""
-    files = sorted({f"pretrained/{_cell(entry).pretraining_key}.json" for entry in cells})
+    """Return the pretrainings that cells start from; one that is missing is reported with its cell, later."""
+    files = sorted({f"pretrained/{cell_of(entry).pretraining_key}.json" for entry in cells})
     problems, entries = [], []
     for file in files:
         try:
@@ -162,22 +162,17 @@ def _inner(entry: Entry) -> str:
     return entry.file.split("/", 2)[2]
 
 
-def _cell(entry: Entry) -> CellRecord:
-    assert isinstance(entry.record, CellRecord)
-    return entry.record
-
-
 def _refuse(results: Path, problems: Sequence[str]) -> None:
     if problems:
-        told = "; ".join(problem.removeprefix(f"{RESULTS}/new/") for problem in problems[:MOST_TOLD])
-        more = f"; and {len(problems) - MOST_TOLD} more" if len(problems) > MOST_TOLD else ""
-        raise UserError(f"nothing of {results} was taken in: {told}{more}")
+        shown = "; ".join(problem.removeprefix(f"{RESULTS}/new/") for problem in problems[:MOST_SHOWN])
+        more = f"; and {len(problems) - MOST_SHOWN} more" if len(problems) > MOST_SHOWN else ""
+        raise UserError(f"nothing of {results} was taken in: {shown}{more}")
 
 
 def _versions(
     known: Versions, entries: Iterable[Entry], registry: Registry, results: Path
 ) -> tuple[Versions, tuple[str, ...]]:
-    """Return the known versions with those at hand that the records come from; refuse all others."""
+    """Return the known versions and the installed ones that the records come from; refuse all others."""
     stages: dict[str, set[str]] = defaultdict(set)
     plugins: dict[str, dict[str, KnownVersion]] = defaultdict(dict)
     unknown: dict[str, str] = {}
@@ -196,10 +191,10 @@ def _versions(
                 else:
                     unknown[f"{name} {plugin.version}"] = f"at hand is {found[0]}" if found else "not installed"
     if unknown:
-        told = "; ".join(f"{name} ({why})" for name, why in sorted(unknown.items())[:MOST_TOLD])
+        shown = "; ".join(f"{name} ({why})" for name, why in sorted(unknown.items())[:MOST_SHOWN])
         raise UserError(
             f"nothing of {results} was taken in: its records come from versions that are neither known to the "
-            f"leaderboard nor at hand: {told}; install them, or run anew into another --results"
+            f"leaderboard nor at hand: {shown}; install them, or run anew into another --results"
         )
     plugins = {name: own for name, own in plugins.items() if own}
     added = [f"{stage} {version}" for stage, own in stages.items() for version in own]

@@ -100,7 +100,7 @@ def stage_versions_of(record: PretrainRecord | CellRecord) -> dict[str, str]:
 
 
 def identity(record: CellRecord) -> str:
-    """Return what a cell is told from others by: place, method, parameters in force and seed, whatever the versions."""
+    """Return what identifies a cell: place, method, parameters in force and seed, whatever the versions."""
     method = record.cell.method
     place = setting_key(record.cell.pretraining)
     return canonical_json([place, record.cell.pretraining.seed, method.distribution, method.name, record.parameters])

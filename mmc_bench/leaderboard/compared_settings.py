@@ -1,7 +1,7 @@
 """The settings in which methods are compared, which of them count over all, and the seeds that rows are made of.
 
-The leaderboard's owner lists the settings that count, with their seeds, so that nobody can unrank the others, or change
-what they are compared over, by sending in one more cell.
+The leaderboard's owner lists the settings that count, with their seeds, so that one more cell can neither
+unrank the others nor change what they are compared over.
 """
 
 from collections import defaultdict
@@ -41,7 +41,7 @@ class ComparedSetting:
 
 
 def setting_key(pretraining: Pretraining) -> str:
-    """Return what a setting is told from others by; versions are no part of it."""
+    """Return what identifies a setting; versions are no part of it."""
     return canonical_json(_content(pretraining))
 
 

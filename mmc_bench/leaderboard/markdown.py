@@ -1,14 +1,13 @@
 """The payload as Markdown and CSV."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmc_bench.leaderboard import untrusted
-from mmc_bench.report.rows import ACCURACIES, COLUMNS
+from mmc_bench.report.row_tables import shown
+from mmc_bench.report.rows import COLUMNS
+from mmc_bench.report.tables import ABSENT, csv_text
 
-DASH = "–"
 SHOWN = ("NC", "C", "RC", "RI", "cue_reliance", "barrier_C", "seconds")
 HEADERS = {"cue_reliance": "cue reliance", "barrier_C": "barrier C"}
 
@@ -102,13 +101,8 @@ def _flat(setting: Mapping[str, Any], row: Mapping[str, Any], versions: Iterable
 
 
 def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    rows = list(rows)
-    file = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(file, list(map(untrusted.csv_field, rows[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({untrusted.csv_field(name): _field(value) for name, value in row.items()} for row in rows)
-    return file.getvalue()
+    lines = [{untrusted.csv_field(name): _field(value) for name, value in row.items()} for row in rows]
+    return csv_text(list(lines[0]), lines) if lines else ""
 
 
 def _field(value: Any) -> Any:
@@ -181,16 +175,13 @@ def _re_run_by(found: Mapping[str, Any]) -> str:
 
 def _difference(paired: Mapping[str, Any] | None) -> str:
     if paired is None:
-        return DASH
+        return ABSENT
     return _value("worst_split", paired["difference"], "+") + ("" if paired["same_start"] else " †")
 
 
 def _value(column: str, value: Sequence[float | None] | None, sign: str = "") -> str:
-    if value is None or value[0] is None:
-        return DASH
-    scale, digits = (100, 1) if column in ACCURACIES else (1, 1 if column == "seconds" else 2)
-    mean = f"{round(scale * value[0], digits) + 0.0:{sign}.{digits}f}"  # + 0.0 turns -0.0 into 0.0
-    return mean if value[1] is None else f"{mean} ± {scale * value[1]:.{digits}f}"
+    mean, spread = value or (None, None)
+    return shown(column, mean, spread, sign)
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]], alignment: str) -> str:

@@ -1,8 +1,8 @@
 """The leaderboard as one self-contained HTML page that opens from disk and asks for nothing from the network.
 
-Whatever stands in a record is a stranger's text. It reaches the page by two ways only: through the template, which
-escapes it, and as JSON whose ``<``, ``>`` and ``&`` are escaped, which the script shows by ``textContent`` alone.
-The page's policy allows the one style sheet and the one script whose digests it carries, and nothing else.
+Text in a record is untrusted. It reaches the page in two ways only: through the template, which escapes it, and as
+JSON whose ``<``, ``>`` and ``&`` are escaped, which the script shows by ``textContent`` alone. The page's policy allows
+the one style sheet and the one script whose digests it carries, and nothing else.
 """
 
 import base64
@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 ABSENT = "–"
-UNKNOWN = "unknown"  # needs of a method whose plugin did not tell them
+UNKNOWN = "unknown"  # needs of a method whose plugin is unknown
 MINUS = "\u2212"
 SPLITS = {"NC": "no cue", "C": "cue", "RC": "randomised cue", "RI": "randomised image"}
 SCRIPTS = ("charts.js", "details.js", "page.js")  # each uses those before it
@@ -170,7 +170,7 @@ def _columns(baseline: str) -> list[dict[str, Any]]:
     columns = [
         ("rank", "#", "rank within its setting, by worst split", "ascending"),
         ("method", "Method", "", "ascending"),
-        ("setting", "Setting", "data set, backbone, cue rate", "ascending"),
+        ("setting", "Setting", "dataset, backbone, cue rate", "ascending"),
         ("worst_split", "Worst split", "lowest of NC, C and RC, per cent", "descending"),
         *((name, name, f"accuracy, {meaning}, per cent", "descending") for name, meaning in SPLITS.items()),
         ("cue_reliance", "Cue reliance", "0 at chance, 1 when the cue alone decides", "ascending"),

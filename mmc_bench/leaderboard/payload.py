@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class ReRun:
-    """A cell that somebody re-ran."""
+    """A cell that was re-run, and by whom."""
 
     by: str
     cell: VerifiedCell

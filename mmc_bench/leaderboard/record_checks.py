@@ -150,7 +150,7 @@ def _problems_of_path(name: str, path: Connectivity, points: int, test_images: i
 def _problems_of_ends(name: str, path: Connectivity, first: Metrics, last: Metrics) -> Iterator[str]:
     for split, curve in path.splits.items():
         if split not in SPLITS or not curve.accuracy or not curve.loss:
-            continue  # told of already
+            continue  # reported already
         for end, metrics, model in ((0, first, "its pretraining's record"), (-1, last, "its own scores")):
             score = getattr(metrics, split)
             if not (_equal(curve.accuracy[end], score.accuracy) and _equal(curve.loss[end], score.loss)):

@@ -102,7 +102,7 @@ class BoardSettings(_File):
 
     `baseline` is the method that rows are compared with. `settings` are those that count over all. `verifiers` are the
     names of those whose re-runs make a row verified.
-    `test_images` are the numbers of test images of data sets, where they are known: with the original images,
+    `test_images` are the numbers of test images of datasets, where they are known: with the original images,
     every accuracy is a whole number of them.
     """
 

@@ -2,7 +2,7 @@
 
 A row is one method in one version with one set of parameters in one setting; only seeds are averaged over, those of its
 setting (`places`). A row that lacks one of them is incomplete: it has no means and no rank, since a mean over other
-seeds than its neighbours' could flatter it.
+seeds could be higher for that reason alone.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from typing import Any
 from mmc_bench.leaderboard.checks import stage_versions_of
 from mmc_bench.leaderboard.compared_settings import ComparedSetting, find_settings, setting_key
 from mmc_bench.leaderboard.schemas import BoardSettings, CountedPlace
-from mmc_bench.leaderboard.submissions import Entry, cells_of, pretrained_of
+from mmc_bench.leaderboard.submissions import Entry, cell_of, cells_of, pretrained_of
 from mmc_bench.report.rows import (
     COLUMNS,
     PRETRAINED,
@@ -35,7 +35,7 @@ CONFIDENCE = 0.95
 #: Numbers are rounded to so many digits before they are compared or shown: the last bits are the machine's.
 DIGITS = 6
 BARRIERS = ("barrier_C", "barrier_NC")
-#: What tells rows of one name apart over settings, too: no mean mixes them.
+#: Fields that separate rows of one name in all settings: no mean mixes them.
 APART = frozenset({"distribution", "version", *(f"{stage} version" for stage in STAGES)})
 
 
@@ -89,7 +89,7 @@ class RankedRow:
 
     @property
     def label(self) -> str:
-        """The method, with what tells it from others of its name."""
+        """The method, with what distinguishes it from others of its name."""
         return f"{self.method} ({self.note})" if self.note else self.method
 
     @property
@@ -208,9 +208,9 @@ def _method_content(record: CellRecord) -> dict[str, Any]:
 
 
 def _notes(contents: Mapping[tuple[str, str], dict[str, Any]], names: Mapping[Any, str]) -> dict[tuple[str, str], str]:
-    """Return what tells rows of one method from each other.
+    """Return notes of what rows of one method differ in.
 
-    What differs within any one setting is told in all of them, so that a row can be followed through the settings;
+    What differs within any one setting is noted in all of them, so that a row can be followed through the settings;
     parameters that suit a setting, and are the same throughout it, are not, but for those of `APART`.
     """
     places: dict[str, dict[str, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
@@ -222,10 +222,10 @@ def _notes(contents: Mapping[tuple[str, str], dict[str, Any]], names: Mapping[An
         everywhere = [key for keys in by_setting.values() for key in keys]
         fields |= APART & set(differing_fields([contents[key] for key in everywhere]))
         notes.update({key: note_of(contents[key], sorted(fields)) for key in everywhere})
-    return _told_apart(notes, names)
+    return _unique(notes, names)
 
 
-def _told_apart(notes: Mapping[tuple[str, str], str], names: Mapping[Any, str]) -> dict[tuple[str, str], str]:
+def _unique(notes: Mapping[tuple[str, str], str], names: Mapping[Any, str]) -> dict[tuple[str, str], str]:
     """Return notes that no two rows of a setting and name share: a digest of the content ends those that would."""
     times = Counter((key[0], names[key], note) for key, note in notes.items())
     shared = {(name, note) for (_, name, note), number in times.items() if number > 1}
@@ -286,7 +286,7 @@ def _name(row: RankedRow) -> tuple[str, str, str]:
 
 
 def _reference(rows: Sequence[RankedRow], baseline: str) -> RankedRow | None:
-    """Return the baseline's row, which is complete: of several the best, which flatters nobody."""
+    """Return the baseline's row, which is complete: of several the best."""
     found = [row for row in rows if f"{row.distribution}:{row.method}" == baseline and not row.missing]
     return max(found, key=lambda row: (round(_mean(row), DIGITS), _name(row)), default=None)
 
@@ -299,9 +299,7 @@ def _with_comparable_barriers(row: RankedRow, reference: RankedRow | None) -> Ra
 
 
 def _connect(row: RankedRow) -> ConnectSettings:
-    record = row.entries[0].record
-    assert isinstance(record, CellRecord)
-    return record.cell.connect
+    return cell_of(row.entries[0]).cell.connect
 
 
 def _starts(row: RankedRow) -> dict[int, str]:
@@ -326,7 +324,7 @@ def _paired(row: RankedRow, reference: RankedRow | None) -> RankedRow:
 def _overall(rows: Iterable[RankedRow], places: Sequence[CountedPlace]) -> list[Overall]:
     """Return the methods by their mean over the settings that count; those that lack a cell last, with what is missing.
 
-    A method that was run in none of these settings has no place here.
+    A method that was run in none of these settings is left out.
     """
     found: dict[tuple[str, str, str], dict[CountedPlace, RankedRow]] = defaultdict(dict)
     for row in rows:

@@ -117,7 +117,7 @@ def read_entries(board: Board) -> tuple[list[Entry], list[Problem]]:
         for path in sorted(folder.glob("*/*.json")):
             file = path.relative_to(folder).as_posix()
             if not RECORD_NAME.fullmatch(file) or path.is_symlink() or not path.is_file():
-                continue  # a foreign file, which `checks` tells of
+                continue  # a foreign file, which `checks` reports
             content = path.read_bytes()
             try:
                 record = parse_record(file, content)
@@ -226,6 +226,12 @@ def _checksum(line: str) -> tuple[str, str]:
     if matched is None:
         raise ValueError(f"has a line that is no checksum: {line[:100]!r}")
     return matched[2], matched[1]
+
+
+def cell_of(entry: Entry) -> CellRecord:
+    """Return the record of an entry that is a cell."""
+    assert isinstance(entry.record, CellRecord)
+    return entry.record
 
 
 def cells_of(entries: Iterable[Entry]) -> Iterator[tuple[Entry, CellRecord]]:

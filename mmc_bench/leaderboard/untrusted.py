@@ -1,4 +1,4 @@
-"""Text from records and submissions, made harmless for where it is shown: anybody can send in anything."""
+"""Untrusted text from records and submissions, made harmless for where it is shown."""
 
 import re
 

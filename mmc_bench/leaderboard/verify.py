@@ -10,7 +10,7 @@ from pathlib import Path
 from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.checks import within
 from mmc_bench.leaderboard.schemas import Tolerances, Verification, VerifiedCell, as_yaml
-from mmc_bench.leaderboard.submissions import VERIFICATIONS, Board, Entry, cells_of
+from mmc_bench.leaderboard.submissions import VERIFICATIONS, Board, Entry, cell_of, cells_of
 from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.results.jobs import Cell, PluginRef, Pretraining
 from mmc_bench.results.records import SPLITS, CellRecord, Provenance
@@ -34,20 +34,14 @@ def sample_cells(entries: Sequence[Entry], number: int, seed: int) -> list[Entry
     return random.Random(seed).sample(cells, min(number, len(cells)))
 
 
-def record_of(entry: Entry) -> CellRecord:
-    """Return the record of an entry that is a cell."""
-    assert isinstance(entry.record, CellRecord)
-    return entry.record
-
-
 def wanted_sources(entries: Iterable[Entry], registry: Registry) -> dict[str, int | None]:
     """Return the image sources behind cells, with the class counts that their cues are made for."""
-    datasets = [_offer(registry, "dataset", record_of(entry).cell.pretraining.dataset) for entry in entries]
+    datasets = [_offer(registry, "dataset", cell_of(entry).cell.pretraining.dataset) for entry in entries]
     return {source: offer.spec.num_classes for offer in datasets for source in offer.spec.sources}
 
 
 def plan_again(entries: Sequence[Entry], registry: Registry, images: Mapping[str, str]) -> tuple[Plan, dict[str, Cell]]:
-    """Return a plan of cells as the code at hand would run them, and its cells by the file of the record.
+    """Return a plan of cells as the installed code would run them, and its cells by the file of the record.
 
     Parameters
     ----------
@@ -62,7 +56,7 @@ def plan_again(entries: Sequence[Entry], registry: Registry, images: Mapping[str
     cells: dict[str, Cell] = {}
     offers: dict[tuple[str, str], tuple[Offer, PluginRef]] = {}
     for entry in entries:
-        cell = record_of(entry).cell
+        cell = cell_of(entry).cell
         p = cell.pretraining
         for source, identity in p.images.items():
             if images.get(source, "original") != identity:
@@ -119,7 +113,7 @@ def by_arithmetic(entries: Iterable[Entry]) -> dict[tuple[str, int], list[Entry]
 
 def compared(entry: Entry, again: CellRecord, tolerances: Tolerances) -> VerifiedCell:
     """Return how a cell that was re-run compares with its record, in accuracy on the four splits."""
-    reported, found = record_of(entry), again
+    reported, found = cell_of(entry), again
     same_versions = reported.key == found.key
     tolerance = tolerances.other
     if same_versions:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from mmc_bench.landscape.invariance import INTERVENTIONS
 from mmc_bench.report.curves import POINT, points_of
-from mmc_bench.report.tables import Report, Table, yes_or_no
+from mmc_bench.report.tables import Report, TextTable, yes_or_no
 from mmc_bench.results.records import AlignmentSummary, ConnectionRecord, Connectivity
 
 #: The columns of a path's points.
@@ -29,7 +29,7 @@ def render(record: ConnectionRecord, splits: Sequence[str], form: str) -> str:
     ).render(form)
 
 
-def _blocks(record: ConnectionRecord, splits: Sequence[str]) -> list[str | Table]:
+def _blocks(record: ConnectionRecord, splits: Sequence[str]) -> list[str | TextTable]:
     connection, comparison = record.connection, record.comparison
     experiment, settings = connection.experiment, connection.connect
     tolerance = f"{next(iter(comparison.paths.values())).test.tolerance:g} nats"
@@ -56,7 +56,7 @@ def _measured(record: ConnectionRecord) -> Iterator[tuple[str, str, Connectivity
             yield name, "train", path.train
 
 
-def _path_table(record: ConnectionRecord, splits: Sequence[str]) -> Table:
+def _path_table(record: ConnectionRecord, splits: Sequence[str]) -> TextTable:
     rows = []
     for name, where, path in _measured(record):
         cells = [
@@ -66,7 +66,7 @@ def _path_table(record: ConnectionRecord, splits: Sequence[str]) -> Table:
         ]
         label = name if where == "test" else f"{name}, training images"
         rows.append([label, *cells, yes_or_no(path.mechanistically_connected)])
-    return Table(["path", *splits, "mechanistically connected"], rows)
+    return TextTable(["path", *splits, "mechanistically connected"], rows)
 
 
 def _of_alignment(name: str, alignment: AlignmentSummary) -> str:
@@ -82,16 +82,16 @@ def _of_alignment(name: str, alignment: AlignmentSummary) -> str:
     )
 
 
-def _score_table(record: ConnectionRecord, splits: Sequence[str]) -> Table:
+def _score_table(record: ConnectionRecord, splits: Sequence[str]) -> TextTable:
     names = [*splits, *(f"train {split}" for split in splits if f"train {split}" in record.comparison.scores)]
     rows = []
     for place, model in enumerate("AB"):
         scores = [record.comparison.scores[name][place] for name in names]
         rows.append([model, *(f"{100 * score.accuracy:.1f} / {score.loss:.2f}" for score in scores)])
-    return Table(["model", *names], rows)
+    return TextTable(["model", *names], rows)
 
 
-def _invariance_table(record: ConnectionRecord) -> Table:
+def _invariance_table(record: ConnectionRecord) -> TextTable:
     rows = []
     for model, found in zip("AB", record.comparison.invariance, strict=True):
         for name, without, _ in INTERVENTIONS:
@@ -108,4 +108,4 @@ def _invariance_table(record: ConnectionRecord) -> Table:
                     yes_or_no(one.invariant),
                 ]
             )
-    return Table(["model", "intervention", "loss without", "loss with", "change", "invariant"], rows, words=2)
+    return TextTable(["model", "intervention", "loss without", "loss with", "change", "invariant"], rows, words=2)

@@ -15,7 +15,7 @@ from mmc_bench.report.claims import (
     PublishedClaim,
     count,
 )
-from mmc_bench.report.tables import ABSENT, Report, Table, rounded
+from mmc_bench.report.tables import ABSENT, Report, TextTable, rounded
 
 PLACE = ("dataset", "backbone", "cue_rate", "second", "seeds")
 COLUMNS = ("claim", *PLACE, "check", "ours", "verdict", "claim_verdict")
@@ -40,7 +40,7 @@ def render(name: str, claims: Claims, judgements: Sequence[Judgement], form: str
 
 def claim_blocks(
     claims: Sequence[PublishedClaim], judgements: Sequence[Judgement], published: PublishedCounts | None = None
-) -> Iterator[str | Table]:
+) -> Iterator[str | TextTable]:
     """Yield for each claim its verdicts in a sentence, and a table with a row for each setting.
 
     Parameters
@@ -57,7 +57,7 @@ def claim_blocks(
             theirs = _tally(published[claim.statement])
             yield f"**{claim.statement}.** Ours: {tally}. The paper's numbers: {theirs}."
         if own:
-            yield _table(claim, own)
+            yield _table(claim, own, published is not None)
 
 
 def claim_lines(claims: Sequence[PublishedClaim], judgements: Sequence[Judgement]) -> Iterator[dict[str, Any]]:
@@ -67,19 +67,18 @@ def claim_lines(claims: Sequence[PublishedClaim], judgements: Sequence[Judgement
         if not own:
             yield {"claim": claim.statement, "claim_verdict": NO_RECORDS}
         for judgement in own:
-            for ours, theirs in zip(judgement.checks, _published(judgement), strict=True):
-                published = theirs.value if theirs else None
+            for ours, theirs in zip(judgement.checks, judgement.published, strict=True):
                 yield {
                     "claim": claim.statement,
                     **setting_content(judgement.setting),
                     "seeds": _seeds(judgement.seeds),
                     "check": ours.check.text,
                     "ours": ours.value,
-                    "published": published,
-                    "difference": None if ours.value is None or published is None else ours.value - published,
+                    "published": theirs.value,
+                    "difference": ours.less(theirs),
                     "verdict": ours.verdict,
                     "claim_verdict": judgement.verdict,
-                    "published_verdict": theirs.verdict if theirs and published is not None else None,
+                    "published_verdict": None if theirs.value is None else theirs.verdict,
                 }
 
 
@@ -105,12 +104,11 @@ def setting_content(setting: JudgedSetting) -> dict[str, Any]:
 
 
 def _judgement_content(judgement: Judgement) -> dict[str, Any]:
-    published = {"published_verdict": judgement.published_verdict} if judgement.published else {}
     return {
         **setting_content(judgement.setting),
         "seeds": {method: list(seeds) for method, seeds in judgement.seeds.items()},
         "verdict": judgement.verdict,
-        **published,
+        "published_verdict": judgement.published_verdict,
         "checks": [
             {
                 "check": ours.check.text,
@@ -118,16 +116,16 @@ def _judgement_content(judgement: Judgement) -> dict[str, Any]:
                 "numbers": dict(ours.numbers),
                 "value": ours.value,
                 "verdict": ours.verdict,
-                **({"published_numbers": dict(theirs.numbers), "published_value": theirs.value} if theirs else {}),
+                "published_numbers": dict(theirs.numbers),
+                "published_value": theirs.value,
             }
-            for ours, theirs in zip(judgement.checks, _published(judgement), strict=True)
+            for ours, theirs in zip(judgement.checks, judgement.published, strict=True)
         ],
     }
 
 
-def _table(claim: PublishedClaim, judgements: Sequence[Judgement]) -> Table:
+def _table(claim: PublishedClaim, judgements: Sequence[Judgement], has_published: bool) -> TextTable:
     has_second = any(judgement.setting.second for judgement in judgements)
-    has_published = any(judgement.published for judgement in judgements)
     words = ["dataset", "backbone", *["second model"] * has_second]
     checks = [check.text for check in claim.checks]
     lines = []
@@ -137,16 +135,16 @@ def _table(claim: PublishedClaim, judgements: Sequence[Judgement]) -> Table:
             [
                 *(setting.dataset, setting.backbone, *[setting.second] * has_second),
                 *(f"{setting.cue_rate:g}", _seeds(judgement.seeds)),
-                *(_value(*pair) for pair in zip(judgement.checks, _published(judgement), strict=True)),
+                *(_value(*pair) for pair in zip(judgement.checks, judgement.published, strict=True)),
                 f"**{FAILS}**" if judgement.verdict == FAILS else judgement.verdict,
                 *[judgement.published_verdict or ABSENT] * has_published,
             ]
         )
     headers = [*words, "cue rate", "seeds", *checks, "verdict", *["paper"] * has_published]
-    return Table(headers, lines, words=len(words))
+    return TextTable(headers, lines, words=len(words))
 
 
-def _value(ours: Measured, theirs: Measured | None) -> str:
+def _value(ours: Measured, theirs: Measured) -> str:
     """Return ``"54.0 − 49.0 = +5.0 (-2.6)"``: the numbers, their difference, and the paper's difference."""
     sign = "+" if ours.check.difference else ""
     text = ABSENT
@@ -154,18 +152,12 @@ def _value(ours: Measured, theirs: Measured | None) -> str:
         text = " − ".join(_number(name, number or 0.0) for name, number in ours.numbers.items())
         text = f"{text} = {_number(ours.check.quantities[0], ours.value, sign)}" if sign else text
         text = f"**{text}**" if ours.verdict == FAILS else text
-    if theirs is None or theirs.value is None:
-        return text
-    return f"{text} ({_number(ours.check.quantities[0], theirs.value, sign)})"
+    return text if theirs.value is None else f"{text} ({_number(ours.check.quantities[0], theirs.value, sign)})"
 
 
 def _number(quantity: str, value: float, sign: str = "") -> str:
     digits = 3 if quantity.startswith("loss") else 1
     return f"{value:{sign}g}" if quantity.startswith(DIFFERING) else rounded(value, digits, sign)
-
-
-def _published(judgement: Judgement) -> Sequence[Measured | None]:
-    return judgement.published or [None] * len(judgement.checks)
 
 
 def _of(claim: PublishedClaim, judgements: Sequence[Judgement]) -> list[Judgement]:

@@ -220,16 +220,20 @@ class Measured:
     value: float | None
     verdict: str
 
+    def less(self, other: "Measured") -> float | None:
+        """Return this value less another's; None where either is missing."""
+        return None if self.value is None or other.value is None else self.value - other.value
+
 
 @dataclass(frozen=True)
 class Judgement:
-    """One claim in one setting: our checks, and the published numbers' where there are any."""
+    """One claim in one setting: our checks, and those of the published numbers."""
 
     claim: PublishedClaim
     setting: JudgedSetting
     seeds: Mapping[str, Sequence[int | str]]
     checks: tuple[Measured, ...]
-    published: tuple[Measured, ...] = ()
+    published: tuple[Measured, ...]
 
     @property
     def verdict(self) -> str:
@@ -243,11 +247,12 @@ class Judgement:
         return None if verdict == NO_RECORDS else verdict
 
 
-def judge(claim: PublishedClaim, scored: Scored, published: Mapping[str, float] | None = None) -> Judgement:
-    """Put one setting's quantities to a claim, and the published ones of the same setting where there are any."""
+def judge(claim: PublishedClaim, scored: Scored, published: Mapping[str, float]) -> Judgement:
+    """Put one setting's quantities to a claim, and beside them the published ones, of which there may be none."""
     seeds = scored.seeds if claim.kind == "pairs" else {m: scored.seeds[m] for m in claim.methods if m in scored.seeds}
-    theirs = () if published is None else tuple(measure(check, published) for check in claim.checks)
-    ours = tuple(measure(check, scored.quantities) for check in claim.checks)
+    ours, theirs = (
+        tuple(measure(check, numbers) for check in claim.checks) for numbers in (scored.quantities, published)
+    )
     return Judgement(claim, scored.setting, seeds, ours, theirs)
 
 

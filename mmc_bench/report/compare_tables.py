@@ -7,7 +7,7 @@ from typing import Any
 from mmc_bench.report.claim_tables import claim_blocks, claim_content, claim_lines, setting_content
 from mmc_bench.report.compare import Difference, PublishedComparison
 from mmc_bench.report.rows import Statistic
-from mmc_bench.report.tables import ABSENT, Report, Table, rounded
+from mmc_bench.report.tables import ABSENT, Report, TextTable, rounded
 from mmc_bench.results.records import SPLITS
 
 COLUMNS = (
@@ -37,7 +37,7 @@ def render(comparison: PublishedComparison, form: str) -> str:
     ).render(form)
 
 
-def _blocks(comparison: PublishedComparison) -> Iterator[str | Table]:
+def _blocks(comparison: PublishedComparison) -> Iterator[str | TextTable]:
     table = comparison.table
     yield f"**Ours against {table.name}**{f' ({table.claims.source})' if table.claims else ''}"
     yield "Accuracies in per cent, ours as mean ± standard deviation over the seeds. Δ = ours − paper, in points."
@@ -55,7 +55,7 @@ def _blocks(comparison: PublishedComparison) -> Iterator[str | Table]:
         yield from claim_blocks(table.claims.claims, comparison.judgements, comparison.published_counts)
 
 
-def _table(differences: Sequence[Difference], *title: str) -> Table:
+def _table(differences: Sequence[Difference], *title: str) -> TextTable:
     headers = ["method", *(word for split in SPLITS for word in (split, "paper", "Δ")), "seeds"]
     lines = []
     for method, group in groupby(differences, key=lambda difference: difference.method):
@@ -66,7 +66,7 @@ def _table(differences: Sequence[Difference], *title: str) -> Table:
             shown = item and [_mean(item.ours), str(item.published), rounded(item.points, 1, "+")]
             line += shown or [ABSENT] * 3
         lines.append([*line, " ".join(map(str, next(iter(items.values())).seeds))])
-    return Table(headers, lines, title=title)
+    return TextTable(headers, lines, title=title)
 
 
 def _content(item: Difference) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from mmc_bench.landscape.invariance import TOLERANCE
 from mmc_bench.report.connections import JUDGED, ModelConnection, tally, unpermuted
 from mmc_bench.report.curves import PATHS
-from mmc_bench.report.tables import ABSENT, Report, Table, yes_or_no
+from mmc_bench.report.tables import ABSENT, Report, TextTable, yes_or_no
 
 SHOWN = ("C", "NC")
 PATH_COLUMNS = (
@@ -51,7 +51,7 @@ def render(found: Sequence[ModelConnection], form: str) -> str:
     ).render(form)
 
 
-def _blocks(found: Sequence[ModelConnection]) -> Iterator[str | Table]:
+def _blocks(found: Sequence[ModelConnection]) -> Iterator[str | TextTable]:
     yield (
         "**Connections.** Barriers are of the loss (nats) on test images: on C, on NC, and the "
         "largest of all splits. Mode connected: on C, on NC, and on every split along this path (mechanistically). "
@@ -62,7 +62,7 @@ def _blocks(found: Sequence[ModelConnection]) -> Iterator[str | Table]:
     yield from _counts(found)
 
 
-def _table(found: Sequence[ModelConnection]) -> Table:
+def _table(found: Sequence[ModelConnection]) -> TextTable:
     names = _path_names(found)
     has_distance = any(item.pattern_distance is not None for item in found)
     headers = ["first", "second"]
@@ -77,7 +77,7 @@ def _table(found: Sequence[ModelConnection]) -> Table:
         line += [yes_or_no(item.linearly_connected), yes_or_no(item.similar)]
         distance = ABSENT if item.pattern_distance is None else f"{item.pattern_distance:.3f}"
         lines.append([*line, *[distance] * has_distance])
-    return Table(headers, lines, words=2)
+    return TextTable(headers, lines, words=2)
 
 
 def _shown(item: ModelConnection, name: str) -> list[str]:
@@ -87,13 +87,13 @@ def _shown(item: ModelConnection, name: str) -> list[str]:
     return [" / ".join(f"{value:.2f}" for value in barriers), " / ".join(map(yes_or_no, connected))]
 
 
-def _counts(found: Sequence[ModelConnection]) -> Iterator[str | Table]:
+def _counts(found: Sequence[ModelConnection]) -> Iterator[str | TextTable]:
     counts = tally(found)
     lines = [
         [f"**{name}**", str(counts[connected, True]), str(counts[connected, False])]
         for name, connected in (("linearly connected", True), ("not linearly connected", False))
     ]
-    yield Table(["", "similar", "dissimilar"], lines)
+    yield TextTable(["", "similar", "dissimilar"], lines)
     left, total = len(found) - sum(counts.values()), sum(counts.values())
     notes = [
         "Conjecture 1 expects none in the lower left, similar though not linearly connected: "

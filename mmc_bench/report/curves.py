@@ -143,11 +143,11 @@ def group_pairs(pairs: Iterable[PairRecord]) -> list[RecordGroup[PairRecord]]:
 
     def shown(record: PairRecord) -> tuple[str, str, str]:
         pair = record.pair
-        told = [pair.second.dataset.name] * (pair.second.dataset.name != pair.first.dataset.name)
+        words = [pair.second.dataset.name] * (pair.second.dataset.name != pair.first.dataset.name)
         second = rate(pair, pair.second)
-        told.append("of the same cue rate" if second == SAME_RATE else f"of cue rate {second:g}")
-        told += [f"on {pair.data.dataset.name}"] * (pair.data.dataset.name != pair.first.dataset.name)
-        return (*_place(pair.first), " ".join(told))
+        words.append("of the same cue rate" if second == SAME_RATE else f"of cue rate {second:g}")
+        words += [f"on {pair.data.dataset.name}"] * (pair.data.dataset.name != pair.first.dataset.name)
+        return (*_place(pair.first), " ".join(words))
 
     return _grouped(pairs, content, shown)
 
@@ -198,7 +198,7 @@ def panels_of_cells(group: RecordGroup[CellRecord]) -> list[Panels]:
 
 
 def panels_of_learning(groups: Sequence[RecordGroup[PretrainRecord]]) -> list[Panels]:
-    """Return learning curves: rows are data sets, a figure for each backbone; or backbones, for one data set."""
+    """Return learning curves: rows are datasets, a figure for each backbone; or backbones, for one dataset."""
     groups = [group for group in groups if any(record.curve for record in group.records)]
     by_dataset = len({group.dataset for group in groups}) > 1
     figures: dict[str, list[RecordGroup[PretrainRecord]]] = defaultdict(list)

@@ -24,7 +24,7 @@ def draw_gallery(title: str, splits: Mapping[str, CuedImages]) -> Figure:
     Raises
     ------
     UserError
-        When the data set's inputs are not images of one or three channels.
+        When the dataset's inputs are not images of one or three channels.
     """
     rows = sample_rows(splits["NC"].labels)
     batches = {name: splits[name].batch(rows.to(splits[name].index.device))[0].float().cpu() for name in SPLITS}

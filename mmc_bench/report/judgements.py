@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.report.claims import DIFFERING, NO_RECORDS, Claims, JudgedSetting, Judgement, Kind, Scored, judge
-from mmc_bench.report.compare import scored_rows
+from mmc_bench.report.compare import methods_by_setting, scored
 from mmc_bench.report.curves import RecordGroup, group_cells, group_pairs, method_labels, paths_of
 from mmc_bench.report.rows import make_rows
 from mmc_bench.results.records import CellRecord, Connectivity, Invariance, PairRecord, PathRecord, PretrainRecord
@@ -31,15 +31,16 @@ def judge_records(
     for claim in claims.claims:
         named[claim.kind] |= set(claim.methods)
     before = {record.key: record.invariance for record in pretrained}
-    scored: dict[Kind, list[Scored]] = {
-        "accuracies": scored_rows(make_rows(cells, pretrained), named["accuracies"]) if named["accuracies"] else [],
+    rows = make_rows(cells, pretrained) if named["accuracies"] else []
+    settings: dict[Kind, list[Scored]] = {
+        "accuracies": [scored(*own) for own in methods_by_setting(rows, named["accuracies"]).items()],
         "cells": [one for group in group_cells(cells) for one in _scored_cells(group, before, named["cells"])],
         "pairs": [one for group in group_pairs(pairs) for one in _scored_pairs(group)],
     }
     judgements = [
-        judge(claim, one)
+        judge(claim, one, {})
         for claim in claims.claims
-        for one in scored[claim.kind]
+        for one in settings[claim.kind]
         if claim.speaks_of(one.setting.cue_rate)
     ]
     judgements = [one for one in judgements if any(check.value is not None for check in one.checks)]
@@ -94,7 +95,7 @@ def _scored_cells(
     for record in group.records:
         if record.cell.method.name in named:
             found[record.cell.pretraining.cue_rate][record.cell.method.name].append(record)
-    scored = []
+    settings = []
     for cue_rate, methods in found.items():
         quantities: dict[str, float] = {}
         for method, records in methods.items():
@@ -104,8 +105,8 @@ def _scored_cells(
             )
             quantities |= {f"{quantity} for {method}": mean for quantity, mean in means.items()}
         seeds = {method: [record.cell.pretraining.seed for record in records] for method, records in methods.items()}
-        scored.append(Scored(JudgedSetting(group.dataset, group.backbone, cue_rate), seeds, quantities))
-    return scored
+        settings.append(Scored(JudgedSetting(group.dataset, group.backbone, cue_rate), seeds, quantities))
+    return settings
 
 
 def _check_one_variant(labels: Sequence[str], group: RecordGroup[CellRecord], cue_rate: float) -> None:

@@ -11,7 +11,7 @@ from mmc_bench.report.claims import FAILS, HOLDS, NO_RECORDS
 from mmc_bench.report.compare import plain
 from mmc_bench.report.published import LOSS_COLUMNS, PublishedKey, PublishedTable, read_numbers
 from mmc_bench.report.rows import Row, Statistic
-from mmc_bench.report.tables import Report, Table
+from mmc_bench.report.tables import Report, TextTable
 
 #: A difference that was published as zero may be this share of the model's largest one.
 NEGLIGIBLE = 0.005
@@ -126,7 +126,7 @@ def render(comparison: LossComparison, form: str) -> str:
     ).render(form)
 
 
-def _blocks(comparison: LossComparison) -> Iterator[str | Table]:
+def _blocks(comparison: LossComparison) -> Iterator[str | TextTable]:
     yield f"**Ours against {comparison.table.name}**"
     yield (
         "Difference in loss (nats) between a split and C, in absolute value; ours as mean ± standard deviation over "
@@ -140,7 +140,7 @@ def _blocks(comparison: LossComparison) -> Iterator[str | Table]:
         ]
         for item in comparison.differences
     ]
-    yield Table(headers, lines, words=5)
+    yield TextTable(headers, lines, words=5)
     yield (
         f"**Zero where the published difference is zero, and only there: {comparison.verdict}.** Zero is at most "
         f"{100 * NEGLIGIBLE:g} % of the model's largest difference, and other differences are above {TOLERANCE:g}."

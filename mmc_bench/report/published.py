@@ -2,7 +2,7 @@
 
 A published table is a CSV with the columns `COLUMNS`, accuracies in per cent, or `LOSS_COLUMNS`, absolute
 differences in loss between a split and C, in nats. Beside one of accuracies may stand a file ``claims.yaml``: what
-its authors say of the numbers, as checks that anybody's numbers can be put to.
+its authors say of the numbers, as checks that any numbers can be put to.
 """
 
 import csv

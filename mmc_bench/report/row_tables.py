@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Any
 
 from mmc_bench.report.rows import ACCURACIES, COLUMNS, Row, Statistic
-from mmc_bench.report.tables import ABSENT, Report, Table, one_line, rounded
+from mmc_bench.report.tables import ABSENT, Report, TextTable, one_line, rounded
 
 HEADERS = {
     "worst_split": "worst split",
@@ -33,23 +33,28 @@ def render(rows: Sequence[Row], form: str) -> str:
     ).render(form)
 
 
-def _table(rows: Sequence[Row], *title: str) -> Table:
+def _table(rows: Sequence[Row], *title: str) -> TextTable:
     every = max((row.seeds for row in rows), key=len)
     lines = []
     for row in rows:
-        # A mean over fewer seeds than its neighbours' must not pass for theirs.
+        # A mean over fewer seeds than the other rows' says so.
         partial = f" (seeds {' '.join(map(str, row.seeds))})" if row.seeds != every else ""
         lines.append([row.method + partial, *(_cell(name, row.values[name]) for name in COLUMNS)])
     note = f"mean ± standard deviation over seeds {' '.join(map(str, every))}" if len(every) > 1 else f"seed {every[0]}"
-    return Table(["method", *(HEADERS.get(name, name) for name in COLUMNS)], lines, title=title, note=note)
+    return TextTable(["method", *(HEADERS.get(name, name) for name in COLUMNS)], lines, title=title, note=note)
+
+
+def shown(column: str, mean: float | None, spread: float | None, sign: str = "") -> str:
+    """Return a column's mean and spread for people: ``"54.0 ± 1.2"``, accuracies in per cent."""
+    if mean is None:
+        return ABSENT
+    scale, digits = (100, 1) if column in ACCURACIES else (1, 1 if column == "seconds" else 2)
+    text = rounded(scale * mean, digits, sign)
+    return text if spread is None else f"{text} ± {rounded(scale * spread, digits)}"
 
 
 def _cell(column: str, value: Statistic | None) -> str:
-    if value is None:
-        return ABSENT
-    scale, digits = (100, 1) if column in ACCURACIES else (1, 1 if column == "seconds" else 2)
-    text = rounded(scale * value.mean, digits)
-    return text if value.std is None else f"{text} ± {rounded(scale * value.std, digits)}"
+    return shown(column, value.mean, value.std) if value else ABSENT
 
 
 def _flat(row: Row) -> dict[str, Any]:

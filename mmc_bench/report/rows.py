@@ -5,9 +5,9 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from mmc_bench.results.jobs import Cell, PluginRef, Pretraining, canonical_json
+from mmc_bench.results.jobs import Cell, Pretraining, canonical_json
 from mmc_bench.results.records import CellRecord, Metrics, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores, SplitScores
 
@@ -15,8 +15,11 @@ PRETRAINED = "pretrained"
 DEFAULT = "default"
 ACCURACIES = ("NC", "C", "RC", "RI", "worst_split")
 INTERVENED = ("NC", "RC", "RI")  # splits that an intervention makes of C
-UNTOLD = re.compile(r"^(data|recipe|connect|images)\.|parameters\.")  # parts of a field that say nothing to people
+OMITTED = re.compile(r"^(data|recipe|connect|images)\.|parameters\.")  # parts of a field that labels leave out
 COLUMNS = (*ACCURACIES, "cue_reliance", "barrier_C", "barrier_NC", "seconds")
+
+
+OneCell = TypeVar("OneCell", CellRecord, CellScores, CellRecord | CellScores)
 
 
 @dataclass(frozen=True)
@@ -76,24 +79,15 @@ def make_rows(
             setting_of[pretraining.key] = _setting_key(pretraining)
             settings.setdefault(setting_of[pretraining.key], pretraining)
     models: dict[str, list[PretrainRecord | ModelScores]] = defaultdict(list)
-    methods: dict[str, list[CellRecord | CellScores]] = defaultdict(list)
     for before in pretrained:
         models[setting_of[before.key]].append(before)
-    for record in cells:
-        methods[setting_of[record.cell.pretraining.key]].append(record)
-    labels = _setting_labels(settings)
+    labels, methods = _setting_labels(settings), _by_method(cells, setting_of)
     rows: list[Row] = []
     for key, pretraining in settings.items():
-        dataset, backbone = labels[key]
-        place = (dataset, backbone, pretraining.cue_rate)
+        place = (*labels[key], pretraining.cue_rate)
         if models[key]:
             rows.append(_row(place, PRETRAINED, models[key], _seed_of_model, values_of_model))
-        groups: dict[str, list[CellRecord | CellScores]] = defaultdict(list)
-        for record in methods[key]:
-            groups[_method_key(record.cell)].append(record)
-        names = _labels({group: records[0].cell.method for group, records in groups.items()}, groups)
-        for group, records in groups.items():
-            rows.append(_row(place, names[group], records, _seed_of_cell, values_of_cell))
+        rows += [_row(place, name, own, _seed_of_cell, values_of_cell) for name, own in methods.get(key, ())]
     return rows
 
 
@@ -105,20 +99,15 @@ def cell_labels(cells: Iterable[CellRecord]) -> dict[str, str]:
 def cell_names(cells: Iterable[CellRecord]) -> dict[str, tuple[str, str]]:
     """Return the place and the method of every cell, by key, each with what tells it from the others."""
     records = {record.key: record for record in cells}
-    settings = _setting_labels({_setting_key(r.cell.pretraining): r.cell.pretraining for r in records.values()})
-    groups: dict[str, dict[str, list[CellRecord]]] = defaultdict(lambda: defaultdict(list))
-    for record in records.values():
-        groups[_setting_key(record.cell.pretraining)][_method_key(record.cell)].append(record)
-    labels = {}
-    for setting, by_method in groups.items():
-        dataset, backbone = settings[setting]
-        methods = _labels({key: found[0].cell.method for key, found in by_method.items()}, by_method)
-        for key, found in by_method.items():
-            for record in found:
+    setting_of = {r.cell.pretraining.key: _setting_key(r.cell.pretraining) for r in records.values()}
+    labels = _setting_labels({setting_of[r.cell.pretraining.key]: r.cell.pretraining for r in records.values()})
+    names = {}
+    for setting, methods in _by_method(records.values(), setting_of).items():
+        for method, own in methods:
+            for record in own:
                 p = record.cell.pretraining
-                place = f"{dataset} {backbone} cue rate {p.cue_rate:g}"
-                labels[record.key] = (f"{place} seed {p.seed}", methods[key])
-    return labels
+                names[record.key] = f"{' '.join(labels[setting])} cue rate {p.cue_rate:g} seed {p.seed}", method
+    return names
 
 
 def cue_reliance(ri_accuracy: float, num_classes: int) -> float:
@@ -203,20 +192,26 @@ def _setting_labels(settings: Mapping[str, Pretraining]) -> dict[str, tuple[str,
     return {key: (s.dataset.name + notes[key], s.backbone.name) for key, s in settings.items()}
 
 
-def _labels(
-    methods: Mapping[str, PluginRef], groups: Mapping[str, Sequence[CellRecord | CellScores]]
-) -> dict[str, str]:
-    contents = {
-        key: {
-            "parameters": records[0].cell.method.parameters,
-            "version": records[0].cell.method.version,
-            "distribution": records[0].cell.method.distribution,
-            "connect": records[0].cell.connect.content(),
+def _by_method(cells: Iterable[OneCell], setting_of: Mapping[str, str]) -> dict[str, list[tuple[str, list[OneCell]]]]:
+    """Return cells by setting, those of one method together, with a label that distinguishes it in its setting."""
+    found: dict[str, dict[str, list[OneCell]]] = defaultdict(lambda: defaultdict(list))
+    for record in cells:
+        found[setting_of[record.cell.pretraining.key]][_method_key(record.cell)].append(record)
+    labelled = {}
+    for setting, groups in found.items():
+        examples = {key: records[0].cell for key, records in groups.items()}
+        contents = {
+            key: {
+                "parameters": cell.method.parameters,
+                "version": cell.method.version,
+                "distribution": cell.method.distribution,
+                "connect": cell.connect.content(),
+            }
+            for key, cell in examples.items()
         }
-        for key, records in groups.items()
-    }
-    notes = differences(contents, {key: method.name for key, method in methods.items()})
-    return {key: method.name + notes[key] for key, method in methods.items()}
+        notes = differences(contents, {key: cell.method.name for key, cell in examples.items()})
+        labelled[setting] = [(examples[key].method.name + notes[key], records) for key, records in groups.items()]
+    return labelled
 
 
 def differences(contents: Mapping[str, Mapping[str, Any]], shown: Mapping[str, Any]) -> dict[str, str]:
@@ -242,7 +237,7 @@ def differing_fields(contents: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def note_of(content: Mapping[str, Any], fields: Iterable[str]) -> str:
     """Return the values of some fields of flattened content as ``"lr=0.1, epochs=5"``."""
-    return ", ".join(f"{UNTOLD.sub('', field)}={content.get(field, DEFAULT)}" for field in fields)
+    return ", ".join(f"{OMITTED.sub('', field)}={content.get(field, DEFAULT)}" for field in fields)
 
 
 def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,7 +19,7 @@ TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """Lines of text below headers; text between double asterisks is emphasised.
 
     Parameters
@@ -79,7 +79,7 @@ class Report:
         The JSON, as plain data.
     """
 
-    blocks: Sequence[str | Table]
+    blocks: Sequence[str | TextTable]
     columns: Sequence[str]
     lines: Iterable[Mapping[str, Any]]
     content: Any
@@ -93,7 +93,11 @@ class Report:
         return "\n\n".join(PARAGRAPHS[form](b) if isinstance(b, str) else TABLES[form](b) for b in self.blocks) + "\n"
 
 
-TABLES: dict[str, Callable[[Table], str]] = {"md": Table.as_md, "latex": Table.as_latex, "html": Table.as_html}
+TABLES: dict[str, Callable[[TextTable], str]] = {
+    "md": TextTable.as_md,
+    "latex": TextTable.as_latex,
+    "html": TextTable.as_html,
+}
 PARAGRAPHS: dict[str, Callable[[str], str]] = {
     "md": str,
     "latex": lambda text: "\n".join(f"% {line}".rstrip() for line in EMPHASISED.sub(r"\1", text).split("\n")),

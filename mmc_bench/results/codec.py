@@ -1,7 +1,7 @@
 """Records as the content of files: written with a checksum, and checked when they are read.
 
-A record that bears the checksum of what was written is as it was written, so that a few of its members can be read
-without the rest. One without a checksum is older, or was written by somebody else, and is validated as a whole.
+A record whose checksum matches is as it was written, so a few of its members can be read without the rest. One
+without a checksum comes from another program, and is validated as a whole.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 from pydantic import ValidationError
 
 from mmc_bench.errors import UserError
@@ -87,7 +86,7 @@ def weights_in(content: bytes, kind: str, key: str) -> tuple[str, ...] | None:
 def cell_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> CellScores | CellRecord:
     """Return the scores of the cell with this key in a file's content; raises like `parsed`."""
     if weights_in(content, "cell", key):
-        with contextlib.suppress(msgspec.DecodeError, ValidationError):  # `parsed` says what is wrong
+        with contextlib.suppress(ValueError):  # `parsed` says what is wrong
             return reader.cell(content)
     return parsed(path, content, CellRecord, key)
 
@@ -95,7 +94,7 @@ def cell_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> 
 def model_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> ModelScores | PretrainRecord:
     """Return the scores of the pretraining with this key in a file's content; raises like `parsed`."""
     if weights_in(content, "pretraining", key):
-        with contextlib.suppress(msgspec.DecodeError, ValidationError):
+        with contextlib.suppress(ValueError):
             return reader.model(content)
     return parsed(path, content, PretrainRecord, key)
 

@@ -1,7 +1,7 @@
 """The records that results are kept in: pydantic models with a schema version."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -9,18 +9,33 @@ from mmc_bench.results.jobs import Cell, Connection, Fraction, Pair, Pretraining
 
 SPLITS = ("NC", "C", "RC", "RI")
 
+KEY_DIFFERS = "the key does not match the content"
 LARGEST = 1e300  # a mean of numbers beyond it overflows
 
 Number = Annotated[FiniteFloat, Field(ge=-LARGEST, le=LARGEST)]
 Loss = Annotated[FiniteFloat, Field(ge=0, le=LARGEST)]
 
-#: The checksum in a record's file (`mmc_bench.system.files.is_intact`): it is the file's, and no part of what it tells.
+#: The checksum in a record's file (`mmc_bench.system.files.is_intact`): it is the file's, and no part of the record.
 Checksum = Annotated[None, BeforeValidator(lambda _: None), Field(exclude=True, repr=False)]
 
 
 class _Record(BaseModel):
     # Schemas are built when a record is first read: many commands read none.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class _JobRecord(_Record):
+    """The result of a job, which is the field that `kind` names."""
+
+    schema_version: Literal[2] = 2
+    kind: str
+    key: str
+
+    @model_validator(mode="after")
+    def _key_matches(self) -> Self:
+        if self.key != getattr(self, self.kind).key:
+            raise ValueError(KEY_DIFFERS)
+        return self
 
 
 class Score(_Record):
@@ -188,15 +203,13 @@ class WeightsOrigin(_Record):
     provenance: Provenance
 
 
-class PretrainRecord(_Record):
+class PretrainRecord(_JobRecord):
     """The result of one pretraining.
 
     `training_provenance` is that of weights that were kept from another run, and scored in this one.
     """
 
-    schema_version: Literal[2] = 2
     kind: Literal["pretraining"] = "pretraining"
-    key: str
     pretraining: Pretraining
     num_classes: Annotated[int, Field(ge=2)]
     weights_sha256: str
@@ -207,22 +220,14 @@ class PretrainRecord(_Record):
     provenance: Provenance
     training_provenance: Provenance | None = None
 
-    @model_validator(mode="after")
-    def _key_matches(self) -> "PretrainRecord":
-        if self.key != self.pretraining.key:
-            raise ValueError("the key does not match the content")
-        return self
 
-
-class CellRecord(_Record):
+class CellRecord(_JobRecord):
     """The result of one method on one pretrained model.
 
     `training_provenance` is that of weights that were kept from another run, and scored in this one.
     """
 
-    schema_version: Literal[2] = 2
     kind: Literal["cell"] = "cell"
-    key: str
     cell: Cell
     pretraining_key: str
     pretrained_sha256: str
@@ -237,24 +242,18 @@ class CellRecord(_Record):
     weights_sha256: str | None = None
 
     @model_validator(mode="after")
-    def _key_matches(self) -> "CellRecord":
-        if self.key != self.cell.key or self.pretraining_key != self.cell.pretraining.key:
-            raise ValueError("the key does not match the content")
-        return self
-
-    @model_validator(mode="after")
-    def _has_the_linear_path(self) -> "CellRecord":
+    def _is_whole(self) -> "CellRecord":
+        if self.pretraining_key != self.cell.pretraining.key:
+            raise ValueError(KEY_DIFFERS)
         if "linear" not in self.paths:
             raise ValueError("a cell's record has its linear path")
         return self
 
 
-class PairRecord(_Record):
+class PairRecord(_JobRecord):
     """The result of comparing two pretrained models."""
 
-    schema_version: Literal[2] = 2
     kind: Literal["pair"] = "pair"
-    key: str
     pair: Pair
     weights_sha256: tuple[str, str]
     num_classes: Annotated[int, Field(ge=2)]
@@ -262,33 +261,19 @@ class PairRecord(_Record):
     timing: Timing
     provenance: Provenance
 
-    @model_validator(mode="after")
-    def _key_matches(self) -> "PairRecord":
-        if self.key != self.pair.key:
-            raise ValueError("the key does not match the content")
-        return self
-
 
 AnyRecord = PretrainRecord | CellRecord | PairRecord
 
 
-class ConnectionRecord(_Record):
+class ConnectionRecord(_JobRecord):
     """The result of comparing two checkpoints."""
 
-    schema_version: Literal[2] = 2
     kind: Literal["connection"] = "connection"
-    key: str
     connection: Connection
     num_classes: Annotated[int, Field(ge=2)]
     comparison: Comparison
     timing: Timing
     provenance: Provenance
-
-    @model_validator(mode="after")
-    def _key_matches(self) -> "ConnectionRecord":
-        if self.key != self.connection.key:
-            raise ValueError("the key does not match the content")
-        return self
 
 
 class Failure(_Record):

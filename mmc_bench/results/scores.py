@@ -102,10 +102,13 @@ class _ModelContent(msgspec.Struct, frozen=True):
     timing: StageSeconds
 
 
+Content = TypeVar("Content", _CellContent, _ModelContent)
+
+
 class ScoreReader:
     """Reads scores from the JSON of intact records, and what these share, like their pretrainings, once.
 
-    The methods raise `msgspec.DecodeError` where what they need is missing or of another type.
+    The methods raise ValueError where what they need is missing or of another type.
     """
 
     def __init__(self) -> None:
@@ -115,7 +118,7 @@ class ScoreReader:
 
     def cell(self, content: bytes) -> CellScores:
         """Return the scores in a cell's record."""
-        found = self._cells.decode(content)
+        found = _decoded(self._cells, content)
         method, connect = bytes(found.cell.method), bytes(found.cell.connect)
         return CellScores(
             key=found.key,
@@ -134,7 +137,7 @@ class ScoreReader:
 
     def model(self, content: bytes) -> ModelScores:
         """Return the scores in a pretraining's record."""
-        found = self._models.decode(content)
+        found = _decoded(self._models, content)
         return ModelScores(
             key=found.key,
             pretraining=self._part(Pretraining, found.key, found.pretraining),
@@ -151,3 +154,10 @@ class ScoreReader:
             part = self._parts[schema, key] = adapter(kind).validate_json(bytes(text))
         assert isinstance(part, schema)
         return part
+
+
+def _decoded(decoder: msgspec.json.Decoder[Content], content: bytes) -> Content:
+    try:
+        return decoder.decode(content)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
