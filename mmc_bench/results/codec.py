@@ -4,20 +4,21 @@ A record that bears the checksum of what was written is as it was written, so th
 without the rest. One without a checksum is older, or was written by somebody else, and is validated as a whole.
 """
 
+from __future__ import annotations
+
 import contextlib
 import re
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmc_bench.errors import UserError
-from mmc_bench.results.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
 from mmc_bench.system.files import is_intact, read_whole, with_checksum
-from mmc_bench.system.validation import first_problem
 
-OneRecord = TypeVar("OneRecord", bound=AnyRecord | ConnectionRecord)
+if TYPE_CHECKING:  # records are models of pydantic, and many commands read none
+    from mmc_bench.results.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PretrainRecord
+    from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
+
+OneRecord = TypeVar("OneRecord", bound="AnyRecord | ConnectionRecord")
 
 #: Where a record has the checksums of weights: its own, or those it was made from.
 WEIGHTS = {
@@ -49,6 +50,10 @@ def parsed(path: str | Path, content: bytes, schema: type[OneRecord], key: str |
     DamagedError
         When it is no valid record, does not match its checksum, or is another key's.
     """
+    from pydantic import ValidationError
+
+    from mmc_bench.system.validation import first_problem
+
     reader: Any = schema
     try:
         record: OneRecord = reader.model_validate_json(content)
@@ -63,6 +68,8 @@ def parsed(path: str | Path, content: bytes, schema: type[OneRecord], key: str |
 
 def weights_of(record: AnyRecord) -> tuple[str, ...]:
     """Return the checksums of the weights that a pretraining left, or that lie behind a record, as `models_of` has."""
+    from mmc_bench.results.records import CellRecord, PairRecord
+
     if isinstance(record, PairRecord):
         return record.weights_sha256
     return (record.pretrained_sha256 if isinstance(record, CellRecord) else record.weights_sha256,)
@@ -77,6 +84,8 @@ def weights_in(content: bytes, kind: str, key: str) -> tuple[str, ...] | None:
 
 def cell_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> CellScores | CellRecord:
     """Return the scores of the cell with this key in a file's content; raises like `parsed`."""
+    from mmc_bench.results.records import CellRecord
+
     if weights_in(content, "cell", key):
         with contextlib.suppress(ValueError):  # it is not laid out as ours are
             return reader.cell(content)
@@ -85,6 +94,8 @@ def cell_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> 
 
 def model_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> ModelScores | PretrainRecord:
     """Return the scores of the pretraining with this key in a file's content; raises like `parsed`."""
+    from mmc_bench.results.records import PretrainRecord
+
     if weights_in(content, "pretraining", key):
         with contextlib.suppress(ValueError):
             return reader.model(content)

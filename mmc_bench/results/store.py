@@ -14,17 +14,16 @@ written beside it, flushed to the disk, renamed. Records carry a checksum of the
 copied from another key's, counts as missing, and is made anew. Those without a checksum are checked by their content.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmc_bench.errors import UserError
 from mmc_bench.results.codec import (
@@ -38,21 +37,16 @@ from mmc_bench.results.codec import (
     weights_of,
 )
 from mmc_bench.results.jobs import Cell, Connection, Job, Pretraining, models_of
-from mmc_bench.results.leases import Leases
-from mmc_bench.results.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
 from mmc_bench.system.files import is_intact, sweep, write_whole
 
 if TYPE_CHECKING:
     import torch
 
+    from mmc_bench.results.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
+    from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
+
 FOLDERS = {"pretraining": "pretrained", "cell": "cells", "pair": "pairs", "connection": "connections"}
 
-RECORD_TYPES: dict[str, type[AnyRecord]] = {
-    "pretraining": PretrainRecord,
-    "cell": CellRecord,
-    "pair": PairRecord,
-}
 Read = TypeVar("Read")
 
 
@@ -103,6 +97,8 @@ class Store:
         UnwritableError
             When the folder cannot be made or written.
         """
+        import tempfile
+
         for name in FOLDERS.values():
             folder = self.root / name
             with self.writing(": choose another with --results"):
@@ -125,9 +121,9 @@ class Store:
         A cell or pair that was made from other weights than its pretrainings' records name has yet to be made, too.
         """
         record: AnyRecord | None = self._read(
-            self._name(job), lambda path, content: parsed(path, content, RECORD_TYPES[kind_of(job)], job.key)
+            self._name(job), lambda path, content: parsed(path, content, _record_types()[kind_of(job)], job.key)
         )
-        if record is None or isinstance(record, PretrainRecord):
+        if record is None or isinstance(job, Pretraining):
             return record
         for pretraining, made_from in zip(models_of(job), weights_of(record), strict=True):
             if self.weights_behind(pretraining) not in (None, (made_from,)):
@@ -148,7 +144,7 @@ class Store:
 
         def weights(path: str, content: bytes) -> tuple[str, ...]:
             found = weights_in(content, kind, job.key)
-            return found or weights_of(parsed(path, content, RECORD_TYPES[kind], job.key))
+            return found or weights_of(parsed(path, content, _record_types()[kind], job.key))
 
         return self._read(self._name(job), weights)
 
@@ -163,6 +159,8 @@ class Store:
 
     def find_connection(self, connection: Connection) -> ConnectionRecord | None:
         """Return the valid record of a connection, or None."""
+        from mmc_bench.results.records import ConnectionRecord
+
         return self._read(
             self._name(connection), lambda path, content: parsed(path, content, ConnectionRecord, connection.key)
         )
@@ -182,6 +180,10 @@ class Store:
 
     def find_failure(self, job: Job) -> Failure | None:
         """Return why the last try at this job failed, or None."""
+        from pydantic import ValidationError
+
+        from mmc_bench.results.records import Failure
+
         content = read_if_there(self._path(job, ".failure.json"))
         try:
             return None if content is None or is_intact(content) is False else Failure.model_validate_json(content)
@@ -196,6 +198,8 @@ class Store:
         DamagedError
             When a file holds no valid record, and nobody is to be told of it.
         """
+        from mmc_bench.results.records import CellRecord
+
         return self._read_all("cell", lambda path, content: parsed(path, content, CellRecord, _key_in(path)))
 
     def cell_scores(self, reader: ScoreReader) -> Iterator[CellScores | CellRecord]:
@@ -210,10 +214,14 @@ class Store:
 
     def pretrain_records(self) -> Iterator[PretrainRecord]:
         """Yield every pretraining's valid record in the folder, like `cell_records`."""
+        from mmc_bench.results.records import PretrainRecord
+
         return self._read_all("pretraining", lambda path, content: parsed(path, content, PretrainRecord, _key_in(path)))
 
     def pair_records(self) -> Iterator[PairRecord]:
         """Yield every pair's valid record in the folder, like `cell_records`."""
+        from mmc_bench.results.records import PairRecord
+
         return self._read_all("pair", lambda path, content: parsed(path, content, PairRecord, _key_in(path)))
 
     def _read(self, path: str, read: Callable[[str, bytes], Read]) -> Read | None:
@@ -260,7 +268,7 @@ class Store:
         """Write why a job failed, beside the place of its record; raises `UnwritableError`."""
         self._write(self._path(job, ".failure.json"), encoded(failure))
 
-    def save_weights(self, job: Job, weights: "dict[str, torch.Tensor]") -> str:
+    def save_weights(self, job: Job, weights: dict[str, torch.Tensor]) -> str:
         """Write weights as safetensors and return the file's SHA-256; raises `UnwritableError`."""
         from safetensors.torch import save
 
@@ -268,7 +276,7 @@ class Store:
         self._write(self._path(job, ".safetensors"), content)
         return hashlib.sha256(content).hexdigest()
 
-    def load_weights(self, record: PretrainRecord) -> "dict[str, torch.Tensor]":
+    def load_weights(self, record: PretrainRecord) -> dict[str, torch.Tensor]:
         """Return a pretraining's weights after comparing them with their record's checksum.
 
         Raises
@@ -296,6 +304,8 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed runs left: half-written files, and their leases."""
+        from mmc_bench.results.leases import Leases
+
         with contextlib.suppress(OSError), Leases(self.locks) as leases:
             leases.sweep()
             for folder in (*FOLDERS.values(), self.locks.name):
@@ -344,6 +354,12 @@ def kind_of(job: Job | Connection) -> str:
     return "cell" if isinstance(job, Cell) else "pair"
 
 
+def _record_types() -> dict[str, Any]:
+    from mmc_bench.results.records import CellRecord, ConnectionRecord, PairRecord, PretrainRecord
+
+    return {"pretraining": PretrainRecord, "cell": CellRecord, "pair": PairRecord, "connection": ConnectionRecord}
+
+
 def read_record(path: Path) -> AnyRecord | ConnectionRecord:
     """Return the record in a file, of whatever kind it is.
 
@@ -361,11 +377,14 @@ def read_record(path: Path) -> AnyRecord | ConnectionRecord:
         kind = None
     if not isinstance(kind, str) or kind not in FOLDERS:
         raise UserError(f"{path} is no record of mmc-bench")
-    return parsed(path, content, ConnectionRecord if kind == "connection" else RECORD_TYPES[kind])
+    record: AnyRecord | ConnectionRecord = parsed(path, content, _record_types()[kind])
+    return record
 
 
 def job_of(record: AnyRecord) -> Job:
     """Return what a record is the result of."""
+    from mmc_bench.results.records import CellRecord, PretrainRecord
+
     if isinstance(record, PretrainRecord):
         return record.pretraining
     return record.cell if isinstance(record, CellRecord) else record.pair
