@@ -12,7 +12,7 @@ from mmc_bench.plugin.hookspecs import hookimpl
 from mmc_bench.plugin.specs import BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec
 
 if TYPE_CHECKING:
-    from mmc_bench.api import connect, dry_run, list, load, plot, run, score, task
+    from mmc_bench.api import connect, dry_run, gallery, list, load, plot, run, score, task
     from mmc_bench.plugin.parameters import BaseConfig
     from mmc_bench.running.outcome import Results
 
@@ -29,6 +29,7 @@ __all__ = [
     "__version__",
     "connect",
     "dry_run",
+    "gallery",
     "hookimpl",
     "list",
     "load",
@@ -40,7 +41,7 @@ __all__ = [
 
 #: What takes long to import, and where it is: only those who use it pay.
 _LAZY = {
-    **dict.fromkeys(("connect", "dry_run", "list", "load", "plot", "run", "score", "task"), "mmc_bench.api"),
+    **dict.fromkeys(("connect", "dry_run", "gallery", "list", "load", "plot", "run", "score", "task"), "mmc_bench.api"),
     "BaseConfig": "mmc_bench.plugin.parameters",
     "Results": "mmc_bench.running.outcome",
 }

@@ -55,7 +55,7 @@ def run(
         of such classes. A class is called by its attribute ``name``, or by its own name in kebab case; its attribute
         ``needs`` declares its data, as in `MethodSpec`. Its version is a digest of its source and of what that names.
     set : mapping or iterable of str
-        Settings to override: ``{"pretrain.epochs": 5, "cbft.lr": 0.02}``, or ``["cbft.lr=0.02"]``.
+        Settings to override: ``{"pretrain.epochs": 5, "mine.lr": 0.02}``, or ``["mine.lr=0.02"]``.
     data : mapping
         Folders of images by source: ``{"cifar10": "images/"}``.
     results : str or pathlib.Path

@@ -101,9 +101,9 @@ def _print_results(session: Session, summary: "Summary", as_json: bool) -> None:
         }
         put(json.dumps(content, indent=1) + "\n")
     elif rows:
-        from mmc_bench.report.tables import markdown
+        from mmc_bench.report.row_tables import render
 
-        put(markdown(rows))
+        put(render(rows, "md"))
 
 
 def put(text: str) -> None:

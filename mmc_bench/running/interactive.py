@@ -166,5 +166,11 @@ def gallery(session: Session, download: bool = True) -> Iterator[Picture]:
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
     sources = Sources(dict(session.data), download)
     workshop = Workshop(session.registry, session.store, sources, device=torch.device("cpu"), threads=1)
-    for dataset, group in groupby(plan.pretrainings, key=lambda pretraining: pretraining.dataset.name):
-        yield Picture(f"images-{dataset}", draw_gallery(dataset, workshop.data(next(group)).splits))
+    for _, group in groupby(plan.pretrainings, key=lambda pretraining: pretraining.dataset.name):
+        yield picture_of(next(group), workshop)
+
+
+def picture_of(pretraining: Pretraining, workshop: Workshop) -> Picture:
+    """Draw one test image of each class on the four splits of an experiment."""
+    name = pretraining.dataset.name
+    return Picture(f"images-{name}", draw_gallery(name, workshop.data(pretraining).splits))

@@ -1,6 +1,7 @@
 """A run in a notebook: one bar that is drawn anew as jobs end, with what runs at the moment below it."""
 
 import time
+import warnings
 from html import escape
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,8 @@ from mmc_bench.running.runner import Summary
 
 #: Seconds between two drawings, at least.
 PAUSE = 0.3
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # of a library that draws no bar here
 
 
 class NotebookDisplay(LineDisplay):
