@@ -159,11 +159,8 @@ class Store:
 
     def find_connection(self, connection: Connection) -> ConnectionRecord | None:
         """Return the valid record of a connection, or None."""
-        from mmc_bench.results.records import ConnectionRecord
-
-        return self._read(
-            self._name(connection), lambda path, content: parsed(path, content, ConnectionRecord, connection.key)
-        )
+        schema: type[ConnectionRecord] = _record_types()["connection"]
+        return self._read(self._name(connection), lambda path, content: parsed(path, content, schema, connection.key))
 
     def files_of_keys(self, prefix: str) -> list[Path]:
         """Return the files of all records whose keys begin with `prefix`."""
@@ -198,9 +195,7 @@ class Store:
         DamagedError
             When a file holds no valid record, and nobody is to be told of it.
         """
-        from mmc_bench.results.records import CellRecord
-
-        return self._read_all("cell", lambda path, content: parsed(path, content, CellRecord, _key_in(path)))
+        return self._records("cell")
 
     def cell_scores(self, reader: ScoreReader) -> Iterator[CellScores | CellRecord]:
         """Yield the scores of every valid cell record in the folder, like `cell_records`."""
@@ -214,15 +209,11 @@ class Store:
 
     def pretrain_records(self) -> Iterator[PretrainRecord]:
         """Yield every pretraining's valid record in the folder, like `cell_records`."""
-        from mmc_bench.results.records import PretrainRecord
-
-        return self._read_all("pretraining", lambda path, content: parsed(path, content, PretrainRecord, _key_in(path)))
+        return self._records("pretraining")
 
     def pair_records(self) -> Iterator[PairRecord]:
         """Yield every pair's valid record in the folder, like `cell_records`."""
-        from mmc_bench.results.records import PairRecord
-
-        return self._read_all("pair", lambda path, content: parsed(path, content, PairRecord, _key_in(path)))
+        return self._records("pair")
 
     def _read(self, path: str, read: Callable[[str, bytes], Read]) -> Read | None:
         """Return what is read from a file, or None when there is none, or it is damaged."""
@@ -233,6 +224,10 @@ class Store:
             if self._on_damage is not None:
                 self._on_damage(error)
             return None
+
+    def _records(self, kind: str) -> Iterator[Any]:
+        schema = _record_types()[kind]
+        return self._read_all(kind, lambda path, content: parsed(path, content, schema, _key_in(path)))
 
     def _read_all(self, kind: str, read: Callable[[str, bytes], Read]) -> Iterator[Read]:
         for path in self._record_files(kind):
