@@ -15,6 +15,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.system.files import is_intact, read_whole, with_checksum
 
 if TYPE_CHECKING:  # records are models of pydantic, and many commands read none
+    from mmc_bench.results.jobs import Job
     from mmc_bench.results.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PretrainRecord
     from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
 
@@ -30,6 +31,19 @@ WEIGHTS = {
 
 class DamagedError(UserError):
     """A file holds no valid record; the message names it, and says why."""
+
+
+def schema_of(kind: str) -> Any:
+    """Return the class of a kind of records, or of a ``"failure"``."""
+    from mmc_bench.results import records
+
+    return {
+        "pretraining": records.PretrainRecord,
+        "cell": records.CellRecord,
+        "pair": records.PairRecord,
+        "connection": records.ConnectionRecord,
+        "failure": records.Failure,
+    }[kind]
 
 
 def encoded(record: AnyRecord | ConnectionRecord | Failure) -> bytes:
@@ -66,6 +80,15 @@ def parsed(path: str | Path, content: bytes, schema: type[OneRecord], key: str |
     return record
 
 
+def job_of(record: AnyRecord) -> Job:
+    """Return what a record is the result of."""
+    from mmc_bench.results.records import CellRecord, PretrainRecord
+
+    if isinstance(record, PretrainRecord):
+        return record.pretraining
+    return record.cell if isinstance(record, CellRecord) else record.pair
+
+
 def weights_of(record: AnyRecord) -> tuple[str, ...]:
     """Return the checksums of the weights that a pretraining left, or that lie behind a record, as `models_of` has."""
     from mmc_bench.results.records import CellRecord, PairRecord
@@ -77,7 +100,7 @@ def weights_of(record: AnyRecord) -> tuple[str, ...]:
 
 def weights_in(content: bytes, kind: str, key: str) -> tuple[str, ...] | None:
     """Return `weights_of` the record in a file that is as it was written; None when it must be looked at closely."""
-    start = b'{\n "schema_version": 1,\n "kind": "%s",\n "key": "%s",\n' % (kind.encode(), key.encode())
+    start = b'{\n "schema_version": 2,\n "kind": "%s",\n "key": "%s",\n' % (kind.encode(), key.encode())
     found = WEIGHTS[kind].search(content) if content.startswith(start) and is_intact(content) else None
     return tuple(checksum.decode() for checksum in found.groups()) if found else None
 
