@@ -143,7 +143,7 @@ def test_pairs_name_data_sets_of_the_suite_alone(suite):
     (suite.folder / "pairs.yaml").write_text(text)
     refused = run(suite)
     assert refused.code == 4
-    assert "pairs name data set 'tiny-sett', not of this suite: did you mean tiny-set?" in refused.err
+    assert "pairs name dataset 'tiny-sett', not of this suite: did you mean tiny-set?" in refused.err
 
 
 def test_a_model_is_not_paired_with_itself(suite):

@@ -168,7 +168,7 @@ def test_a_file_wins_over_nothing_and_a_shipped_name_needs_no_path(suite_from, m
         (LEAST + "seeds: []\n", "mine.yaml: seeds = []: tuple should have at least 1 item"),
         (LEAST.replace("[d]", "[]"), "mine.yaml: datasets = []: tuple should have at least 1 item"),
         (LEAST.replace("[d]", "{d: 1}"), "mine.yaml: datasets = {'d': 1}: input should be a valid tuple"),
-        (LEAST + "pretrain: 5\n", "mine.yaml: pretrain = 5: input should be a valid dictionary"),
+        (LEAST + "pretrain: 5\n", "mine.yaml: pretrain = 5: input should be a dictionary"),
         (LEAST + "pretrain: {lr: fast}\n", "mine.yaml: pretrain.lr = 'fast': input should be a valid number"),
         (LEAST + "pretrain: {epochs: 0}\n", "pretrain.epochs = 0: input should be greater than or equal to 1"),
         (LEAST + "pretrain: {lr_drops: [0.5, 7]}\n", "pretrain.lr_drops.1 = 7: input should be less than or equal"),

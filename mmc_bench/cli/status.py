@@ -4,7 +4,7 @@ import json
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,12 +12,14 @@ from mmc_bench.cli.list import aligned
 from mmc_bench.cli.options import session_options, shard_option
 from mmc_bench.cli.workers import AT_WORK, AtWork, at_work, lines
 from mmc_bench.results.jobs import Job, models_of
-from mmc_bench.results.records import Failure
 from mmc_bench.results.store import Store
 from mmc_bench.running.preview import counted
 from mmc_bench.running.runner import find_missing
 from mmc_bench.running.session import Session
 from mmc_bench.suites.plan import Plan
+
+if TYPE_CHECKING:
+    from mmc_bench.results.records import Failure
 
 STATES = ("done", "missing", "failed")
 
@@ -32,7 +34,7 @@ class State:
     groups: dict[tuple[str, ...], Counter[str]] = field(default_factory=dict)
     results: Counter[str] = field(default_factory=Counter)
     pretrainings: Counter[str] = field(default_factory=Counter)
-    failures: list[Failure] = field(default_factory=list)
+    failures: "list[Failure]" = field(default_factory=list)
     at_work: list[AtWork] = field(default_factory=list)
 
     def works_on(self, plan: Plan) -> bool:

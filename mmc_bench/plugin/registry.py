@@ -131,7 +131,7 @@ class Offer:
         Raises
         ------
         UserError
-            When it has not, or cannot tell.
+            When there is none, or the check fails.
         """
         if self.spec.check_member:
             with self.blamed(f"check_member {self.spec.check_member!r} failed"):
@@ -302,7 +302,7 @@ def _versioned(plugin: Plugin, candidate: Candidate, module: ModuleType, specs: 
 
 
 def _remedy(offers: Sequence[Offer]) -> str:
-    """Say how to tell offers of one name apart."""
+    """Say how to choose among offers of one name."""
     choices = [offer.qualified_name for offer in offers]
     if len(set(choices)) < len(choices):  # folder plugins, which have no distribution, of one name
         return f"rename one of {', '.join(offer.plugin.origin for offer in offers)}"

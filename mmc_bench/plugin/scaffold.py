@@ -27,7 +27,7 @@ class Kind:
 
 KINDS = {
     "method": Kind("fine-tuning method", "shrink the weights, perturb them, then fine-tune", "--methods {name}"),
-    "dataset": Kind("data set", "digits with a dash whose place tells the label", "--datasets {name}"),
+    "dataset": Kind("dataset", "digits with a dash whose place tells the label", "--datasets {name}"),
     "backbone": Kind("backbone", "three convolutions and a linear layer", "--backbones {name}"),
 }
 
@@ -49,7 +49,7 @@ class Project:
 
     @property
     def package(self) -> str:
-        """The Python package; its prefix keeps it from hiding anybody else's."""
+        """The Python package; its prefix keeps it from hiding another package."""
         return f"mmc_bench_{self.identifier}"
 
     @property

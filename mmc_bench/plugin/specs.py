@@ -69,7 +69,7 @@ class PluginSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(PluginSpec):
-    """A cued data set; see `mmc_bench.data.contract.Dataset` for what its target must offer.
+    """A cued dataset; see `mmc_bench.data.contract.Dataset` for what its target must offer.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class MethodSpec(PluginSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class ObserverSpec(PluginSpec):
-    """Somebody who is told what happens in a run; see `mmc_bench.running.observers` for what its target may offer.
+    """Receives the events of a run; see `mmc_bench.running.observers` for what its target may offer.
 
     Parameters
     ----------

@@ -4,21 +4,22 @@ A record whose checksum matches is as it was written, so a few of its members ca
 without a checksum comes from another program, and is validated as a whole.
 """
 
+from __future__ import annotations
+
 import contextlib
 import re
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmc_bench.errors import UserError
-from mmc_bench.results.jobs import Job
-from mmc_bench.results.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
 from mmc_bench.system.files import is_intact, read_whole, with_checksum
-from mmc_bench.system.validation import first_problem
 
-OneRecord = TypeVar("OneRecord", bound=AnyRecord | ConnectionRecord)
+if TYPE_CHECKING:  # records are models of pydantic, and many commands read none
+    from mmc_bench.results.jobs import Job
+    from mmc_bench.results.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PretrainRecord
+    from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
+
+OneRecord = TypeVar("OneRecord", bound="AnyRecord | ConnectionRecord")
 
 #: Where a record has the checksums of weights: its own, or those it was made from.
 WEIGHTS = {
@@ -30,6 +31,19 @@ WEIGHTS = {
 
 class DamagedError(UserError):
     """A file holds no valid record; the message names it, and says why."""
+
+
+def schema_of(kind: str) -> Any:
+    """Return the class of a kind of records, or of a ``"failure"``."""
+    from mmc_bench.results import records
+
+    return {
+        "pretraining": records.PretrainRecord,
+        "cell": records.CellRecord,
+        "pair": records.PairRecord,
+        "connection": records.ConnectionRecord,
+        "failure": records.Failure,
+    }[kind]
 
 
 def encoded(record: AnyRecord | ConnectionRecord | Failure) -> bytes:
@@ -50,6 +64,10 @@ def parsed(path: str | Path, content: bytes, schema: type[OneRecord], key: str |
     DamagedError
         When it is no valid record, does not match its checksum, or is another key's.
     """
+    from pydantic import ValidationError
+
+    from mmc_bench.system.validation import first_problem
+
     reader: Any = schema
     try:
         record: OneRecord = reader.model_validate_json(content)
@@ -64,6 +82,8 @@ def parsed(path: str | Path, content: bytes, schema: type[OneRecord], key: str |
 
 def job_of(record: AnyRecord) -> Job:
     """Return what a record is the result of."""
+    from mmc_bench.results.records import CellRecord, PretrainRecord
+
     if isinstance(record, PretrainRecord):
         return record.pretraining
     return record.cell if isinstance(record, CellRecord) else record.pair
@@ -71,6 +91,8 @@ def job_of(record: AnyRecord) -> Job:
 
 def weights_of(record: AnyRecord) -> tuple[str, ...]:
     """Return the checksums of the weights that a pretraining left, or that lie behind a record, as `models_of` has."""
+    from mmc_bench.results.records import CellRecord, PairRecord
+
     if isinstance(record, PairRecord):
         return record.weights_sha256
     return (record.pretrained_sha256 if isinstance(record, CellRecord) else record.weights_sha256,)
@@ -85,6 +107,8 @@ def weights_in(content: bytes, kind: str, key: str) -> tuple[str, ...] | None:
 
 def cell_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> CellScores | CellRecord:
     """Return the scores of the cell with this key in a file's content; raises like `parsed`."""
+    from mmc_bench.results.records import CellRecord
+
     if weights_in(content, "cell", key):
         with contextlib.suppress(ValueError):  # `parsed` says what is wrong
             return reader.cell(content)
@@ -93,6 +117,8 @@ def cell_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> 
 
 def model_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> ModelScores | PretrainRecord:
     """Return the scores of the pretraining with this key in a file's content; raises like `parsed`."""
+    from mmc_bench.results.records import PretrainRecord
+
     if weights_in(content, "pretraining", key):
         with contextlib.suppress(ValueError):
             return reader.model(content)

@@ -16,6 +16,8 @@ written beside it, flushed to the disk, renamed. Records carry a checksum of the
 copied from another key's, counts as missing, and is made anew. Those without a checksum are checked by their content.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -23,9 +25,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmc_bench.errors import UserError
 from mmc_bench.results.codec import (
@@ -36,26 +36,26 @@ from mmc_bench.results.codec import (
     model_scores_in,
     parsed,
     read_if_there,
+    schema_of,
     weights_in,
     weights_of,
 )
 from mmc_bench.results.jobs import Cell, Connection, Job, Pretraining, kind_of, models_of
-from mmc_bench.results.leases import Leases
-from mmc_bench.results.records import (
-    AnyRecord,
-    CellRecord,
-    ConnectionRecord,
-    Failure,
-    PairRecord,
-    PretrainRecord,
-    WeightsOrigin,
-)
-from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
 from mmc_bench.system.files import is_intact, sweep, write_whole
 
 if TYPE_CHECKING:
     import torch
 
+    from mmc_bench.results.records import (
+        AnyRecord,
+        CellRecord,
+        ConnectionRecord,
+        Failure,
+        PairRecord,
+        PretrainRecord,
+        WeightsOrigin,
+    )
+    from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
     from mmc_bench.results.weights import Weights
 
 FOLDERS = {"pretraining": "pretrained", "cell": "cells", "pair": "pairs", "connection": "connections"}
@@ -63,12 +63,6 @@ FOLDERS = {"pretraining": "pretrained", "cell": "cells", "pair": "pairs", "conne
 WEIGHTS_FOLDERS = {"pretraining": "pretrained", "cell": "fine-tuned"}
 
 ALL_FOLDERS = tuple(dict.fromkeys((*FOLDERS.values(), *WEIGHTS_FOLDERS.values())))
-
-RECORD_TYPES: dict[str, type[AnyRecord]] = {
-    "pretraining": PretrainRecord,
-    "cell": CellRecord,
-    "pair": PairRecord,
-}
 Read = TypeVar("Read")
 
 
@@ -141,9 +135,9 @@ class Store:
         A cell or pair that was made from other weights than its pretrainings' records name has yet to be made, too.
         """
         record: AnyRecord | None = self._read(
-            self._name(job), lambda path, content: parsed(path, content, RECORD_TYPES[kind_of(job)], job.key)
+            self._name(job), lambda path, content: parsed(path, content, schema_of(kind_of(job)), job.key)
         )
-        if record is None or isinstance(record, PretrainRecord):
+        if record is None or isinstance(job, Pretraining):
             return record
         for pretraining, made_from in zip(models_of(job), weights_of(record), strict=True):
             if self.weights_behind(pretraining) not in (None, (made_from,)):
@@ -164,7 +158,7 @@ class Store:
 
         def weights(path: str, content: bytes) -> tuple[str, ...]:
             found = weights_in(content, kind, job.key)
-            return found or weights_of(parsed(path, content, RECORD_TYPES[kind], job.key))
+            return found or weights_of(parsed(path, content, schema_of(kind), job.key))
 
         return self._read(self._name(job), weights)
 
@@ -179,9 +173,8 @@ class Store:
 
     def find_connection(self, connection: Connection) -> ConnectionRecord | None:
         """Return the valid record of a connection, or None."""
-        return self._read(
-            self._name(connection), lambda path, content: parsed(path, content, ConnectionRecord, connection.key)
-        )
+        schema: type[ConnectionRecord] = schema_of("connection")
+        return self._read(self._name(connection), lambda path, content: parsed(path, content, schema, connection.key))
 
     def files_of_keys(self, prefix: str) -> list[Path]:
         """Return the files of all records whose keys begin with `prefix`."""
@@ -198,10 +191,11 @@ class Store:
 
     def find_failure(self, job: Job) -> Failure | None:
         """Return why the last try at this job failed, or None."""
+        schema: type[Failure] = schema_of("failure")
         content = read_if_there(self._path(job, ".failure.json"))
         try:
-            return None if content is None or is_intact(content) is False else Failure.model_validate_json(content)
-        except ValidationError:
+            return None if content is None or is_intact(content) is False else schema.model_validate_json(content)
+        except ValueError:  # pydantic's ValidationError
             return None
 
     def cell_records(self) -> Iterator[CellRecord]:
@@ -212,7 +206,7 @@ class Store:
         DamagedError
             When a file holds no valid record, and nobody is to be told of it.
         """
-        return self._read_all("cell", lambda path, content: parsed(path, content, CellRecord, _key_in(path)))
+        return self._records("cell")
 
     def cell_scores(self, reader: ScoreReader) -> Iterator[CellScores | CellRecord]:
         """Yield the scores of every valid cell record in the folder, like `cell_records`."""
@@ -226,11 +220,11 @@ class Store:
 
     def pretrain_records(self) -> Iterator[PretrainRecord]:
         """Yield every pretraining's valid record in the folder, like `cell_records`."""
-        return self._read_all("pretraining", lambda path, content: parsed(path, content, PretrainRecord, _key_in(path)))
+        return self._records("pretraining")
 
     def pair_records(self) -> Iterator[PairRecord]:
         """Yield every pair's valid record in the folder, like `cell_records`."""
-        return self._read_all("pair", lambda path, content: parsed(path, content, PairRecord, _key_in(path)))
+        return self._records("pair")
 
     def _read(self, path: str, read: Callable[[str, bytes], Read]) -> Read | None:
         """Return what is read from a file, or None when there is none, or it is damaged."""
@@ -241,6 +235,10 @@ class Store:
             if self._on_damage is not None:
                 self._on_damage(error)
             return None
+
+    def _records(self, kind: str) -> Iterator[Any]:
+        schema = schema_of(kind)
+        return self._read_all(kind, lambda path, content: parsed(path, content, schema, _key_in(path)))
 
     def _read_all(self, kind: str, read: Callable[[str, bytes], Read]) -> Iterator[Read]:
         for path in self._record_files(kind):
@@ -276,7 +274,7 @@ class Store:
         """Write why a job failed, beside the place of its record; raises `UnwritableError`."""
         self._write(self._path(job, ".failure.json"), encoded(failure))
 
-    def save_weights(self, job: Pretraining | Cell, weights: "dict[str, torch.Tensor]", origin: WeightsOrigin) -> str:
+    def save_weights(self, job: Pretraining | Cell, weights: dict[str, torch.Tensor], origin: WeightsOrigin) -> str:
         """Write weights, and how they were made, and return their checksum; raises `UnwritableError`."""
         from mmc_bench.results.weights import encoded_weights
 
@@ -284,7 +282,7 @@ class Store:
         self._write(self.weights_file(job), content)
         return sha256
 
-    def load_weights(self, record: PretrainRecord) -> "Weights":
+    def load_weights(self, record: PretrainRecord) -> Weights:
         """Return a pretraining's weights after comparing them with their record's checksum.
 
         Raises
@@ -309,7 +307,7 @@ class Store:
 
     def kept_weights(
         self, job: Pretraining | Cell, made_from: str | None = None
-    ) -> "tuple[Weights, WeightsOrigin] | None":
+    ) -> tuple[Weights, WeightsOrigin] | None:
         """Return a job's weights, and how they were made, where an earlier run left them; a damaged file is set aside.
 
         Parameters
@@ -334,6 +332,8 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed runs left: half-written files, and their leases."""
+        from mmc_bench.results.leases import Leases
+
         with contextlib.suppress(OSError), Leases(self.locks) as leases:
             leases.sweep()
             for folder in (*ALL_FOLDERS, self.locks.name):
@@ -381,7 +381,8 @@ def read_record(path: Path) -> AnyRecord | ConnectionRecord:
         kind = None
     if not isinstance(kind, str) or kind not in FOLDERS:
         raise UserError(f"{path} is no record of mmc-bench")
-    return parsed(path, content, ConnectionRecord if kind == "connection" else RECORD_TYPES[kind])
+    record: AnyRecord | ConnectionRecord = parsed(path, content, schema_of(kind))
+    return record
 
 
 def _key_in(path: str) -> str:

@@ -4,7 +4,6 @@ from typing import Any
 
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.suites.suite import load_suite
 from mmc_bench.system.streams import sentence, tell
 
 KINDS = ("suites", "datasets", "backbones", "methods", "observers")
@@ -24,6 +23,8 @@ def entries_of(kind: str, registry: Registry) -> list[dict[str, Any]]:
 
 
 def _suites(registry: Registry) -> list[dict[str, Any]]:
+    from mmc_bench.suites.suite import load_suite
+
     files = [file for name in sorted(registry.suites) for file in registry.suites[name]]
     entries = []
     for file in files:

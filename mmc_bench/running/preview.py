@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mmc_bench.results.codec import job_of
 from mmc_bench.results.jobs import Cell, Job, Pretraining
-from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
 from mmc_bench.results.store import Store
 from mmc_bench.running.observers import Observers
 from mmc_bench.running.runner import Missing, check_plugins, find_missing
@@ -107,16 +105,15 @@ def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None
     None when nothing is known of a pretraining or of any cell. A method without a record counts as the mean
     of the others.
     """
-    found = [job for job in plan.pretrainings if job.key in missing.found][:MOST_RECORDS_READ]
-    pretrainings = [store.find(job) for job in found]
-    cached = [job for job in plan.results if job.key in missing.found][:MOST_RECORDS_READ]
+
+    def seconds_of(jobs: Sequence[Job]) -> list[tuple[Job, float]]:
+        cached = [job for job in jobs if job.key in missing.found][:MOST_RECORDS_READ]
+        return [(job, sum(record.timing.seconds.values())) for job in cached if (record := store.find(job))]
+
     by_method: dict[str, list[float]] = defaultdict(list)
-    for record in map(store.find, cached):
-        if isinstance(record, (CellRecord, PairRecord)):
-            by_method[_method_of(job_of(record))].append(sum(record.timing.seconds.values()))
-    pretrain_seconds = [
-        sum(record.timing.seconds.values()) for record in pretrainings if isinstance(record, PretrainRecord)
-    ]
+    for job, seconds in seconds_of(plan.results):
+        by_method[_method_of(job)].append(seconds)
+    pretrain_seconds = [seconds for _, seconds in seconds_of(plan.pretrainings)]
     of_cell = _mean([seconds for values in by_method.values() for seconds in values])
     of_method = {method: _mean(values) for method, values in by_method.items()}
     of_pretraining = _mean(pretrain_seconds)

@@ -1,20 +1,24 @@
 """Driving a plan: missing jobs run, failures are counted, observers receive the run's events."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from mmc_bench.engines import Engine, Outcome, Settings, StoppedError
 from mmc_bench.results.jobs import Job, Pretraining, models_of
-from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
 from mmc_bench.results.store import Listing, Store, UnwritableError
 from mmc_bench.running.observers import Observers
 from mmc_bench.suites.plan import Plan
+
+if TYPE_CHECKING:
+    from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
+    from mmc_bench.results.scores import CellScores, ModelScores
 
 
 class RunDisplay(Protocol):
@@ -38,7 +42,7 @@ class RunDisplay(Protocol):
     def warn(self, message: str) -> None:
         """Show what went wrong beside the run itself."""
 
-    def close(self, summary: "Summary", results: Path) -> None:
+    def close(self, summary: Summary, results: Path) -> None:
         """Show how the run went."""
 
 
@@ -61,7 +65,7 @@ class Summary:
     failures: list[Failure] = field(default_factory=list)
 
     @classmethod
-    def before(cls, plan: Plan, missing: "Missing") -> "Summary":
+    def before(cls, plan: Plan, missing: Missing) -> Summary:
         """Return the summary of a run that has done nothing yet."""
         unit = "cells and pairs" if plan.cells and plan.pairs else "pairs" if plan.pairs else "cells"
         cached = sum(job.key in missing.found for job in plan.results)
@@ -156,6 +160,8 @@ def _is_made(job: Job, made_from: tuple[str, ...] | None, trained: Mapping[str, 
 
 def found_records(plan: Plan, store: Store) -> tuple[list[CellRecord], list[PretrainRecord]]:
     """Return the records of a plan that are there, in the plan's order."""
+    from mmc_bench.results.records import CellRecord, PretrainRecord
+
     cells = [record for job in plan.cells if isinstance(record := store.find(job), CellRecord)]
     pretrained = [record for job in plan.pretrainings if isinstance(record := store.find(job), PretrainRecord)]
     return cells, pretrained
@@ -163,6 +169,8 @@ def found_records(plan: Plan, store: Store) -> tuple[list[CellRecord], list[Pret
 
 def found_scores(plan: Plan, store: Store) -> tuple[list[CellScores | CellRecord], list[ModelScores | PretrainRecord]]:
     """Return what tables need of the records of a plan that are there, in the plan's order."""
+    from mmc_bench.results.scores import ScoreReader
+
     reader = ScoreReader()
     models = [model for job in plan.pretrainings if (model := store.find_model_scores(job, reader))]
     weights = {model.key: model.weights_sha256 for model in models}
@@ -177,6 +185,8 @@ def found_scores(plan: Plan, store: Store) -> tuple[list[CellScores | CellRecord
 
 def found_pairs(plan: Plan, store: Store) -> list[PairRecord]:
     """Return the records of a plan's pairs that are there, in the plan's order."""
+    from mmc_bench.results.records import PairRecord
+
     return [record for job in plan.pairs if isinstance(record := store.find(job), PairRecord)]
 
 

@@ -6,26 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
-from mmc_bench.data.locations import identify
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.plugin.discovery import configured_folders
 from mmc_bench.plugin.registry import Offer, Registry
-from mmc_bench.suites.plan import Plan, make_plan, shard
 from mmc_bench.suites.settings import Setting, divided, read_settings, refuse_unused
-from mmc_bench.suites.suite import Suite, load_suite, overridden, suite_of
 from mmc_bench.system.streams import sentence, tell
 
 if TYPE_CHECKING:
     from mmc_bench.results.codec import DamagedError
     from mmc_bench.results.store import Store
+    from mmc_bench.suites.plan import Plan
+    from mmc_bench.suites.suite import Suite
 
 DEFAULT_SUITE = "quick"
 MOST_NAMED = 10
 
 GivenSettings = Mapping[str, Any] | Iterable[str]
-AnySuite = str | Path | Suite | Mapping[str, Any]
+AnySuite = Union[str, Path, "Suite", Mapping[str, Any]]
 
 
 def default_results() -> str:
@@ -152,8 +151,10 @@ class Session:
         return registry, offered(methods, registry)
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> "Plan":
         """The suite, with the selection and settings in force, as cells; of a shard, its own."""
+        from mmc_bench.suites.plan import shard
+
         plan = self.plan_of(self._suite())
         if self.shard is None:
             return plan
@@ -163,7 +164,9 @@ class Session:
             raise NothingSelectedError(f"--shard {part}/{parts} holds nothing: the suite has fewer cells than that")
         return own
 
-    def _suite(self) -> Suite:
+    def _suite(self) -> "Suite":
+        from mmc_bench.suites.suite import Suite, load_suite, suite_of
+
         suite = self.suite or DEFAULT_SUITE
         if isinstance(suite, Suite):
             return suite
@@ -171,8 +174,12 @@ class Session:
             return suite_of(suite)
         return load_suite(str(suite), self.registry.suites)
 
-    def plan_of(self, suite: Suite) -> Plan:
+    def plan_of(self, suite: "Suite") -> "Plan":
         """Return a suite, with the selection and settings in force, as cells."""
+        from mmc_bench.data.locations import identify
+        from mmc_bench.suites.plan import make_plan
+        from mmc_bench.suites.suite import overridden
+
         _, settings = self._divided
         suite = overridden(suite, self.lists, settings, self.origin)
         images = identify(self.data, self.wanted_sources(suite.datasets))

@@ -14,7 +14,7 @@ from mmc_bench.results.versions import versions_of_stages
 if TYPE_CHECKING:
     from mmc_bench.suites.suite import PairEnd, Suite
 
-MOST_JOBS = 1_000_000  # what nobody means to run, and takes minutes to unfold
+MOST_JOBS = 1_000_000  # more takes minutes to unfold, and is a mistake
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,7 @@ def _pairs(
             found = [pair for pair in datasets if end.dataset in (pair[0].spec.name, pair[0].qualified_name)]
             if not found:
                 known = [offer.spec.name for offer, _ in datasets]
-                raise UserError(
-                    f"pairs name data set {end.dataset!r}, not of this suite: {nearest(end.dataset, known)}"
-                )
+                raise UserError(f"pairs name dataset {end.dataset!r}, not of this suite: {nearest(end.dataset, known)}")
             offer, reference = found[0]
             sources = {source: images.get(source, "original") for source in offer.spec.sources}
             changes |= {"dataset": reference, "images": sources}

@@ -180,7 +180,8 @@ def _checked(content: Mapping[str, Any], origin: str) -> Suite:
     key = ".".join(map(str, place[:3]))  # deeper, pydantic names the types that it tried
     if problem["type"] == "missing":
         raise UserError(f"{origin}: the key {key!r} is missing; a suite has {', '.join(_allowed(Suite))}")
-    raise UserError(f"{origin}: {key} = {shortened(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    wrong = problem["msg"].partition(" or an instance of ")[0]  # a class is nothing that a file can hold
+    raise UserError(f"{origin}: {key} = {shortened(problem['input'])}: {wrong[0].lower()}{wrong[1:]}")
 
 
 def _schema_at(place: Sequence[int | str]) -> Any:

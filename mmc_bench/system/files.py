@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmc_bench.system.processes import tagged, this_process
 
-#: Seconds after which a temporary file of another machine is nobody's any more.
+#: Seconds after which a temporary file of another machine counts as abandoned.
 ABANDONED_AFTER = 86_400
 
 MOST_AT_ONCE = 2**16  # bytes

@@ -1,11 +1,11 @@
-"""What pydantic finds wrong, in one sentence; values may come from strangers, and are cut when long."""
+"""What pydantic finds wrong, in one sentence; long values are cut."""
 
 import reprlib
 from typing import Any
 
 from pydantic import ValidationError
 
-#: Letters of a value, or of where it stands, in a message: files may come from strangers.
+#: Letters of a value, or of where it stands, in a message.
 LONGEST = 300
 
 

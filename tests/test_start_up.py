@@ -1,0 +1,50 @@
+"""What importing and what a command that computes nothing load: promises that keep the command line quick to answer."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+#: Packages that take long to import, and parts of our own that compute or read records.
+HEAVY = ("torch", "torchvision", "timm", "pandas", "scipy", "sklearn", "matplotlib", "rich")
+MODELS = ("pydantic", "pydantic_core")
+READING = ("mmc_bench.results.records", "mmc_bench.results.scores", "mmc_bench.results.leases")
+RUNNING = ("mmc_bench.running.launch", "mmc_bench.engines.local", "mmc_bench.report")
+
+
+def loaded(code, folder, *modules):
+    """Return which of some modules are loaded after a fresh interpreter has run `code` in an empty folder."""
+    asked = f"\nimport sys; print('LOADED', *[name for name in {modules!r} if name in sys.modules])"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MMC_BENCH_")}
+    words = [sys.executable, "-c", code + asked]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=folder, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].split()[1:]
+
+
+def command(*words):
+    return (
+        f"import sys; sys.argv = ['mmc-bench', *{words!r}]\n"
+        "from mmc_bench.cli.main import run_command_line\n"
+        "assert run_command_line() == 0"
+    )
+
+
+def test_importing_the_package_loads_nothing_that_takes_long(tmp_path):
+    assert loaded("import mmc_bench", tmp_path, *HEAVY, *MODELS, *READING, "click", "yaml") == []
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list", "methods"], ["list", "datasets"], ["plugins"]], ids=" ".join)
+def test_what_reads_no_suite_loads_no_models(tmp_path, words):
+    assert loaded(command(*words), tmp_path, *HEAVY, *MODELS, *READING, *RUNNING, "yaml") == []
+
+
+@pytest.mark.parametrize("words", [["run", "--dry-run"], ["status"]], ids=" ".join)
+def test_what_finds_no_record_loads_none_of_what_reads_one(tmp_path, words):
+    assert loaded(command(*words), tmp_path, *HEAVY, *READING[:2], *RUNNING) == []
+
+
+def test_a_dry_run_loads_no_target_of_a_plugin_without_settings(tmp_path):
+    targets = ("mmc_bench_plugins.ft.method", "mmc_bench_plugins.resnet.backbone", "mmc_bench_plugins.box_cue.dataset")
+    assert loaded(command("run", "--dry-run"), tmp_path, *targets) == []
