@@ -87,8 +87,8 @@ def test_scores_read_alone_are_those_of_the_record(tmp_path):
     (found,), (trained,) = store.cell_scores(reader := ScoreReader()), store.model_scores(reader)
     assert (found.key, found.cell, found.pretrained_sha256) == (cell.key, cell.cell, cell.pretrained_sha256)
     assert (trained.key, trained.pretraining, trained.weights_sha256) == (model.key, model.pretraining, "0" * 64)
-    assert {split: height.loss for split, height in found.connectivity.barriers.items()} == {
-        split: barrier.loss for split, barrier in cell.connectivity.barriers.items()
+    assert {split: height.loss for split, height in found.paths["linear"].test.barriers.items()} == {
+        split: barrier.loss for split, barrier in cell.paths["linear"].test.barriers.items()
     }
     for scores, record in ((found, cell), (trained, model)):
         assert (scores.num_classes, scores.timing.seconds) == (record.num_classes, record.timing.seconds)

@@ -58,7 +58,7 @@ def test_a_run_with_a_failing_cell_that_is_interrupted_can_be_followed(bench, mo
         assert finished["metrics"]["accuracy/RI"] == record["metrics"]["RI"]["accuracy"]
         assert finished["seconds_taken"] > 0
     done = records["cell"]["key"]
-    barriers = records["cell"]["connectivity"]["barriers"]
+    barriers = records["cell"]["paths"]["linear"]["test"]["barriers"]
     assert events("job_finished", key=done)[0]["metrics"]["barrier/linear/C"] == barriers["C"]["loss"]
     (failed,) = events("job_failed")
     assert failed["label"].endswith("tiny-raise") and "planted in two lines" in failed["error"]

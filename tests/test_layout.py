@@ -3,6 +3,7 @@
 import ast
 import re
 import tomllib
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -170,6 +171,15 @@ def test_the_core_mentions_no_built_in_plugin_by_name():
 def test_no_file_outgrows_one_sitting():
     lengths = {relative(file): len(file.read_text(encoding="utf-8").splitlines()) for file in python_files(*CODE)}
     assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_no_two_public_classes_share_a_name():
+    places = defaultdict(list)
+    for file in python_files("mmc_bench"):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(relative(file))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
 def test_every_module_and_test_file_says_what_it_is_about():

@@ -3,18 +3,16 @@
 import contextlib
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mmc_bench.cli.cluster import cluster_options
 from mmc_bench.cli.options import list_option, session_options, shard_option
-from mmc_bench.report.rows import make_rows
-from mmc_bench.running.display import display_of
-from mmc_bench.running.launch import Computing, run_session
-from mmc_bench.running.preview import preview
-from mmc_bench.running.runner import Summary, found_scores
 from mmc_bench.running.session import Session
+
+if TYPE_CHECKING:
+    from mmc_bench.running.runner import Summary
 
 
 @click.command("run", short_help="Run a suite and print the table.")
@@ -71,20 +69,27 @@ def command(session: Session, dry_run: bool, as_json: bool, **options: Any) -> N
     What has a record already is not run again, so an interrupted run goes on where it stopped. Cells that
     failed are tried again.
     """
-    computing = Computing(**options)
     if dry_run:
-        would = preview(session, computing.retry_failed)
+        from mmc_bench.running.preview import preview
+
+        would = preview(session, options["retry_failed"])
         click.echo(json.dumps(would.as_dict(), indent=1) if as_json else str(would))
         return
+    from mmc_bench.running.display import display_of
+    from mmc_bench.running.launch import Computing, run_session
+
     display = display_of(session.plan.suite.name)
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for results alone, whatever observers print
-        summary = run_session(session, computing, display)
+        summary = run_session(session, Computing(**options), display)
     _print_results(session, summary, as_json)
     display.close(summary, session.store.root)
     raise click.exceptions.Exit(summary.exit_code)
 
 
-def _print_results(session: Session, summary: Summary, as_json: bool) -> None:
+def _print_results(session: Session, summary: "Summary", as_json: bool) -> None:
+    from mmc_bench.report.rows import make_rows
+    from mmc_bench.running.runner import found_scores
+
     cells, pretrained = found_scores(session.plan, session.store)
     rows = make_rows(cells, pretrained)
     if as_json:
@@ -96,9 +101,9 @@ def _print_results(session: Session, summary: Summary, as_json: bool) -> None:
         }
         put(json.dumps(content, indent=1) + "\n")
     elif rows:
-        from mmc_bench.report.tables import markdown
+        from mmc_bench.report.row_tables import render
 
-        put(markdown(rows))
+        put(render(rows, "md"))
 
 
 def put(text: str) -> None:

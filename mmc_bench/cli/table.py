@@ -7,13 +7,13 @@ import click
 
 from mmc_bench.cli.options import session_options
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.report.published import holds_losses, load_published, published_file, read_claims_as
+from mmc_bench.report.claims import read_claims
+from mmc_bench.report.published import holds_losses, load_published, published_file
 from mmc_bench.report.rows import Row, make_rows
 from mmc_bench.running.selection import selected_pairs, selected_records, selected_scores
 from mmc_bench.running.session import Session
 
 FORMATS = ("md", "csv", "json", "latex", "html")
-COMPARISON_FORMATS = ("md", "csv", "json")
 MAKE_SOME = "mmc-bench run makes some"
 
 
@@ -22,14 +22,14 @@ MAKE_SOME = "mmc-bench run makes some"
 @click.option(
     "--against",
     metavar="TABLE|FILE",
-    help="Compare with a published table or figure (a name, a CSV file, or a YAML file of claims on paths), and check "
-    "the claims made on it; md, csv or json.",
+    help="Compare with a published table or figure (a name, a CSV file, or a YAML file of claims), and check the "
+    "claims made on it.",
 )
 @click.option(
     "--connections",
     is_flag=True,
     help="For each pair of models and each cell: barriers along its paths, and whether the two are mechanistically "
-    "similar; md, csv or json.",
+    "similar.",
 )
 @session_options
 def command(session: Session, form: str, against: str | None, connections: bool) -> None:
@@ -39,9 +39,6 @@ def command(session: Session, form: str, against: str | None, connections: bool)
     """
     if against is not None and connections:
         raise UserError("--against and --connections are two tables: ask for one at a time")
-    option = "--connections" if connections else "--against" if against is not None else ""
-    if option and form not in COMPARISON_FORMATS:
-        raise UserError(f"{option} prints {', '.join(COMPARISON_FORMATS)}, not {form}")
     if connections:
         click.echo(_connections(session, form), nl=False)
         return
@@ -58,7 +55,7 @@ def command(session: Session, form: str, against: str | None, connections: bool)
 
 
 def _printed(rows: Sequence[Row], form: str) -> str:
-    from mmc_bench.report.tables import render
+    from mmc_bench.report.row_tables import render
 
     return render(rows, form)
 
@@ -74,12 +71,12 @@ def _connections(session: Session, form: str) -> str:
 
 
 def _judged(file: Path, session: Session, form: str) -> str:
-    """Return the verdicts of the selected records on a file of claims on paths."""
-    from mmc_bench.report.path_claim_tables import render
-    from mmc_bench.report.path_claims import PathCheck, PathClaim, PathClaims, judge_paths
+    """Return the verdicts of the selected records on a file of claims."""
+    from mmc_bench.report.claim_tables import render
+    from mmc_bench.report.judgements import judge_records
 
-    claims = read_claims_as(file, PathClaims, PathClaim, PathCheck)
-    judgements = judge_paths(claims, selected_pairs(session), *selected_records(session))
+    claims = read_claims(file)
+    judgements = judge_records(claims, selected_pairs(session), *selected_records(session))
     return render(file.stem, claims, judgements, form)
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Job, Pretraining
-from mmc_bench.results.records import AnyRecord, Failure
+
+if TYPE_CHECKING:
+    from mmc_bench.results.records import AnyRecord, Failure
 
 Listener = Callable[[Job, dict[str, Any]], None]
 
@@ -41,8 +43,8 @@ class Outcome:
     """
 
     job: Job
-    record: AnyRecord | None = None
-    failure: Failure | None = None
+    record: "AnyRecord | None" = None
+    failure: "Failure | None" = None
     elsewhere: bool = False
     unwritable: str | None = None
     killed: bool = False

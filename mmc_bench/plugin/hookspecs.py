@@ -44,6 +44,6 @@ def register_published(register: Callable[[Path], None]) -> None:
     """Call ``register`` with the path of every CSV of published accuracies, or folder of such, the plugin ships.
 
     ``mmc-bench table --against NAME`` compares records with the CSV of that name; `mmc_bench.report.published`
-    says what its columns are, and what claims may stand beside it. The path of a YAML file registers claims on
-    paths between models: `mmc_bench.report.path_claims`.
+    says what its columns are, and what claims may stand beside it. The path of a YAML file registers claims,
+    for example on paths between models: `mmc_bench.report.claims`.
     """

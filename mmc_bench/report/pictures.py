@@ -14,8 +14,8 @@ from mmc_bench.errors import UserError
 from mmc_bench.report import curves
 from mmc_bench.report.figures import draw_bars, draw_path, file_names, save, slug
 from mmc_bench.report.panels import draw_panels
+from mmc_bench.report.row_tables import render
 from mmc_bench.report.rows import PRETRAINED, cell_labels, make_rows
-from mmc_bench.report.tables import render
 from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
 
 FORMATS = ("png", "svg", "csv")
@@ -105,7 +105,8 @@ def _paths(cells: Sequence[CellRecord]) -> Iterator[Picture]:
     labels = cell_labels(cells)
     names = file_names({key: f"path {label}" for key, label in labels.items()})
     for record in cells:
-        yield Picture(names[record.key], draw_path(record, labels[record.key]), curves.path_csv(record.connectivity))
+        numbers = curves.path_csv(record.paths["linear"].test)
+        yield Picture(names[record.key], draw_path(record, labels[record.key]), numbers)
 
 
 @contextmanager

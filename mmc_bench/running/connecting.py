@@ -97,17 +97,17 @@ class Connected:
 
     def table(self, splits: Sequence[str] = SPLITS) -> str:
         """Return what ``mmc-bench connect`` prints, as Markdown."""
-        from mmc_bench.report.checkpoints import markdown
+        from mmc_bench.report.checkpoint_tables import render
 
-        return markdown(self.record, splits)
+        return render(self.record, splits, "md")
 
     def plot(self, splits: Sequence[str] = SPLITS) -> Any:
         """Return the picture of accuracy and loss along the paths; a notebook shows it."""
-        from mmc_bench.report.checkpoints import csv_of
+        from mmc_bench.report.checkpoint_tables import render
         from mmc_bench.report.figures import draw_connection
         from mmc_bench.report.pictures import Picture
 
-        return Picture(self.name, draw_connection(self.record, splits), csv_of(self.record, splits))
+        return Picture(self.name, draw_connection(self.record, splits), render(self.record, splits, "csv"))
 
     def __repr__(self) -> str:
         return self.table()
@@ -206,7 +206,7 @@ def _measured(
     _, threads = share_cores(device, 1, computing.threads or plan.suite.threads)
     settings = worker_settings(session, replace(computing, device=device, threads=threads))
     from mmc_bench.engines.worker import open_workshop
-    from mmc_bench.stages.connection import compare_checkpoints
+    from mmc_bench.stages.checkpoint_pairs import compare_checkpoints
 
     wanted = connection.connect
     tell(f"measuring {', '.join(wanted.paths)} at {wanted.points} points on {device} in {settings.precision}")

@@ -104,10 +104,7 @@ def describe(outcome: Outcome) -> str:
 
 
 def _of_pair(record: PairRecord) -> str:
-    barriers = ", ".join(
-        f"{name} {max(barrier.loss for barrier in path.test.barriers.values()):.2f}"
-        for name, path in record.comparison.paths.items()
-    )
+    barriers = ", ".join(f"{name} {path.test.largest_barrier:.2f}" for name, path in record.comparison.paths.items())
     mechanisms = "similar" if record.comparison.similar else "dissimilar"
     return f"largest loss barrier {barriers}; mechanistically {mechanisms}"
 

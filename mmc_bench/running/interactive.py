@@ -73,7 +73,7 @@ def open_task(session: Session, computing: Computing, display: RunDisplay, needs
         When the session has several experiments, or the pretraining fails.
     """
     whole = session.plan.suite
-    session = replace(session, suite=whole.model_copy(update={"methods": (), "pairs": ()}), selection={}, settings=())
+    session = replace(session, suite=replace(whole, methods=(), pairs=()), selection={}, settings=())
     plan = session.plan
     if len(plan.pretrainings) != 1:
         raise UserError(f"{len(plan.pretrainings)} experiments are selected: name one dataset and backbone")

@@ -28,7 +28,7 @@ def _suites(registry: Registry) -> list[dict[str, Any]]:
     entries = []
     for file in files:
         try:
-            entries.append({**load_suite(str(file), {}).model_dump(mode="json"), "file": str(file)})
+            entries.append({**load_suite(str(file), {}).content(), "file": str(file)})
         except UserError as error:  # somebody's broken suite must not hide the others
             tell(f"mmc-bench: {sentence(error)}")
     return entries

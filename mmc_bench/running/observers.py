@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.plugin.registry import Offer, one_line
 from mmc_bench.results.jobs import Job
-from mmc_bench.results.records import AnyRecord, Failure
 
 if TYPE_CHECKING:
+    from mmc_bench.results.records import AnyRecord, Failure
     from mmc_bench.suites.plan import Plan
 
 #: The functions of an observer that a run calls, and the arguments of each. In `job_done_elsewhere`, another run has
@@ -102,7 +102,7 @@ class Observers:
             self._send("job_started", job=job)
         self._send("job_event", job=job, event=event)
 
-    def ended(self, job: Job, record: AnyRecord | None, failure: Failure | None, elsewhere: bool = False) -> None:
+    def ended(self, job: Job, record: "AnyRecord | None", failure: "Failure | None", elsewhere: bool = False) -> None:
         """Report how a job ended, with a record or a failure; `elsewhere` says that another run did it."""
         self._started.discard(job.key)  # it may be done again in this run, when its weights are lost
         if not self._observers:

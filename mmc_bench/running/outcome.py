@@ -165,12 +165,13 @@ class Results:
         UserError
             When the format is unknown.
         """
-        from mmc_bench.report.tables import FORMATS, html
+        from mmc_bench.report.row_tables import render
+        from mmc_bench.report.tables import FORMATS
 
         if format not in FORMATS:
             raise UserError(f"unknown format {format!r}: write {', '.join(FORMATS)}")
         rows = make_rows(*self._scores)
-        return Table.of(FORMATS[format](rows), html(rows)) if rows else Table.of("", "")
+        return Table.of(render(rows, format), render(rows, "html")) if rows else Table.of("", "")
 
     def _lines(self) -> Sequence[str]:
         if self.summary is not None:

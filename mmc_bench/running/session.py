@@ -6,19 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmc_bench.data.locations import identify
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.plugin.discovery import configured_folders
-from mmc_bench.plugin.in_memory import offered
 from mmc_bench.plugin.registry import Offer, Registry
-from mmc_bench.results.codec import DamagedError
-from mmc_bench.results.store import Store
 from mmc_bench.suites.plan import Plan, make_plan, shard
 from mmc_bench.suites.settings import Setting, divided, read_settings, refuse_unused
 from mmc_bench.suites.suite import Suite, load_suite, overridden, suite_of
 from mmc_bench.system.streams import sentence, tell
+
+if TYPE_CHECKING:
+    from mmc_bench.results.codec import DamagedError
+    from mmc_bench.results.store import Store
 
 DEFAULT_SUITE = "quick"
 MOST_NAMED = 10
@@ -61,7 +62,7 @@ class DamageReport:
     def __init__(self) -> None:
         self._named: set[str] = set()
 
-    def __call__(self, damage: DamagedError) -> None:
+    def __call__(self, damage: "DamagedError") -> None:
         """Name a file, unless it was named before."""
         if str(damage) in self._named or len(self._named) > MOST_NAMED:
             return
@@ -143,7 +144,12 @@ class Session:
         for plugin in registry.failures:
             left_out = f"plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}"
             tell(f"mmc-bench: {sentence(left_out)}")
-        return registry, offered(self.selection.get("methods", ()), registry)
+        methods = self.selection.get("methods", ())
+        if all(isinstance(method, str) for method in methods):
+            return registry, list(methods)
+        from mmc_bench.plugin.in_memory import offered
+
+        return registry, offered(methods, registry)
 
     @cached_property
     def plan(self) -> Plan:
@@ -197,8 +203,10 @@ class Session:
         return divided(self.settings, chosen, self.registry)
 
     @cached_property
-    def store(self) -> Store:
+    def store(self) -> "Store":
         """The results folder; files in it that hold no valid record are named on stderr."""
+        from mmc_bench.results.store import Store
+
         return Store(self.results, DamageReport())
 
     def wanted_sources(self, datasets: Sequence[str]) -> dict[str, int | None]:

@@ -45,12 +45,8 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name, score in record.get("metrics", {}).items():
         figures |= {f"accuracy/{name}": score["accuracy"], f"loss/{name}": score["loss"]}
-    paths = record.get("comparison", record).get("paths") or {}
-    tested = {name: path["test"] for name, path in paths.items()}
-    if not tested and "connectivity" in record:
-        tested = {"linear": record["connectivity"]}
-    for path, connectivity in tested.items():
-        figures |= {f"barrier/{path}/{split}": found["loss"] for split, found in connectivity["barriers"].items()}
+    for name, path in record.get("comparison", record).get("paths", {}).items():
+        figures |= {f"barrier/{name}/{split}": found["loss"] for split, found in path["test"]["barriers"].items()}
     return {**figures, "seconds": sum(record["timing"]["seconds"].values())}
 
 
