@@ -38,19 +38,7 @@ class Headless:
         self.lr = lr
 
     def fine_tune(self, task):
-        from mmc_bench.training import cosine, fit, sgd
-
-        optimizer = sgd(task.model.parameters(), lr=self.lr)
-        return fit(
-            task.model,
-            task.clean,
-            epochs=2,
-            batch_size=6,
-            optimizer=optimizer,
-            schedule=cosine(optimizer, 2 * task.clean.steps(6)),
-            generator=task.generator,
-            progress=task.progress,
-        )
+        return task.training(lr=self.lr, epochs=2, batch_size=6).fit()
 
 
 # --- what it costs
