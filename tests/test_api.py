@@ -131,6 +131,7 @@ def test_failures_raise_nothing_and_are_named(here):
         ({"engine": "slurm"}, "unknown engine 'slurm'"),
         ({"cpus_per_cell": 2}, "--engine ray"),
         ({"shard": "9/8"}, "'9/8' is no part of a suite"),
+        ({"shard": 3}, "'3' is no part of a suite"),
         ({"plugins_dir": "nowhere"}, "plugin folder nowhere does not exist"),
         ({"observe": "event-lgo"}, "did you mean event-log"),
         ({"results": "tiny.yaml"}, "tiny.yaml"),
