@@ -17,7 +17,7 @@ from helpers.records import (
     pretrain_record,
 )
 
-from mmc_bench.landscape.barriers import TOLERANCE
+from mmc_bench.landscape.invariance import TOLERANCE
 from mmc_bench.report.connection_tables import render
 from mmc_bench.report.connections import connections, tally, unpermuted
 from mmc_bench.results.jobs import ConnectSettings

@@ -15,7 +15,7 @@ from mmc_bench.data.sources import Sources
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.store import Store
-from mmc_bench.stages.workshop import Workshop
+from mmc_bench.stages.resources import Resources
 from mmc_bench.suites import version as core
 from mmc_bench.training import Progress, Training
 
@@ -83,10 +83,10 @@ def test_the_cores_version_follows_its_source(tmp_path, monkeypatch):
 
 
 def test_a_stage_seeds_every_global_generator(tmp_path):
-    workshop = Workshop(Registry([]), Store(tmp_path), Sources(), torch.device("cpu"), 1)
+    resources = Resources(Registry([]), Store(tmp_path), Sources(), torch.device("cpu"), 1)
 
     def draws():
-        workshop.seed_everything("fine-tuning", 3)
+        resources.seed_everything("fine-tuning", 3)
         return random.random(), np.random.rand(), torch.rand(1).item()
 
     first = draws()

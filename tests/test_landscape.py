@@ -7,11 +7,13 @@ import torch
 
 from mmc_bench import UserError
 from mmc_bench.data.micro_batches import cut_into
-from mmc_bench.landscape.barriers import barrier, connectivity, invariances, mode_connected
+from mmc_bench.landscape.barriers import barrier, connectivity, mode_connected
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
-from mmc_bench.landscape.paths import check_same_architecture, evaluate_path, linear_path, set_parameters
+from mmc_bench.landscape.invariance import invariances
+from mmc_bench.landscape.paths import evaluate_path, linear_path, set_parameters
 from mmc_bench.results.records import Score
 from mmc_bench.training import evaluate
+from mmc_bench.training.checks import check_same_architecture
 
 
 def score(loss, accuracy=0.5):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmc_bench.engines import Outcome, Settings
-from mmc_bench.engines.worker import open_workshop
+from mmc_bench.engines.worker import open_resources
 
 
 @pytest.mark.parametrize(
@@ -28,9 +28,9 @@ def test_a_node_has_room_for_whole_shares_alone(share, node, room):
 def test_a_worker_takes_no_more_than_its_share_of_the_gpu_memory(tmp_path, monkeypatch):
     shares = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
-    open_workshop(Settings(results=str(tmp_path), gpu_share=1.0))
+    open_resources(Settings(results=str(tmp_path), gpu_share=1.0))
     assert shares == []
-    open_workshop(Settings(results=str(tmp_path), gpu_share=0.25))
+    open_resources(Settings(results=str(tmp_path), gpu_share=0.25))
     assert shares == [0.25]
 
 

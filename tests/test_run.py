@@ -3,7 +3,7 @@
 import json
 
 from mmc_bench.results.records import CellRecord, PretrainRecord
-from mmc_bench.stages.workshop import Workshop
+from mmc_bench.stages.resources import Resources
 
 
 def test_workers_company_and_order_change_no_number(bench):
@@ -197,8 +197,8 @@ def test_lost_weights_that_come_out_otherwise_leave_no_cell_of_the_old_ones(benc
     before = bench.records()
     (weights,) = (bench.folder / "results" / "pretrained").glob("*.safetensors")
     weights.unlink()
-    seed_everything = Workshop.seed_everything
-    monkeypatch.setattr(Workshop, "seed_everything", lambda self, what, seed: seed_everything(self, what, seed + 1))
+    seed_everything = Resources.seed_everything
+    monkeypatch.setattr(Resources, "seed_everything", lambda self, what, seed: seed_everything(self, what, seed + 1))
     assert bench.tiny("--seeds", "0", "--methods", "tiny-ft,tiny-still").code == 0
     after = bench.records()
     assert all(after[name] != record for name, record in before.items())

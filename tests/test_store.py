@@ -10,7 +10,8 @@ import torch
 from pydantic import ValidationError
 
 from mmc_bench import UserError
-from mmc_bench.landscape.barriers import connectivity, invariances
+from mmc_bench.landscape.barriers import connectivity
+from mmc_bench.landscape.invariance import invariances
 from mmc_bench.results.jobs import Cell
 from mmc_bench.results.records import SPLITS, CellRecord, Failure, Metrics, PretrainRecord, Provenance, Score, Timing
 from mmc_bench.results.store import Store

@@ -101,11 +101,12 @@ def pretraining_step(bench: Bench, steps: int = 2, batch_size: int = 128) -> Cas
     """C1: steps of ResNet-18 pretraining."""
     network = bench.network("resnet18")
     ours, theirs = bench.images(steps * batch_size)
-    models = {"ours": bench.ours(network), "R1": bench.r1.model(network), "R2": bench.r2.model(network)}
+    models = {"R1": bench.r1.model(network), "R2": bench.r2.model(network)}
+    model = bench.ours(network)
 
     def run_ours() -> None:
         with arithmetic(bench.precision, bench.device):
-            bench.training(models["ours"], ours, 1, batch_size).fit()
+            bench.training(model, ours, 1, batch_size).fit()
 
     return Case(
         "C1",

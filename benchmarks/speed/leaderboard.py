@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from mmc_bench.leaderboard.build import generated_files, stale_files, write_generated
-from mmc_bench.leaderboard.checks import inspect, plugins_of, pretraining_of
+from mmc_bench.leaderboard.checks import inspect, stage_versions_of
 from mmc_bench.leaderboard.schemas import KnownVersion, Submission, Versions, as_yaml, plugin_name
 from mmc_bench.leaderboard.submissions import CHECKSUMS, SUBMISSION, Board, manifest, sha256_of
-from mmc_bench.results.jobs import Pretraining
+from mmc_bench.results.codec import job_of
+from mmc_bench.results.jobs import Pretraining, references_of
 from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.results.store import Store
 
@@ -84,7 +85,7 @@ def _at(records: Records, cue_rate: float) -> Records:
     """Return copies of records at another cue rate."""
 
     def moved(pretraining: Pretraining) -> Pretraining:
-        return pretraining.model_copy(update={"cue_rate": cue_rate})
+        return pretraining.with_changes(cue_rate=cue_rate)
 
     copies: Records = []
     for record in records:
@@ -92,7 +93,7 @@ def _at(records: Records, cue_rate: float) -> Records:
             pretraining = moved(record.pretraining)
             copies.append(record.model_copy(update={"pretraining": pretraining, "key": pretraining.key}))
         else:
-            cell = record.cell.model_copy(update={"pretraining": moved(record.cell.pretraining)})
+            cell = record.cell.with_changes(pretraining=moved(record.cell.pretraining))
             keys = {"key": cell.key, "pretraining_key": cell.pretraining.key}
             copies.append(record.model_copy(update={"cell": cell, **keys}))
     return copies
@@ -117,9 +118,10 @@ def _write(root: Path, records: Records) -> None:
 def _versions(board: Board, records: Records) -> Versions:
     plugins: dict[str, dict[str, KnownVersion]] = {}
     for record in records:
-        for kind, plugin in plugins_of(record):
+        for kind, plugin in references_of(job_of(record)):
             plugins.setdefault(plugin_name(kind, plugin), {})[plugin.version] = KnownVersion(needs=())
-    return board.versions.including({pretraining_of(record).core for record in records}, plugins)
+    stages = {" ".join(stage) for record in records for stage in stage_versions_of(record).items()}
+    return board.versions.including(stages, plugins)
 
 
 def _timed(what: str, work: Callable[[], Result]) -> Result:

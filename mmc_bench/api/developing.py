@@ -210,4 +210,4 @@ def gallery(task: "InteractiveTask") -> "Picture":
     from mmc_bench.running.interactive import picture_of, the_experiment
 
     experiment = the_experiment(task)
-    return picture_of(experiment.pretraining, experiment.workshop)
+    return picture_of(experiment.pretraining, experiment.resources)

@@ -151,7 +151,7 @@ def verify(
     check_writable(opened)
     tell(f"re-running {len(chosen)} cells, drawn with --seed {seed}")
     start = time.perf_counter()
-    import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises below
+    import_module("mmc_bench.stages.job")  # imports torch, which may swallow what Ctrl-C raises below
     with raised_interrupts(), tempfile.TemporaryDirectory(prefix="mmc-bench-verify-") as scratch:
         folders = tuple(map(str, _folders(plugins_dir)))
         session = Session(data=folders_of(data), results=scratch, plugin_folders=folders)

@@ -30,7 +30,7 @@ from mmc_bench.engines.schedule import pretraining_of
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.results.jobs import Job
 from mmc_bench.results.records import Failure
-from mmc_bench.suites.version import core_version
+from mmc_bench.results.versions import core_digest
 from mmc_bench.system.processes import available_cores
 
 #: Seconds between two looks at how many workers the cluster has room for.
@@ -276,9 +276,9 @@ class _Member:
         """
         if self.host is None:
             host, version = ray.get(self.awaited)
-            if version != core_version():
+            if version != core_digest():
                 raise StoppedError(
-                    f"node {host} has mmc-bench {version}, this machine {core_version()}: install the same everywhere"
+                    f"node {host} has mmc-bench {version}, this machine {core_digest()}: install the same everywhere"
                 )
             self.host, self.awaited = host, None
             return None
@@ -310,7 +310,7 @@ class _Host:
 
     def greet(self) -> tuple[str, str]:
         """Return the node's name, and the version of the core that it computes with."""
-        return socket.gethostname(), core_version()
+        return socket.gethostname(), core_digest()
 
     def attempt(self, job: Job) -> Iterator[list[dict[str, Any]] | Outcome]:
         """Do a job; yield its events as they come, and its outcome at last."""

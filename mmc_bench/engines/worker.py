@@ -1,4 +1,4 @@
-"""One worker: opens its workshop once, then does job after job. The one place where any error is caught."""
+"""One worker: opens its resources once, then does job after job. The one place where any error is caught."""
 
 import gc
 import traceback
@@ -17,7 +17,7 @@ from mmc_bench.results.store import LostWeightsError, Store, UnwritableError
 from mmc_bench.system.validation import first_problem
 
 if TYPE_CHECKING:
-    from mmc_bench.stages.workshop import Workshop
+    from mmc_bench.stages.resources import Resources
 
 
 #: What cloudpickle calls the file of every function that it carries.
@@ -35,7 +35,7 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._workshop: Workshop | None = None
+        self._resources: Resources | None = None
         self._micro_batches: dict[str, int] = {}
 
     def attempt(self, job: Job, listener: Listener) -> Outcome:
@@ -44,7 +44,7 @@ class Worker:
         When memory runs out, the job is done again from its start with batches in twice as many parts, and so are,
         at once, the jobs that differ from it in the seed alone.
         """
-        from mmc_bench.stages.cell import do_job
+        from mmc_bench.stages.job import do_job
         from mmc_bench.training.memory import MOST_MICRO_BATCHES, is_out_of_memory, let_go, sparing_memory
 
         started = datetime.now(UTC)
@@ -56,11 +56,11 @@ class Worker:
         while True:
             parts = self._micro_batches.get(alike, 1)
             try:
-                if self._workshop is None:
-                    self._workshop = open_workshop(self._settings)
+                if self._resources is None:
+                    self._resources = open_resources(self._settings)
                 report({"stage": "fine-tune" if isinstance(job, Cell) else "pretrain"})
                 with sparing_memory(parts):
-                    return Outcome(job, record=do_job(job, self._workshop, report))
+                    return Outcome(job, record=do_job(job, self._resources, report))
             except (Exception, SystemExit) as error:
                 out_of_memory = is_out_of_memory(error)
                 failure = Failure(
@@ -87,21 +87,21 @@ class Worker:
         """Give memory back: what the failed attempt left, and images that can be loaded again."""
         import torch
 
-        if self._workshop is not None:
-            self._workshop.forget()
+        if self._resources is not None:
+            self._resources.forget()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def open_workshop(settings: Settings) -> "Workshop":
+def open_resources(settings: Settings) -> "Resources":
     """Import torch and the plugins, set the threads, and keep to the share of the GPU."""
     import torch
 
     from mmc_bench.data.sources import Sources
     from mmc_bench.plugin.in_memory import unpickled
     from mmc_bench.plugin.registry import Registry
-    from mmc_bench.stages.workshop import Workshop
+    from mmc_bench.stages.resources import Resources
     from mmc_bench.training.precision import prepare_device, resolve_precision
 
     torch.set_num_threads(settings.threads)
@@ -112,7 +112,7 @@ def open_workshop(settings: Settings) -> "Workshop":
     registry = Registry.discover(settings.plugin_folders)
     for offer in unpickled(settings.methods):
         registry.add(offer)
-    return Workshop(
+    return Resources(
         registry=registry,
         store=Store(settings.results),
         sources=Sources(dict(settings.data_folders), settings.download),
@@ -125,7 +125,7 @@ def open_workshop(settings: Settings) -> "Workshop":
 
 def _but_for_the_seed(job: Job) -> str:
     """Return what a job shares with those that need as much memory."""
-    content = job.model_dump(mode="json")
+    content = job.content()
     for experiment in (content, *content.values()):
         if isinstance(experiment, dict):
             experiment.pop("seed", None)

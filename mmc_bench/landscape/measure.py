@@ -10,11 +10,12 @@ from mmc_bench.data.splits import CuedImages, ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment import Alignment, align
 from mmc_bench.landscape.barriers import connectivity
-from mmc_bench.landscape.paths import Path, check_same_architecture, evaluate_path, linear_path, quadratic_path
+from mmc_bench.landscape.paths import Path, evaluate_path, linear_path, quadratic_path
 from mmc_bench.landscape.quadratic import train_bend
 from mmc_bench.results.jobs import ConnectSettings, Matching
 from mmc_bench.results.records import SPLITS, AlignmentSummary, Connectivity, PathRecord, Score
 from mmc_bench.training import Progress
+from mmc_bench.training.checks import check_same_architecture
 from mmc_bench.training.evaluate import evaluate_sets
 
 #: What the training images' splits are called beside the test images'.

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from mmc_bench.data.splits import CuedImages
-from mmc_bench.errors import UserError
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
 from mmc_bench.results.records import Score
 from mmc_bench.training.evaluate import evaluate_sets
@@ -94,17 +93,3 @@ def evaluate_path(
     for name in sets:
         scores[name].append(end_scores[1][name])
     return ts, scores
-
-
-def check_same_architecture(
-    start: nn.Module, end: nn.Module, names: tuple[str, str] = ("first model", "second model")
-) -> None:
-    """Raise a `UserError` that names the first weight in which two models differ in name or shape."""
-    first = {name: tuple(value.shape) for name, value in start.state_dict().items()}
-    last = {name: tuple(value.shape) for name, value in end.state_dict().items()}
-    for name in [*first, *last]:
-        if first.get(name) != last.get(name):
-            raise UserError(
-                f"the {names[1]}'s weight {name!r} has shape {last.get(name)}, the {names[0]}'s "
-                f"{first.get(name)}: both must be of the same architecture"
-            )

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.leaderboard.checks import disagreements, duplicates, entry_problems, identity, plugins_of, pretraining_of
+from mmc_bench.leaderboard.checks import disagreements, duplicates, entry_problems, identity, stage_versions_of
 from mmc_bench.leaderboard.schemas import KnownVersion, Submission, Versions, as_yaml, plugin_name
 from mmc_bench.leaderboard.submissions import (
     CHECKSUMS,
@@ -29,8 +29,10 @@ from mmc_bench.leaderboard.submissions import (
     sha256_of,
 )
 from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.codec import job_of
+from mmc_bench.results.jobs import references_of
 from mmc_bench.results.records import CellRecord
-from mmc_bench.suites.version import core_version
+from mmc_bench.results.versions import version_of_stage
 from mmc_bench.system.files import is_intact, read_whole, write_whole
 from mmc_bench.system.validation import first_problem
 
@@ -180,12 +182,13 @@ def _versions(
     plugins: dict[str, dict[str, KnownVersion]] = defaultdict(dict)
     unknown: dict[str, str] = {}
     for entry in entries:
-        version = pretraining_of(entry.record).core
-        if version not in known.core:
-            core.add(version)
-            if version != core_version():
-                unknown[f"mmc-bench {version}"] = f"at hand is {core_version()}"
-        for kind, plugin in plugins_of(entry.record):
+        for stage, version in stage_versions_of(entry.record).items():
+            name = f"{stage} {version}"
+            if name not in known.core:
+                core.add(name)
+                if version != version_of_stage(stage):
+                    unknown[f"stage {name}"] = f"at hand is {version_of_stage(stage)}"
+        for kind, plugin in references_of(job_of(entry.record)):
             name = plugin_name(kind, plugin)
             if known.find(kind, plugin) is None and plugin.version not in plugins[name]:
                 found = _at_hand(registry, kind, f"{plugin.distribution}:{plugin.name}")
@@ -200,7 +203,7 @@ def _versions(
             f"leaderboard nor at hand: {told}; install them, or run anew into another --results"
         )
     plugins = {name: own for name, own in plugins.items() if own}
-    added = [f"mmc-bench {version}" for version in core]
+    added = [f"stage {name}" for name in core]
     added += [f"{name} {version}" for name, own in plugins.items() for version in own]
     return known.including(core, plugins), tuple(sorted(added))
 

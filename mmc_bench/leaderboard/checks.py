@@ -29,7 +29,8 @@ from mmc_bench.leaderboard.submissions import (
     read_verifications,
     sha256_of,
 )
-from mmc_bench.results.jobs import PluginRef, Pretraining, canonical_json
+from mmc_bench.results.codec import job_of
+from mmc_bench.results.jobs import Pretraining, canonical_json, references_of
 from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord
 
 WEIGHTS = frozenset({".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy", ".pkl", ".h5", ".onnx"})
@@ -92,12 +93,10 @@ def pretraining_of(record: PretrainRecord | CellRecord) -> Pretraining:
     return record.pretraining if isinstance(record, PretrainRecord) else record.cell.pretraining
 
 
-def plugins_of(record: PretrainRecord | CellRecord) -> Iterator[tuple[str, PluginRef]]:
-    """Yield the plugins behind a record, with their kinds."""
-    pretraining = pretraining_of(record)
-    yield from (("dataset", pretraining.dataset), ("backbone", pretraining.backbone))
-    if isinstance(record, CellRecord):
-        yield "method", record.cell.method
+def stage_versions_of(record: PretrainRecord | CellRecord) -> dict[str, str]:
+    """Return the versions of the stages behind a record, by stage."""
+    own = record.cell.versions if isinstance(record, CellRecord) else {}
+    return {**own, **pretraining_of(record).versions}
 
 
 def identity(record: CellRecord) -> str:
@@ -126,7 +125,7 @@ def disagreements(entries: Sequence[Entry], settings: BoardSettings) -> Iterator
     in_force: dict[str, tuple[Entry, str]] = {}
     for entry, record in cells_of(entries):
         parameters = canonical_json(record.parameters)
-        first, others = in_force.setdefault(canonical_json(record.cell.method.model_dump()), (entry, parameters))
+        first, others = in_force.setdefault(canonical_json(record.cell.method.content()), (entry, parameters))
         if parameters != others:
             yield Problem(entry.file, f"has other parameters in force than {first.file}, of the same version and given")
     trained: dict[str, tuple[Entry, PretrainRecord]] = {}
@@ -147,9 +146,10 @@ def _accuracy(record: PretrainRecord, split: str) -> float:
 def _version_problems(entries: Iterable[Entry], versions: Versions) -> Iterator[Problem]:
     core = set(versions.core)
     for entry in entries:
-        if (version := pretraining_of(entry.record).core) not in core:
-            yield Problem(entry.file, f"comes from an unknown version of the core, {version}")
-        for kind, plugin in plugins_of(entry.record):
+        for stage, version in stage_versions_of(entry.record).items():
+            if f"{stage} {version}" not in core:
+                yield Problem(entry.file, f"comes from an unknown version of the stage {stage}, {version}")
+        for kind, plugin in references_of(job_of(entry.record)):
             if versions.find(kind, plugin) is None:
                 yield Problem(
                     entry.file, f"comes from an unknown version of {plugin_name(kind, plugin)}, {plugin.version}"

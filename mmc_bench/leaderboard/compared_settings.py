@@ -92,5 +92,5 @@ def _listed(entries: Sequence[Entry], board: BoardSettings) -> dict[str, Counted
 
 
 def _content(pretraining: Pretraining) -> dict[str, Any]:
-    plugins = {name: {"version"} for name in ("dataset", "backbone")}
-    return pretraining.model_dump(mode="json", exclude={"seed": True, "core": True, **plugins})
+    content = pretraining.content("seed", "versions")
+    return content | {name: getattr(pretraining, name).content("version") for name in ("dataset", "backbone")}

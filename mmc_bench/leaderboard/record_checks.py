@@ -4,7 +4,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from mmc_bench.landscape.barriers import TOLERANCE, barrier, invariances, mode_connected
+from mmc_bench.landscape.barriers import barrier, mode_connected
+from mmc_bench.landscape.invariance import TOLERANCE, invariances
 from mmc_bench.plugin.specs import NAME
 from mmc_bench.results.jobs import PluginRef, Pretraining
 from mmc_bench.results.records import (
@@ -77,8 +78,6 @@ def _problems_of_plugins(p: Pretraining, plugins: Sequence[PluginRef], provenanc
             yield f"names a distribution {plugin.distribution!r}, and names match {DISTRIBUTION.pattern}"
     if provenance.plugins != {f"{plugin.distribution}:{plugin.name}": plugin.version for plugin in plugins}:
         yield "has a provenance that names other plugins or versions than its cell"
-    if provenance.mmc_bench != p.core.partition("+")[0]:
-        yield f"has a provenance of mmc-bench {provenance.mmc_bench}, and a cell of {p.core}"
     if provenance.seeds.get("experiment") != p.seed:
         yield f"has a provenance of seed {provenance.seeds.get('experiment')}, and a cell of {p.seed}"
     for what, seed in provenance.seeds.items():

@@ -139,7 +139,7 @@ class KnownVersion(_File):
 
 
 class Versions(_File):
-    """The versions that records may come from: of the core, and of plugins by ``distribution:kind:name``."""
+    """The versions that records may come from, of stages and, by ``distribution:kind:name``, of plugins."""
 
     core: tuple[str, ...] = ()
     plugins: dict[str, dict[str, KnownVersion]] = {}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+from mmc_bench.leaderboard.checks import stage_versions_of
 from mmc_bench.leaderboard.compared_settings import ComparedSetting, find_settings, setting_key
 from mmc_bench.leaderboard.schemas import BoardSettings, CountedPlace
 from mmc_bench.leaderboard.submissions import Entry, cells_of, pretrained_of
@@ -198,8 +199,8 @@ def _method_content(record: CellRecord) -> dict[str, Any]:
         "parameters": record.parameters,
         "version": cell.method.version,
         "distribution": cell.method.distribution,
-        "connect": cell.connect.model_dump(mode="json"),
-        "core": cell.pretraining.core,
+        "connect": cell.connect.content(),
+        "core": ", ".join(map(" ".join, sorted(stage_versions_of(record).items()))),
         "dataset version": cell.pretraining.dataset.version,
         "backbone version": cell.pretraining.backbone.version,
     }

@@ -14,9 +14,9 @@ from mmc_bench.leaderboard.submissions import VERIFICATIONS, Board, Entry, cells
 from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.results.jobs import Cell, PluginRef, Pretraining
 from mmc_bench.results.records import SPLITS, CellRecord, Provenance
+from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.suites.plan import Plan
 from mmc_bench.suites.suite import Suite
-from mmc_bench.suites.version import core_version
 from mmc_bench.system.files import write_whole
 
 
@@ -73,12 +73,14 @@ def plan_again(entries: Sequence[Entry], registry: Registry, images: Mapping[str
         now = {}
         for kind, plugin in (("dataset", p.dataset), ("backbone", p.backbone), ("method", cell.method)):
             offer = _offer(registry, kind, plugin)
-            now[kind] = plugin.model_copy(update={"version": offer.version})
+            now[kind] = plugin.with_changes(version=offer.version)
             offers[kind, offer.qualified_name] = offer, now[kind]
-        pretraining = p.model_copy(
-            update={"core": core_version(), "dataset": now["dataset"], "backbone": now["backbone"]}
+        pretraining = p.with_changes(
+            versions=versions_of_stages(*p.versions), dataset=now["dataset"], backbone=now["backbone"]
         )
-        cells[entry.file] = cell.model_copy(update={"pretraining": pretraining, "method": now["method"]})
+        cells[entry.file] = cell.with_changes(
+            versions=versions_of_stages(*cell.versions), pretraining=pretraining, method=now["method"]
+        )
     pretrainings = {cell.pretraining.key: cell.pretraining for cell in cells.values()}
     plan = Plan(_suite(cells.values()), tuple(pretrainings.values()), tuple(cells.values()), tuple(offers.values()))
     return plan, cells

@@ -1,20 +1,20 @@
 """Where plugins are found: entry points of installed distributions, and folders that the user names."""
 
 import hashlib
-import importlib.util
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder
+from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 from mmc_bench.errors import UserError
-from mmc_bench.system.files import add_sources, read_whole
+from mmc_bench.plugin.versions import editable_roots, folder_roots
+from mmc_bench.system.files import read_whole
 
 GROUP = "mmc_bench"
 FOLDER_PACKAGE = "mmc_bench_folder_plugins"
@@ -22,13 +22,18 @@ FOLDER_PACKAGE = "mmc_bench_folder_plugins"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plugin that was found and not yet imported."""
+    """A plugin that was found and not yet imported.
+
+    `roots` returns the files and folders that may be edited, given the loaded plugin; None where it is installed as a
+    wheel.
+    """
 
     name: str
     distribution: str
     version: str
     origin: str
     load: Callable[[], ModuleType]
+    roots: Callable[[ModuleType], list[Path] | None] = lambda module: None
 
 
 def entry_point_candidates() -> Iterator[Candidate]:
@@ -42,7 +47,8 @@ def entry_point_candidates() -> Iterator[Candidate]:
     metadata = {key: found.metadata for key, found in distributions.items()}  # a file is parsed at every access
     for point in points:
         about = metadata.get(id(point.dist), {"Name": "unknown", "Version": "0"})
-        yield Candidate(point.name, about["Name"], about["Version"], f"entry point {point.value}", point.load)
+        roots = partial(editable_roots, point.dist) if point.dist else lambda module: None
+        yield Candidate(point.name, about["Name"], about["Version"], f"entry point {point.value}", point.load, roots)
 
 
 def folder_candidates(folders: Sequence[str | Path]) -> Iterator[Candidate]:
@@ -68,7 +74,7 @@ def folder_candidates(folders: Sequence[str | Path]) -> Iterator[Candidate]:
             if path in seen:
                 continue
             seen.add(path)
-            yield Candidate(path.stem, path.stem, "0", str(path), _folder_loader(path))
+            yield Candidate(path.stem, path.stem, "0", str(path), _folder_loader(path), partial(folder_roots, path))
 
 
 def configured_folders(explicit: Sequence[str]) -> list[Path]:
@@ -100,52 +106,6 @@ def _listed_folders(file: Path) -> list[str]:
     if not isinstance(listed, list) or not all(isinstance(folder, str) for folder in listed):
         raise UserError(f'{file}: [tool.mmc_bench] plugins lists folders, as in plugins = ["my_plugins"]')
     return listed
-
-
-def source_digest(module: ModuleType, target: str = ":") -> str:
-    """Return a digest of a plugin's source files: those of its package, or the one file it is.
-
-    Line ends are normalised, so that the digest is the same on every system.
-
-    Parameters
-    ----------
-    target
-        ``"module:Class"``. When that module lies outside the plugin's files, those of its package (or the one
-        file it is) are part of the digest. Nothing is imported; a module that is not found adds nothing.
-    """
-    file = Path(module.__file__ or "")
-    paths = _source_files(file, hasattr(module, "__path__") or bool(module.__package__))
-    digest = hashlib.sha256()
-    add_sources(digest, file.parent, paths)
-    spec = _target_spec(module, target.partition(":")[0])
-    if spec is not None and spec.origin and Path(spec.origin).is_file():
-        outside = Path(spec.origin)
-        if outside.resolve() not in {path.resolve() for path in paths}:
-            add_sources(digest, outside.parent, _source_files(outside, bool(spec.parent)))
-    return digest.hexdigest()[:12]
-
-
-def _source_files(file: Path, in_package: bool) -> list[Path]:
-    if not in_package:
-        return [file]
-    return sorted(path for path in file.parent.rglob("*.py") if "__pycache__" not in path.parts)
-
-
-def _target_spec(home: ModuleType, name: str) -> ModuleSpec | None:
-    """Find a target's module as the import system would, without importing its parents: they may be heavy."""
-    if not name.strip("."):
-        return None
-    try:
-        package = home.__name__ if hasattr(home, "__path__") else home.__package__
-        top, *below = importlib.util.resolve_name(name, package).split(".")
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):  # no such parent; or a module without a spec, as __main__
-        return None
-    for part in below:
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
-    return spec
 
 
 def _is_plugin(path: Path) -> bool:

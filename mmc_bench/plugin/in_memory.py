@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from mmc_bench.errors import UserError
+from mmc_bench.plugin.class_source import digest_of
 from mmc_bench.plugin.parameters import parameters_of
 from mmc_bench.plugin.registry import Offer, Plugin, Registry
-from mmc_bench.plugin.sources import digest_of
 from mmc_bench.plugin.specs import MethodSpec
 
 #: What stands for the distribution of such a method, in its qualified name and in records.
@@ -25,12 +25,6 @@ class InMemoryOffer(Offer):
     """A method whose class is at hand. Its version is a digest of the class's source and of what that names."""
 
     target: type = object
-    digest: str = ""
-
-    @property
-    def version(self) -> str:
-        """Version ``0`` and the digest: changed source is another version."""
-        return f"{self.plugin.version}+{self.digest}"
 
     def load(self) -> Any:
         """Return the class."""
@@ -84,7 +78,9 @@ def offer_of(method: object) -> InMemoryOffer:
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"class {target.__name__}: {error}") from None
-    return InMemoryOffer(spec, Plugin(name, DISTRIBUTION, "0", target.__module__), target, digest_of(target))
+    digest = digest_of(target)
+    plugin = Plugin(name, DISTRIBUTION, f"0+{digest}", target.__module__, digest=digest)
+    return InMemoryOffer(spec, plugin, target)
 
 
 def pickled(registry: Registry) -> bytes:

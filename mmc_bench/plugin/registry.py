@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -16,8 +15,9 @@ import pluggy
 
 from mmc_bench.errors import NothingSelectedError, UserError, message_of, nearest
 from mmc_bench.plugin import hookspecs
-from mmc_bench.plugin.discovery import Candidate, entry_point_candidates, folder_candidates, source_digest
+from mmc_bench.plugin.discovery import Candidate, entry_point_candidates, folder_candidates
 from mmc_bench.plugin.specs import NAME, BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec, PluginSpec
+from mmc_bench.plugin.versions import OWN_DISTRIBUTION, built_in_version, digest_of_roots
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -34,7 +34,10 @@ KINDS: dict[str, type[PluginSpec]] = {
 
 @dataclass(frozen=True)
 class Plugin:
-    """One discovered plugin, working or broken."""
+    """One discovered plugin, working or broken.
+
+    `version` is what its results are named by; `digest` is that of its source where this can be edited.
+    """
 
     name: str
     distribution: str
@@ -43,6 +46,7 @@ class Plugin:
     module: ModuleType | None = None
     provides: tuple[str, ...] = ()
     error: str | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,15 @@ class Offer:
         """The names that it answers to."""
         return self.spec.name, self.qualified_name
 
-    @cached_property
+    @property
     def version(self) -> str:
-        """Version of the distribution plus a digest of the plugin's and the target's source files.
+        """The version that it runs under (`mmc_bench.plugin.versions`), a part of every key."""
+        return self.plugin.version
 
-        The digest is part of every key, so that an edited method never shows an old result.
-        """
-        assert self.plugin.module is not None
-        return f"{self.plugin.version}+{source_digest(self.plugin.module, self.spec.target)}"
+    @property
+    def digest(self) -> str | None:
+        """The digest of its source, where this can be edited."""
+        return self.plugin.digest
 
     def reference(self, overrides: dict[str, Any]) -> "PluginRef":
         """Return the plain-data reference that goes into cells, keys and records."""
@@ -187,9 +192,8 @@ class Registry:
             provides += [f"suite {file.stem}" for file in suites]
             provides += [f"published table {file.stem}" for file in published]
             plugin = replace(plugin, module=module, provides=tuple(provides))
+            plugin = _versioned(plugin, candidate, module, specs)
             offers = [Offer(spec, plugin) for spec in specs]
-            for offer in offers:
-                _ = offer.version  # reads its source files: now, while the plugin can still be left out
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -281,6 +285,20 @@ class Registry:
             for offer in self._offers[kind].get(f"{family}/*", ()):
                 defaults = {**offer.spec.defaults, "model": member}
                 yield Offer(replace(offer.spec, name=name, defaults=defaults), offer.plugin)
+
+
+def _versioned(plugin: Plugin, candidate: Candidate, module: ModuleType, specs: list[PluginSpec]) -> Plugin:
+    """Return the plugin with the version that it runs under, from its source files where these can be edited."""
+    if candidate.distribution == OWN_DISTRIBUTION:
+        if not specs:
+            return plugin
+        version, digest = built_in_version(candidate.name, module)
+        return replace(plugin, version=version, digest=digest)
+    roots = candidate.roots(module)
+    if roots is None:
+        return plugin
+    digest = digest_of_roots(module, roots, [spec.target for spec in specs])
+    return replace(plugin, version=f"{candidate.version}+{digest}", digest=digest)
 
 
 def _remedy(offers: Sequence[Offer]) -> str:

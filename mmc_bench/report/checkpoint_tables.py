@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from mmc_bench.landscape.barriers import INTERVENTIONS
+from mmc_bench.landscape.invariance import INTERVENTIONS
 from mmc_bench.report.curves import POINT, points_of
 from mmc_bench.report.tables import Report, Table, yes_or_no
 from mmc_bench.results.records import AlignmentSummary, ConnectionRecord, Connectivity

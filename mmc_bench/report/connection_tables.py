@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from mmc_bench.landscape.barriers import TOLERANCE
+from mmc_bench.landscape.invariance import TOLERANCE
 from mmc_bench.report.connections import JUDGED, ModelConnection, tally, unpermuted
 from mmc_bench.report.curves import PATHS
 from mmc_bench.report.tables import ABSENT, Report, Table, yes_or_no

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from mmc_bench.landscape.barriers import TOLERANCE, mechanistically_similar
+from mmc_bench.landscape.invariance import TOLERANCE, mechanistically_similar
 from mmc_bench.report.curves import paths_of
 from mmc_bench.report.rows import cell_names, differences
 from mmc_bench.results.records import CellRecord, Invariance, PairRecord, PathRecord, PretrainRecord
@@ -93,6 +93,6 @@ def _ends(pairs: Iterable[PairRecord]) -> dict[str, tuple[str, str]]:
     shown: dict[str, tuple[str, str]] = {}
     for record in pairs:
         shown[record.key] = record.pair.first.label, record.pair.second.label
-        contents[record.key] = record.pair.model_dump(mode="json")
+        contents[record.key] = record.pair.content()
     notes = differences(contents, shown)
     return {key: (first + notes[key], second) for key, (first, second) in shown.items()}

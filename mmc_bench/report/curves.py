@@ -108,7 +108,7 @@ def group_cells(cells: Iterable[CellRecord]) -> list[RecordGroup[CellRecord]]:
         cells,
         lambda record: {
             **_content(record.cell.pretraining),
-            "connect": record.cell.connect.model_dump(mode="json"),
+            "connect": record.cell.connect.content(),
         },
         lambda record: (*_place(record.cell.pretraining), ""),
     )
@@ -138,7 +138,7 @@ def group_pairs(pairs: Iterable[PairRecord]) -> list[RecordGroup[PairRecord]]:
             **_content(pair.first),
             "second": {**_content(pair.second), "cue_rate": rate(pair, pair.second)},
             "on": {**_content(pair.data)},
-            "connect": pair.connect.model_dump(mode="json"),
+            "connect": pair.connect.content(),
         }
 
     def shown(record: PairRecord) -> tuple[str, str, str]:
@@ -222,7 +222,7 @@ def panels_of_learning(groups: Sequence[RecordGroup[PretrainRecord]]) -> list[Pa
 
 def method_labels(cells: Sequence[CellRecord]) -> dict[str, str]:
     """Return the label of each cell's method, by the cell's key, with what tells it from others of its name."""
-    contents = {record.key: record.cell.method.model_dump(mode="json") for record in cells}
+    contents = {record.key: record.cell.method.content() for record in cells}
     kinds = {key: canonical_json(content) for key, content in contents.items()}
     # One cell stands for all of its kind: notes are of what differs between kinds.
     first = {kind: key for key, kind in reversed(kinds.items())}
@@ -292,7 +292,7 @@ def _grouped(
 
 
 def _content(pretraining: Pretraining) -> dict[str, Any]:
-    return pretraining.model_dump(mode="json", exclude={"cue_rate", "seed"})
+    return pretraining.content("cue_rate", "seed")
 
 
 def _place(pretraining: Pretraining) -> tuple[str, str]:

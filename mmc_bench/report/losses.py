@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmc_bench.errors import NothingSelectedError
-from mmc_bench.landscape.barriers import TOLERANCE
+from mmc_bench.landscape.invariance import TOLERANCE
 from mmc_bench.report.claims import FAILS, HOLDS, NO_RECORDS
 from mmc_bench.report.compare import plain
 from mmc_bench.report.published import LOSS_COLUMNS, PublishedKey, PublishedTable, read_numbers

@@ -188,7 +188,7 @@ def _seed_of_cell(record: CellRecord | CellScores) -> int:
 
 
 def _setting_key(pretraining: Pretraining) -> str:
-    return canonical_json(pretraining.model_dump(mode="json", exclude={"seed"}))
+    return canonical_json(pretraining.content("seed"))
 
 
 def _method_key(cell: Cell) -> str:
@@ -197,7 +197,7 @@ def _method_key(cell: Cell) -> str:
 
 def _setting_labels(settings: Mapping[str, Pretraining]) -> dict[str, tuple[str, str]]:
     """Return (dataset, backbone) labels, the dataset's with whatever else tells two settings apart."""
-    contents = {key: setting.model_dump(mode="json", exclude={"seed"}) for key, setting in settings.items()}
+    contents = {key: setting.content("seed") for key, setting in settings.items()}
     shown = {key: (s.dataset.name, s.backbone.name, s.cue_rate) for key, s in settings.items()}
     notes = differences(contents, shown)
     return {key: (s.dataset.name + notes[key], s.backbone.name) for key, s in settings.items()}
@@ -211,7 +211,7 @@ def _labels(
             "parameters": records[0].cell.method.parameters,
             "version": records[0].cell.method.version,
             "distribution": records[0].cell.method.distribution,
-            "connect": records[0].cell.connect.model_dump(mode="json"),
+            "connect": records[0].cell.connect.content(),
         }
         for key, records in groups.items()
     }

@@ -13,6 +13,7 @@ import msgspec
 from pydantic import ValidationError
 
 from mmc_bench.errors import UserError
+from mmc_bench.results.jobs import Job
 from mmc_bench.results.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
 from mmc_bench.system.files import is_intact, read_whole, with_checksum
@@ -62,6 +63,13 @@ def parsed(path: str | Path, content: bytes, schema: type[OneRecord], key: str |
     return record
 
 
+def job_of(record: AnyRecord) -> Job:
+    """Return what a record is the result of."""
+    if isinstance(record, PretrainRecord):
+        return record.pretraining
+    return record.cell if isinstance(record, CellRecord) else record.pair
+
+
 def weights_of(record: AnyRecord) -> tuple[str, ...]:
     """Return the checksums of the weights that a pretraining left, or that lie behind a record, as `models_of` has."""
     if isinstance(record, PairRecord):
@@ -71,7 +79,7 @@ def weights_of(record: AnyRecord) -> tuple[str, ...]:
 
 def weights_in(content: bytes, kind: str, key: str) -> tuple[str, ...] | None:
     """Return `weights_of` the record in a file that is as it was written; None when it must be looked at closely."""
-    start = b'{\n "schema_version": 1,\n "kind": "%s",\n "key": "%s",\n' % (kind.encode(), key.encode())
+    start = b'{\n "schema_version": 2,\n "kind": "%s",\n "key": "%s",\n' % (kind.encode(), key.encode())
     found = WEIGHTS[kind].search(content) if content.startswith(start) and is_intact(content) else None
     return tuple(checksum.decode() for checksum in found.groups()) if found else None
 

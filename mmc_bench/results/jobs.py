@@ -1,52 +1,75 @@
-"""Cells as plain data: what is pretrained, what is fine-tuned, and the keys that name their results."""
+"""Jobs as plain data: what is pretrained, fine-tuned and compared, and the keys that name the results.
+
+The classes are frozen dataclasses of the standard library, so that importing them is cheap. Their constraints are
+checked where they are fields of a pydantic model, as in records and suites, or by `adapter`.
+"""
 
 import hashlib
 import json
-from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 
-KEY_VERSION = 1
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
+KEY_VERSION = 2
+
+Fraction = Annotated[float, Ge(0), Le(1)]
 
 #: Straight; straight after the first model's units were permuted; bent, the bend trained with or without cues.
 PathName = Literal["linear", "permuted", "quadratic", "quadratic-nc"]
 
+#: What permutations of units are found by: `mmc_bench.landscape.alignment.align` says how.
+Matching = Literal["activations", "inner-products", "weights"]
 
-class _Plain(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def __copy__(self) -> Self:
-        copied = super().__copy__()
-        for name in ("key", "canonical"):  # a changed copy (`model_copy`) has its own
-            copied.__dict__.pop(name, None)
-        return copied
+def _of(*stages: str) -> Predicate:
+    """Return the constraint that a mapping has the versions of these stages."""
+    return Predicate(lambda versions: versions.keys() == {*stages})
+
+
+class _Plain:
+    #: Read by pydantic: other keys, NaN and infinity are refused.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+    def with_changes(self, **changes: Any) -> Self:
+        """Return a copy that differs in these fields."""
+        return replace(self, **changes)  # type: ignore[type-var]
+
+    def content(self, *without: str) -> dict[str, Any]:
+        """Return the fields, but those that are named, as JSON has them."""
+        kind: Any = type(self)
+        return {name: _plain(getattr(self, name)) for name in _names_of(kind) if name not in without}
 
     @cached_property
     def canonical(self) -> str:
         """This as canonical JSON; cells share most of their parts, whose JSON is thus made once."""
-        return canonical_json(self.model_dump(mode="json"))
+        return canonical_json(self.content())
 
 
+@dataclass(frozen=True, kw_only=True)
 class PluginRef(_Plain):
     """A dataset, backbone or method: who offers it, in which version, with which explicit parameters."""
 
     name: str
     distribution: str
     version: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
 class DataSettings(_Plain):
     """Sizes of the training sets; ``None`` stands for the dataset's own."""
 
-    pretrain_images: Annotated[int, Field(ge=2)] | None = None
-    clean_images: Annotated[int, Field(ge=2)] | None = None
-    validation_images: Annotated[int, Field(ge=1)] | None = None
+    pretrain_images: Annotated[int, Ge(2)] | None = None
+    clean_images: Annotated[int, Ge(2)] | None = None
+    validation_images: Annotated[int, Ge(1)] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
 class Recipe(_Plain):
     """How a backbone is pretrained: SGD with steps in the learning rate (paper, App. A.1).
 
@@ -54,20 +77,17 @@ class Recipe(_Plain):
     `curve_images` bounds the test images behind each epoch's point of the learning curve.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 100
-    batch_size: Annotated[int, Field(ge=2)] = 256
-    lr: Annotated[FiniteFloat, Field(gt=0)] = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = 1e-4
+    epochs: Annotated[int, Ge(1)] = 100
+    batch_size: Annotated[int, Ge(2)] = 256
+    lr: Annotated[float, Gt(0)] = 0.1
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    weight_decay: Annotated[float, Ge(0)] = 1e-4
     lr_drops: tuple[Fraction, ...] = (0.4, 0.8)
-    lr_drop_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-    curve_images: Annotated[int, Field(ge=1)] | None = None
+    lr_drop_factor: Annotated[float, Gt(0), Le(1)] = 0.1
+    curve_images: Annotated[int, Ge(1)] | None = None
 
 
-#: What permutations of units are found by: `mmc_bench.landscape.alignment.align` says how.
-Matching = Literal["activations", "inner-products", "weights"]
-
-
+@dataclass(frozen=True, kw_only=True)
 class QuadraticSettings(_Plain):
     """How the bend θ₁₂ of a quadratic path is trained (Garipov et al., 2018; paper, App. C.1).
 
@@ -75,13 +95,14 @@ class QuadraticSettings(_Plain):
     """
 
     start: Literal["middle", "random"] = "middle"
-    epochs: Annotated[int, Field(ge=1)] = 15
-    batch_size: Annotated[int, Field(ge=2)] = 256
-    lr: Annotated[FiniteFloat, Field(gt=0)] = 0.1
+    epochs: Annotated[int, Ge(1)] = 15
+    batch_size: Annotated[int, Ge(2)] = 256
+    lr: Annotated[float, Gt(0)] = 0.1
     lr_drops: tuple[Fraction, ...] = (2 / 3,)
-    lr_drop_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    lr_drop_factor: Annotated[float, Gt(0), Le(1)] = 0.1
 
 
+@dataclass(frozen=True, kw_only=True)
 class ConnectSettings(_Plain):
     """How the paths between two models are measured.
 
@@ -90,33 +111,40 @@ class ConnectSettings(_Plain):
     besides the test images.
     """
 
-    points: Annotated[int, Field(ge=2)] = 11
-    batchnorm_images: Annotated[int, Field(ge=2)] | None = None
-    train_images: Annotated[int, Field(ge=0)] = 0
-    paths: Annotated[tuple[PathName, ...], Field(min_length=1)] = ("linear",)
+    points: Annotated[int, Ge(2)] = 11
+    batchnorm_images: Annotated[int, Ge(2)] | None = None
+    train_images: Annotated[int, Ge(0)] = 0
+    paths: Annotated[tuple[PathName, ...], MinLen(1)] = ("linear",)
     matching: Matching = "activations"
     quadratic: QuadraticSettings = QuadraticSettings()
 
 
+@dataclass(frozen=True, kw_only=True)
 class Pretraining(_Plain):
     """One pretrained model θ_C: everything that decides its weights and scores.
 
-    `core` is the version of the core with a digest of its own source, as plugins have theirs.
+    `versions` are those of the stages that it rests on.
     """
 
-    core: str
+    versions: Annotated[dict[str, str], _of("pretrain", "score")]
     dataset: PluginRef
     images: dict[str, str]
     data: DataSettings
     backbone: PluginRef
     cue_rate: Fraction
     recipe: Recipe
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Ge(0)]
+
+    @cached_property
+    def weights_key(self) -> str:
+        """SHA-256 that names the weights: of all that decides them, which scoring does not."""
+        parts = {name: getattr(self, name) for name in _names_of(Pretraining) if name != "versions"}
+        return key_of({"stage": "pretrain", "version": self.versions["pretrain"], **parts})
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 that names this pretraining's record and weights."""
-        return key_of({"stage": "pretrain", **{name: getattr(self, name) for name in type(self).model_fields}})
+        """SHA-256 that names this pretraining's record."""
+        return key_of({"stage": "pretraining", "weights": self.weights_key, "score": self.versions["score"]})
 
     @property
     def label(self) -> str:
@@ -124,12 +152,26 @@ class Pretraining(_Plain):
         return f"{self.dataset.name} {self.backbone.name} cue rate {self.cue_rate:g} seed {self.seed}"
 
 
+@dataclass(frozen=True, kw_only=True)
 class Cell(_Plain):
     """One method applied to one pretrained model."""
 
+    versions: Annotated[dict[str, str], _of("fine-tune", "score", "connect")]
     pretraining: Pretraining
     method: PluginRef
     connect: ConnectSettings
+
+    @cached_property
+    def weights_key(self) -> str:
+        """SHA-256 that names the fine-tuned weights: of all that decides them, which scores and paths do not."""
+        return key_of(
+            {
+                "stage": "fine-tune",
+                "version": self.versions["fine-tune"],
+                "pretrained": self.pretraining.weights_key,
+                "method": self.method,
+            }
+        )
 
     @cached_property
     def key(self) -> str:
@@ -137,9 +179,10 @@ class Cell(_Plain):
         return key_of(
             {
                 "stage": "cell",
+                **self.versions,
                 "pretraining": self.pretraining.key,
                 "method": self.method,
-                "connect": self.connect,
+                "paths": self.connect,
             }
         )
 
@@ -149,12 +192,14 @@ class Cell(_Plain):
         return f"{self.pretraining.label} · {self.method.name}"
 
 
+@dataclass(frozen=True, kw_only=True)
 class Pair(_Plain):
     """Two pretrained models of one architecture, and how the paths between them are measured.
 
     `data` is the experiment on whose data they are compared: that of the first, unless a suite says otherwise.
     """
 
+    versions: Annotated[dict[str, str], _of("connect")]
     first: Pretraining
     second: Pretraining
     data: Pretraining
@@ -166,10 +211,11 @@ class Pair(_Plain):
         return key_of(
             {
                 "stage": "pair",
+                **self.versions,
                 "first": self.first.key,
                 "second": self.second.key,
                 "data": self.data.key,
-                "connect": self.connect,
+                "paths": self.connect,
             }
         )
 
@@ -184,20 +230,23 @@ class Pair(_Plain):
 Job = Pretraining | Cell | Pair
 
 
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint(_Plain):
-    """Trained weights, whoever trained them: the SHA-256 of their file, and the key of their record, if any."""
+    """Trained weights, whoever trained them: their checksum (`mmc_bench.results.weights`), and their record's key."""
 
     label: str
     weights_sha256: str
     record: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
 class Connection(_Plain):
     """Two checkpoints of one architecture, and how the paths between them are measured.
 
     `experiment` describes the data that they are compared on, and the backbone that they are loaded into.
     """
 
+    versions: Annotated[dict[str, str], _of("connect")]
     first: Checkpoint
     second: Checkpoint
     experiment: Pretraining
@@ -212,20 +261,59 @@ class Connection(_Plain):
         return key_of(
             {
                 "stage": "connection",
+                **self.versions,
                 "weights": [self.first.weights_sha256, self.second.weights_sha256],
-                "experiment": self.experiment.model_dump(mode="json", exclude={"cue_rate", "recipe"}),
-                "connect": self.connect,
+                "experiment": self.experiment.content("versions", "cue_rate", "recipe"),
+                "paths": self.connect,
             }
         )
 
 
 def _places(end: Pretraining) -> dict[str, str]:
     return {
-        "data set": end.dataset.name,
+        "dataset": end.dataset.name,
         "backbone": end.backbone.name,
         "cue rate": f"{end.cue_rate:g}",
         "seed": str(end.seed),
     }
+
+
+@cache
+def _names_of(part: Any) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(part))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Plain):
+        return value.content()
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def kind_of(job: Job | Connection) -> str:
+    """Return ``"pretraining"``, ``"cell"``, ``"pair"`` or ``"connection"``."""
+    return {Pretraining: "pretraining", Cell: "cell", Pair: "pair", Connection: "connection"}[type(job)]
+
+
+@cache
+def adapter(part: Any) -> "TypeAdapter[Any]":
+    """Return what makes a job, or a part of one, from plain data or JSON, and checks it."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(part)
+
+
+def references_of(job: Job | Connection) -> list[tuple[str, PluginRef]]:
+    """Return the kind and the reference of each plugin that a job rests on, each once."""
+    if isinstance(job, Cell):
+        return [*references_of(job.pretraining), ("method", job.method)]
+    if isinstance(job, Pretraining):
+        return [("dataset", job.dataset), ("backbone", job.backbone)]
+    if isinstance(job, Connection):
+        return references_of(job.experiment)
+    found = {(kind, plugin.canonical): plugin for end in models_of(job) for kind, plugin in references_of(end)}
+    return [(kind, plugin) for (kind, _), plugin in found.items()]
 
 
 def models_of(job: Job) -> tuple[Pretraining, ...]:

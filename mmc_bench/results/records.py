@@ -144,7 +144,8 @@ class Timing(_Record):
 class Provenance(_Record):
     """What made this record: software, machine, precision, seeds.
 
-    `micro_batches` is above 1 where memory ran out and batches were computed in so many parts instead.
+    `micro_batches` is above 1 where memory ran out and batches were computed in so many parts instead. `sources` has
+    the digests of the source behind the versions, by ``stage NAME`` and ``plugin KIND DISTRIBUTION:NAME``.
     """
 
     mmc_bench: str
@@ -159,6 +160,7 @@ class Provenance(_Record):
     threads: Annotated[int, Field(ge=1)]
     micro_batches: Annotated[int, Field(ge=1)] = 1
     seeds: dict[str, int]
+    sources: dict[str, str] = {}
     sha256: Checksum = None
 
 
@@ -171,10 +173,28 @@ class Epoch(_Record):
     C: Fraction
 
 
-class PretrainRecord(_Record):
-    """The result of one pretraining."""
+class WeightsOrigin(_Record):
+    """How weights were made; their file carries it, so that they can be scored and connected without training again.
 
-    schema_version: Literal[1] = 1
+    `key` names the weights (a job's ``weights_key``), `made_from` is the checksum of those that a method started from.
+    """
+
+    key: str
+    made_from: str | None = None
+    parameters: dict[str, Any] = {}
+    curve: tuple[Epoch, ...] = ()
+    seconds: dict[str, Number]
+    images_per_second: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    provenance: Provenance
+
+
+class PretrainRecord(_Record):
+    """The result of one pretraining.
+
+    `training_provenance` is that of weights that were kept from another run, and scored in this one.
+    """
+
+    schema_version: Literal[2] = 2
     kind: Literal["pretraining"] = "pretraining"
     key: str
     pretraining: Pretraining
@@ -185,6 +205,7 @@ class PretrainRecord(_Record):
     curve: tuple[Epoch, ...]
     timing: Timing
     provenance: Provenance
+    training_provenance: Provenance | None = None
 
     @model_validator(mode="after")
     def _key_matches(self) -> "PretrainRecord":
@@ -194,9 +215,12 @@ class PretrainRecord(_Record):
 
 
 class CellRecord(_Record):
-    """The result of one method on one pretrained model."""
+    """The result of one method on one pretrained model.
 
-    schema_version: Literal[1] = 1
+    `training_provenance` is that of weights that were kept from another run, and scored in this one.
+    """
+
+    schema_version: Literal[2] = 2
     kind: Literal["cell"] = "cell"
     key: str
     cell: Cell
@@ -209,6 +233,7 @@ class CellRecord(_Record):
     invariance: dict[str, Invariance]
     timing: Timing
     provenance: Provenance
+    training_provenance: Provenance | None = None
     weights_sha256: str | None = None
 
     @model_validator(mode="after")
@@ -227,7 +252,7 @@ class CellRecord(_Record):
 class PairRecord(_Record):
     """The result of comparing two pretrained models."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     kind: Literal["pair"] = "pair"
     key: str
     pair: Pair
@@ -250,7 +275,7 @@ AnyRecord = PretrainRecord | CellRecord | PairRecord
 class ConnectionRecord(_Record):
     """The result of comparing two checkpoints."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     kind: Literal["connection"] = "connection"
     key: str
     connection: Connection

@@ -1,11 +1,11 @@
 """What tables need of a cell's record, decoded without the rest: most of a record are its curves."""
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from mmc_bench.results.jobs import Cell, ConnectSettings, PluginRef, Pretraining
+from mmc_bench.results.jobs import Cell, ConnectSettings, PluginRef, Pretraining, adapter
 
 Part = TypeVar("Part", PluginRef, ConnectSettings, Pretraining)
 
@@ -76,6 +76,7 @@ class ModelScores:
 
 
 class _CellText(msgspec.Struct, frozen=True):
+    versions: dict[str, str]
     pretraining: msgspec.Raw
     method: msgspec.Raw
     connect: msgspec.Raw
@@ -119,6 +120,7 @@ class ScoreReader:
         return CellScores(
             key=found.key,
             cell=Cell(
+                versions=found.cell.versions,
                 pretraining=self._part(Pretraining, found.pretraining_key, found.cell.pretraining),
                 method=self._part(PluginRef, method, method),
                 connect=self._part(ConnectSettings, connect, connect),
@@ -145,6 +147,7 @@ class ScoreReader:
     def _part(self, schema: type[Part], key: str | bytes, text: bytes | msgspec.Raw) -> Part:
         part = self._parts.get((schema, key))
         if part is None:
-            part = self._parts[schema, key] = schema.model_validate_json(bytes(text))
+            kind: Any = schema
+            part = self._parts[schema, key] = adapter(kind).validate_json(bytes(text))
         assert isinstance(part, schema)
         return part

@@ -1,13 +1,15 @@
 """Results on disk: records, weights and failures; the only module that writes them.
 
-    RESULTS/pretrained/<key>.json          the record of a pretraining
-    RESULTS/pretrained/<key>.safetensors   its weights
-    RESULTS/cells/<key>.json               the record of a cell
-    RESULTS/cells/<key>.safetensors        its weights, when they are kept
-    RESULTS/pairs/<key>.json               the record of a pair of pretrained models
-    RESULTS/connections/<key>.json         the record of two checkpoints that somebody pointed at
-    RESULTS/*/<key>.failure.json           why there is no record yet
-    RESULTS/locks/<key>.<n>.lease          says which run makes the record (`mmc_bench.results.leases`)
+    RESULTS/pretrained/<key>.json                  the record of a pretraining
+    RESULTS/pretrained/<weights key>.safetensors   its weights
+    RESULTS/cells/<key>.json                       the record of a cell
+    RESULTS/fine-tuned/<weights key>.safetensors   its weights, when they are kept
+    RESULTS/pairs/<key>.json                       the record of a pair of pretrained models
+    RESULTS/connections/<key>.json                 the record of two checkpoints that a user named
+    RESULTS/*/<key>.failure.json                   why there is no record yet
+    RESULTS/locks/<key>.<n>.lease                  which run makes the record (`mmc_bench.results.leases`)
+
+Weights have a key of their own: scores and paths can be measured anew without training again.
 
 Something is done when its valid record exists. Files appear under their name only when they are whole:
 written beside it, flushed to the disk, renamed. Records carry a checksum of themselves: one that is damaged, or was
@@ -15,7 +17,6 @@ copied from another key's, counts as missing, and is made anew. Those without a 
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import tempfile
@@ -31,22 +32,37 @@ from mmc_bench.results.codec import (
     DamagedError,
     cell_scores_in,
     encoded,
+    job_of,
     model_scores_in,
     parsed,
     read_if_there,
     weights_in,
     weights_of,
 )
-from mmc_bench.results.jobs import Cell, Connection, Job, Pretraining, models_of
+from mmc_bench.results.jobs import Cell, Connection, Job, Pretraining, kind_of, models_of
 from mmc_bench.results.leases import Leases
-from mmc_bench.results.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PairRecord, PretrainRecord
+from mmc_bench.results.records import (
+    AnyRecord,
+    CellRecord,
+    ConnectionRecord,
+    Failure,
+    PairRecord,
+    PretrainRecord,
+    WeightsOrigin,
+)
 from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
 from mmc_bench.system.files import is_intact, sweep, write_whole
 
 if TYPE_CHECKING:
     import torch
 
+    from mmc_bench.results.weights import Weights
+
 FOLDERS = {"pretraining": "pretrained", "cell": "cells", "pair": "pairs", "connection": "connections"}
+
+WEIGHTS_FOLDERS = {"pretraining": "pretrained", "cell": "fine-tuned"}
+
+ALL_FOLDERS = tuple(dict.fromkeys((*FOLDERS.values(), *WEIGHTS_FOLDERS.values())))
 
 RECORD_TYPES: dict[str, type[AnyRecord]] = {
     "pretraining": PretrainRecord,
@@ -62,7 +78,7 @@ class UnwritableError(UserError):
 
 @dataclass(frozen=True)
 class Listing:
-    """The keys in a results folder, by its files' names: of records, of failures, of weights."""
+    """The keys in a results folder, by its files' names: of records, of failures, of weights (by weights key)."""
 
     records: frozenset[str]
     failures: frozenset[str]
@@ -103,7 +119,7 @@ class Store:
         UnwritableError
             When the folder cannot be made or written.
         """
-        for name in FOLDERS.values():
+        for name in ALL_FOLDERS:
             folder = self.root / name
             with self.writing(": choose another with --results"):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +129,7 @@ class Store:
     def listing(self) -> Listing:
         """Return the keys of all files in the folder, without opening any."""
         found: dict[str, set[str]] = {".json": set(), ".failure.json": set(), ".safetensors": set()}
-        for folder in FOLDERS.values():
+        for folder in ALL_FOLDERS:
             for name in _names_in(self.root / folder):
                 key, dot, ending = name.partition(".")
                 found.get(dot + ending, set()).add(key)
@@ -173,7 +189,7 @@ class Store:
 
     def has_weights(self, pretraining: Pretraining) -> bool:
         """Tell whether a pretraining's weights are there."""
-        return self._path(pretraining, ".safetensors").exists()
+        return self.weights_file(pretraining).exists()
 
     @property
     def locks(self) -> Path:
@@ -260,15 +276,15 @@ class Store:
         """Write why a job failed, beside the place of its record; raises `UnwritableError`."""
         self._write(self._path(job, ".failure.json"), encoded(failure))
 
-    def save_weights(self, job: Job, weights: "dict[str, torch.Tensor]") -> str:
-        """Write weights as safetensors and return the file's SHA-256; raises `UnwritableError`."""
-        from safetensors.torch import save
+    def save_weights(self, job: Pretraining | Cell, weights: "dict[str, torch.Tensor]", origin: WeightsOrigin) -> str:
+        """Write weights, and how they were made, and return their checksum; raises `UnwritableError`."""
+        from mmc_bench.results.weights import encoded_weights
 
-        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
-        self._write(self._path(job, ".safetensors"), content)
-        return hashlib.sha256(content).hexdigest()
+        content, sha256 = encoded_weights(weights, origin)
+        self._write(self.weights_file(job), content)
+        return sha256
 
-    def load_weights(self, record: PretrainRecord) -> "dict[str, torch.Tensor]":
+    def load_weights(self, record: PretrainRecord) -> "Weights":
         """Return a pretraining's weights after comparing them with their record's checksum.
 
         Raises
@@ -276,29 +292,51 @@ class Store:
         LostWeightsError
             When the file was damaged or replaced. It is set aside, so that the next run makes it anew.
         """
-        from safetensors.torch import load
+        from mmc_bench.results.weights import WeightsFile
 
-        path = self._path(record.pretraining, ".safetensors")
-        read = _identity(path)
-        content = read_if_there(path)
-        if content is None:
+        path = self.weights_file(record.pretraining)
+        file = WeightsFile(path)
+        if file.content is None:
             raise LostWeightsError(f"weights file {path} is gone", record.pretraining)
-        if hashlib.sha256(content).hexdigest() != record.weights_sha256:
-            aside = path.with_suffix(".damaged")
-            with contextlib.suppress(FileNotFoundError):  # another worker was faster
-                if _identity(path) == read:  # and has not made it again
-                    path.replace(aside)
+        weights = file.weights()
+        if weights is None or weights.sha256 != record.weights_sha256:
+            aside = file.set_aside()
             raise LostWeightsError(
                 f"weights file {path} does not match its record's checksum: set aside as {aside.name}",
                 record.pretraining,
             )
-        return load(content)
+        return weights
+
+    def kept_weights(
+        self, job: Pretraining | Cell, made_from: str | None = None
+    ) -> "tuple[Weights, WeightsOrigin] | None":
+        """Return a job's weights, and how they were made, where an earlier run left them; a damaged file is set aside.
+
+        Parameters
+        ----------
+        made_from
+            Checksum of the weights that they must have been fine-tuned from.
+        """
+        from mmc_bench.results.weights import WeightsFile
+
+        file = WeightsFile(self.weights_file(job))
+        if file.content is None:
+            return None
+        weights = file.weights()
+        if weights is None or weights.origin is None or weights.origin.key != job.weights_key:
+            file.set_aside()
+            return None
+        return (weights, weights.origin) if weights.origin.made_from == made_from else None
+
+    def weights_file(self, job: Pretraining | Cell) -> Path:
+        """Return where the weights are, or will be."""
+        return self.root / WEIGHTS_FOLDERS[kind_of(job)] / f"{job.weights_key}.safetensors"
 
     def sweep(self) -> None:
         """Remove what killed runs left: half-written files, and their leases."""
         with contextlib.suppress(OSError), Leases(self.locks) as leases:
             leases.sweep()
-            for folder in (*FOLDERS.values(), self.locks.name):
+            for folder in (*ALL_FOLDERS, self.locks.name):
                 sweep(self.root / folder)
 
     def file_of(self, job: Job | Connection) -> Path:
@@ -326,24 +364,6 @@ class Store:
             raise UnwritableError(f"results folder {self.root} cannot be written ({reason}){advice}") from None
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from one that took its place, or None when it is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
-def kind_of(job: Job | Connection) -> str:
-    """Return ``"pretraining"``, ``"cell"``, ``"pair"`` or ``"connection"``."""
-    if isinstance(job, Pretraining):
-        return "pretraining"
-    if isinstance(job, Connection):
-        return "connection"
-    return "cell" if isinstance(job, Cell) else "pair"
-
-
 def read_record(path: Path) -> AnyRecord | ConnectionRecord:
     """Return the record in a file, of whatever kind it is.
 
@@ -362,13 +382,6 @@ def read_record(path: Path) -> AnyRecord | ConnectionRecord:
     if not isinstance(kind, str) or kind not in FOLDERS:
         raise UserError(f"{path} is no record of mmc-bench")
     return parsed(path, content, ConnectionRecord if kind == "connection" else RECORD_TYPES[kind])
-
-
-def job_of(record: AnyRecord) -> Job:
-    """Return what a record is the result of."""
-    if isinstance(record, PretrainRecord):
-        return record.pretraining
-    return record.cell if isinstance(record, CellRecord) else record.pair
 
 
 def _key_in(path: str) -> str:

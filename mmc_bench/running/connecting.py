@@ -9,13 +9,14 @@ from pydantic import ValidationError
 
 from mmc_bench.data.locations import check_present
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.results.jobs import Checkpoint, Connection, ConnectSettings, PathName
+from mmc_bench.results.jobs import Checkpoint, Connection, ConnectSettings, PathName, adapter
 from mmc_bench.results.leases import Leases, leased
 from mmc_bench.results.records import SPLITS, ConnectionRecord
+from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.running.launch import Computing, resolve_device, share_cores, worker_settings
 from mmc_bench.running.runner import check_plugins
 from mmc_bench.running.session import Session, several
-from mmc_bench.stages.checkpoints import experiment_suite, locate
+from mmc_bench.stages.checkpoints import Tensors, experiment_suite, locate
 from mmc_bench.suites.plan import Plan
 from mmc_bench.system.streams import tell
 from mmc_bench.system.validation import first_problem
@@ -55,9 +56,10 @@ class PathChanges:
         """
         wanted = {name: value for name, value in vars(self).items() if value is not None}
         try:
-            return ConnectSettings.model_validate({**dict(settings), **wanted})
+            changed: ConnectSettings = adapter(ConnectSettings).validate_python({**vars(settings), **wanted})
         except ValidationError as error:
             raise UserError(f"connect: {first_problem(error)}") from None
+        return changed
 
 
 def known(what: str, words: Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:
@@ -119,10 +121,10 @@ class Connected:
 
 @dataclass(frozen=True)
 class End:
-    """One of two models to connect: its checkpoint, its weights as a safetensors file, and a name for files."""
+    """One of two models to connect: its checkpoint, its weights by name, and a name for files."""
 
     checkpoint: Checkpoint
-    content: bytes
+    tensors: Tensors
     name: str
 
 
@@ -181,11 +183,17 @@ def measure(session: Session, plan: Plan, ends: Sequence[End], changes: PathChan
     """
     settings = changes.applied(plan.suite.connect)
     first, second = (end.checkpoint for end in ends)
-    connection = Connection(first=first, second=second, experiment=plan.pretrainings[0], connect=settings)
+    connection = Connection(
+        versions=versions_of_stages("connect"),
+        first=first,
+        second=second,
+        experiment=plan.pretrainings[0],
+        connect=settings,
+    )
     record = session.store.find_connection(connection)
     cached = record is not None
     if record is None:
-        record = _measured(session, plan, connection, (ends[0].content, ends[1].content), computing)
+        record = _measured(session, plan, connection, (ends[0].tensors, ends[1].tensors), computing)
     else:  # the same weights may have other names by now
         record = record.model_copy(update={"connection": connection})
         if computing.precision not in ("auto", record.provenance.precision):
@@ -195,7 +203,7 @@ def measure(session: Session, plan: Plan, ends: Sequence[End], changes: PathChan
 
 
 def _measured(
-    session: Session, plan: Plan, connection: Connection, contents: tuple[bytes, bytes], computing: Computing
+    session: Session, plan: Plan, connection: Connection, weights: tuple[Tensors, Tensors], computing: Computing
 ) -> ConnectionRecord:
     """Check what can be checked beforehand, then measure."""
     session.store.check_writable()
@@ -205,13 +213,13 @@ def _measured(
     device = resolve_device(computing.device)
     _, threads = share_cores(device, 1, computing.threads or plan.suite.threads)
     settings = worker_settings(session, replace(computing, device=device, threads=threads))
-    from mmc_bench.engines.worker import open_workshop
+    from mmc_bench.engines.worker import open_resources
     from mmc_bench.stages.checkpoint_pairs import compare_checkpoints
 
     wanted = connection.connect
     tell(f"measuring {', '.join(wanted.paths)} at {wanted.points} points on {device} in {settings.precision}")
-    workshop = open_workshop(settings)
+    resources = open_resources(settings)
     label = f"{connection.first.label} – {connection.second.label}"
-    with Leases(workshop.store.locks) as leases, leased(leases, connection.key, label):
-        found = workshop.store.find_connection(connection)
-        return found or compare_checkpoints(connection, contents, workshop)
+    with Leases(resources.store.locks) as leases, leased(leases, connection.key, label):
+        found = resources.store.find_connection(connection)
+        return found or compare_checkpoints(connection, weights, resources)

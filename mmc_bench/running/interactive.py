@@ -1,20 +1,18 @@
 """What a method gets, in this process: to develop it on, to score what it returns, and to look at the images."""
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from mmc_bench.data.locations import check_present
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData
-from mmc_bench.engines.worker import open_workshop
+from mmc_bench.engines.worker import open_resources
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.specs import NEEDS
 from mmc_bench.report.gallery import draw_gallery
@@ -22,16 +20,16 @@ from mmc_bench.report.pictures import Picture
 from mmc_bench.report.rows import cue_reliance
 from mmc_bench.results.jobs import Checkpoint, Pretraining
 from mmc_bench.results.records import SPLITS
+from mmc_bench.results.weights import checksum_of
 from mmc_bench.running.connecting import LONGEST_NAME, Connected, End, PathChanges, measure
 from mmc_bench.running.launch import Computing, resolve_device, run_session, share_cores, worker_settings
 from mmc_bench.running.runner import RunDisplay
 from mmc_bench.running.session import Session
 from mmc_bench.stages.checkpoints import PATHS, locate
 from mmc_bench.stages.finetune import task_of
-from mmc_bench.stages.workshop import Workshop
+from mmc_bench.stages.resources import Resources
 from mmc_bench.suites.plan import Plan
-from mmc_bench.training import Task
-from mmc_bench.training.backbone import Backbone
+from mmc_bench.training import Backbone, Task
 from mmc_bench.training.evaluate import evaluate
 from mmc_bench.training.precision import arithmetic
 
@@ -43,7 +41,7 @@ class Experiment:
     session: Session
     plan: Plan
     computing: Computing
-    workshop: Workshop
+    resources: Resources
     pretraining: Pretraining
     data: ExperimentData
     pretrained: Backbone
@@ -107,17 +105,17 @@ def open_task(session: Session, computing: Computing, display: RunDisplay, needs
     device = resolve_device(computing.device)
     _, threads = share_cores(device, 1, computing.threads or whole.threads)
     computing = replace(computing, device=device, threads=threads)
-    workshop = open_workshop(worker_settings(session, computing))
+    resources = open_resources(worker_settings(session, computing))
     pretraining = plan.pretrainings[0]
-    data = workshop.data(pretraining)
-    pretrained, _ = workshop.pretrained(pretraining, data)
-    experiment = Experiment(session, plan, computing, workshop, pretraining, data, pretrained)
+    data = resources.data(pretraining)
+    pretrained, _ = resources.pretrained(pretraining, data)
+    experiment = Experiment(session, plan, computing, resources, pretraining, data, pretrained)
     return _fresh(experiment, frozenset(needs))
 
 
 def _fresh(experiment: Experiment, needs: frozenset[str]) -> InteractiveTask:
     of = experiment
-    task, _ = task_of(of.pretraining, of.pretrained, of.data, of.workshop, needs)
+    task, _ = task_of(of.pretraining, of.pretrained, of.data, of.resources, needs)
     own = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
     return InteractiveTask(**own, experiment=experiment)
 
@@ -146,7 +144,7 @@ def scores_of_model(model: nn.Module, task: object) -> Mapping[str, float]:
     experiment = the_experiment(task)
     if not isinstance(model, nn.Module):
         raise UserError(f"{type(model).__name__} is no model: score takes a torch.nn.Module")
-    with arithmetic(experiment.workshop.precision, experiment.workshop.device):
+    with arithmetic(experiment.resources.precision, experiment.resources.device):
         found = {name: evaluate(model, experiment.data.rendered[name]).accuracy for name in SPLITS}
     worst = min(found[name] for name in ("NC", "C", "RC"))
     return {**found, "worst_split": worst, "cue_reliance": cue_reliance(found["RI"], experiment.data.num_classes)}
@@ -156,9 +154,7 @@ def end_of(model: Any, name: str, session: Session) -> End:
     """Return one of two models to connect: a module, or what a key, record's file or safetensors file points at."""
     if isinstance(model, nn.Module):
         weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-        content = save(weights)
-        digest = hashlib.sha256(content).hexdigest()
-        return End(Checkpoint(label=f"model {name}", weights_sha256=digest), content, name)
+        return End(Checkpoint(label=f"model {name}", weights_sha256=checksum_of(weights)), weights, name)
     if not isinstance(model, str):
         raise UserError(f"{type(model).__name__} is no model: connect takes a torch.nn.Module, a key or a file's path")
     source = locate(model, session.store)
@@ -185,12 +181,12 @@ def gallery(session: Session, download: bool = True) -> Iterator[Picture]:
     if not download:
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
     sources = Sources(dict(session.data), download)
-    workshop = Workshop(session.registry, session.store, sources, device=torch.device("cpu"), threads=1)
+    resources = Resources(session.registry, session.store, sources, device=torch.device("cpu"), threads=1)
     for _, group in groupby(plan.pretrainings, key=lambda pretraining: pretraining.dataset.name):
-        yield picture_of(next(group), workshop)
+        yield picture_of(next(group), resources)
 
 
-def picture_of(pretraining: Pretraining, workshop: Workshop) -> Picture:
+def picture_of(pretraining: Pretraining, resources: Resources) -> Picture:
     """Draw one test image of each class on the four splits of an experiment."""
     name = pretraining.dataset.name
-    return Picture(f"images-{name}", draw_gallery(name, workshop.data(pretraining).splits))
+    return Picture(f"images-{name}", draw_gallery(name, resources.data(pretraining).splits))

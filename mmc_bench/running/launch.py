@@ -152,7 +152,7 @@ def _local_engine(workers: int | None, limits: "Limits") -> Engine:
         return LocalEngine(workers, limits)
     if limits != Limits():
         raise UserError("cell-timeout and cell-memory stop a worker process: they need 1 worker or more")
-    import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises later
+    import_module("mmc_bench.stages.job")  # imports torch, which may swallow what Ctrl-C raises later
     return InProcessEngine()
 
 

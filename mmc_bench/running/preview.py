@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from mmc_bench.results.codec import job_of
 from mmc_bench.results.jobs import Cell, Job, Pretraining
 from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
-from mmc_bench.results.store import Store, job_of
+from mmc_bench.results.store import Store
 from mmc_bench.running.observers import Observers
 from mmc_bench.running.runner import Missing, check_plugins, find_missing
 from mmc_bench.running.session import Session

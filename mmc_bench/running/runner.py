@@ -126,7 +126,7 @@ def find_missing(plan: Plan, store: Store, only_failed: bool = False) -> Missing
         job
         for job in plan.pretrainings
         # Weights alone are no result: they are made again only for what needs them.
-        if trained[job.key] is None or (job.key in needed and job.key not in there.weights)
+        if trained[job.key] is None or (job.key in needed and job.weights_key not in there.weights)
     ]
     # On a GPU other weights come out, and what was made from the ones before is no longer theirs. Where the same
     # ones come back, as on a CPU, those jobs find their records when their turn comes.

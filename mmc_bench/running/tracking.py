@@ -5,8 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from mmc_bench.results.jobs import Job, Pair, Pretraining
-from mmc_bench.results.store import kind_of
+from mmc_bench.results.jobs import Job, Pair, Pretraining, kind_of
 
 __all__ = ["EpochFigures", "figures_of", "kind_of", "learning_curve_of", "settings_of"]
 
@@ -25,7 +24,7 @@ def settings_of(job: Job) -> dict[str, Any]:
         settings: dict[str, Any] = {"cue_rate": job.cue_rate, "seed": job.seed}
         for name, plugin in (("dataset", job.dataset), ("backbone", job.backbone)):
             settings |= {name: plugin.name, **_flat(name, plugin.parameters)}
-        return settings | _flat("data", dict(job.data)) | _flat("pretrain", dict(job.recipe))
+        return settings | _flat("data", job.data.content()) | _flat("pretrain", job.recipe.content())
     if isinstance(job, Pair):
         first, second = settings_of(job.first), settings_of(job.second)
         return first | {f"second.{name}": value for name, value in second.items() if first.get(name) != value}

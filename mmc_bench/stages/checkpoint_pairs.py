@@ -1,12 +1,8 @@
 """Two checkpoints, whoever trained them: loaded into a backbone, compared, and recorded."""
 
-import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import nn
 
 from mmc_bench.data.splits import ExperimentData
@@ -14,92 +10,75 @@ from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment import permutation_groups
 from mmc_bench.landscape.measure import path_images
 from mmc_bench.results.jobs import Checkpoint, Connection, Pretraining
-from mmc_bench.results.records import ConnectionRecord, Timing
-from mmc_bench.stages.connect import compare, path_seeds, plugins_of
-from mmc_bench.stages.provenance import experiment_seeds, provenance
-from mmc_bench.stages.workshop import Workshop
-from mmc_bench.training import NonFiniteLossError
+from mmc_bench.results.records import ConnectionRecord
+from mmc_bench.stages.assembly import Assembly
+from mmc_bench.stages.connect import compare, path_seeds
+from mmc_bench.stages.provenance import experiment_seeds
+from mmc_bench.stages.resources import Resources
+from mmc_bench.training import Backbone, NonFiniteLossError
 from mmc_bench.training.precision import arithmetic
 
+Tensors = Mapping[str, torch.Tensor]
 
-def compare_checkpoints(connection: Connection, contents: tuple[bytes, bytes], workshop: Workshop) -> ConnectionRecord:
+
+def compare_checkpoints(
+    connection: Connection, weights: tuple[Tensors, Tensors], resources: Resources
+) -> ConnectionRecord:
     """Compare two checkpoints, save the record, and return it.
 
     Parameters
     ----------
-    contents
-        The checkpoints' safetensors files.
+    weights
+        The checkpoints' weights by name.
 
     Raises
     ------
     UserError
-        When a file is no safetensors file, does not fit the backbone, or leads to a loss that is not finite.
+        When a checkpoint does not fit the backbone, or leads to a loss that is not finite.
     """
-    started, clock = datetime.now(UTC), time.perf_counter()
     experiment, settings = connection.experiment, connection.connect
-    data = workshop.data(experiment)
+    seeds = {**experiment_seeds(experiment.seed), **path_seeds(settings, experiment.seed)}
+    assembly = Assembly(connection, resources, seeds)
+    data = resources.data(experiment)
     first, second = (
-        fitted(content, checkpoint, experiment, data, workshop)
-        for content, checkpoint in zip(contents, (connection.first, connection.second), strict=True)
+        fitted(tensors, checkpoint, experiment, data, resources)
+        for tensors, checkpoint in zip(weights, (connection.first, connection.second), strict=True)
     )
     if "permuted" in settings.paths:
         _check_alignable(first, data)
-    seconds = {"data": time.perf_counter() - clock}
-    clock = time.perf_counter()
+    images = path_images(data, settings)
+    assembly.lap("data")
     try:
-        with arithmetic(workshop.precision, workshop.device):
-            comparison, progress = compare(
-                first, second, path_images(data, settings), settings, workshop, experiment.seed
-            )
+        with arithmetic(resources.precision, resources.device):
+            comparison, progress = compare(first, second, images, settings, resources, experiment.seed)
     except NonFiniteLossError as error:
         raise UserError(f"{connection.first.label} and {connection.second.label}: {error}") from None
-    seconds["connect"] = time.perf_counter() - clock
-    record = ConnectionRecord(
-        key=connection.key,
-        connection=connection,
-        num_classes=data.num_classes,
-        comparison=comparison,
-        timing=Timing(
-            started=started,
-            seconds=seconds,
-            images_per_second=progress.images / progress.seconds if progress.seconds else None,
-        ),
-        provenance=provenance(
-            workshop.device,
-            workshop.precision,
-            workshop.threads,
-            plugins_of(experiment),
-            {**experiment_seeds(experiment.seed), **path_seeds(connection.connect, experiment.seed)},
-        ),
+    assembly.trained(progress)
+    assembly.lap("connect")
+    record = assembly.record(
+        ConnectionRecord, connection=connection, num_classes=data.num_classes, comparison=comparison
     )
-    workshop.store.save_connection(record)
+    resources.store.save_connection(record)
     return record
 
 
 def fitted(
-    content: bytes, checkpoint: Checkpoint, experiment: Pretraining, data: ExperimentData, workshop: Workshop
-) -> nn.Module:
+    weights: Tensors, checkpoint: Checkpoint, experiment: Pretraining, data: ExperimentData, resources: Resources
+) -> Backbone:
     """Return the experiment's backbone with a checkpoint's weights, in eval mode.
 
     Raises
     ------
     UserError
-        When the content is no safetensors file, or a weight is missing, too many, misshapen or not finite; the
-        message names the first such.
+        When a weight is missing, too many, misshapen or not finite; the message names the first such.
     """
-    try:
-        weights = load(content)
-    except SafetensorError as error:
-        raise UserError(f"{checkpoint.label} is no safetensors file ({error})") from None
-    model = workshop.model(experiment, data)
+    model = resources.model(experiment, data)
     _check_fit(weights, model.state_dict(), checkpoint.label, experiment.backbone.name)
     model.load_state_dict(weights)
     return model.eval()
 
 
-def _check_fit(
-    weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], label: str, backbone: str
-) -> None:
+def _check_fit(weights: Tensors, wanted: Tensors, label: str, backbone: str) -> None:
     for name in [*wanted, *weights]:
         if name not in weights:
             raise UserError(f"{label} does not fit {backbone}: it lacks the weight {name!r}")

@@ -1,17 +1,23 @@
-"""Checkpoints that somebody points at: where their weights lie, and what their records tell of them."""
+"""Checkpoints that a user names: where their weights lie, and what their records say of them."""
 
-import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Checkpoint, ConnectSettings, DataSettings, PathName, PluginRef, Pretraining
 from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.results.store import Store, read_record
+from mmc_bench.results.weights import decoded_weights
 from mmc_bench.suites.suite import Suite
 from mmc_bench.system.files import read_whole
+
+if TYPE_CHECKING:
+    import torch
+
+Tensors = Mapping[str, "torch.Tensor"]
 
 #: The first digits of a key that must be given.
 FEWEST_DIGITS = 6
@@ -44,13 +50,13 @@ class Source:
         job = self.record.cell if isinstance(self.record, CellRecord) else self.record.pretraining
         return f"{job.label} ({self.record.key[:8]})"
 
-    def read(self) -> tuple[Checkpoint, bytes]:
-        """Return the checkpoint and its file's content.
+    def read(self) -> tuple[Checkpoint, "dict[str, torch.Tensor]"]:
+        """Return the checkpoint and its weights by name.
 
         Raises
         ------
         UserError
-            When the file cannot be read, or is not the one that the record tells of.
+            When the file cannot be read, is no safetensors file, or is not the one that the record names.
         """
         try:
             content = read_whole(self.weights)
@@ -58,18 +64,20 @@ class Source:
             raise UserError(f"there is no file {self.weights}{self._remedy}") from None
         except OSError as error:
             raise UserError(f"{self.weights} cannot be read: {error.strerror}") from None
-        digest = hashlib.sha256(content).hexdigest()
-        if self.record and digest != self.record.weights_sha256:
+        weights = decoded_weights(content)
+        if weights is None:
+            raise UserError(f"{self.weights} is no safetensors file{self._remedy}")
+        if self.record and weights.sha256 != self.record.weights_sha256:
             raise UserError(f"weights file {self.weights} does not match its record's checksum{self._remedy}")
         key = self.record.key if self.record else None
-        return Checkpoint(label=self.label, weights_sha256=digest, record=key), content
+        return Checkpoint(label=self.label, weights_sha256=weights.sha256, record=key), weights.tensors
 
     @property
     def _remedy(self) -> str:
         if self.record is None:
             return ""
         option = " with --keep-weights" if isinstance(self.record, CellRecord) else ""
-        return f": delete its record, {self.weights.with_suffix('.json')}, and run its suite again{option}"
+        return f": delete the record {self.record.key[:8]} and run its suite again{option}"
 
 
 def locate(text: str, store: Store) -> Source:
@@ -99,7 +107,8 @@ def locate(text: str, store: Store) -> Source:
             f"cell {record.key[:8]} ({record.cell.label}) keeps no weights: "
             f"delete its record, {file}, and run its suite again with --keep-weights"
         )
-    return Source(record.key[:8], file.with_suffix(".safetensors"), record)
+    job = record.cell if isinstance(record, CellRecord) else record.pretraining
+    return Source(record.key[:8], Store(file.parent.parent).weights_file(job), record)
 
 
 def _file_of_key(key: str, store: Store) -> Path:

@@ -6,16 +6,15 @@ from torch import nn
 
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
-from mmc_bench.landscape.paths import check_same_architecture
 from mmc_bench.results.jobs import Cell, Pretraining
-from mmc_bench.stages.score import check_weights
-from mmc_bench.stages.workshop import Report, Workshop
+from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.training import Backbone, Progress, Task
+from mmc_bench.training.checks import check_same_architecture, check_weights
 
 
 def fine_tune(
-    cell: Cell, pretrained: Backbone, data: ExperimentData, workshop: Workshop, report: Report
-) -> tuple[nn.Module, dict[str, object], Progress, int]:
+    cell: Cell, pretrained: Backbone, data: ExperimentData, resources: Resources, report: Report
+) -> tuple[Backbone, dict[str, object], Progress, int]:
     """Run a cell's method.
 
     Returns
@@ -30,11 +29,11 @@ def fine_tune(
         infinite.
     """
     name = cell.method.name
-    offer = workshop.offer("method", cell.method)
+    offer = resources.offer("method", cell.method)
     config = offer.configure(cell.method.parameters)
     method = offer.make(config)
-    task, seed = task_of(cell.pretraining, pretrained, data, workshop, offer.spec.needs, report)
-    model = method.fine_tune(task)
+    task, seed = task_of(cell.pretraining, pretrained, data, resources, offer.spec.needs, report)
+    model: Backbone = method.fine_tune(task)
     if not isinstance(model, nn.Module):
         raise UserError(f"method {name} returned {type(model).__name__}, not a model: fine_tune must return one")
     check_same_architecture(pretrained, model, ("pretrained model", "fine-tuned model"))
@@ -46,20 +45,20 @@ def task_of(
     pretraining: Pretraining,
     pretrained: Backbone,
     data: ExperimentData,
-    workshop: Workshop,
+    resources: Resources,
     needs: frozenset[str],
     report: Report = lambda event: None,
 ) -> tuple[Task, int]:
     """Return what a method with these needs is given, and the seed of its random numbers; all generators are seeded."""
     # One seed for all methods: at one experiment seed they see the same order of the clean images.
-    seed, generator = workshop.seed_everything("fine-tuning", pretraining.seed)
+    seed, generator = resources.seed_everything("fine-tuning", pretraining.seed)
     task = Task(
         model=copy.deepcopy(pretrained).train(),
         pretrained=copy.deepcopy(pretrained).eval().requires_grad_(False),
         clean=data.clean,
         validation=data.validation,
         num_classes=data.num_classes,
-        device=workshop.device,
+        device=resources.device,
         generator=generator,
         progress=Progress(report),
         needs=needs,

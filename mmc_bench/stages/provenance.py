@@ -2,7 +2,6 @@
 
 import platform
 import subprocess
-from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -12,31 +11,38 @@ import torch
 import mmc_bench
 from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.data.splits import DRAWS
-from mmc_bench.results.jobs import PluginRef
+from mmc_bench.results.jobs import Connection, Job, references_of
 from mmc_bench.results.records import Provenance
+from mmc_bench.results.versions import digest_of_stage
 from mmc_bench.seeds import derive_seed
+from mmc_bench.stages.resources import Resources
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn")
 
 
-def provenance(
-    device: torch.device, precision: str, threads: int, plugins: Iterable[PluginRef], seeds: dict[str, int]
-) -> Provenance:
+def provenance_of(job: Job | Connection, resources: Resources, seeds: dict[str, int]) -> Provenance:
     """Return the provenance of a record made now, by this process."""
     commit, dirty = _git_state()
+    references = references_of(job)
+    sources = {f"stage {name}": digest_of_stage(name) for name in job.versions}
+    for kind, plugin in references:
+        digest = resources.offer(kind, plugin).digest
+        if digest is not None:
+            sources[f"plugin {kind} {plugin.distribution}:{plugin.name}"] = digest
     return Provenance(
         mmc_bench=mmc_bench.__version__,
         python=platform.python_version(),
         packages=_package_versions(),
-        plugins={f"{plugin.distribution}:{plugin.name}": plugin.version for plugin in plugins},
+        plugins={f"{plugin.distribution}:{plugin.name}": plugin.version for _, plugin in references},
         git_commit=commit,
         git_dirty=dirty,
         platform=f"{platform.system()} {platform.machine()}",
-        device=device_name(device),
-        precision=precision,
-        threads=threads,
+        device=device_name(resources.device),
+        precision=resources.precision,
+        threads=resources.threads,
         micro_batches=micro_batches(),
-        seeds=seeds,
+        seeds=dict(seeds),
+        sources=sources,
     )
 
 

@@ -3,7 +3,6 @@
 from torch import nn
 
 from mmc_bench.data.splits import CuedImages, ExperimentData
-from mmc_bench.errors import UserError
 from mmc_bench.results.records import Metrics
 from mmc_bench.training.evaluate import evaluate_sets
 
@@ -11,10 +10,3 @@ from mmc_bench.training.evaluate import evaluate_sets
 def score(model: nn.Module, data: ExperimentData, trained_on: CuedImages) -> Metrics:
     """Return a model's metrics; `trained_on` is the set behind ``train``."""
     return Metrics(**evaluate_sets(model, {**data.rendered, "train": trained_on, "validation": data.validation}))
-
-
-def check_weights(model: nn.Module, whose: str) -> None:
-    """Raise a `UserError` that names the first weight or statistic of a model that is NaN or infinite somewhere."""
-    for name, values in model.state_dict().items():
-        if not values.isfinite().all():
-            raise UserError(f"{whose} a model whose weight {name!r} is not finite")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.results.jobs import Cell, Pair, PluginRef, Pretraining, models_of
-from mmc_bench.suites.version import core_version
+from mmc_bench.results.versions import versions_of_stages
 
 if TYPE_CHECKING:
     from mmc_bench.suites.suite import PairEnd, Suite
@@ -73,7 +73,7 @@ def make_plan(suite: "Suite", registry: Registry, images: Mapping[str, str] | No
     ):
         pretrainings.append(
             Pretraining(
-                core=core_version(),
+                versions=versions_of_stages("pretrain", "score"),
                 dataset=dataset_ref,
                 images={source: images.get(source, "original") for source in dataset.spec.sources},
                 data=suite.data,
@@ -83,8 +83,9 @@ def make_plan(suite: "Suite", registry: Registry, images: Mapping[str, str] | No
                 seed=seed,
             )
         )
+    versions = versions_of_stages("fine-tune", "score", "connect")
     cells = tuple(
-        Cell(pretraining=pretraining, method=method_ref, connect=suite.connect)
+        Cell(versions=versions, pretraining=pretraining, method=method_ref, connect=suite.connect)
         for pretraining in pretrainings
         for _, method_ref in references["method"]
     )
@@ -116,14 +117,16 @@ def _pairs(
             offer, reference = found[0]
             sources = {source: images.get(source, "original") for source in offer.spec.sources}
             changes |= {"dataset": reference, "images": sources}
-        return pretraining.model_copy(update=changes) if changes else pretraining
+        return pretraining.with_changes(**changes) if changes else pretraining
 
     pairs: dict[str, Pair] = {}
     for spec, pretraining in product(suite.pairs, grid):
         first, second = moved(pretraining, spec.first), moved(pretraining, spec.second)
         data = first if spec.data is None else moved(first, spec.data)
         if first.key != second.key:
-            pair = Pair(first=first, second=second, data=data, connect=suite.connect)
+            pair = Pair(
+                versions=versions_of_stages("connect"), first=first, second=second, data=data, connect=suite.connect
+            )
             pairs[pair.key] = pair
     return tuple(pairs.values()), [end for pair in pairs.values() for end in (pair.first, pair.second)]
 

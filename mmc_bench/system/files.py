@@ -5,7 +5,6 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 
 from mmc_bench.system.processes import tagged, this_process
@@ -102,10 +101,3 @@ def is_intact(content: bytes) -> bool | None:
     digest = hashlib.sha256(content[: found.start()])
     digest.update(content[found.end() :])
     return digest.hexdigest().encode() == found[1]
-
-
-def add_sources(digest: "hashlib._Hash", root: Path, paths: Iterable[Path]) -> None:
-    """Add source files to a digest: their names below `root`, and their text with line ends normalised."""
-    for path in paths:
-        digest.update(path.relative_to(root).as_posix().encode(errors="surrogateescape") + b"\0")
-        digest.update(read_whole(path).replace(b"\r\n", b"\n") + b"\0")

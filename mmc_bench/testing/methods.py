@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from mmc_bench.errors import UserError
-from mmc_bench.landscape.paths import check_same_architecture
 from mmc_bench.testing.checks import Fault, NotChecked, Property, told
 from mmc_bench.testing.common import COMMON
 from mmc_bench.testing.elsewhere import ask_elsewhere
 from mmc_bench.testing.networks import check_outputs, check_round_trip, first_difference, hooks_of
 from mmc_bench.testing.runs import MethodSubject, digests
 from mmc_bench.testing.tiny_data import SHAPES, Shape, other_hidden_data
+from mmc_bench.training.checks import check_same_architecture
 from mmc_bench.training.task import UndeclaredDataError
 
 # Runs the method in an interpreter of its own, which hashes strings otherwise, and tells the weights' digests.

@@ -21,7 +21,7 @@ from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.results.jobs import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
 from mmc_bench.results.store import Store
 from mmc_bench.stages.finetune import fine_tune
-from mmc_bench.stages.workshop import Workshop
+from mmc_bench.stages.resources import Resources
 from mmc_bench.testing.checks import NotChecked
 from mmc_bench.testing.common import Subject
 from mmc_bench.testing.networks import first_difference
@@ -37,7 +37,7 @@ STEPS_OF_AN_EPOCH = 4
 
 
 @dataclass
-class WatchedWorkshop(Workshop):
+class WatchedResources(Resources):
     """Lends methods that note what they were given and what they returned.
 
     Python's and NumPy's global generators are seeded with `salt`: a method may draw from the task's generator and
@@ -57,19 +57,19 @@ class WatchedWorkshop(Workshop):
 
 @dataclass(frozen=True)
 class _WatchedOffer(Offer):
-    workshop: WatchedWorkshop
+    resources: WatchedResources
 
     def load(self) -> Any:
-        workshop = self.workshop
+        resources = self.resources
 
         class Watched(super().load()):  # type: ignore[misc]
             def fine_tune(self, task: Task) -> Any:
-                workshop.tasks.append(task)
-                random.seed(workshop.salt)
-                np.random.seed(workshop.salt)
-                with _noting_seeds(workshop.reseeded):
-                    workshop.returned.append(super().fine_tune(task))
-                return workshop.returned[-1]
+                resources.tasks.append(task)
+                random.seed(resources.salt)
+                np.random.seed(resources.salt)
+                with _noting_seeds(resources.reseeded):
+                    resources.returned.append(super().fine_tune(task))
+                return resources.returned[-1]
 
         return Watched
 
@@ -139,18 +139,18 @@ class MethodSubject(Subject):
         data
             Other sets than the tiny experiment's.
         """
-        workshop = WatchedWorkshop(self.registry, Store("."), Sources(), device, threads=1, salt=salt)
+        resources = WatchedResources(self.registry, Store("."), Sources(), device, threads=1, salt=salt)
         data = data or tiny_experiment(shape, device)
         before = [(name, value.clone()) for name, value in tensors_of(data)]
         error = None
         with _own_randomness(salt), arithmetic(precision, device):
             try:
-                fine_tune(self._cell(shape, seed), tiny_network(shape, device), data, workshop, lambda event: None)
+                fine_tune(self._cell(shape, seed), tiny_network(shape, device), data, resources, lambda event: None)
             except Exception as raised:  # a stranger's code; the properties say what becomes of it
                 error = raised
         spoilt = first_difference(before, tensors_of(data))
-        task = next(iter(workshop.tasks), None)
-        return Run(task, tuple(workshop.returned), error, spoilt, tuple(workshop.reseeded))
+        task = next(iter(resources.tasks), None)
+        return Run(task, tuple(resources.returned), error, spoilt, tuple(resources.reseeded))
 
     def run_on(self, shape: Shape) -> Run:
         """Return the run on a shape; each is made once."""
@@ -198,7 +198,7 @@ class MethodSubject(Subject):
             return PluginRef(name=name, distribution="mmc-bench", version="0")
 
         pretraining = Pretraining(
-            core="check",
+            versions={"pretrain": "check", "score": "check"},
             dataset=stand_in(shape.name),
             images={},
             data=DataSettings(),
@@ -208,7 +208,8 @@ class MethodSubject(Subject):
             seed=seed,
         )
         reference = self.offer.reference(self._quick_parameters(shape))
-        return Cell(pretraining=pretraining, method=reference, connect=ConnectSettings())
+        versions = {"fine-tune": "check", "score": "check", "connect": "check"}
+        return Cell(versions=versions, pretraining=pretraining, method=reference, connect=ConnectSettings())
 
     def _quick_parameters(self, shape: Shape) -> dict[str, Any]:
         """Return two epochs of four steps, as far as the method has such parameters and takes these values."""

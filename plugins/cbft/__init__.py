@@ -6,6 +6,7 @@ from typing import Any
 from mmc_bench import MethodSpec, hookimpl
 
 mmc_bench_api = 1
+VERSION = 1
 
 VARIANTS: dict[str, tuple[dict[str, Any], str]] = {
     "cbft": ({}, "Connectivity-based fine-tuning (Lubana et al., 2023)"),

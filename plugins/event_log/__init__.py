@@ -5,6 +5,7 @@ from collections.abc import Callable
 from mmc_bench import ObserverSpec, hookimpl
 
 mmc_bench_api = 1
+VERSION = 1
 
 
 @hookimpl

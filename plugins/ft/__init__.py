@@ -5,6 +5,7 @@ from collections.abc import Callable
 from mmc_bench import MethodSpec, hookimpl
 
 mmc_bench_api = 1
+VERSION = 1
 
 LEARNING_RATES = {"large": 0.1, "medium": 0.01, "small": 0.001}
 

@@ -4,7 +4,7 @@ import json
 from datetime import date
 
 from helpers.records import cell_record, connectivity_record, plugin, pretrain_record
-from mmc_bench.landscape.barriers import invariances
+from mmc_bench.landscape.invariance import invariances
 from mmc_bench.leaderboard.adding import add
 from mmc_bench.leaderboard.build import generated_files, stale_files, write_generated
 from mmc_bench.leaderboard.checks import inspect

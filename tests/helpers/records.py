@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime
 
-from mmc_bench.landscape.barriers import INTERVENTIONS, connectivity
+from mmc_bench.landscape.barriers import connectivity
+from mmc_bench.landscape.invariance import INTERVENTIONS
 from mmc_bench.results.jobs import Cell, ConnectSettings, DataSettings, Pair, PluginRef, Pretraining, Recipe
 from mmc_bench.results.records import (
     SPLITS,

@@ -1,4 +1,4 @@
-"""Where a worker does its jobs: the plugins, data and models that stay loaded between them."""
+"""One worker's resources: the plugins, data and models that stay loaded between jobs."""
 
 import random
 from collections.abc import Callable
@@ -22,8 +22,8 @@ Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass
-class Workshop:
-    """One worker's tools. Loaded images and derived sets are kept until another cell needs others."""
+class Resources:
+    """One worker's resources. Loaded images and derived sets are kept until another cell needs others."""
 
     registry: Registry
     store: Store
@@ -36,7 +36,7 @@ class Workshop:
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
 
     def forget(self) -> None:
-        """Let go of the loaded images and derived sets; they are made again when a job needs them."""
+        """Release the loaded images and derived sets; they are made again when a job needs them."""
         self._loaded.clear()
         self._derived.clear()
 
@@ -57,14 +57,14 @@ class Workshop:
 
     def data(self, pretraining: Pretraining) -> ExperimentData:
         """Return the sets of an experiment, on the device."""
-        dataset_key = canonical_json([pretraining.dataset.model_dump(), pretraining.images])
+        dataset_key = canonical_json([pretraining.dataset.content(), pretraining.images])
         if dataset_key not in self._loaded:
             self.forget()
             offer = self.offer("dataset", pretraining.dataset)
             dataset = offer.make(offer.configure(pretraining.dataset.parameters))
             dataset.load(replace(self.sources, allowed=offer.spec.sources))
             self._loaded[dataset_key] = dataset
-        key = canonical_json([dataset_key, pretraining.data.model_dump(), pretraining.cue_rate, pretraining.seed])
+        key = canonical_json([dataset_key, pretraining.data.content(), pretraining.cue_rate, pretraining.seed])
         if key not in self._derived:
             self._derived.clear()
             self._derived[key] = derive_experiment(
@@ -96,7 +96,7 @@ class Workshop:
             message = f"the pretrained model {pretraining.label} is gone from {self.store.root}"
             raise LostWeightsError(message, pretraining)
         model = self.model(pretraining, data)
-        model.load_state_dict(self.store.load_weights(record))
+        model.load_state_dict(self.store.load_weights(record).tensors)
         return model.eval(), record
 
     def seed_everything(self, what: str, seed: int) -> tuple[int, torch.Generator]:

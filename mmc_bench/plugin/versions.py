@@ -1,0 +1,133 @@
+"""The version that a plugin runs under: what tells its results from those of other source.
+
+A built-in plugin declares ``VERSION``, and ``versions.lock`` says which source has its numbers. An installed wheel is
+its distribution's version. Where source can be edited, in an editable install or a plugin folder, a digest of all files
+of the distribution's packages is added: helpers, data files and sibling packages among them.
+"""
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Iterable
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import Distribution
+from pathlib import Path
+from types import ModuleType
+
+from mmc_bench.results.versions import digest_of, files_below, locked_version
+
+#: The distribution whose plugins declare versions that the lock proves.
+OWN_DISTRIBUTION = "mmc-bench"
+
+#: Modules that lie beside packages and are no part of them.
+PROJECT_FILES = frozenset({"setup.py", "conftest.py", "noxfile.py", "tasks.py"})
+
+_loaded: dict[str, str] = {}
+
+
+def built_in_version(name: str, module: ModuleType) -> tuple[str, str]:
+    """Return the version that a built-in plugin runs under, and the digest of its folder's files."""
+    folder = Path(module.__file__ or "").parent
+    digest = digest_of(folder, files_below(folder))
+    return locked_version("plugins", name, module.VERSION, digest), digest
+
+
+def digest_of_roots(module: ModuleType, roots: Iterable[Path], targets: Iterable[str]) -> str:
+    """Return the digest of files and folders, and of what lies outside them among targets.
+
+    Parameters
+    ----------
+    targets
+        Each as ``"module:Class"``. Nothing is imported; a module that is not found adds nothing.
+
+    Raises
+    ------
+    RuntimeError
+        When the files changed since this process loaded the plugin: its code is no longer theirs.
+    """
+    roots = sorted({root.resolve() for root in roots})
+    for target in sorted(set(targets)):
+        spec = _target_spec(module, target.partition(":")[0])
+        if spec is not None and spec.origin and Path(spec.origin).is_file():
+            origin = Path(spec.origin).resolve()
+            if not any(origin == root or origin.is_relative_to(root) for root in roots):
+                roots.append(origin.parent if spec.parent else origin)
+    digest = "".join(digest_of(root.parent, files_below(root) if root.is_dir() else [root]) for root in roots)
+    digest = digest if len(roots) == 1 else _digest_of_text(digest)
+    if _loaded.setdefault(module.__name__, digest) != digest:
+        raise RuntimeError(
+            "its files changed since this process loaded it: start a new process (or restart the kernel)"
+        )
+    return digest
+
+
+def _digest_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def folder_roots(path: Path, module: ModuleType) -> list[Path]:
+    """Return what a folder plugin may rest on: its package; or its one file, and the data and helpers beside it."""
+    if path.is_dir():
+        return [path]
+    beside = [file for file in path.parent.iterdir() if file.is_file() and not file.name.startswith(".")]
+    return [path, *(file for file in beside if file.suffix not in (".py", ".pyc") or file.name.startswith("_"))]
+
+
+def editable_roots(distribution: Distribution, module: ModuleType) -> list[Path] | None:
+    """Return the packages and modules of an editable install, or None where a distribution is installed as a wheel."""
+    if not _is_editable(distribution):
+        return None
+    top = _location(module.__name__.partition(".")[0])
+    listed = (distribution.read_text("top_level.txt") or "").split()
+    found = [place for name in listed if (place := _location(name)) is not None]
+    if top is not None and not found:  # not every build tool writes top_level.txt
+        found = [path for path in top.parent.iterdir() if _is_importable(path)]
+    return sorted({*found, *([top] if top is not None else [])})
+
+
+@cache
+def _is_editable(distribution: Distribution) -> bool:
+    try:
+        installed = json.loads(distribution.read_text("direct_url.json") or "{}")
+    except ValueError:
+        return False
+    if installed.get("dir_info", {}).get("editable"):
+        return True
+    # The metadata of a project that is used where it lies, without being installed.
+    return Path(str(getattr(distribution, "_path", ""))).suffix == ".egg-info" and not installed
+
+
+def _is_importable(path: Path) -> bool:
+    if path.name in PROJECT_FILES or not re.fullmatch(r"[A-Za-z_]\w*(\.py)?", path.name):
+        return False
+    return path.suffix == ".py" if path.is_file() else (path / "__init__.py").is_file()
+
+
+def _location(name: str) -> Path | None:
+    """Return the folder of a top-level package, or the file of a module."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.origin or spec.origin in ("built-in", "frozen"):
+        return None
+    return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+
+
+def _target_spec(home: ModuleType, name: str) -> ModuleSpec | None:
+    """Find a target's module as the import system would, without importing its parents: they may be heavy."""
+    if not name.strip("."):
+        return None
+    try:
+        package = home.__name__ if hasattr(home, "__path__") else home.__package__
+        top, *below = importlib.util.resolve_name(name, package).split(".")
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # no such parent; or a module without a spec, as __main__
+        return None
+    for part in below:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
+    return spec

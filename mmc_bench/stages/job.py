@@ -1,0 +1,147 @@
+"""A job from its data to its record: each stage in its turn, and what one hands to the next."""
+
+from collections.abc import Callable
+
+from mmc_bench.landscape.invariance import invariances
+from mmc_bench.landscape.measure import path_images
+from mmc_bench.results.jobs import Cell, Job, Pair, Pretraining
+from mmc_bench.results.records import SPLITS, AnyRecord, CellRecord, PairRecord, PretrainRecord, Score
+from mmc_bench.stages.assembly import Assembly
+from mmc_bench.stages.connect import compare, connect, path_seeds
+from mmc_bench.stages.finetune import fine_tune
+from mmc_bench.stages.pretrain import pretrain
+from mmc_bench.stages.provenance import experiment_seeds
+from mmc_bench.stages.resources import Report, Resources
+from mmc_bench.stages.score import score
+from mmc_bench.training.precision import arithmetic
+
+#: Saves the weights of a job under way, if they are to be kept, and makes its record.
+Finish = Callable[[], AnyRecord]
+
+
+def do_job(job: Job, resources: Resources, report: Report) -> AnyRecord:
+    """Do a job, save its record and return it. The caller holds the job's lease."""
+    if isinstance(job, Pretraining):
+        finish = _pretraining(job, resources, report)
+    elif isinstance(job, Cell):
+        finish = _cell(job, resources, report)
+    else:
+        finish = _pair(job, resources, report)
+    made = resources.store.done(job)
+    if made is not None:  # by another run, while this one slept and lost its lease
+        return made
+    record = finish()
+    resources.store.save(record)
+    return record
+
+
+def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Finish:
+    assembly = Assembly(job, resources, experiment_seeds(job.seed))
+    data = resources.data(job)
+    assembly.lap("data")
+    kept = resources.store.kept_weights(job)
+    with arithmetic(resources.precision, resources.device):
+        if kept is not None:
+            weights, origin = kept
+            assembly.kept(origin)
+            model, curve = resources.model(job, data).eval(), origin.curve
+            model.load_state_dict(weights.tensors)
+        else:
+            model, curve, progress, curve_seconds = pretrain(job, data, resources, report)
+            assembly.trained(progress)
+            assembly.lap("pretrain", {"curve": curve_seconds})
+            origin = assembly.origin(key=job.weights_key, curve=curve)
+        report({"stage": "score"})
+        metrics = score(model, data, data.pretraining)
+        assembly.lap("score")
+
+    def finish() -> PretrainRecord:
+        store = resources.store
+        return assembly.record(
+            PretrainRecord,
+            pretraining=job,
+            num_classes=data.num_classes,
+            weights_sha256=kept[0].sha256 if kept else store.save_weights(job, model.state_dict(), origin),
+            metrics=metrics,
+            invariance=invariances({name: getattr(metrics, name) for name in data.splits}),
+            curve=curve,
+        )
+
+    return finish
+
+
+def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
+    seeds = experiment_seeds(job.pretraining.seed)
+    assembly = Assembly(job, resources, seeds)
+    data = resources.data(job.pretraining)
+    pretrained, before = resources.pretrained(job.pretraining, data)
+    assembly.lap("data")
+    kept = resources.store.kept_weights(job, made_from=before.weights_sha256)
+    with arithmetic(resources.precision, resources.device):
+        report({"stage": "fine-tune"})
+        if kept is not None:
+            weights, origin = kept
+            assembly.kept(origin)
+            fine_tuned = resources.model(job.pretraining, data).eval().requires_grad_(False)
+            fine_tuned.load_state_dict(weights.tensors)
+            seeds["fine-tuning"] = origin.provenance.seeds["fine-tuning"]
+        else:
+            fine_tuned, parameters, progress, seeds["fine-tuning"] = fine_tune(job, pretrained, data, resources, report)
+            assembly.trained(progress)
+            assembly.lap("fine_tune")
+            origin = assembly.origin(key=job.weights_key, made_from=before.weights_sha256, parameters=parameters)
+        report({"stage": "score"})
+        metrics = score(fine_tuned, data, data.clean)
+        assembly.lap("score")
+        report({"stage": "connect"})
+        paths = connect(job, pretrained, fine_tuned, data, (before.metrics, metrics), resources)
+        assembly.lap("connect")
+
+    def finish() -> CellRecord:
+        sha256 = kept[0].sha256 if kept else None
+        if sha256 is None and resources.keep_weights:
+            sha256 = resources.store.save_weights(job, fine_tuned.state_dict(), origin)
+        return assembly.record(
+            CellRecord,
+            cell=job,
+            pretraining_key=job.pretraining.key,
+            pretrained_sha256=before.weights_sha256,
+            num_classes=data.num_classes,
+            parameters=origin.parameters,
+            metrics=metrics,
+            paths=paths,
+            invariance=invariances({name: getattr(metrics, name) for name in data.splits}),
+            weights_sha256=sha256,
+        )
+
+    return finish
+
+
+def _pair(job: Pair, resources: Resources, report: Report) -> Finish:
+    seeds = {**experiment_seeds(job.data.seed), **path_seeds(job.connect, job.data.seed)}
+    assembly = Assembly(job, resources, seeds)
+    data = resources.data(job.data)
+    (first, first_record), (second, second_record) = (
+        resources.pretrained(end, data) for end in (job.first, job.second)
+    )
+    known = _known_scores(job, job.first, first_record), _known_scores(job, job.second, second_record)
+    images = path_images(data, job.connect)
+    assembly.lap("data")
+    report({"stage": "connect"})
+    with arithmetic(resources.precision, resources.device):
+        comparison, progress = compare(first, second, images, job.connect, resources, job.data.seed, known)
+    assembly.trained(progress)
+    assembly.lap("connect")
+    return lambda: assembly.record(
+        PairRecord,
+        pair=job,
+        weights_sha256=(first_record.weights_sha256, second_record.weights_sha256),
+        num_classes=data.num_classes,
+        comparison=comparison,
+    )
+
+
+def _known_scores(pair: Pair, end: Pretraining, record: PretrainRecord) -> dict[str, Score]:
+    """Return the scores of a model on the test splits of the pair's data, where these are the very ones it has."""
+    ours, theirs = ((of.dataset, of.images, of.seed) for of in (end, pair.data))
+    return {name: getattr(record.metrics, name) for name in SPLITS} if ours == theirs else {}
