@@ -6,7 +6,17 @@ LONGEST_LIST = 10
 
 
 class UserError(Exception):
-    """Something the user gave or has cannot be used; the message is one sentence that says what to do."""
+    """Something the user gave or has cannot be used; the message is one sentence that says what to do.
+
+    Examples
+    --------
+    >>> import mmc_bench
+    >>> try:
+    ...     mmc_bench.dry_run("quick", methods="cbtf")
+    ... except mmc_bench.UserError as error:
+    ...     print(error)
+    unknown method 'cbtf': did you mean cbft?
+    """
 
     exit_code = 4
 

@@ -169,11 +169,11 @@ class Bench:
         """Run the tiny suite in this process."""
         return self("run", "--suite", "tiny.yaml", "--workers", 0, *words)
 
-    def start(self, *words, **options):
-        """Start a command in a process of its own."""
+    def start(self, *words, executable_arguments=("-m", "mmc_bench"), **options):
+        """Start a command, or another Python program, in a process of its own."""
         environment = {**os.environ, "MMC_BENCH_PLUGINS": str(PLUGINS), **options.pop("env", {})}
         return subprocess.Popen(
-            [sys.executable, "-m", "mmc_bench", *map(str, words)],
+            [sys.executable, *executable_arguments, *map(str, words)],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,

@@ -67,13 +67,13 @@ def test_two_runs_share_the_jobs_and_each_learns_of_the_others(team):
     team.done(first, MODEL)
     assert first.take() == JOBS[1]
     assert second.take() == JOBS[2]
-    assert [outcome.elsewhere for outcome in second.news()] == [True]
+    assert [outcome.elsewhere for outcome in second.outcomes()] == [True]
     team.done(second, CELLS[1])
     assert first.take() is None
     team.done(first, CELLS[0])
     assert second.take() is None
-    assert [(outcome.job, outcome.elsewhere) for outcome in second.news()] == [(JOBS[2], False), (JOBS[1], True)]
-    assert [(outcome.job, outcome.elsewhere) for outcome in first.news()][:2] == [(JOBS[0], False), (JOBS[2], True)]
+    assert [(outcome.job, outcome.elsewhere) for outcome in second.outcomes()] == [(JOBS[2], False), (JOBS[1], True)]
+    assert [(outcome.job, outcome.elsewhere) for outcome in first.outcomes()][:2] == [(JOBS[0], False), (JOBS[2], True)]
     assert not first and not second
     first.close(), second.close()
     assert list(team.store.locks.iterdir()) == []
@@ -85,7 +85,7 @@ def test_a_failure_of_another_run_counts_and_one_from_before_is_tried_again(team
     assert first.take() == JOBS[1]
     first.settle(Outcome(JOBS[1], failure=failure_of(JOBS[1], "today")))
     assert second.take() is None
-    (outcome,) = second.news()
+    (outcome,) = second.outcomes()
     assert (outcome.failure.error, outcome.elsewhere) == ("today", True)
     assert team.run(JOBS[1:2]).take() == JOBS[1]  # a run that starts now tries once more
 
@@ -97,7 +97,7 @@ def test_a_job_whose_worker_was_killed_is_tried_once_more(team):
         assert team.store.find_failure(JOBS[1]) is None
         run.settle(Outcome(JOBS[1], failure=failure_of(JOBS[1], "was killed"), killed=True))
         assert len(team.notes) == 1 and "was killed; it is tried again" in team.notes[0][1]
-        assert run.has_news == (attempt == 1)
+        assert run.has_outcomes == (attempt == 1)
     assert team.store.find_failure(JOBS[1]).error == "was killed"
 
 
@@ -113,7 +113,7 @@ def test_a_model_that_was_lost_is_made_again_before_the_cells_that_need_it(team)
     team.done(run, MODEL)
     assert {run.take().key, run.take().key} == {JOBS[1].key, JOBS[2].key}
     run.settle(lost)  # once more: now it is a failure
-    assert [outcome.failure is not None for outcome in run.news()] == [False, True]
+    assert [outcome.failure is not None for outcome in run.outcomes()] == [False, True]
 
 
 def test_a_second_cell_that_misses_the_same_model_waits_for_it_too(team):
@@ -127,7 +127,7 @@ def test_a_second_cell_that_misses_the_same_model_waits_for_it_too(team):
     for record in CELLS:
         assert run.take() is not None
         team.done(run, record)
-    assert [outcome.failure for outcome in run.news()] == [None] * 3
+    assert [outcome.failure for outcome in run.outcomes()] == [None] * 3
 
 
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT])
@@ -151,7 +151,7 @@ def test_a_disk_that_stays_away_ends_the_run(team, monkeypatch):
         os, "link", lambda source, target: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error"))
     )
     assert run.take() is None
-    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    monkeypatch.setattr(module, "LONGEST_OUTAGE", 0.0)
     with pytest.raises(UnwritableError, match="Input/output error"):
         run.take()
 
@@ -160,7 +160,7 @@ def test_cells_of_a_failed_pretraining_fail_with_it(team):
     run = team.run()
     assert run.take() == JOBS[0]
     run.settle(Outcome(JOBS[0], failure=failure_of(JOBS[0])))
-    errors = [outcome.failure.error for outcome in run.news()]
+    errors = [outcome.failure.error for outcome in run.outcomes()]
     assert errors == ["broken", *["its pretraining failed: broken"] * 2]
     assert not run
 

@@ -8,13 +8,15 @@ import pytest
 import mmc_bench
 from mmc_bench import api
 
+NAMES = [name for name in mmc_bench.__all__ if name not in ("hookimpl", "__version__")]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("examples")
 
 
-@pytest.mark.parametrize("name", [*api.__all__, "Results"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_example_of_a_public_name_does_what_it_shows(folder, monkeypatch, name):
     monkeypatch.chdir(folder)
     value = getattr(mmc_bench, name)
@@ -35,3 +37,11 @@ def test_a_public_function_says_what_it_takes_returns_and_raises(name):
     for parameter in getattr(api, name).__annotations__:
         if parameter != "return":
             assert parameter in text.partition("Returns\n")[0], parameter
+
+
+def test_the_api_page_is_what_the_docstrings_say():
+    from mmc_bench_benchmarks.api_page import GROUPS, PAGE, page
+
+    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m benchmarks.api_page"
+    described = {value for values in GROUPS.values() for value in values}
+    assert {getattr(mmc_bench, name) for name in NAMES} <= described

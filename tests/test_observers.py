@@ -133,7 +133,7 @@ def test_one_that_raises_is_named_once_and_the_others_hear_everything(observe, c
 
 
 def test_one_that_hangs_makes_nobody_wait_and_is_named_in_the_end(observe, cell, failure, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    monkeypatch.setattr(module, "GRACE", 0.05)
     release = threading.Event()
     observers, (hanging, other) = observe("    def job_started(self, job):\n        self.heard[0].wait(60)", EARS)
     hanging.append(release)

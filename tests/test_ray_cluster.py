@@ -141,7 +141,7 @@ def test_a_killed_run_leaves_no_worker_on_the_cluster(bench, gate, cluster):
 
 
 def test_a_cell_that_no_node_has_room_for_stops_the_run_with_a_sentence(bench, cluster, monkeypatch):
-    monkeypatch.setattr("mmc_bench.engines.ray.PATIENCE", 0.0)
+    monkeypatch.setattr("mmc_bench.engines.ray.LONGEST_WAIT", 0.0)
     result = bench("run", "--suite", "tiny.yaml", "--engine", "ray", "--address", cluster.address, "--cpus-per-cell", 9)
     assert result.code == 1
     assert "stopped: no node of the Ray cluster offers 9 CPUs for a worker" in result.err

@@ -51,7 +51,8 @@ def task(
     Returns
     -------
     InteractiveTask
-        A `Task`. Fine-tuning changes its model: ``task.fresh()`` is a new one.
+        A `Task`. Fine-tuning changes its model: ``task.fresh()`` is a new one. What a method does with it computes in
+        float32, as a run with ``precision="fp32"`` does.
 
     Raises
     ------

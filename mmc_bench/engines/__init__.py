@@ -38,8 +38,8 @@ class Outcome:
     """How a job ended: with a record, or with a failure.
 
     `elsewhere` says that another run did it; `unwritable`, that the results folder cannot be written any more, and why;
-    `killed`, that somebody ended its process; `lost_models` are the pretrainings whose weights were found damaged or
-    gone.
+    `killed`, that its process was ended from outside; `lost_models` are the pretrainings whose weights were
+    found damaged or gone.
     """
 
     job: Job

@@ -19,15 +19,15 @@ PAUSE = 0.5
 #: What a disk says that will not take files soon; anything else may be a server that is away for a moment.
 FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
-#: Seconds that it may be away.
-PATIENCE = 300.0
+#: Seconds for which it may be away.
+LONGEST_OUTAGE = 300.0
 
 
 class Dispatcher:
     """Hands out the jobs of a run, each under a lease, and learns what other runs did meanwhile.
 
     An engine asks `take` for jobs whenever it can do one, returns each through `settle` (or `give_back`), passes on
-    what `news` yields, and goes on while the dispatcher is true.
+    what `outcomes` yields, and goes on while the dispatcher is true.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Dispatcher:
     results
         The results folder.
     listener
-        Told when a job is tried again, and why.
+        Receives a note when a job is tried again, with the reason.
     workers
         How many jobs the engine does at a time.
     """
@@ -52,10 +52,10 @@ class Dispatcher:
         self._in_hand: dict[str, Job] = {}
         self._again: set[tuple[str, str]] = set()
         self._trouble_since: float | None = None
-        self._news: deque[Outcome] = deque()
+        self._outcomes: deque[Outcome] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._schedule or self._in_hand or self._news)
+        return bool(self._schedule or self._in_hand or self._outcomes)
 
     def take(self, last_pretraining: str | None = None) -> Job | None:
         """Return a job that is now this run's to do, or None while others do all that could start.
@@ -86,7 +86,7 @@ class Dispatcher:
                 return None
 
     def settle(self, outcome: Outcome) -> None:
-        """Take back a job that ended; its outcome, and those of jobs that can now never run, become news.
+        """Take back a job that ended; its outcome, and those of jobs that can now never run, are yielded by `outcomes`.
 
         Two have not ended, but are done once more: one whose worker was killed from outside, and one that found its
         pretrained weights damaged or gone, after these were made again.
@@ -100,13 +100,13 @@ class Dispatcher:
             outcome = self._written(outcome)
         del self._in_hand[job.key]
         self._leases.release(job.key)
-        self._news.append(outcome)
+        self._outcomes.append(outcome)
         for blocked in self._schedule.finished(job, succeeded=outcome.failure is None):
             assert outcome.failure is not None
-            self._news.append(Outcome(blocked, failure=blocked_failure(blocked, outcome.failure)))
+            self._outcomes.append(Outcome(blocked, failure=blocked_failure(blocked, outcome.failure)))
 
     def _to_try_again(self, outcome: Outcome) -> bool:
-        """Tell whether a failed job is to be tried again, and have the models that it lacked made again."""
+        """Return whether a failed job is to be tried again, and have the models that it lacked made again."""
         causes = {model.key for model in outcome.lost_models} or ({"killed"} if outcome.killed else set())
         tries = {(outcome.job.key, cause) for cause in causes}
         if not tries or tries <= self._again:
@@ -125,20 +125,20 @@ class Dispatcher:
         return outcome
 
     def give_back(self, job: Job) -> None:
-        """Take back a job that was not done, because its machine is lost: somebody will do it again."""
+        """Take back a job that was not done, because its machine is lost: it is done again."""
         del self._in_hand[job.key]
         self._schedule.add(job)
         self._leases.release(job.key)
 
     @property
-    def has_news(self) -> bool:
-        """Whether `news` has something to yield."""
-        return bool(self._news)
+    def has_outcomes(self) -> bool:
+        """Whether `outcomes` has something to yield."""
+        return bool(self._outcomes)
 
-    def news(self) -> Iterator[Outcome]:
+    def outcomes(self) -> Iterator[Outcome]:
         """Yield every outcome once: of this run's jobs, and of those that others did."""
-        while self._news:
-            yield self._news.popleft()
+        while self._outcomes:
+            yield self._outcomes.popleft()
 
     def lost(self) -> list[Job]:
         """Return the jobs in hand that another run took over, because this one was suspended for too long."""
@@ -157,7 +157,7 @@ class Dispatcher:
             self._trouble_since = None
         except OSError as error:
             self._trouble_since = self._trouble_since or now
-            if error.errno in FINAL or now - self._trouble_since > PATIENCE:
+            if error.errno in FINAL or now - self._trouble_since > LONGEST_OUTAGE:
                 with self._store.writing():
                     raise
             leased = False

@@ -25,7 +25,7 @@ from mmc_bench.engines.worker import Worker
 from mmc_bench.results.jobs import Job
 from mmc_bench.results.records import Failure
 
-#: Seconds between two looks at workers that have nothing to tell.
+#: Seconds between two looks at workers that send nothing.
 TICK = 1.0
 
 GIGABYTE = 1 << 30
@@ -33,7 +33,7 @@ GIGABYTE = 1 << 30
 #: Seconds that a worker may take before its first job.
 START_UP = 300.0
 
-#: Exit codes of processes that somebody else ended: the kernel, a cluster, a person.
+#: Exit codes of processes that were ended from outside: the kernel, a cluster, a person.
 OUTER_SIGNALS = (-signal.SIGKILL, -signal.SIGTERM)
 
 
@@ -50,9 +50,9 @@ class InProcessEngine:
                     last = pretraining_of(job)
                     with contextlib.redirect_stdout(sys.stderr):  # standard output is for results alone
                         dispatcher.settle(worker.attempt(job, listener))
-                elif dispatcher and not dispatcher.has_news:
+                elif dispatcher and not dispatcher.has_outcomes:
                     time.sleep(PAUSE)  # other runs do what is left
-                yield from dispatcher.news()
+                yield from dispatcher.outcomes()
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class LocalEngine:
                             process.kill()
                             team[place] = process = Process(settings)
                         process.give(job)
-                    yield from dispatcher.news()
+                    yield from dispatcher.outcomes()
                     for process in self._with_messages(team):
                         if outcome := process.receive(listener):
                             dispatcher.settle(outcome)
@@ -99,16 +99,16 @@ class LocalEngine:
                             process.kill()
                         else:
                             process.enforce(self.limits)
-                    yield from dispatcher.news()
+                    yield from dispatcher.outcomes()
             finally:
                 for process in team:
                     process.kill()
 
     def _with_messages(self, team: Sequence["Process"]) -> list["Process"]:
-        """Wait until workers have something to tell, or it is time to look after them."""
+        """Wait for messages of workers, or until it is time to check their limits."""
         busy = {process.connection: process for process in team if process.job}
-        told = wait(list(busy), timeout=TICK if len(busy) == len(team) else PAUSE)
-        return [busy[connection] for connection in told if isinstance(connection, Connection)]
+        ready = wait(list(busy), timeout=TICK if len(busy) == len(team) else PAUSE)
+        return [busy[connection] for connection in ready if isinstance(connection, Connection)]
 
 
 class Process:
@@ -131,20 +131,20 @@ class Process:
     def give(self, job: Job) -> None:
         """Send a job to the process."""
         self.job, self.last_pretraining = job, pretraining_of(job)
-        # Until it tells that it began, it may be importing torch and the plugins, which is not part of the job.
+        # Until its first event, it may be importing torch and the plugins, which is not part of the job.
         self._started, self._began = datetime.now(UTC), time.monotonic() + START_UP
         with contextlib.suppress(BrokenPipeError):  # it died meanwhile: `receive` will find out
             self.connection.send(job)
 
     def receive(self, listener: Listener) -> Outcome | None:
-        """Take one message: news goes to the listener; an outcome, or the process's death, is returned."""
+        """Take one message: an event goes to the listener; an outcome, or the process's death, is returned."""
         job = self.job
         assert job is not None
         try:
             message = self.connection.recv()
         except (EOFError, OSError):  # OSError: it was killed in the middle of a message
             return self._died(job)
-        if isinstance(message, _News):
+        if isinstance(message, _Event):
             self._began = min(self._began, time.monotonic())
             listener(job, message.event)
             return None
@@ -202,7 +202,7 @@ class Process:
 
 
 @dataclass(frozen=True)
-class _News:
+class _Event:
     event: dict[str, Any]
 
 
@@ -239,8 +239,8 @@ def _interrupts_held_back() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-class _Talk(io.TextIOWrapper):
-    """What plugins print, written where somebody reads it: nobody may be left, as with `| head`."""
+class _Output(io.TextIOWrapper):
+    """What plugins print; errors are ignored, since the reader may be gone, as with `| head`."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -257,13 +257,13 @@ def _work(connection: Connection, settings: Settings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the owner decides
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
     os.dup2(2, 1)  # standard output is for results alone, whatever a plugin prints
-    sys.stdout = sys.stderr = _Talk(os.fdopen(2, "wb", closefd=False), encoding="utf-8", line_buffering=True)
+    sys.stdout = sys.stderr = _Output(os.fdopen(2, "wb", closefd=False), encoding="utf-8", line_buffering=True)
     threading.Thread(target=_exit_with_owner, daemon=True).start()
     worker = Worker(settings)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job = connection.recv()
-            outcome = worker.attempt(job, lambda job, event: connection.send(_News(event)))
+            outcome = worker.attempt(job, lambda job, event: connection.send(_Event(event)))
             connection.send(outcome)
 
 

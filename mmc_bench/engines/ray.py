@@ -1,6 +1,6 @@
 """Cells on a Ray cluster: workers on whichever nodes have room for them, each under an actor of its own.
 
-An actor keeps a worker process just as the local engine does, so that cells are computed, limited and told of in the
+An actor keeps a worker process just as the local engine does, so that cells are computed, limited and reported in the
 same way. The actor itself loads no torch: it holds the share of its node that the worker uses, and outlives it. What
 dies with an actor is thus no cell's doing: the job is done again elsewhere, and another actor is asked for.
 """
@@ -40,12 +40,12 @@ LOOK = 5.0
 SILENCE = 20.0
 
 #: Seconds that a cluster with no node of the wanted size is given to get one.
-PATIENCE = 120.0
+LONGEST_WAIT = 120.0
 
 #: As often, a job may be lost with its worker, and workers may fail to start in succession.
 MOST_LOSSES = 3
 
-#: Bytes of the object store of a cluster that a run starts for itself: only news and records pass through it.
+#: Bytes of the object store of a cluster that a run starts for itself: only events and records pass through it.
 OBJECT_STORE = 100 << 20
 
 
@@ -120,11 +120,11 @@ class RayEngine:
                     for member in team.idle:
                         if job := dispatcher.take(member.last_pretraining):
                             member.give(job)
-                    yield from dispatcher.news()
+                    yield from dispatcher.outcomes()
                     for member in team.with_messages():
-                        team.hear(member)
+                        team.receive_from(member)
                     team.stop(dispatcher.lost())  # this run was suspended, and another one went on with them
-                    yield from dispatcher.news()
+                    yield from dispatcher.outcomes()
 
 
 class _Team:
@@ -169,7 +169,7 @@ class _Team:
                 self._members.append(_Member(self._engine, self._settings))
         if any(member.host for member in self._members):
             self._last_seen, self._has_said_that_it_waits = now, False
-        elif now - self._last_seen > PATIENCE and not self._room:
+        elif now - self._last_seen > LONGEST_WAIT and not self._room:
             raise StoppedError(
                 f"no node of the Ray cluster offers {self._engine.share} for a worker: lower what a cell takes"
             )
@@ -180,15 +180,15 @@ class _Team:
             )
 
     def with_messages(self) -> list["_Member"]:
-        """Wait until a worker has something to tell, or it is time to look after them."""
+        """Wait for a message of a worker, or until it is time to look for room."""
         awaited = {member.awaited: member for member in self._members if member.awaited is not None}
         if not awaited:
             time.sleep(PAUSE)  # other runs do what is left
             return []
-        told, _ = ray.wait(list(awaited), timeout=PAUSE if self.idle else TICK)
-        return [awaited[reference] for reference in told]
+        ready, _ = ray.wait(list(awaited), timeout=PAUSE if self.idle else TICK)
+        return [awaited[reference] for reference in ready]
 
-    def hear(self, member: "_Member") -> None:
+    def receive_from(self, member: "_Member") -> None:
         """Take one message; the loss of the worker is one too.
 
         Raises
@@ -265,7 +265,7 @@ class _Member:
         self.awaited = self._host.attempt.options(num_returns="streaming").remote(job)
 
     def receive(self, listener: Listener) -> Outcome | None:
-        """Take the message that is there: news goes to the listener, an outcome is returned.
+        """Take the message that is there: events go to the listener, an outcome is returned.
 
         Raises
         ------

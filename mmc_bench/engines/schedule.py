@@ -53,7 +53,7 @@ class Schedule:
             yield from pretrainings
 
     def remove(self, job: Job) -> None:
-        """Take out a candidate, because somebody does it."""
+        """Take out a candidate, because a worker does it."""
         if isinstance(job, Pretraining):
             del self._pretrainings[job.key]
             return

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mmc_bench.stages.resources import Resources
 
 
+#: What cloudpickle calls the file of every function that it carries.
+PICKLED = "<dynamic-code>"
+
+
 class Worker:
     """Does jobs in this process.
 
@@ -144,6 +148,8 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, ValidationError) and error.title in vars(records):  # a figure that no stage foresaw
         return f"the result is no valid record: {error.title}: {first_problem(error)}"
     text = message_of(error)[:500]
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    place = ""
+    if frames := traceback.extract_tb(error.__traceback__):
+        file, line = Path(frames[-1].filename).name, frames[-1].lineno
+        place = f" (line {line} of its file or cell)" if file == PICKLED else f" ({file}, line {line})"
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from mmc_bench.errors import UserError
+from mmc_bench.plugin.class_source import digest_of
 from mmc_bench.plugin.parameters import parameters_of
 from mmc_bench.plugin.registry import Offer, Plugin, Registry
-from mmc_bench.plugin.sources import digest_of
 from mmc_bench.plugin.specs import MethodSpec
 
 #: What stands for the distribution of such a method, in its qualified name and in records.

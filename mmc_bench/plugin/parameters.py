@@ -14,7 +14,16 @@ CONTEXT = frozenset({"config", "num_classes", "input_shape"})
 
 
 class BaseConfig(BaseModel):
-    """Base class of a plugin's ``Config``: frozen, and unknown parameters are errors."""
+    """Base class of a plugin's ``Config``: a frozen pydantic model; unknown parameters are errors.
+
+    Examples
+    --------
+    >>> from mmc_bench import BaseConfig
+    >>> class Config(BaseConfig):
+    ...     lr: float = 0.1
+    >>> Config(lr="0.02").lr
+    0.02
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -77,6 +77,14 @@ class DatasetSpec(PluginSpec):
         Names of the image sources it reads; each may be replaced with ``--data SOURCE=DIR``.
     num_classes
         Number of classes its cue is made for, when that is fixed: a folder with another number is refused.
+
+    The other parameters, and what is raised, are those of `BackboneSpec`.
+
+    Examples
+    --------
+    >>> from mmc_bench import DatasetSpec
+    >>> DatasetSpec(name="stripes", target=".data:Stripes", sources=("photos",), num_classes=10).sources
+    ('photos',)
     """
 
     kind: ClassVar[str] = "dataset"
@@ -94,7 +102,24 @@ class DatasetSpec(PluginSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec(PluginSpec):
-    """A network; its target is called with ``num_classes``, ``input_shape`` and its parameters."""
+    """A network; its target is called with ``num_classes``, ``input_shape`` and its parameters.
+
+    Parameters
+    ----------
+    name, target, summary, defaults, check_member
+        As every spec has them: `PluginSpec` in `mmc_bench.plugin.specs` describes them.
+
+    Raises
+    ------
+    ValueError
+        When a name or target is malformed, a field is of another type, or a default is no plain data.
+
+    Examples
+    --------
+    >>> from mmc_bench import BackboneSpec
+    >>> BackboneSpec(name="small-net", target=".networks:SmallNet", defaults={"width": 8}).defaults
+    {'width': 8}
+    """
 
     kind: ClassVar[str] = "backbone"
 
@@ -109,6 +134,17 @@ class MethodSpec(PluginSpec):
         What the method is given beyond the clean and validation sets: ``{"cued"}`` for the cued pretraining
         set, ``{"cued", "environments"}`` for that and which of its images carry a cue. Touching what is not
         declared is an error.
+
+    The other parameters, and what is raised, are those of `BackboneSpec`.
+
+    Examples
+    --------
+    >>> from mmc_bench import MethodSpec
+    >>> MethodSpec(name="mine", target=".method:Mine", needs={"cued"}).needs
+    frozenset({'cued'})
+    >>> MethodSpec(name="mine", target=".method:Mine", needs={"test"})
+    Traceback (most recent call last):
+    ValueError: method 'mine' needs ['test']; a method can need ['clean', 'cued', 'environments']
     """
 
     kind: ClassVar[str] = "method"
@@ -126,13 +162,21 @@ class MethodSpec(PluginSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class ObserverSpec(PluginSpec):
-    """Receives the events of a run; see `mmc_bench.running.observers` for what its target may offer.
+    """Receives run events; see `mmc_bench.running.observers` for what its target may offer.
 
     Parameters
     ----------
     packages
         Optional packages that it needs, by the name they are imported under, each with what ``pip install`` calls
         it. Choosing an observer that lacks one is answered with that command, and nothing of it is imported.
+
+    The other parameters, and what is raised, are those of `BackboneSpec`.
+
+    Examples
+    --------
+    >>> from mmc_bench import ObserverSpec
+    >>> ObserverSpec(name="my-tracker", target=".tracker:Tracker", packages={"no_such_package": "my-tracker"}).remedy
+    "needs no_such_package: pip install 'my-tracker'"
     """
 
     kind: ClassVar[str] = "observer"

@@ -21,7 +21,7 @@ from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
 FORMATS = ("png", "svg", "csv")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Picture:
     """A figure, the name of its files, and its numbers as CSV (empty for images of a dataset)."""
 
@@ -40,6 +40,9 @@ class Picture:
         with writable(Path(folder)):
             return save(self.figure, Path(folder), self.name, formats, self.numbers)
 
+    def __repr__(self) -> str:
+        return f"picture {self.name}"
+
     def _repr_html_(self) -> str:
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=110)
@@ -55,6 +58,9 @@ class Pictures(tuple[Picture, ...]):
     def save(self, folder: Path | str, formats: Sequence[str] = FORMATS) -> list[Path]:
         """Write every picture into a folder and return the paths."""
         return [path for picture in self for path in picture.save(folder, formats)]
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self)) or "no pictures"
 
     def _repr_html_(self) -> str:
         return "\n".join(picture._repr_html_() for picture in self)

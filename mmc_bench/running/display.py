@@ -81,7 +81,7 @@ def display_of(suite: str, progress: Progress = None) -> RunDisplay:
 
 
 def _in_notebook() -> bool:
-    """Tell whether this process is a Jupyter kernel."""
+    """Return whether this process is a Jupyter kernel."""
     get_shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
     return hasattr(get_shell(), "kernel")
 

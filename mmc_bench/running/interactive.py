@@ -49,7 +49,26 @@ class Experiment:
 
 @dataclass(frozen=True, repr=False)
 class InteractiveTask(Task):
-    """The `Task` of a method, with the experiment that scores and connects models."""
+    """The `Task` of a method, with the experiment that scores and connects models.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+        The pretrained model, in training mode, to change and return.
+    pretrained : torch.nn.Module
+        The same, frozen, in eval mode.
+    clean, validation : CuedImages
+        Cue-free training images (N, C, H, W) and another such set: ``shuffled(batch_size, generator)`` yields batches,
+        ``batch(rows)`` returns one.
+    cued : CuedImages
+        The cued pretraining images; ``environments`` (N,) says which carry a cue.
+    num_classes : int
+        K.
+    generator : torch.Generator
+        The source of randomness, on `device`.
+    progress : Progress
+        Counts epochs and steps.
+    """
 
     experiment: Experiment | None = None
 

@@ -151,7 +151,7 @@ def _local_engine(workers: int | None, limits: "Limits") -> Engine:
     if workers:
         return LocalEngine(workers, limits)
     if limits != Limits():
-        raise UserError("--cell-timeout and --cell-memory stop a worker process: use --workers 1 or more")
+        raise UserError("cell-timeout and cell-memory stop a worker process: they need 1 worker or more")
     import_module("mmc_bench.stages.job")  # imports torch, which may swallow what Ctrl-C raises later
     return InProcessEngine()
 
@@ -193,7 +193,7 @@ def resolve_device(name: str) -> str:
         torch.zeros(1, device=torch.device(name))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise UserError(f"--device {name} cannot be used ({reason}): use cpu or auto") from None
+        raise UserError(f"device {name} cannot be used ({reason}): use cpu or auto") from None
     return name
 
 

@@ -30,7 +30,7 @@ def _suites(registry: Registry) -> list[dict[str, Any]]:
     for file in files:
         try:
             entries.append({**load_suite(str(file), {}).content(), "file": str(file)})
-        except UserError as error:  # somebody's broken suite must not hide the others
+        except UserError as error:  # a broken suite does not hide the others
             tell(f"mmc-bench: {sentence(error)}")
     return entries
 

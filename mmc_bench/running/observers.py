@@ -47,7 +47,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
 }
 
 #: Seconds that observers have, when a run has ended, to work through their queues; less after Ctrl-C.
-PATIENCE, PATIENCE_INTERRUPTED = 30.0, 2.0
+GRACE, GRACE_INTERRUPTED = 30.0, 2.0
 
 Function = Callable[[Mapping[str, Any]], object]
 
@@ -114,8 +114,8 @@ class Observers:
     def finish(self, summary: dict[str, Any]) -> None:
         """Report that the run ended, and wait until every observer has worked through its queue, but not for ever."""
         self._send("run_finished", summary=summary)
-        patience = PATIENCE_INTERRUPTED if summary.get("interrupted") else PATIENCE
-        end = time.monotonic() + patience
+        grace = GRACE_INTERRUPTED if summary.get("interrupted") else GRACE
+        end = time.monotonic() + grace
         for observer in self._observers:
             observer.close()
         with contextlib.suppress(KeyboardInterrupt):  # the user waits no longer

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Table(str):
+class PrintedTable(str):
     """A printed table; a notebook shows it as HTML, an interactive session as it is printed."""
 
     _html: str
 
     @classmethod
-    def of(cls, text: str, html: str) -> "Table":
+    def of(cls, text: str, html: str) -> "PrintedTable":
         """Return a table with its HTML."""
         table = cls(text)
         table._html = html
@@ -147,7 +147,7 @@ class Results:
             raise UserError(f"to_frame gives 'cells' or 'pretrained', not {what!r}")
         return pd.DataFrame(rows, columns=COLUMNS)
 
-    def table(self, format: str = "md") -> Table:
+    def table(self, format: str = "md") -> PrintedTable:
         """Return the table that the command line prints: a row a method, mean ± standard deviation over seeds.
 
         Parameters
@@ -157,7 +157,7 @@ class Results:
 
         Returns
         -------
-        Table
+        PrintedTable
             Text; a notebook shows it as HTML.
 
         Raises
@@ -171,7 +171,7 @@ class Results:
         if format not in FORMATS:
             raise UserError(f"unknown format {format!r}: write {', '.join(FORMATS)}")
         rows = make_rows(*self._scores)
-        return Table.of(render(rows, format), render(rows, "html")) if rows else Table.of("", "")
+        return PrintedTable.of(render(rows, format), render(rows, "html")) if rows else PrintedTable.of("", "")
 
     def _lines(self) -> Sequence[str]:
         if self.summary is not None:

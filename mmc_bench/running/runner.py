@@ -151,7 +151,7 @@ def _weights(job: Job, there: Listing, store: Store) -> tuple[str, ...] | None:
 
 
 def _is_made(job: Job, made_from: tuple[str, ...] | None, trained: Mapping[str, tuple[str, ...] | None]) -> bool:
-    """Tell whether a record is there, made from the weights that its pretrainings' records name, where they exist."""
+    """Return whether a record is there, made from the weights that its pretrainings' records name, where they exist."""
     if made_from is None:
         return False
     ends = zip(models_of(job), made_from, strict=True)

@@ -123,7 +123,7 @@ class Session:
             results=str(results or default_results()),
             plugin_folders=tuple(map(str, configured_folders(several(plugins_dir, commas=False)))),
             observe=tuple(several(observe)),
-            shard=part_of(part) if isinstance(part, str) else part_of("/".join(map(str, part))) if part else None,
+            shard=None if part is None else part_of("/".join(map(str, part)) if isinstance(part, tuple) else str(part)),
             origin="arguments",
         )
 

@@ -40,7 +40,7 @@ def digest_of(target: type) -> str:
 
 def _collect(value: Any, parts: dict[str, str]) -> None:
     """Add the source of a class or function of one module, and of what it names."""
-    label = f"{value.__module__}.{value.__qualname__}"
+    label = value.__qualname__
     if label in parts:
         return
     source = parts[label] = _source(value)
@@ -59,7 +59,7 @@ def _collect_named(name: str, value: Any, module: str, parts: dict[str, str]) ->
         else:
             _collect_file(sys.modules.get(value.__module__), parts)
     elif not isinstance(value, types.BuiltinFunctionType):
-        parts[f"{module}.{name} ="] = _constant(name, value)
+        parts[f"{name} ="] = _constant(name, value)
 
 
 def _collect_file(module: types.ModuleType | None, parts: dict[str, str]) -> None:
