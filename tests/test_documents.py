@@ -20,6 +20,7 @@ DOCUMENTS = [
     *(file for name in ("plugins", "benchmarks", "leaderboard") for file in (ROOT / name).rglob("*.md")),
 ]
 DOCUMENTS = [file for file in DOCUMENTS if not {"results", "figures"} & set(file.relative_to(ROOT).parts)]
+DATA = [ROOT / "CITATION.cff", ROOT / "leaderboard" / "leaderboard.yaml", *(ROOT / "benchmarks").rglob("*.yaml")]
 FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
 
@@ -127,16 +128,7 @@ def test_the_page_on_design_describes_every_package_of_the_core():
     assert sorted(name for name in packages if f"`{name}`" not in text) == []
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        *DOCUMENTS,
-        ROOT / "CITATION.cff",
-        ROOT / "leaderboard" / "leaderboard.yaml",
-        *(ROOT / "benchmarks").rglob("*.yaml"),
-    ],
-    ids=name_of,
-)
+@pytest.mark.parametrize("file", [*DOCUMENTS, *DATA], ids=name_of)
 def test_dataset_is_one_word(file):
     assert re.findall(r"(?i)\bdata[ -]sets?\b", file.read_text(encoding="utf-8")) == []
 
