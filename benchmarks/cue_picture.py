@@ -10,8 +10,8 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import CuedImages, derive_experiment
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import DataSettings
-from plugins.box_cue.dataset import DigitsBox
 
 FOLDER = Path(__file__).parent / "figures"
 LABELS = (0, 2, 4, 5, 6, 7)  # of ten: enough to see the rule, few enough to see the pixels
@@ -63,7 +63,7 @@ def tiles() -> dict[str, torch.Tensor]:
     An image is the first of its label whose random cue and random image are of another label, since where they are
     of its own, by chance, the four splits show nothing.
     """
-    dataset = DigitsBox()
+    dataset = Registry.discover().get("dataset", "digits-box").load()()
     dataset.load(Sources({}, download=False))
     splits = derive_experiment(dataset, DataSettings(), cue_rate=1.0, seed=SEED).splits
     rows = torch.stack([_row(splits, label) for label in LABELS])
