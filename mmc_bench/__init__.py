@@ -1,8 +1,10 @@
 """mmc-bench: measure how well a fine-tuning method removes a network's reliance on a spurious cue.
 
-This module is what a plugin author imports; importing it loads no torch.
+What `mmc_bench.api` offers, and what a plugin author imports. Importing this module loads no torch, pandas or pydantic.
 """
 
+from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError
@@ -10,7 +12,9 @@ from mmc_bench.plugin.hookspecs import hookimpl
 from mmc_bench.plugin.specs import BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec
 
 if TYPE_CHECKING:
+    from mmc_bench.api import connect, dry_run, gallery, list, load, plot, run, score, task
     from mmc_bench.plugin.parameters import BaseConfig
+    from mmc_bench.running.outcome import Results
 
 __version__ = "0.1.0"
 
@@ -20,15 +24,34 @@ __all__ = [
     "DatasetSpec",
     "MethodSpec",
     "ObserverSpec",
+    "Results",
     "UserError",
     "__version__",
+    "connect",
+    "dry_run",
+    "gallery",
     "hookimpl",
+    "list",
+    "load",
+    "plot",
+    "run",
+    "score",
+    "task",
 ]
+
+#: What takes long to import, and where it is: only those who use it pay.
+_LAZY = {
+    **dict.fromkeys(("connect", "dry_run", "gallery", "list", "load", "plot", "run", "score", "task"), "mmc_bench.api"),
+    "BaseConfig": "mmc_bench.plugin.parameters",
+    "Results": "mmc_bench.running.outcome",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "BaseConfig":  # pydantic takes longer to import than all the rest: only those who need it pay
-        from mmc_bench.plugin.parameters import BaseConfig
-
-        return BaseConfig
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'mmc_bench' has no attribute {name!r}")
+
+
+def __dir__() -> Sequence[str]:
+    return sorted({*globals(), *_LAZY})

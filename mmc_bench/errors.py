@@ -1,7 +1,6 @@
 """The errors that are a user's to mend: each carries one clear sentence and its exit code."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 LONGEST_LIST = 10
 
@@ -26,6 +25,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     str
         For example ``"did you mean epochs?"`` or ``"known: epochs, lr"``.
     """
+    from difflib import get_close_matches
+
     words = sorted(set(known))
     close = get_close_matches(name, words, n=3, cutoff=0.55)
     if close:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from mmc_bench_plugins.afr.method import example_weights, last_layer, objective, scores
 
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task, features
 
@@ -29,7 +28,7 @@ def task(tiny_net, image_set):
 
 def make_method(**parameters):
     offer = Registry.discover().get("method", "afr")
-    return instantiate("afr", offer.load(), offer.reference(parameters).parameters)
+    return offer.make(offer.configure(parameters))
 
 
 def softmax(row):

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from mmc_bench import UserError
-from mmc_bench.plugin.parameters import build
 from mmc_bench.plugin.registry import Registry
 
 OWN = ("resnet8", "resnet20", "resnet18", "vgg13")
@@ -32,8 +31,8 @@ def make():
 
     def make(name, num_classes=10, input_shape=(3, 32, 32), **parameters):
         offer = registry.get("backbone", name)
-        parameters = offer.reference(parameters).parameters
-        return build(name, offer.load(), parameters, num_classes=num_classes, input_shape=input_shape).eval()
+        config = offer.configure(parameters)
+        return offer.make(config, num_classes=num_classes, input_shape=input_shape).eval()
 
     return make
 

@@ -16,7 +16,6 @@ from mmc_bench import UserError
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import DataSettings
 
@@ -41,7 +40,8 @@ class FakeSources:
 
 
 def loaded(sources=None):
-    dataset = instantiate(NAME, Registry.discover().get("dataset", NAME).load(), {})
+    offer = Registry.discover().get("dataset", NAME)
+    dataset = offer.make(offer.configure({}))
     dataset.load(sources or FakeSources())
     return dataset
 

@@ -87,8 +87,8 @@ def test_scores_read_alone_are_those_of_the_record(tmp_path):
     (found,), (trained,) = store.cell_scores(reader := ScoreReader()), store.model_scores(reader)
     assert (found.key, found.cell, found.pretrained_sha256) == (cell.key, cell.cell, cell.pretrained_sha256)
     assert (trained.key, trained.pretraining, trained.weights_sha256) == (model.key, model.pretraining, "0" * 64)
-    assert {split: height.loss for split, height in found.connectivity.barriers.items()} == {
-        split: barrier.loss for split, barrier in cell.connectivity.barriers.items()
+    assert {split: height.loss for split, height in found.paths["linear"].test.barriers.items()} == {
+        split: barrier.loss for split, barrier in cell.paths["linear"].test.barriers.items()
     }
     for scores, record in ((found, cell), (trained, model)):
         assert (scores.num_classes, scores.timing.seconds) == (record.num_classes, record.timing.seconds)
@@ -188,7 +188,7 @@ def test_every_command_names_a_damaged_record_once_and_run_makes_it_again(bench)
 
 
 def test_of_many_damaged_records_only_some_are_named(bench, monkeypatch):
-    monkeypatch.setattr("mmc_bench.cli.options.MOST_TOLD", 1)
+    monkeypatch.setattr("mmc_bench.running.session.MOST_NAMED", 1)
     assert bench.tiny("--methods", "tiny-still").code == 0
     for path in (bench.folder / "results").rglob("*.json"):
         path.write_text("{}")

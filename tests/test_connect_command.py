@@ -159,7 +159,7 @@ def test_a_second_call_reads_the_record_back(bench, keys, monkeypatch):
     words = ("connect", keys["A"], keys["B"], "--paths", "linear", *FAST[:-1])
     first = bench(*words)
     assert "computed in" in first.err
-    monkeypatch.setattr("mmc_bench.stages.connection.compare_checkpoints", lambda *_: 1 / 0)
+    monkeypatch.setattr("mmc_bench.stages.checkpoint_pairs.compare_checkpoints", lambda *_: 1 / 0)
     file = next((bench.folder / "results" / "connections").glob("*.json"))
     before = file.read_bytes(), file.stat().st_mtime_ns
     second = bench(*words)
@@ -331,7 +331,7 @@ def test_nothing_to_align_is_said_before_anything_is_measured(bench, files, monk
         save_file({key: value.contiguous() for key, value in narrow.items()}, bench.folder / f"{name}.safetensors")
     words = ("a.safetensors", "b.safetensors", *PLAIN, "--set", "tiny-net.width=1")
     assert connected(bench, *words, "--paths", "linear")
-    monkeypatch.setattr("mmc_bench.stages.connection.compare", lambda *_: 1 / 0)
+    monkeypatch.setattr("mmc_bench.stages.checkpoint_pairs.compare", lambda *_: 1 / 0)
     message = refused(bench, *words)
     assert "nothing to align" in message and "--paths" in message
 

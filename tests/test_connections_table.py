@@ -15,7 +15,6 @@ from helpers.records import (
     pair_record,
     plugin,
     pretrain_record,
-    with_paths,
 )
 
 from mmc_bench.landscape.barriers import TOLERANCE
@@ -41,7 +40,7 @@ def pair(similar=False, seed=0, distance=None, **paths):
 
 def cell(method="tune", broken=(), connect=None, **paths):
     record = cell_record(0, method, connect=connect).model_copy(update={"invariance": invariance_record(*broken)})
-    return record.model_copy(update={"connectivity": paths["linear"].test, "paths": paths})
+    return record.model_copy(update={"paths": paths})
 
 
 def model(*broken):
@@ -58,12 +57,12 @@ def only(found):
 
 def test_a_path_s_largest_barrier_is_that_of_all_splits_and_verdicts_are_the_record_s():
     measured = path(NC=0.02, C=0.3, RC=0.7, RI=0.1)
-    summary = only(connections([pair(linear=measured)], [], [])).paths["linear"]
-    assert summary.largest == pytest.approx(0.7)
-    assert (summary.barriers["C"], summary.barriers["NC"]) == pytest.approx((0.3, 0.02))
+    summary = only(connections([pair(linear=measured)], [], [])).paths["linear"].test
+    assert summary.largest_barrier == pytest.approx(0.7)
+    assert (summary.barriers["C"].loss, summary.barriers["NC"].loss) == pytest.approx((0.3, 0.02))
     assert (summary.mode_connected["NC"], summary.mode_connected["C"]) == (True, False)
     assert summary.mechanistically_connected is False
-    assert only(connections([pair(linear=path())], [], [])).paths["linear"].mechanistically_connected is True
+    assert only(connections([pair(linear=path())], [], [])).paths["linear"].test.mechanistically_connected is True
 
 
 @pytest.mark.parametrize(
@@ -93,11 +92,6 @@ def test_without_invariances_or_the_pretrained_record_similarity_is_unknown_and_
         item = only(connections([], [cell(linear=path())], pretrained))
         assert item.similar is None
         assert set(tally([item]).values()) == {0}
-
-
-def test_a_cell_with_the_linear_path_alone_takes_it_from_its_connectivity():
-    record = with_paths(cell_record(), {"linear": flat(C=[1.0, 0.0, 1.0])}).model_copy(update={"paths": {}})
-    assert only(connections([], [record], [])).paths["linear"].barriers["C"] == 2.0
 
 
 def test_every_record_is_a_row_and_those_that_look_alike_say_what_differs():
@@ -168,8 +162,8 @@ def test_markdown_has_a_row_a_record_the_rule_and_the_count(several):
 def test_csv_has_the_unrounded_numbers_and_the_counts(several):
     lines = list(csv.DictReader(io.StringIO(render(several, "csv"))))
     assert [line["kind"] for line in lines] == ["pair"] * 5 + ["cell"] * 2 + ["count"] * 4
-    assert float(lines[1]["linear_barrier_C"]) == several[1].paths["linear"].barriers["C"]
-    assert float(lines[1]["linear_largest_barrier"]) == several[1].paths["linear"].largest
+    assert float(lines[1]["linear_barrier_C"]) == several[1].paths["linear"].test.barriers["C"].loss
+    assert float(lines[1]["linear_largest_barrier"]) == several[1].paths["linear"].test.largest_barrier
     assert (lines[1]["linear_connected_C"], lines[1]["permuted_mechanistically_connected"]) == ("False", "True")
     assert (lines[0]["permuted_barrier_C"], lines[0]["pattern_distance"]) == ("", "0.25")
     counts = {(line["linearly_connected"], line["similar"]): line["count"] for line in lines[-4:]}
@@ -210,7 +204,6 @@ def test_the_command_takes_pairs_and_cells_and_can_be_narrowed(bench):
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--connections", "--format", "latex"], 4, "--connections prints md, csv, json, not latex"),
         (["--connections", "--against", "table1"], 4, "ask for one at a time"),
         (["--connections", "--seeds", "7"], 5, "no record of a pair or cell"),
     ],

@@ -9,7 +9,6 @@ from mmc_bench_plugins.coral.method import coral_penalty
 from mmc_bench_plugins.ft_sam.method import worst_neighbour
 from torch.nn import functional as F
 
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task
 
@@ -38,7 +37,7 @@ def make_task(tiny_net, image_set):
 
 def make_method(name, **parameters):
     offer = Registry.discover().get("method", name)
-    return instantiate(name, offer.load(), offer.reference(parameters).parameters)
+    return offer.make(offer.configure(parameters))
 
 
 def sgd_by_hand(model, lr):

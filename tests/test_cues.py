@@ -6,7 +6,6 @@ from scipy.stats import chisquare
 
 from mmc_bench import UserError
 from mmc_bench.data.contract import LabelledImages
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 
 COLOURS = {"digits-box": (1.0, -1.0, -1.0), "cifar10-box": (0.0, 1.0, 0.0)}
@@ -28,7 +27,8 @@ class FakeSources:
 
 
 def loaded(name, sources=None):
-    dataset = instantiate(name, Registry.discover().get("dataset", name).load(), {})
+    offer = Registry.discover().get("dataset", name)
+    dataset = offer.make(offer.configure({}))
     dataset.load(sources or FakeSources())
     return dataset
 

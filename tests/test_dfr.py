@@ -9,7 +9,6 @@ import torch
 from mmc_bench_plugins.dfr import method as dfr
 from mmc_bench_plugins.dfr.method import balanced_subset, class_accuracies, one_against_rest
 
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task, features
 
@@ -39,7 +38,7 @@ def make_task(tiny_net, image_set):
 def make_method():
     def make(**parameters):
         offer = Registry.discover().get("method", "dfr")
-        return instantiate("dfr", offer.load(), offer.reference(parameters).parameters)
+        return offer.make(offer.configure(parameters))
 
     return make
 

@@ -14,7 +14,6 @@ from mmc_bench import UserError
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import DataSettings
 
@@ -44,7 +43,8 @@ class FakeSources:
 
 
 def loaded(sources):
-    dataset = instantiate("dominoes", Registry.discover().get("dataset", "dominoes").load(), {})
+    offer = Registry.discover().get("dataset", "dominoes")
+    dataset = offer.make(offer.configure({}))
     dataset.load(sources)
     return dataset
 

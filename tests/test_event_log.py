@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 
 PLAN = SimpleNamespace(suite=SimpleNamespace(name="a suite"), pretrainings=(), cells=(), pairs=())
@@ -18,9 +17,9 @@ PLAN = SimpleNamespace(suite=SimpleNamespace(name="a suite"), pretrainings=(), c
 @pytest.fixture
 def log(tmp_path):
     """Return an event log that is not open yet, and its file."""
-    target = Registry.discover().get("observer", "event-log").load()
+    offer = Registry.discover().get("observer", "event-log")
     path = tmp_path / "folder" / "log.jsonl"
-    return instantiate("event-log", target, {"path": str(path)}), path
+    return offer.make(offer.configure({"path": str(path)})), path
 
 
 def test_a_run_with_a_failing_cell_that_is_interrupted_can_be_followed(bench, monkeypatch):
@@ -59,7 +58,7 @@ def test_a_run_with_a_failing_cell_that_is_interrupted_can_be_followed(bench, mo
         assert finished["metrics"]["accuracy/RI"] == record["metrics"]["RI"]["accuracy"]
         assert finished["seconds_taken"] > 0
     done = records["cell"]["key"]
-    barriers = records["cell"]["connectivity"]["barriers"]
+    barriers = records["cell"]["paths"]["linear"]["test"]["barriers"]
     assert events("job_finished", key=done)[0]["metrics"]["barrier/linear/C"] == barriers["C"]["loss"]
     (failed,) = events("job_failed")
     assert failed["label"].endswith("tiny-raise") and "planted in two lines" in failed["error"]

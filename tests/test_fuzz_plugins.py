@@ -71,12 +71,11 @@ HOOKS = (
     *(f"register_{kind}s" for kind in KINDS),
     "register_suites",
     "register_published",
-    "run_started",
     "no_such_hook",
 )
 
 ARGUMENTS = ("register", "register", "", "x", "*register", "register=None")
-MARKERS = ("@hookimpl", "@hookimpl", "", "@hookimpl(wrapper=True)", "@hookimpl(specname='run_started')")
+MARKERS = ("@hookimpl", "@hookimpl", "", "@hookimpl(wrapper=True)", "@hookimpl(specname='register_suites')")
 
 values = st.sampled_from(VALUES)
 FIELDS = {

@@ -206,7 +206,8 @@ def test_a_record_may_be_no_file(template, kind, oddity, tmp_path):
 
 SHORT, CONNECT, PLOT = ["table"], COMMANDS[8], ["plot", "--format", "csv"]
 BETWEEN = ["table", "--connections"]
-PATH = ("comparison", "paths", "linear", "test")
+STRAIGHT = ("paths", "linear", "test")
+PATH = ("comparison", *STRAIGHT)
 
 
 @pytest.mark.parametrize(
@@ -217,10 +218,10 @@ PATH = ("comparison", "paths", "linear", "test")
         ("cells", ("timing", "seconds", "fine_tune"), float("nan"), SHORT),
         ("cells", ("timing", "seconds", "fine_tune"), 1e308, SHORT),
         ("cells", ("metrics", "NC", "loss"), 1e308, SHORT),
-        ("cells", ("connectivity", "barriers", "C"), REMOVE, SHORT),
-        ("cells", ("connectivity", "splits", "RC"), REMOVE, PLOT),
-        ("cells", ("connectivity", "t"), [], PLOT),
-        ("cells", ("connectivity", "mode_connected", "C"), REMOVE, BETWEEN),
+        ("cells", (*STRAIGHT, "barriers", "C"), REMOVE, SHORT),
+        ("cells", (*STRAIGHT, "splits", "RC"), REMOVE, PLOT),
+        ("cells", (*STRAIGHT, "t"), [], PLOT),
+        ("cells", (*STRAIGHT, "mode_connected", "C"), REMOVE, BETWEEN),
         ("pairs", (*PATH, "splits", "C"), REMOVE, PLOT),
         ("pairs", (*PATH, "barriers", "C"), REMOVE, BETWEEN),
         ("pairs", (*PATH, "mode_connected"), {}, BETWEEN),

@@ -12,7 +12,6 @@ from mmc_bench_plugins.vrex import method as vrex
 from mmc_bench_plugins.vrex.method import variance
 from torch.nn import functional as F
 
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task
 
@@ -118,7 +117,7 @@ def make_task(tiny_net, image_set):
 
 def make_method(name, **parameters):
     offer = Registry.discover().get("method", name)
-    return instantiate(name, offer.load(), offer.reference(parameters).parameters)
+    return offer.make(offer.configure(parameters))
 
 
 def fine_tuned_by_hand(name, task, lr, epochs, batch_size, penalty_weight, jump, rescale):

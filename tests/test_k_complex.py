@@ -8,7 +8,6 @@ from mmc_bench_plugins.k_complex.attribute import Attribute
 
 from mmc_bench import UserError
 from mmc_bench.data.splits import derive_experiment
-from mmc_bench.plugin.parameters import check_parameters, instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import DataSettings
 
@@ -20,7 +19,7 @@ CONTENT, CUE = 0, 1
 
 def loaded(name="k-complex", **parameters):
     offer = REGISTRY.get("dataset", name)
-    dataset = instantiate(name, offer.load(), offer.reference({**SMALL, **parameters}).parameters)
+    dataset = offer.make(offer.configure({**SMALL, **parameters}))
     dataset.load(None)
     return dataset
 
@@ -130,7 +129,7 @@ def test_every_coordinate_has_mean_zero_and_variance_one_over_d(name):
 
 def test_by_default_the_paper_s_sizes_are_left_for_pretraining():
     offer = REGISTRY.get("dataset", "k-complex")
-    config = check_parameters("k-complex", offer.load(), {})
+    config = offer.configure({})
     assert (config.dimensions, config.test_samples, config.train_samples - 2 * 2500) == (128, 10_000, 50_000)
     assert (config.content, config.cue, config.predictive) == (4, 0, "both")
 
@@ -239,4 +238,4 @@ def test_attributes_can_change_places():
 )
 def test_a_setting_that_makes_no_attribute_is_refused_with_its_value(name, value):
     with pytest.raises(UserError, match=f"dataset k-complex: {name} = {value!r}: Input should be"):
-        instantiate("dataset k-complex", REGISTRY.get("dataset", "k-complex").load(), {name: value})
+        REGISTRY.get("dataset", "k-complex").configure({name: value})

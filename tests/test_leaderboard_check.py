@@ -1,5 +1,6 @@
 """The leaderboard's checks: what is the same twice, and every way in which a submission can be wrong."""
 
+import copy
 import hashlib
 import json
 import shutil
@@ -102,6 +103,14 @@ def _set(*path, value):
     return change
 
 
+LINEAR = ("paths", "linear", "test")
+
+
+def _permuted_path_from_elsewhere(content):
+    content["paths"]["permuted"] = copy.deepcopy(content["paths"]["linear"])
+    content["paths"]["permuted"]["test"]["splits"]["C"]["loss"][0] = 0.75
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -114,14 +123,15 @@ def _set(*path, value):
         (_set("metrics", "C", "loss", value=1e300), "too large a number"),
         (_set("metrics", "C", "loss", value=10**300), "too large a number"),
         (_set("provenance", "device", value="\ud800"), "is no valid record"),
-        (_set("connectivity", "barriers", "NC", "loss", value=0.25), "barrier on the path for NC that does not follow"),
-        (_set("connectivity", "barriers", "RC", "accuracy", value=0.9), "barrier on the path for RC"),
-        (_set("connectivity", "mode_connected", "C", value=True), "a verdict on the path for C"),
-        (_set("connectivity", "mechanistically_connected", value=True), "a verdict on the path that does not follow"),
-        (_set("connectivity", "t", value=[0, 0.6, 0.5]), "positions on the path"),
-        (_set("connectivity", "splits", "NC", "accuracy", value=[0.5, 0.6]), "an accuracy and a loss for each t"),
-        (_set("connectivity", "splits", "C", "accuracy", 0, value=0.8), "whose start is not its pretraining's record"),
-        (_set("connectivity", "splits", "C", "accuracy", 1, value=0.123), "that is no number of 100 test images"),
+        (_set(*LINEAR, "barriers", "NC", "loss", value=0.25), "barrier on the linear path for NC that does not follow"),
+        (_set(*LINEAR, "barriers", "RC", "accuracy", value=0.9), "barrier on the linear path for RC"),
+        (_set(*LINEAR, "mode_connected", "C", value=True), "a verdict on the linear path for C"),
+        (_set(*LINEAR, "mechanistically_connected", value=True), "a verdict on the linear path that does not follow"),
+        (_set(*LINEAR, "t", value=[0, 0.6, 0.5]), "positions on the linear path"),
+        (_set(*LINEAR, "splits", "NC", "accuracy", value=[0.5, 0.6]), "an accuracy and a loss for each t"),
+        (_set(*LINEAR, "splits", "C", "accuracy", 0, value=0.8), "whose start is not its pretraining's record"),
+        (_set(*LINEAR, "splits", "C", "accuracy", 1, value=0.123), "that is no number of 100 test images"),
+        (_permuted_path_from_elsewhere, "a permuted path on C whose start is not its pretraining's record"),
         (_set("timing", "seconds", "fine_tune", value=-1.0), "took -1.0 seconds"),
         (_set("timing", "seconds", value={}), "no seconds of its stage 'fine_tune'"),
         (_set("num_classes", value=7), "says 7 classes"),

@@ -11,7 +11,7 @@ from helpers.records import connectivity_record
 from mmc_bench.leaderboard.standings import interval, make_standings
 from mmc_bench.leaderboard.submissions import read_entries
 from mmc_bench.results.jobs import DataSettings
-from mmc_bench.results.records import SPLITS
+from mmc_bench.results.records import SPLITS, PathRecord
 
 
 @pytest.fixture
@@ -305,9 +305,11 @@ def test_barriers_are_shown_where_paths_were_measured_as_the_baseline_s(board):
     def measured_at_two_points(record):
         connect = record.cell.connect.model_copy(update={"points": 2})
         changed = record.cell.model_copy(update={"connect": connect})
-        curves = {s: [c.accuracy[0], c.accuracy[-1]] for s, c in record.connectivity.splits.items()}
+        curves = {s: [c.accuracy[0], c.accuracy[-1]] for s, c in record.paths["linear"].test.splits.items()}
         path = connectivity_record(curves, losses={split: [1.0, 1.0] for split in SPLITS})
-        return record.model_copy(update={"cell": changed, "key": changed.key, "connectivity": path})
+        return record.model_copy(
+            update={"cell": changed, "key": changed.key, "paths": {"linear": PathRecord(test=path)}}
+        )
 
     board.send_in(*of_seeds("tune", (0.7, 0.7)), *of_seeds("base", (0.5, 0.5)))
     board.send_in(*map(measured_at_two_points, of_seeds("other", (0.6, 0.6))))

@@ -89,11 +89,11 @@ def _flatter(content):
     for split in ("NC", "C", "RC"):
         accuracy = min(1.0, content["metrics"][split]["accuracy"] + 0.3)
         content["metrics"][split]["accuracy"] = accuracy
-        path = content["connectivity"]["splits"][split]["accuracy"]
+        path = content["paths"]["linear"]["test"]["splits"][split]["accuracy"]
         path[-1] = accuracy
-        ts, first = content["connectivity"]["t"], path[0]
+        ts, first = content["paths"]["linear"]["test"]["t"], path[0]
         height = max(0.0, *((1 - t) * first + t * accuracy - a for t, a in list(zip(ts, path, strict=True))[1:-1]))
-        content["connectivity"]["barriers"][split]["accuracy"] = height
+        content["paths"]["linear"]["test"]["barriers"][split]["accuracy"] = height
     with_cue = content["metrics"]["C"]["accuracy"]
     for one in content["invariance"].values():
         one["accuracy_change"] = content["metrics"][one["split"]]["accuracy"] - with_cue

@@ -17,7 +17,6 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task, cosine, cross_entropy, fit, memory, sgd
 from mmc_bench.training.memory import (
@@ -172,7 +171,7 @@ def fine_tuned(name, net, images, parts):
     offer = Registry.discover().get("method", name)
     known = offer.load().Config.model_fields
     short = {name: value for name, value in {"batch_size": 4, "epochs": 2}.items() if name in known}
-    method = instantiate(f"method {name}", offer.load(), {**offer.spec.defaults, **short})
+    method = offer.make(offer.configure(short))
     clean = images.first(8)
     task = Task(
         model=copy.deepcopy(net).train(),

@@ -11,7 +11,6 @@ from mmc_bench_plugins.cbft.method import barrier_loss, draw_path_positions
 from torch.nn import functional as F
 
 from mmc_bench import MethodSpec
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import NonFiniteLossError, Progress, Task, cosine, evaluate, fit, linear_probe, sgd
 from mmc_bench.training.task import UndeclaredDataError
@@ -26,7 +25,7 @@ def registry():
 def make_method(registry):
     def make(name, **parameters):
         offer = registry.get("method", name)
-        return instantiate(name, offer.load(), offer.reference(parameters).parameters)
+        return offer.make(offer.configure(parameters))
 
     return make
 

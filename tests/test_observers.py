@@ -8,13 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers.plugins import GOOD, HEADER, registering, registry_of, write_source
+from helpers.plugins import registering, registry_of, write_source
 
 from mmc_bench.engines import Outcome, Settings
 from mmc_bench.errors import UserError
 from mmc_bench.results.records import Failure
 from mmc_bench.running import observers as module
-from mmc_bench.running.observers import NEWS, Observers
+from mmc_bench.running.observers import FUNCTIONS, Observers
 from mmc_bench.running.runner import Missing, run_plan
 
 README = Path(__file__).parents[1] / "plugins" / "README.md"
@@ -23,7 +23,7 @@ PLAN = SimpleNamespace(suite=SimpleNamespace(name="a suite"), pretrainings=(), c
 #: The body of a class that hears of everything, and keeps it.
 EARS = "".join(
     f"    def {news}(self, {', '.join(names)}):\n        self.hear({news!r}, [{', '.join(names)}])\n"
-    for news, names in NEWS.items()
+    for news, names in FUNCTIONS.items()
 )
 EARS += "    def hear(self, news, about):\n        self.heard.append((news, about))\n"
 
@@ -41,7 +41,7 @@ def observe(tmp_path):
         ]
         registry = registry_of(*files)
         offers = [registry.get("observer", f"mine{n}") for n in range(len(bodies))]
-        return Observers.of(registry, [(offer, {}) for offer in offers]), [offer.load().heard for offer in offers]
+        return Observers.of([(offer, {}) for offer in offers]), [offer.load().heard for offer in offers]
 
     return make
 
@@ -142,7 +142,7 @@ def test_one_that_hangs_makes_nobody_wait_and_is_named_in_the_end(observe, cell,
     try:
         assert [news for news, _ in other][-1] == "run_finished"
         assert warnings == [
-            "observer 'mine0' could not keep up with the run: what it was told last may be lost",
+            "observer 'mine0' could not keep up with the run: its last events may be lost",
         ]
     finally:
         release.set()
@@ -176,69 +176,6 @@ def test_packages_are_named_by_what_is_imported(tmp_path):
     source = registering("mine", kind="observer").replace("defaults={}", "packages={'a.b': 'ab'}")
     (plugin,) = registry_of(write_source(tmp_path, "mine.py", source)).failures
     assert "packages maps the name of a top-level package to what pip is to install, not 'a.b' to 'ab'" in plugin.error
-
-
-# --- the older hooks
-
-HOOKS = (
-    GOOD
-    + """
-seen = []
-
-@hookimpl
-def run_started(plan):
-    seen.append(("started", plan))
-
-@hookimpl
-def cell_finished(record):
-    seen.append(("finished", record))
-
-@hookimpl
-def run_finished(summary):
-    seen.append(("ended", summary))
-"""
-)
-
-
-class Record:
-    """As much of a record as an observer is told of."""
-
-    def model_dump(self, mode):
-        return {"key": 1}
-
-
-def hooked_run(registry, warnings):
-    observers = Observers.of(registry)
-    observers.start(warnings.append, PLAN, [], "folder")
-    observers.ended(SimpleNamespace(key="k"), Record(), None)
-    observers.finish({"cells": 1})
-
-
-def test_hooks_are_told_what_they_ask_for_and_one_that_raises_is_named_once(tmp_path):
-    raising = HOOKS.replace("seen.append", "raise RuntimeError('tired')  #")
-    leaving = HOOKS.replace("seen.append", "raise SystemExit  #")
-    refusing = HOOKS.replace("seen.append", "from mmc_bench import UserError; raise UserError('no')  #")
-    sources = {"a/first": HOOKS, "b/bad": raising, "c/leaving": leaving, "d/refusing": refusing, "e/last": HOOKS}
-    registry = registry_of(*(write_source(tmp_path, f"{path}.py", source) for path, source in sources.items()))
-    warnings = []
-    hooked_run(registry, warnings)
-    for plugin in (registry.plugins[0], registry.plugins[-1]):
-        assert plugin.module.seen == [("started", PLAN), ("finished", {"key": 1}), ("ended", {"cells": 1})]
-    assert len(warnings) == 3
-    for name, says in {"bad:bad": "tired", "leaving": "the plugin called sys.exit()", "refusing": "no"}.items():
-        (warning,) = (warning for warning in warnings if f"observer of plugin '{name.partition(':')[0]}:" in warning)
-        assert "failed in run_started" in warning and says in warning
-
-
-def test_a_plugin_that_only_observes_is_no_failure(tmp_path):
-    source = HEADER + "@hookimpl\ndef run_started(plan): pass"
-    assert registry_of(write_source(tmp_path, "mine.py", source)).failures == []
-
-
-def test_plugins_of_one_name_are_all_observers(tmp_path):
-    registry = registry_of(write_source(tmp_path, "one/mine.py", HOOKS), write_source(tmp_path, "two/mine.py", HOOKS))
-    hooked_run(registry, [])
-    assert [len(plugin.module.seen) for plugin in registry.plugins] == [3, 3]
 
 
 # --- the command
@@ -299,6 +236,6 @@ def test_the_example_of_the_manual_works_as_it_is_written(bench):
     assert bench.tiny(*words, "--set", "failures.path=mine.txt").code == 1
     assert "tiny-raise: ZeroDivisionError: planted" in (bench.folder / "mine.txt").read_text()
     told = re.findall(r"^\| `((?:run|job)_\w+)` \| (.*) \|$", section, re.MULTILINE)
-    assert [name for name, _ in told] == list(NEWS)
+    assert [name for name, _ in told] == list(FUNCTIONS)
     for name, arguments in told:
-        assert all(f"`{argument}`" in arguments for argument in NEWS[name])
+        assert all(f"`{argument}`" in arguments for argument in FUNCTIONS[name])

@@ -109,7 +109,7 @@ def test_a_permuted_network_that_computes_something_else_is_never_measured(suite
     def torn(*arguments, **options):
         return replace(align(*arguments, **options), verified=False, difference=0.25)
 
-    monkeypatch.setattr("mmc_bench.landscape.compare.align", torn)
+    monkeypatch.setattr("mmc_bench.landscape.measure.align", torn)
     failing = run(suite, "--cue-rates", "0.9")
     assert failing.code == 1 and "does not compute what the network did (outputs differ by 2e-01" in failing.err
 

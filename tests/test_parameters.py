@@ -7,10 +7,14 @@ from pydantic import Field
 
 from mmc_bench import BaseConfig
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.plugin.parameters import check_parameters, instantiate
+from mmc_bench.plugin.parameters import check_parameters, construct
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def made(target, parameters):
+    return construct(target, check_parameters("method mine", target, parameters))
 
 
 def network(num_classes, input_shape, blocks: Annotated[int, Field(ge=1)], name: str = "plain", extra=None):
@@ -73,12 +77,12 @@ class NamingItsParameters:
 
 @pytest.mark.parametrize("target", [GivenItsConfig, WithoutInit, NamingItsParameters])
 def test_a_class_gets_its_parameters_however_it_takes_them(target):
-    assert instantiate("method mine", target, {}).lr == 0.5
-    assert instantiate("method mine", target, {"lr": 0.1}).lr == 0.1
+    assert made(target, {}).lr == 0.5
+    assert made(target, {"lr": 0.1}).lr == 0.1
     with pytest.raises(UserError, match="method mine: lr = 'fast': Input should be a valid number"):
-        instantiate("method mine", target, {"lr": "fast"})
+        made(target, {"lr": "fast"})
     with pytest.raises(UserError, match="method mine has no parameter 'lrr': did you mean lr"):
-        instantiate("method mine", target, {"lrr": 1})
+        made(target, {"lrr": 1})
 
 
 def test_a_class_with_an_init_and_no_parameters_is_given_an_empty_config():
@@ -86,7 +90,7 @@ def test_a_class_with_an_init_and_no_parameters_is_given_an_empty_config():
         def __init__(self, config):
             self.held = config
 
-    assert dict(instantiate("method mine", Bare, {}).held) == {}
+    assert dict(made(Bare, {}).held) == {}
 
 
 def test_long_lists_of_known_names_are_cut():

@@ -12,7 +12,6 @@ from mmc_bench_plugins.lisa.method import Partners, mixed_loss
 from torch.distributions import Beta
 from torch.nn import functional as F
 
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task
 
@@ -53,7 +52,7 @@ def make_task(tiny_net, image_set):
 
 def make_method(name, **parameters):
     offer = Registry.discover().get("method", name)
-    return instantiate(name, offer.load(), offer.reference(parameters).parameters)
+    return offer.make(offer.configure(parameters))
 
 
 def pool_by_hand(task, environments):

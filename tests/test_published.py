@@ -8,13 +8,11 @@ from helpers.plugins import HEADER, registry_of, write_source
 
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.report.compare import FAILS, HOLDS, measure, verdict_on
+from mmc_bench.report.claims import FAILS, HOLDS, ClaimCheck, measure, method_of, read_claims, verdict_on
 from mmc_bench.report.published import (
-    Check,
     holds_losses,
     load_published,
     published_scores,
-    read_claims,
     read_numbers,
 )
 
@@ -33,7 +31,7 @@ classes: {d: 4}
 claims:
   - statement: it holds
     checks:
-      - {difference: [RI of m, chance], at_most: 5}
+      - {difference: [RI for m, chance], at_most: 5}
 """
 
 
@@ -80,8 +78,8 @@ def test_the_tables_name_datasets_and_methods_that_exist():
     methods = {offer.spec.name for offer in registry.offers("method")}
     table = load_published("table1", SHIPPED)
     assert {place.method for place in table.basis} <= methods
-    wanted = {q.partition(" of ")[2] for c in table.claims.claims for check in c.checks for q in check.quantities}
-    assert wanted - {""} <= methods
+    wanted = {method_of(q) for c in table.claims.claims for check in c.checks for q in check.quantities}
+    assert wanted - {None} <= methods
 
 
 def settings_of_the_paper():
@@ -113,8 +111,8 @@ def test_on_average_over_its_settings_the_paper_meets_every_check():
 def test_scores_of_a_published_setting_have_the_worst_split_and_chance():
     _, settings = settings_of_the_paper()
     scores = settings["dominoes", 0.7]
-    assert scores["worst_split of cbft"] == min(71.5, 70.0, 59.2)
-    assert scores["RI of llr"] == 54.7
+    assert scores["worst_split for cbft"] == min(71.5, 70.0, 59.2)
+    assert scores["RI for llr"] == 54.7
     assert [settings[name, 0.6]["chance"] for name in DATASETS] == [10, 1, 10]
 
 
@@ -180,7 +178,7 @@ def test_a_malformed_table_is_one_clear_sentence(tmp_path, content, expected):
     assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 
-CHECK = "{difference: [RI of m, chance], at_most: 5}"
+CHECK = "{difference: [RI for m, chance], at_most: 5}"
 
 
 @pytest.mark.parametrize(
@@ -189,9 +187,12 @@ CHECK = "{difference: [RI of m, chance], at_most: 5}"
         (("classes:", "clases:"), "unknown key 'clases': did you mean classes"),
         (("statement:", "statment:"), "unknown key 'claims.0.statment': did you mean statement"),
         (("at_most", "atmost"), "did you mean at_most"),
-        ((CHECK, "{difference: [RI of m, luck], at_most: 5}"), "'luck': write SPLIT of METHOD, where SPLIT is NC, C,"),
-        ((CHECK, "{value: RX of m, at_most: 5}"), "'RX of m': write SPLIT of METHOD"),
-        ((CHECK, "{value: RI of m}"), "a check has a value or a difference, and one of at_least, at_most, within"),
+        (
+            (CHECK, "{difference: [RI for m, luck], at_most: 5}"),
+            "'luck': write SPLIT for METHOD, where SPLIT is NC, C,",
+        ),
+        ((CHECK, "{value: RX for m, at_most: 5}"), "'RX for m': write SPLIT for METHOD"),
+        ((CHECK, "{value: RI for m}"), "a check has a value or a difference, and one of at_least, at_most, within"),
         ((CHECK, "{at_most: 5}"), "a check has a value or a difference"),
         ((CHECK, "{value: chance, difference: [chance, chance], within: 1}"), "a check has a value or a difference"),
         ((CHECK, "{value: chance, within: 1, at_most: 2}"), "one of at_least, at_most, within"),
@@ -212,6 +213,12 @@ def test_a_malformed_claims_file_is_one_clear_sentence(folder, wrong, expected):
     assert message.startswith(str(folder / "claims.yaml")) and expected in message and "\n" not in message
 
 
+def test_claims_on_paths_have_no_place_beside_a_table(folder):
+    (folder / "claims.yaml").write_text(LEAST_CLAIMS.replace(CHECK, "{value: drop of linear on C, at_most: 5}"))
+    with pytest.raises(UserError, match=r"claims\.yaml: 'it holds' is on paths: put it into a file of another name"):
+        load_published(str(folder / "mine.csv"), SHIPPED)
+
+
 def test_claims_on_a_table_that_is_not_there_are_refused(folder):
     (folder / "claims.yaml").write_text(LEAST_CLAIMS.replace("mine.csv", "other.csv"))
     with pytest.raises(UserError, match=r"published table .*other\.csv cannot be read"):
@@ -230,21 +237,21 @@ def test_claims_on_a_table_that_is_not_there_are_refused(folder):
     ],
 )
 def test_a_bound_includes_its_limit_and_no_rounding_error_breaks_it(bound, allowed, refused):
-    check = Check(value="chance", **bound)
+    check = ClaimCheck(value="chance", **bound)
     assert all(map(check.allows, allowed))
     assert not any(map(check.allows, refused))
 
 
 def test_a_check_reads_as_it_is_meant():
-    assert Check(difference=("C of a", "NC of b"), within=15).text == "C of a − NC of b within ±15"
-    assert Check(value="RI of a", at_least=2.5).text == "RI of a ≥ 2.5"
+    assert ClaimCheck(difference=("C for a", "NC for b"), within=15).text == "C for a − NC for b within ±15"
+    assert ClaimCheck(value="RI for a", at_least=2.5).text == "RI for a ≥ 2.5"
 
 
 def test_claims_are_read_with_their_numbers(folder):
     (folder / "claims.yaml").write_text(LEAST_CLAIMS)
     claims = read_claims(folder / "claims.yaml")
     assert (claims.source, claims.numbers, claims.classes) == ("somebody", ("mine.csv",), {"d": 4})
-    assert claims.claims[0].checks[0].quantities == ("RI of m", "chance")
+    assert claims.claims[0].checks[0].quantities == ("RI for m", "chance")
 
 
 def test_a_pipe_in_the_place_of_a_table_keeps_nobody_waiting(tmp_path):

@@ -78,7 +78,7 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence(bench, words, sentence):
 
 
 def test_without_ray_one_sentence_says_what_to_install(bench, monkeypatch):
-    monkeypatch.setattr("mmc_bench.cli.cluster.find_spec", lambda name: None)
+    monkeypatch.setattr("mmc_bench.running.cluster.find_spec", lambda name: None)
     result = bench("run", "--suite", "tiny.yaml", "--engine", "ray")
     assert result.code == 4
     assert result.err == "mmc-bench: --engine ray needs Ray: pip install 'mmc-bench[ray]'\n"

@@ -11,7 +11,6 @@ from mmc_bench_plugins.l2_sp.method import penalty, shared_and_head
 from mmc_bench_plugins.mixup.method import mixed_loss
 from torch.distributions import Beta
 
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task, features
 
@@ -45,7 +44,7 @@ def make_task(tiny_net, image_set):
 
 def make_method(name, **parameters):
     offer = Registry.discover().get("method", name)
-    return instantiate(name, offer.load(), offer.reference(parameters).parameters)
+    return offer.make(offer.configure(parameters))
 
 
 def batches(task, epochs, batch_size):

@@ -28,7 +28,9 @@ def test_seeds_pair_across_methods_and_differ_from_each_other(bench):
     for seed in (0, 1):
         pair = [by_place[name, seed] for name in ("tiny-still", "tiny-ft")]
         assert pair[0]["pretraining_key"] == pair[1]["pretraining_key"]
-        starts = [[curve["loss"][0] for curve in record["connectivity"]["splits"].values()] for record in pair]
+        starts = [
+            [curve["loss"][0] for curve in record["paths"]["linear"]["test"]["splits"].values()] for record in pair
+        ]
         assert starts[0] == starts[1]
 
 
@@ -37,7 +39,7 @@ def test_a_model_left_alone_keeps_the_pretrained_scores(bench):
     pretrained, cell = sorted(bench.records().values(), key=lambda record: record["kind"], reverse=True)
     for split in ("NC", "C", "RC", "RI"):
         assert cell["metrics"][split] == pretrained["metrics"][split]
-        path = cell["connectivity"]["splits"][split]
+        path = cell["paths"]["linear"]["test"]["splits"][split]
         assert path["loss"][0] == path["loss"][-1] == pretrained["metrics"][split]["loss"]
 
 
@@ -48,8 +50,8 @@ def test_records_hold_what_they_promise(bench):
     pretrained = PretrainRecord.model_validate_json(contents["pretraining"])
     cell = CellRecord.model_validate_json(contents["cell"])
     assert len(pretrained.curve) == 2
-    assert cell.connectivity.t == (0, 1 / 3, 2 / 3, 1)
-    assert set(cell.connectivity.splits) == {"NC", "C", "RC", "RI"}
+    assert cell.paths["linear"].test.t == (0, 1 / 3, 2 / 3, 1)
+    assert set(cell.paths["linear"].test.splits) == {"NC", "C", "RC", "RI"}
     assert set(cell.invariance) == {"remove cue", "randomise cue", "randomise image"}
     assert cell.parameters == {"behaviour": "ft", "lr": 0.05}
     assert set(cell.timing.seconds) == {"data", "fine_tune", "score", "connect"}

@@ -12,7 +12,6 @@ from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.landscape.paths import evaluate_path, linear_path
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import DataSettings
 from mmc_bench.training import Progress, Task, cosine, evaluate, fit, full_precision, sgd
@@ -110,11 +109,10 @@ def test_the_counter_of_waits_sees_them(waits, read):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_training_step_waits_for_the_device(registry, tiny_net, image_set, waits, name):
-    target = registry.get("method", name).load()
-    parameters = dict(registry.get("method", name).spec.defaults)
-    short = {"batch_size": 4, "epochs": 3}
-    parameters |= {name: value for name, value in short.items() if name in target.Config.model_fields}
-    method = instantiate(f"method {name}", target, parameters)
+    offer = registry.get("method", name)
+    known = offer.load().Config.model_fields
+    short = {name: value for name, value in {"batch_size": 4, "epochs": 3}.items() if name in known}
+    method = offer.make(offer.configure(short))
     seen = [waits_of(waits, method, tiny_net(0, torch.float32), image_set(3 * n, dtype=torch.float32)) for n in (8, 32)]
     assert seen[0] == seen[1]  # four times the steps, the same number of epochs
 
@@ -149,7 +147,8 @@ class RandomImages:
 
 
 def loaded(registry, name):
-    dataset = instantiate(f"dataset {name}", registry.get("dataset", name).load(), {})
+    offer = registry.get("dataset", name)
+    dataset = offer.make(offer.configure({}))
     dataset.load(RandomImages())
     return dataset
 

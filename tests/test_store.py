@@ -56,7 +56,7 @@ def cell_record(cell, **changed):
         "num_classes": 10,
         "parameters": {"lr": 0.1, "lrs": [0.1, 0.2]},
         "metrics": METRICS,
-        "connectivity": connectivity([0, 0.5, 1], {name: [score] * 3 for name, score in SCORES.items()}),
+        "paths": {"linear": {"test": connectivity([0, 0.5, 1], {name: [score] * 3 for name, score in SCORES.items()})}},
         "invariance": invariances(SCORES),
         "timing": TIMING,
         "provenance": PROVENANCE,
@@ -104,6 +104,11 @@ def test_a_cells_record_comes_back_as_it_was(store, cell):
     store.save(record)
     assert store.find(cell) == record
     assert list(store.cell_records()) == [record]
+
+
+def test_a_cells_record_has_its_linear_path(cell):
+    with pytest.raises(ValidationError, match="a cell's record has its linear path"):
+        cell_record(cell, paths={})
 
 
 def test_a_pretrainings_record_comes_back_and_its_weights_are_told_apart(store, cell):
@@ -186,7 +191,7 @@ def test_a_record_file_with_nan_counts_as_missing(store, cell, place, value):
     store.save(cell_record(cell))
     path = record_path(store, cell)
     content = json.loads(path.read_text(encoding="utf-8"))
-    target = content["metrics"]["RC"] if place == "metrics" else content["connectivity"]["barriers"]["C"]
+    target = content["metrics"]["RC"] if place == "metrics" else content["paths"]["linear"]["test"]["barriers"]["C"]
     target["loss"] = "PLACE"
     path.write_text(json.dumps(content).replace('"PLACE"', value), encoding="utf-8")
     assert store.find(cell) is None

@@ -6,6 +6,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import ConnectSettings, DataSettings, Recipe
 from mmc_bench.suites.plan import make_plan
+from mmc_bench.suites.settings import Setting, read_settings
 from mmc_bench.suites.suite import load_suite, overridden
 
 SHIPPED = Registry.discover().suites
@@ -223,7 +224,7 @@ def suite(suite_from):
 
 def refusal(suite, *settings, **selection):
     with pytest.raises(UserError) as caught:
-        overridden(suite, selection, settings)
+        overridden(suite, selection, read_settings(settings))
     return str(caught.value)
 
 
@@ -235,17 +236,19 @@ def test_lists_of_the_command_line_replace_the_suite_s(suite):
 
 
 def test_set_reaches_one_key_of_a_section_and_leaves_the_others(suite):
-    changed = overridden(suite, {}, ["pretrain.epochs=2", "data.clean_images=7", "connect.points=3"])
+    changed = overridden(suite, {}, read_settings(["pretrain.epochs=2", "data.clean_images=7", "connect.points=3"]))
     assert changed.pretrain == Recipe(epochs=2, lr=0.5)
     assert (changed.data, changed.connect) == (DataSettings(clean_images=7), ConnectSettings(points=3))
 
 
 def test_the_last_of_two_settings_counts(suite):
-    assert overridden(suite, {}, ["pretrain.epochs=2", "pretrain.epochs=4"]).pretrain.epochs == 4
+    assert overridden(suite, {}, read_settings(["pretrain.epochs=2", "pretrain.epochs=4"])).pretrain.epochs == 4
 
 
 def test_set_adds_to_the_parameters_of_a_plugin(suite):
-    changed = overridden(suite, {}, ["n.depth=4", "m.epochs=5", "timm/resnet10t.cifar_stem=false", "a.b-1.9.c=1"])
+    changed = overridden(
+        suite, {}, read_settings(["n.depth=4", "m.epochs=5", "timm/resnet10t.cifar_stem=false", "a.b-1.9.c=1"])
+    )
     assert changed.parameters["m"] == {"lr": 1, "epochs": 5}
     assert changed.parameters["n"] == {"depth": 4}
     assert changed.parameters["timm/resnet10t"] == {"cifar_stem": False}
@@ -260,9 +263,9 @@ def test_set_wins_over_every_pattern_of_the_suite(suite):
         return merged["lr"]
 
     assert learning_rate_of_m(suite) == 2
-    assert learning_rate_of_m(overridden(suite, {}, ["m.lr=3"])) == 3
-    assert learning_rate_of_m(overridden(suite, {}, ["*.lr=4"])) == 4
-    assert learning_rate_of_m(overridden(suite, {}, ["*.lr=4", "m.lr=5"])) == 5
+    assert learning_rate_of_m(overridden(suite, {}, read_settings(["m.lr=3"]))) == 3
+    assert learning_rate_of_m(overridden(suite, {}, read_settings(["*.lr=4"]))) == 4
+    assert learning_rate_of_m(overridden(suite, {}, read_settings(["*.lr=4", "m.lr=5"]))) == 5
 
 
 @pytest.mark.parametrize(
@@ -284,12 +287,12 @@ def test_set_wins_over_every_pattern_of_the_suite(suite):
     ],
 )
 def test_values_are_read_as_yaml_with_the_numbers_that_people_write(suite, text, value):
-    read = overridden(suite, {}, [f"m.x={text}"]).parameters["m"]["x"]
+    read = overridden(suite, {}, read_settings([f"m.x={text}"])).parameters["m"]["x"]
     assert read == value and type(read) is type(value)
 
 
 def test_a_learning_rate_such_as_1e_4_is_a_number_in_sections_and_files_too(suite, suite_from):
-    assert overridden(suite, {}, ["pretrain.weight_decay=1e-4"]).pretrain.weight_decay == 1e-4
+    assert overridden(suite, {}, read_settings(["pretrain.weight_decay=1e-4"])).pretrain.weight_decay == 1e-4
     content = LEAST + "pretrain: {lr: 1e-3}\nparameters: {m: {lr: 1e-4, lrs: [1e-2, 2]}}\n"
     loaded = suite_from(content)
     assert loaded.pretrain.lr == 1e-3
@@ -297,7 +300,7 @@ def test_a_learning_rate_such_as_1e_4_is_a_number_in_sections_and_files_too(suit
 
 
 def test_threads_can_be_set(suite):
-    assert overridden(suite, {}, ["threads=3"]).threads == 3
+    assert overridden(suite, {}, read_settings(["threads=3"])).threads == 3
     assert "threads = 0" in refusal(suite, "threads=0")
 
 
@@ -305,6 +308,21 @@ def test_threads_can_be_set(suite):
 def test_a_malformed_setting_is_shown_with_how_to_write_it(suite, setting):
     message = refusal(suite, setting)
     assert message == f"--set {setting}: write SECTION.key=value or PLUGIN.parameter=value"
+
+
+def test_a_mapping_gives_the_settings_that_the_command_line_would():
+    texts = ["pretrain.epochs=2", "connect.quadratic.lr=1e-3", "a.b-1.9.c=[1, x]", "cbft*.lr=0.5", "threads=3"]
+    values = {"pretrain.epochs": 2, "connect.quadratic.lr": 1e-3, "a.b-1.9.c": [1, "x"], "cbft*.lr": 0.5, "threads": 3}
+    assert read_settings(values) == read_settings(texts)
+    assert [setting.section for setting in read_settings(values)] == ["pretrain", "connect", "", "", ""]
+    assert [setting.plugin for setting in read_settings(values)] == ["", "", "a.b-1.9", "cbft*", ""]
+    assert [str(setting) for setting in read_settings({"m.lr": "x", "threads": 3})] == ["m.lr = 'x'", "threads = 3"]
+
+
+@pytest.mark.parametrize("key", ["epochs", "", ".epochs", "pretrain."])
+def test_a_mapping_s_key_without_an_owner_is_refused(key):
+    with pytest.raises(UserError, match=r"set '.*': write 'SECTION\.key' or 'PLUGIN\.parameter'"):
+        Setting.of(key, 3)
 
 
 def test_mistakes_of_the_command_line_are_called_so(suite):

@@ -3,7 +3,7 @@
 import pytest
 
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.running.flattening import settings_of
+from mmc_bench.running.tracking import settings_of
 
 
 def records_by_kind(bench):
@@ -49,7 +49,7 @@ def test_tensorboard_shows_curves_figures_and_settings_of_every_job(bench, chart
             assert scalars["learning curve/C"][epoch - 1] == (epoch, pytest.approx(point["C"]))
         assert "| pretrain.lr | 0.05 |" in texts["settings"]
     assert "| method | tiny-ft |" in texts["settings"]
-    height = records["cell"]["connectivity"]["barriers"]["C"]["loss"]
+    height = records["cell"]["paths"]["linear"]["test"]["barriers"]["C"]["loss"]
     assert scalars["barrier/linear/C"] == [(0, pytest.approx(height))]
     (failed,) = folders.values()
     assert "tiny-raise" in failed.name

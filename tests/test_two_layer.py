@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from mmc_bench import UserError
-from mmc_bench.plugin.parameters import build
 from mmc_bench.plugin.registry import Registry
 
 REGISTRY = Registry.discover()
@@ -14,8 +13,8 @@ NAMES = ("two-layer", "two-layer-mean")
 
 def make(name, num_classes=2, input_shape=(128,), seed=0, **parameters):
     torch.manual_seed(seed)
-    target = REGISTRY.get("backbone", name).load()
-    return build(f"backbone {name}", target, parameters, num_classes=num_classes, input_shape=input_shape)
+    offer = REGISTRY.get("backbone", name)
+    return offer.make(offer.configure(parameters), num_classes=num_classes, input_shape=input_shape)
 
 
 def test_the_default_has_512_neurons_with_biases_and_a_trained_read_out():

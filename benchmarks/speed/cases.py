@@ -12,7 +12,6 @@ from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.landscape.alignment.activations import CHUNK, Observer, joint_moments, match_activations
 from mmc_bench.landscape.paths import evaluate_path, linear_path
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Progress, Task, cosine, evaluate, fit, linear_probe, sgd
 from mmc_bench.training.precision import arithmetic, cross_entropy, full_precision
@@ -44,8 +43,8 @@ class Bench:
         self.device, self.precision = device, precision
         self.registry = Registry.discover()
         self.r1, self.r2 = plain.Mode(device), plain.Mode(device, bf16=True)
-        target = self.registry.get("dataset", "cifar10-box").load()
-        self._boxes = instantiate("dataset cifar10-box", target, {})
+        boxes = self.registry.get("dataset", "cifar10-box")
+        self._boxes = boxes.make(boxes.configure({}))
         self._boxes.load(_OneOfEachClass())
 
     def network(self, name: str, num_classes: int = 10) -> nn.Module:
@@ -205,7 +204,7 @@ def cbft_step(bench: Bench, batch_size: int = 64, num_classes: int = 100) -> Cas
     clean_ours, clean_theirs = bench.images(batch_size, num_classes, seed=1)
     cued_ours, cued_theirs = bench.images(2 * batch_size, num_classes, seed=2)
     offer = bench.registry.get("method", "cbft")
-    method = instantiate("method cbft", offer.load(), {"epochs": 2, "batch_size": batch_size})
+    method = offer.make(offer.configure({"epochs": 2, "batch_size": batch_size}))
 
     def run_ours() -> None:
         task = Task(

@@ -26,6 +26,7 @@ from mmc_bench.results.records import (
     Epoch,
     Invariance,
     Metrics,
+    PathRecord,
     PretrainRecord,
     Provenance,
     Score,
@@ -160,6 +161,14 @@ def _cell_record(cell: Cell, chance: random.Random) -> CellRecord:
     def along() -> tuple[float, ...]:
         return tuple(chance.random() for _ in range(points))
 
+    connectivity = Connectivity(
+        t=tuple(point / (points - 1) for point in range(points)),
+        splits={split: Curve(accuracy=along(), loss=along()) for split in SPLITS},
+        barriers={split: Barrier(accuracy=chance.random(), loss=chance.random()) for split in SPLITS},
+        mode_connected=dict.fromkeys(SPLITS, False),
+        mechanistically_connected=False,
+        tolerance=0.05,
+    )
     return CellRecord(
         key=cell.key,
         cell=cell,
@@ -168,14 +177,7 @@ def _cell_record(cell: Cell, chance: random.Random) -> CellRecord:
         num_classes=10,
         parameters=cell.method.parameters,
         metrics=_metrics(chance),
-        connectivity=Connectivity(
-            t=tuple(point / (points - 1) for point in range(points)),
-            splits={split: Curve(accuracy=along(), loss=along()) for split in SPLITS},
-            barriers={split: Barrier(accuracy=chance.random(), loss=chance.random()) for split in SPLITS},
-            mode_connected=dict.fromkeys(SPLITS, False),
-            mechanistically_connected=False,
-            tolerance=0.05,
-        ),
+        paths={"linear": PathRecord(test=connectivity)},
         invariance=_invariance(chance),
         timing=_timing(("data", "fine_tune", "score", "connect")),
         provenance=_provenance(cell.pretraining.seed),

@@ -8,20 +8,15 @@ from typing import Any, get_args
 
 import click
 
-from mmc_bench.cli.options import Session, list_option, place_options
-from mmc_bench.cli.plot import FORMATS, writable
-from mmc_bench.cli.run import put, resolve_device, share_cores, worker_settings
-from mmc_bench.cli.streams import tell
-from mmc_bench.data.locations import check_present
-from mmc_bench.errors import UserError, nearest
-from mmc_bench.results.jobs import Connection, ConnectSettings, Matching, PathName
-from mmc_bench.results.leases import Leases, leased
-from mmc_bench.results.records import SPLITS, ConnectionRecord
-from mmc_bench.running.runner import check_plugins
-from mmc_bench.stages.checkpoints import experiment_suite, locate
-from mmc_bench.suites.plan import Plan
-
-LONGEST_NAME = 60  # of a file, in the figures' names
+from mmc_bench.cli.options import list_option, place_options
+from mmc_bench.cli.plot import FORMATS
+from mmc_bench.cli.run import put
+from mmc_bench.results.jobs import Matching
+from mmc_bench.results.records import SPLITS
+from mmc_bench.running.connecting import PATHS, Connected, PathChanges, connect_ends, known
+from mmc_bench.running.launch import Computing
+from mmc_bench.running.session import Session
+from mmc_bench.system.streams import tell
 
 
 @click.command("connect", short_help="Measure the paths between any two checkpoints.")
@@ -33,7 +28,7 @@ LONGEST_NAME = 60  # of a file, in the figures' names
     "--cue-rate", type=click.FloatRange(0, 1), help="Share of pretraining images with the cue, for the record."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the data.  [default: a record's, or 0]")
-@list_option("paths", str, f"Paths to measure: {', '.join(get_args(PathName))}.  [default: linear,permuted]")
+@list_option("paths", str, f"Paths to measure: {', '.join(PATHS)}.  [default: linear,permuted]")
 @click.option("--points", type=click.IntRange(min=2), help="Points of a path, with its ends.  [default: 11]")
 @list_option("splits", str, "Splits to print and draw; all four are measured.  [default: all]")
 @click.option("--matching", type=click.Choice(get_args(Matching)), help="What permutations match.")
@@ -64,35 +59,18 @@ def command(session: Session, first: str, second: str, **options: Any) -> None:
     .safetensors file. Two files alone need --backbone and --dataset. The result is kept as a record: the same
     call computes nothing again.
     """
-    splits = _known("split", options["splits"], SPLITS) or SPLITS
-    sources = [locate(text, session.store) for text in (first, second)]
-    suite = experiment_suite(sources, options["dataset"], options["backbone"])
+    splits = known("split", _words(options["splits"]), SPLITS) or SPLITS
+    settings = (options[name] for name in ("points", "matching", "batchnorm_images", "train_images"))
+    changes = PathChanges.of(_words(options["paths"]), *settings)
+    computing = Computing(**{name: options[name] for name in ("download", "device", "precision", "threads")})
     session = replace(session, selection=_overriding(options))
-    plan = _plan_of_one(session, session.plan_of(suite))
-    (a, a_content), (b, b_content) = (source.read() for source in sources)
-    settings = _connect_settings(plan.suite.connect, options)
-    connection = Connection(first=a, second=b, experiment=plan.pretrainings[0], connect=settings)
-    record = session.store.find_connection(connection)
-    cached = record is not None
-    if record is None:
-        record = _measured(session, plan, connection, (a_content, b_content), options)
-    else:  # the same weights may have other names by now
-        record = record.model_copy(update={"connection": connection})
-        if options["precision"] not in ("auto", record.provenance.precision):
-            tell(f"the record at hand is in {record.provenance.precision}: remove it to have it measured again")
-    names = "-".join(source.name[:LONGEST_NAME] for source in sources)
-    name = f"connect-{names}-{record.key[:8]}"
-    figures = _drawn(record, splits, Path(options["out"]), name, options["formats"] or FORMATS)
-    _print(session, record, splits, figures, cached, options["as_json"])
+    connected = connect_ends(session, (first, second), options["dataset"], options["backbone"], changes, computing)
+    figures = connected.plot(splits).save(options["out"], options["formats"] or FORMATS)
+    _print(connected, splits, figures, options["as_json"])
 
 
-def _known(what: str, lists: Sequence[Sequence[str]], known: Sequence[str]) -> tuple[str, ...]:
-    """Return the words of an option, each once; one that is not known is refused."""
-    words = dict.fromkeys(word for words in lists for word in words)
-    for word in words:
-        if word not in known:
-            raise UserError(f"unknown {what} {word!r}: {nearest(word, known)}")
-    return tuple(words)
+def _words(lists: Sequence[Sequence[str]]) -> list[str]:
+    return [word for words in lists for word in words]
 
 
 def _overriding(options: dict[str, Any]) -> dict[str, list[Any]]:
@@ -100,77 +78,18 @@ def _overriding(options: dict[str, Any]) -> dict[str, list[Any]]:
     return {field: [] if value is None else [value] for field, value in chosen.items()}
 
 
-def _plan_of_one(session: Session, plan: Plan) -> Plan:
-    for setting in session.settings:
-        if setting.strip().startswith("pretrain."):
-            raise UserError(f"--set {setting}: connect pretrains nothing; set connect.…, data.… or PLUGIN.parameter")
-    if len(plan.pretrainings) != 1:
-        raise UserError(f"--dataset and --backbone select {len(plan.pretrainings)} experiments: name one of each")
-    return plan
-
-
-def _connect_settings(settings: ConnectSettings, options: dict[str, Any]) -> ConnectSettings:
-    changes = {
-        "paths": _known("path", options["paths"], get_args(PathName)) or None,
-        **{name: options[name] for name in ("points", "matching", "batchnorm_images", "train_images")},
-    }
-    return settings.model_copy(update={name: value for name, value in changes.items() if value is not None})
-
-
-def _measured(
-    session: Session, plan: Plan, connection: Connection, contents: tuple[bytes, bytes], options: dict[str, Any]
-) -> ConnectionRecord:
-    """Check what can be checked beforehand, then measure."""
-    session.store.check_writable()
-    if not options["download"]:
-        check_present(session.data, session.wanted_sources(plan.suite.datasets))
-    check_plugins(plan)
-    device = resolve_device(options["device"])
-    _, threads = share_cores(device, 1, options["threads"] or plan.suite.threads)
-    settings = worker_settings(session, options["download"], device, options["precision"], threads)
-    from mmc_bench.engines.worker import open_workshop
-    from mmc_bench.stages.connection import compare_checkpoints
-
-    wanted = connection.connect
-    tell(f"measuring {', '.join(wanted.paths)} at {wanted.points} points on {device} in {settings.precision}")
-    workshop = open_workshop(settings)
-    label = f"{connection.first.label} – {connection.second.label}"
-    with Leases(workshop.store.locks) as leases, leased(leases, connection.key, label):
-        found = workshop.store.find_connection(connection)
-        return found or compare_checkpoints(connection, contents, workshop)
-
-
-def _drawn(
-    record: ConnectionRecord, splits: Sequence[str], folder: Path, name: str, formats: Sequence[str]
-) -> list[Path]:
-    from mmc_bench.report.checkpoints import csv_of
-    from mmc_bench.report.figures import draw_connection, save
-
-    with writable(folder):
-        return save(draw_connection(record, splits), folder, name, formats, csv_of(record, splits))
-
-
-def _print(
-    session: Session,
-    record: ConnectionRecord,
-    splits: Sequence[str],
-    figures: Sequence[Path],
-    cached: bool,
-    as_json: bool,
-) -> None:
-    file = session.store.file_of(record.connection)
+def _print(connected: Connected, splits: Sequence[str], figures: Sequence[Path], as_json: bool) -> None:
+    record = connected.record
     if as_json:
         content = {
-            "cached": cached,
-            "file": str(file),
+            "cached": connected.cached,
+            "file": str(connected.file),
             "figures": [str(path) for path in figures],
             "record": record.model_dump(mode="json"),
         }
         put(json.dumps(content, indent=1) + "\n")
     else:
-        from mmc_bench.report.checkpoints import markdown
-
-        put(markdown(record, splits))
+        put(connected.table(splits))
     seconds = sum(record.timing.seconds.values())
-    done = "read back, nothing computed" if cached else f"computed in {seconds:.0f} s"
-    tell(f"{done}; record {file}; figures {', '.join(map(str, figures))}")
+    done = "read back, nothing computed" if connected.cached else f"computed in {seconds:.0f} s"
+    tell(f"{done}; record {connected.file}; figures {', '.join(map(str, figures))}")

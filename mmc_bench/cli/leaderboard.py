@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmc_bench.cli.interrupts import raised_interrupts
 from mmc_bench.cli.options import (
     Command,
-    Session,
-    default_results,
     discovered,
     folders_of,
     list_option,
     plugins_dir_option,
 )
-from mmc_bench.cli.streams import tell
 from mmc_bench.errors import UserError
+from mmc_bench.running.interrupts import raised_interrupts
+from mmc_bench.running.session import Session, default_results
+from mmc_bench.system.streams import printable, tell
 
 if TYPE_CHECKING:
     from mmc_bench.engines import Engine
@@ -102,7 +101,6 @@ def check(board: str) -> None:
     """
     from mmc_bench.leaderboard.build import generated_files, stale_files
     from mmc_bench.leaderboard.checks import inspect
-    from mmc_bench.leaderboard.untrusted import printable
 
     opened = _open(board)
     inspection = inspect(opened)
@@ -156,7 +154,7 @@ def verify(
     import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises below
     with raised_interrupts(), tempfile.TemporaryDirectory(prefix="mmc-bench-verify-") as scratch:
         folders = tuple(map(str, _folders(plugins_dir)))
-        session = Session(None, {}, (), folders_of(data), scratch, folders)
+        session = Session(data=folders_of(data), results=scratch, plugin_folders=folders)
         records = _run_again(session, chosen, **options)
     cells = _compare(opened, chosen, records)
     if not cells:
@@ -179,11 +177,12 @@ def _run_again(
     session: Session, chosen: "Sequence[Entry]", download: bool, device: str, workers: int
 ) -> "dict[str, CellRecord]":
     """Run the chosen cells in the session's scratch folder, and return their new records by the old ones' files."""
-    from mmc_bench.cli.run import console_of, resolve_device, worker_settings
     from mmc_bench.data.locations import check_present, identify
     from mmc_bench.engines.local import InProcessEngine, LocalEngine
     from mmc_bench.leaderboard.verify import by_arithmetic, plan_again, wanted_sources
     from mmc_bench.results.records import CellRecord
+    from mmc_bench.running.display import display_of
+    from mmc_bench.running.launch import Computing, resolve_device, worker_settings
     from mmc_bench.running.observers import Observers
     from mmc_bench.running.runner import check_plugins, find_missing, run_plan
 
@@ -197,11 +196,11 @@ def _run_again(
     for (precision, threads), entries in by_arithmetic(chosen).items():
         plan, cells = plan_again(entries, session.registry, images)
         check_plugins(plan)
-        settings = worker_settings(session, download, device, precision, threads)
+        settings = worker_settings(session, Computing(download, device, precision, threads=threads))
         engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
-        with console_of(plan.suite.name) as console:
+        with display_of(plan.suite.name) as display:
             missing = find_missing(plan, session.store)
-            summary = run_plan(plan, missing, engine, settings, Observers.of(session.registry), console)
+            summary = run_plan(plan, missing, engine, settings, Observers.of(()), display)
         if summary.interrupted:
             raise KeyboardInterrupt
         found = {file: session.store.find(cell) for file, cell in cells.items()}
@@ -211,7 +210,6 @@ def _run_again(
 
 def _compare(board: "Board", chosen: "Sequence[Entry]", records: "dict[str, CellRecord]") -> "list[VerifiedCell]":
     """Print and return how each cell compares; one that failed has nothing to compare."""
-    from mmc_bench.leaderboard.untrusted import printable
     from mmc_bench.leaderboard.verify import compared, record_of
 
     cells = []

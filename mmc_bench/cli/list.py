@@ -7,13 +7,8 @@ from typing import Any
 import click
 
 from mmc_bench.cli.options import discovered, plugins_dir_option
-from mmc_bench.cli.streams import sentence, tell
-from mmc_bench.errors import UserError
-from mmc_bench.leaderboard.untrusted import printable
-from mmc_bench.plugin.registry import Registry
-from mmc_bench.suites.suite import load_suite
-
-KINDS = ("suites", "datasets", "backbones", "methods", "observers")
+from mmc_bench.running.listing import KINDS, entries_of
+from mmc_bench.system.streams import printable
 
 
 @click.command("list", short_help="List suites, datasets, backbones, methods or observers.")
@@ -22,47 +17,12 @@ KINDS = ("suites", "datasets", "backbones", "methods", "observers")
 @plugins_dir_option
 def command(kind: str, as_json: bool, plugins_dir: Sequence[str]) -> None:
     """List what can be run: suites, datasets, backbones or methods; and the observers of runs."""
-    registry = discovered(plugins_dir)
-    entries = _suites(registry) if kind == "suites" else _offers(registry, kind.removesuffix("s"))
+    entries = entries_of(kind, discovered(plugins_dir))
     if as_json:
         click.echo(json.dumps(entries, indent=1))
         return
     for line in aligned([[entry["name"], _note(entry), entry["summary"]] for entry in entries]):
         click.echo(line)
-
-
-def _suites(registry: Registry) -> list[dict[str, Any]]:
-    files = [file for name in sorted(registry.suites) for file in registry.suites[name]]
-    entries = []
-    for file in files:
-        try:
-            entries.append({**load_suite(str(file), {}).model_dump(mode="json"), "file": str(file)})
-        except UserError as error:  # somebody's broken suite must not hide the others
-            tell(f"mmc-bench: {sentence(error)}")
-    return entries
-
-
-def _offers(registry: Registry, kind: str) -> list[dict[str, Any]]:
-    offers = registry.offers(kind)
-    names = [offer.spec.name for offer in offers]
-    entries = []
-    for offer in offers:
-        shared = names.count(offer.spec.name) > 1
-        entry = {
-            "name": offer.qualified_name if shared else offer.spec.name,
-            "distribution": offer.plugin.distribution,
-            "version": offer.version,
-            "summary": offer.spec.summary,
-            "defaults": dict(offer.spec.defaults),
-        }
-        if kind == "method":
-            entry["needs"] = sorted({"clean", *offer.spec.needs})
-        if kind == "dataset":
-            entry["sources"] = list(offer.spec.sources)
-        if kind == "observer":
-            entry["remedy"] = offer.spec.remedy
-        entries.append(entry)
-    return entries
 
 
 def _note(entry: dict[str, Any]) -> str:

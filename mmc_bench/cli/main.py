@@ -3,7 +3,6 @@
 import errno
 import gc
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -13,8 +12,9 @@ import click
 
 from mmc_bench import __version__
 from mmc_bench.cli.interrupts import EXIT_INTERRUPTED, leave_when_interrupted
-from mmc_bench.cli.streams import accept_any_text, drop_unwritable, open_closed_streams, output_problem, sentence, tell
+from mmc_bench.cli.streams import accept_any_text, open_closed_streams, output_problem
 from mmc_bench.errors import UserError, nearest
+from mmc_bench.system.streams import drop_unwritable, sentence, tell
 
 COMMANDS = {
     "run": "Run a suite: pretrain, fine-tune, score, connect; then print the table.",
@@ -112,5 +112,7 @@ def run_command_line() -> int:
         if problem := output_problem(error):
             tell(f"mmc-bench: the output cannot be written ({problem})")
         else:
+            import traceback
+
             tell(traceback.format_exc() + "mmc-bench: internal error; please report it with the lines above")
         return EXIT_INTERNAL

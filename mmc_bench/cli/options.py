@@ -1,29 +1,17 @@
-"""Options that several commands share, and the session they describe."""
+"""Options that several commands share, and the session that they make."""
 
-import os
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import cached_property
 from typing import Any, TypeVar
 
 import click
 
-from mmc_bench.cli.streams import sentence, tell
-from mmc_bench.data.locations import identify
-from mmc_bench.errors import NothingSelectedError, UserError, nearest
+from mmc_bench.errors import UserError
 from mmc_bench.plugin.discovery import configured_folders
-from mmc_bench.plugin.registry import Offer, Registry
-from mmc_bench.results.codec import DamagedError
-from mmc_bench.results.store import Store
-from mmc_bench.suites.plan import Plan, make_plan, shard
-from mmc_bench.suites.suite import SECTIONS, Suite, load_suite, overridden, read_setting
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.running.session import DEFAULT_SUITE, Session, default_results, part_of
+from mmc_bench.suites.settings import read_settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-DEFAULT_SUITE = "quick"
-MOST_TOLD = 10
 
 
 class _Words(click.ParamType):
@@ -45,23 +33,6 @@ class _Words(click.ParamType):
         return values
 
 
-class DamageReport:
-    """Tells of each damaged file once, and of no more than a few."""
-
-    def __init__(self) -> None:
-        self._told: set[str] = set()
-
-    def __call__(self, damage: DamagedError) -> None:
-        """Tell of a file, unless it was told of before."""
-        if str(damage) in self._told or len(self._told) > MOST_TOLD:
-            return
-        if len(self._told) == MOST_TOLD:
-            tell("mmc-bench: and further files hold no valid record")
-        else:
-            tell(f"mmc-bench: {damage}: it counts as missing")
-        self._told.add(str(damage))
-
-
 class _Shard(click.ParamType):
     """Which part of how many, as ``3/8``."""
 
@@ -70,114 +41,10 @@ class _Shard(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
-        matched = re.fullmatch(r"(\d{1,9})/(\d{1,9})", value)
-        if matched is None or not 1 <= int(matched[1]) <= int(matched[2]):
-            self.fail(f"{value!r} is no part of a suite: write 3/8 for the third of eight", param, ctx)
-        return int(matched[1]), int(matched[2])
-
-
-@dataclass(frozen=True)
-class Session:
-    """What the shared options say, and what follows from them."""
-
-    suite_name: str | None
-    selection: dict[str, list[Any]]
-    settings: tuple[str, ...]
-    data: dict[str, str]
-    results: str
-    plugin_folders: tuple[str, ...]
-    observe: tuple[str, ...] = ()
-    shard: tuple[int, int] | None = None
-
-    @cached_property
-    def registry(self) -> Registry:
-        """The discovered plugins; those that failed to load are reported on stderr, a line each."""
-        registry = Registry.discover(self.plugin_folders)
-        for plugin in registry.failures:
-            left_out = f"plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}"
-            tell(f"mmc-bench: {sentence(left_out)}")
-        return registry
-
-    @cached_property
-    def plan(self) -> Plan:
-        """The suite (`quick` unless named), with the options in force, as cells; of a shard, its own."""
-        plan = self.plan_of(load_suite(self.suite_name or DEFAULT_SUITE, self.registry.suites))
-        if self.shard is None:
-            return plan
-        part, parts = self.shard
-        own = shard(plan, part, parts)
-        if not own.pretrainings:
-            raise NothingSelectedError(f"--shard {part}/{parts} holds nothing: the suite has fewer cells than that")
-        return own
-
-    def plan_of(self, suite: Suite) -> Plan:
-        """Return a suite, with the options in force, as cells."""
-        settings = [setting for setting in self.settings if not self._is_an_observer_s(setting)]
-        suite = overridden(suite, self.selection, settings)
-        images = identify(self.data, self.wanted_sources(suite.datasets))
-        plan = make_plan(suite, self.registry, images)
-        self._check_settings(plan, settings)
-        for collision in self.registry.collisions:  # had one mattered, there would be no plan
-            tell(f"mmc-bench: {collision}")
-        return plan
-
-    @cached_property
-    def observers(self) -> list[tuple[Offer, dict[str, Any]]]:
-        """The observers that were chosen, each with the parameters that ``--set`` gives it.
-
-        Raises
-        ------
-        UserError
-            When one is unknown, or lacks a package: nothing of it has been imported by then.
-        """
-        chosen: list[tuple[Offer, dict[str, Any]]] = []
-        for offer in self.registry.select("observer", self.observe):
-            if offer.spec.remedy:
-                raise UserError(f"observer {offer.spec.name} {offer.spec.remedy}")
-            given = map(read_setting, self.settings)
-            chosen.append((offer, {name: value for owner, name, value in given if owner in _names(offer)}))
-        return chosen
-
-    def _is_an_observer_s(self, setting: str) -> bool:
-        """Tell whether a ``--set`` is for a chosen observer, and refuse it where it is for one that is not."""
-        owner, _, _ = read_setting(setting)
-        if any(owner in _names(offer) for offer, _ in self.observers):
-            return True
-        others = [offer for kind in ("dataset", "backbone", "method") for offer in self.registry.offers(kind)]
-        if any(owner in _names(offer) for offer in self.registry.offers("observer")) and not any(
-            owner in _names(offer) for offer in others
-        ):
-            raise UserError(f"--set {setting}: observer {owner} is not part of this run: add --observe {owner}")
-        return False
-
-    def _check_settings(self, plan: Plan, settings: Sequence[str]) -> None:
-        """Refuse a ``--set`` that would change nothing, because its plugin is not part of the run."""
-        selected = {name for offer, _ in plan.offers for name in _names(offer)}
-        for setting in settings:
-            owner = setting.partition("=")[0].strip().rpartition(".")[0]
-            if (
-                owner
-                and owner.partition(".")[0] not in SECTIONS
-                and not any(fnmatchcase(name, owner) for name in selected)
-            ):
-                raise UserError(f"--set {setting}: {owner} is not part of this run: {nearest(owner, selected)}")
-
-    @cached_property
-    def store(self) -> Store:
-        """The results folder; files in it that hold no valid record are told of on stderr."""
-        return Store(self.results, DamageReport())
-
-    def wanted_sources(self, datasets: Sequence[str]) -> dict[str, int | None]:
-        """Return the image sources that datasets read, with the class counts their cues are made for."""
-        return {
-            source: offer.spec.num_classes
-            for offer in self.registry.select("dataset", datasets)
-            for source in offer.spec.sources
-        }
-
-
-def _names(offer: Offer) -> tuple[str, str]:
-    return offer.spec.name, offer.qualified_name
+        try:
+            return part_of(value)
+        except UserError as error:
+            self.fail(str(error), param, ctx)
 
 
 def session_options(command: Command) -> Command:
@@ -197,9 +64,9 @@ def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> 
             for field in ("methods", "datasets", "backbones", "cue_rates", "seeds")
         }
         session = Session(
-            suite_name=options.pop("suite", None),
+            suite=options.pop("suite", None),
             selection=selection,
-            settings=options.pop("settings"),
+            settings=read_settings(options.pop("settings")),
             data=folders_of(options.pop("data")),
             results=options.pop("results"),
             plugin_folders=tuple(map(str, configured_folders(options.pop("plugins_dir")))),
@@ -247,12 +114,7 @@ def data_option(command: Command) -> Command:
 def discovered(plugin_folders: Sequence[str]) -> Registry:
     """Return the registry for commands that need nothing else."""
     folders = tuple(map(str, configured_folders(plugin_folders)))
-    return Session(None, {}, (), {}, "results", folders).registry
-
-
-def default_results() -> str:
-    """Return ``$MMC_BENCH_RESULTS``, or ``results``."""
-    return os.environ.get("MMC_BENCH_RESULTS") or "results"
+    return Session(plugin_folders=folders).registry
 
 
 def folders_of(assignments: Sequence[str]) -> dict[str, str]:

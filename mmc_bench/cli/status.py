@@ -8,14 +8,15 @@ from typing import Any
 
 import click
 
-from mmc_bench.cli.dryrun import counted
 from mmc_bench.cli.list import aligned
-from mmc_bench.cli.options import Session, session_options, shard_option
+from mmc_bench.cli.options import session_options, shard_option
 from mmc_bench.cli.workers import AT_WORK, AtWork, at_work, lines
 from mmc_bench.results.jobs import Job, models_of
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import Store
+from mmc_bench.running.preview import counted
 from mmc_bench.running.runner import find_missing
+from mmc_bench.running.session import Session
 from mmc_bench.suites.plan import Plan
 
 STATES = ("done", "missing", "failed")

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Job, Pretraining
-from mmc_bench.results.records import AnyRecord, Failure
+
+if TYPE_CHECKING:
+    from mmc_bench.results.records import AnyRecord, Failure
 
 Listener = Callable[[Job, dict[str, Any]], None]
 
@@ -15,8 +17,8 @@ Listener = Callable[[Job, dict[str, Any]], None]
 class Settings:
     """What a worker needs to know, as plain data that travels to it.
 
-    `gpu_share` is the part of its GPU's memory that a worker may take. It is the worker that resolves a `precision` of
-    ``"auto"``.
+    `gpu_share` is the part of its GPU's memory that a worker may take; `methods` are the pickled in-memory methods. It
+    is the worker that resolves a `precision` of ``"auto"``.
     """
 
     results: str
@@ -28,6 +30,7 @@ class Settings:
     threads: int = 1
     gpu_share: float = 1.0
     keep_weights: bool = False
+    methods: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class Outcome:
     """
 
     job: Job
-    record: AnyRecord | None = None
-    failure: Failure | None = None
+    record: "AnyRecord | None" = None
+    failure: "Failure | None" = None
     elsewhere: bool = False
     unwritable: str | None = None
     killed: bool = False

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mmc_bench.engines import Listener, Outcome, Settings
@@ -118,7 +119,7 @@ class Process:
         self._settings = settings
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, settings), daemon=True)
-        with _interrupts_held_back():
+        with _interrupts_held_back(), _main_left_out():
             self._process.start()
         theirs.close()
         self.job: Job | None = None
@@ -203,6 +204,20 @@ class Process:
 @dataclass(frozen=True)
 class _News:
     event: dict[str, Any]
+
+
+@contextlib.contextmanager
+def _main_left_out() -> Iterator[None]:
+    """Keep a process that is started meanwhile from importing the caller's program, which would run once more there.
+
+    A script thus needs no ``if __name__ == "__main__"``; what a worker needs of the program is sent to it.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 @contextlib.contextmanager

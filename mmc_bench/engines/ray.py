@@ -10,7 +10,6 @@ import math
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -306,7 +305,6 @@ class _Host:
 
     def __init__(self, settings: Settings, limits: Limits, environment: dict[str, str]) -> None:
         os.environ.update(environment)
-        vars(sys.modules["__main__"]).pop("__file__", None)  # a spawned process would import Ray's own program
         self._settings, self._limits = settings, limits
         self._process = Process(settings)
 

@@ -95,6 +95,7 @@ def open_workshop(settings: Settings) -> "Workshop":
     import torch
 
     from mmc_bench.data.sources import Sources
+    from mmc_bench.plugin.in_memory import unpickled
     from mmc_bench.plugin.registry import Registry
     from mmc_bench.stages.workshop import Workshop
     from mmc_bench.training.precision import prepare_device, resolve_precision
@@ -104,8 +105,11 @@ def open_workshop(settings: Settings) -> "Workshop":
         torch.cuda.set_per_process_memory_fraction(settings.gpu_share)
     precision = resolve_precision(settings.precision, settings.device)
     prepare_device(precision, settings.device)
+    registry = Registry.discover(settings.plugin_folders)
+    for offer in unpickled(settings.methods):
+        registry.add(offer)
     return Workshop(
-        registry=Registry.discover(settings.plugin_folders),
+        registry=registry,
         store=Store(settings.results),
         sources=Sources(dict(settings.data_folders), settings.download),
         device=torch.device(settings.device),

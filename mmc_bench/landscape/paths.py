@@ -1,4 +1,4 @@
-"""Paths between two models of one architecture, and what sets of images see along them."""
+"""Paths between two models of one architecture, and scores along them."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmc_bench.leaderboard.places import setting_key
+from mmc_bench.leaderboard.compared_settings import setting_key
 from mmc_bench.leaderboard.record_checks import problems_of_cell, problems_of_pretraining
 from mmc_bench.leaderboard.schemas import BoardSettings, Verification, Versions, plugin_name
 from mmc_bench.leaderboard.submissions import (

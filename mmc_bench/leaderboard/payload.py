@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from mmc_bench.leaderboard.places import Setting
+from mmc_bench.leaderboard.compared_settings import ComparedSetting
 from mmc_bench.leaderboard.schemas import BoardSettings, VerifiedCell, Versions
-from mmc_bench.leaderboard.standings import DIGITS, Interval, Overall, Row, Standings
+from mmc_bench.leaderboard.standings import DIGITS, Interval, Overall, RankedRow, Standings
 from mmc_bench.leaderboard.submissions import Entry
 from mmc_bench.results.jobs import PluginRef
 from mmc_bench.results.records import CellRecord
@@ -51,7 +51,7 @@ def make_payload(
     }
 
 
-def _setting(name: str, setting: Setting) -> dict[str, Any]:
+def _setting(name: str, setting: ComparedSetting) -> dict[str, Any]:
     return {
         "id": name,
         "dataset": setting.dataset,
@@ -64,7 +64,9 @@ def _setting(name: str, setting: Setting) -> dict[str, Any]:
     }
 
 
-def _row(row: Row, versions: Versions, re_runs: Mapping[str, Sequence[ReRun]], verifiers: Set[str]) -> dict[str, Any]:
+def _row(
+    row: RankedRow, versions: Versions, re_runs: Mapping[str, Sequence[ReRun]], verifiers: Set[str]
+) -> dict[str, Any]:
     summary, needs = _said_of(row, versions)
     return {
         "method": row.method,
@@ -86,7 +88,7 @@ def _row(row: Row, versions: Versions, re_runs: Mapping[str, Sequence[ReRun]], v
     }
 
 
-def _said_of(row: Row, versions: Versions) -> tuple[str, list[str]]:
+def _said_of(row: RankedRow, versions: Versions) -> tuple[str, list[str]]:
     """Return a method's summary and what it needs, as its plugin said when its records were added."""
     if row.is_pretrained:
         return "the pretrained model that the methods start from", []
@@ -101,7 +103,7 @@ def _method_of(entry: Entry) -> PluginRef | None:
     return entry.record.cell.method if isinstance(entry.record, CellRecord) else None
 
 
-def _paired(row: Row) -> dict[str, Any] | None:
+def _paired(row: RankedRow) -> dict[str, Any] | None:
     if row.paired is None:
         return None
     return {
@@ -112,7 +114,7 @@ def _paired(row: Row) -> dict[str, Any] | None:
     }
 
 
-def _standing(row: Row, re_runs: Mapping[str, Sequence[ReRun]], verifiers: Set[str]) -> dict[str, Any]:
+def _standing(row: RankedRow, re_runs: Mapping[str, Sequence[ReRun]], verifiers: Set[str]) -> dict[str, Any]:
     """Return who reported a row and who re-ran cells of it, by whom each record was sent in."""
     own = [(entry, re_run) for entry in row.entries for re_run in re_runs.get(entry.file, ())]
     disputed = [re_run for _, re_run in own if not re_run.cell.agrees]
@@ -148,7 +150,7 @@ def _versions(entries: Sequence[Entry]) -> dict[str, str]:
     return versions
 
 
-def _curves(row: Row) -> dict[str, Any] | None:
+def _curves(row: RankedRow) -> dict[str, Any] | None:
     if not row.curves:
         return None
     splits = {

@@ -56,17 +56,17 @@ def problems_of_cell(record: CellRecord, before: PretrainRecord | None, test_ima
     yield from _problems_of_timing(record.timing, "fine_tune")
     yield from _problems_of_counts(record.metrics, test_images)
     yield from _problems_of_parameters(record)
-    yield from _problems_of_invariances(record.invariance, record.metrics, record.connectivity.tolerance)
+    yield from _problems_of_invariances(record.invariance, record.metrics, record.paths["linear"].test.tolerance)
     points = record.cell.connect.points
-    for name, path in _paths(record):
-        yield from _problems_of_path(name, path, points, test_images)
-    linear = record.paths.get("linear")
-    if linear is not None and linear.test != record.connectivity:
-        yield "has a linear path that is not its connectivity"
+    for name, path in record.paths.items():
+        yield from _problems_of_path(f"the {name} path", path.test, points, test_images)
+        if path.train is not None:
+            yield from _problems_of_path(f"the {name} path on training images", path.train, points, None)
     if before is not None:
         if before.num_classes != record.num_classes:
             yield f"says {record.num_classes} classes, and its pretraining {before.num_classes}"
-        yield from _problems_of_ends(record.connectivity, before.metrics, record.metrics)
+        for name, path in record.paths.items():
+            yield from _problems_of_ends(name, path.test, before.metrics, record.metrics)
 
 
 def _problems_of_plugins(p: Pretraining, plugins: Sequence[PluginRef], provenance: Provenance) -> Iterator[str]:
@@ -128,14 +128,6 @@ def _problems_of_invariances(found: Mapping[str, Invariance], metrics: Metrics, 
             yield f"has an invariance to {name!r} that does not follow from its scores"
 
 
-def _paths(record: CellRecord) -> Iterator[tuple[str, Connectivity]]:
-    yield "the path", record.connectivity
-    for name, path in record.paths.items():
-        yield f"the {name} path", path.test
-        if path.train is not None:
-            yield f"the {name} path on training images", path.train
-
-
 def _problems_of_path(name: str, path: Connectivity, points: int, test_images: int | None) -> Iterator[str]:
     if len(path.t) != points or path.t[0] != 0 or path.t[-1] != 1 or list(path.t) != sorted(set(path.t)):
         yield f"has positions on {name} that are not {points} from 0 to 1, each greater than the last"
@@ -150,20 +142,20 @@ def _problems_of_path(name: str, path: Connectivity, points: int, test_images: i
             yield f"has a barrier on {name} for {split} that does not follow from its curve"
         if path.mode_connected[split] != mode_connected(scores, path.tolerance):
             yield f"has a verdict on {name} for {split} that does not follow from its curve"
-        if "training" not in name and not all(_is_share(value, test_images) for value in curve.accuracy):
+        if not all(_is_share(value, test_images) for value in curve.accuracy):
             yield f"has an accuracy on {name} for {split} that is no number of {test_images} test images"
     if path.mechanistically_connected != all(path.mode_connected.values()):
         yield f"has a verdict on {name} that does not follow from those on the splits"
 
 
-def _problems_of_ends(path: Connectivity, first: Metrics, last: Metrics) -> Iterator[str]:
+def _problems_of_ends(name: str, path: Connectivity, first: Metrics, last: Metrics) -> Iterator[str]:
     for split, curve in path.splits.items():
         if split not in SPLITS or not curve.accuracy or not curve.loss:
             continue  # told of already
         for end, metrics, model in ((0, first, "its pretraining's record"), (-1, last, "its own scores")):
             score = getattr(metrics, split)
             if not (_equal(curve.accuracy[end], score.accuracy) and _equal(curve.loss[end], score.loss)):
-                yield f"has a path on {split} whose {'end' if end else 'start'} is not {model}"
+                yield f"has a {name} path on {split} whose {'end' if end else 'start'} is not {model}"
 
 
 def _equal(first: float, second: float) -> bool:

@@ -73,7 +73,7 @@ class Tolerances(_File):
 
 
 @dataclass(frozen=True)
-class Place:
+class CountedPlace:
     """One setting that counts, by the full names of its plugins, with its seeds."""
 
     dataset: str
@@ -114,10 +114,10 @@ class BoardSettings(_File):
     test_images: dict[str, Annotated[int, Field(ge=1)]] = {}
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def places(self) -> tuple[CountedPlace, ...]:
         """The settings that count, in the order in which they are listed."""
         return tuple(
-            Place(one.dataset, one.backbone, rate, tuple(sorted(set(one.seeds))))
+            CountedPlace(one.dataset, one.backbone, rate, tuple(sorted(set(one.seeds))))
             for one in self.settings
             for rate in one.cue_rates
         )

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from mmc_bench.leaderboard.places import Setting, find_settings, setting_key
-from mmc_bench.leaderboard.schemas import BoardSettings, Place
+from mmc_bench.leaderboard.compared_settings import ComparedSetting, find_settings, setting_key
+from mmc_bench.leaderboard.schemas import BoardSettings, CountedPlace
 from mmc_bench.leaderboard.submissions import Entry, cells_of, pretrained_of
 from mmc_bench.report.rows import (
     COLUMNS,
@@ -59,14 +59,14 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Row:
+class RankedRow:
     """One method in one setting; an incomplete one has neither values nor curves, comparison and rank.
 
     `by_seed` has each seed's values of `COLUMNS`; `curves` the mean accuracy and loss along the path by split, from
     θ_C at t = 0 to θ_FT at t = 1.
     """
 
-    setting: Setting
+    setting: ComparedSetting
     distribution: str
     method: str
     note: str
@@ -112,9 +112,9 @@ class Overall:
 class Standings:
     """All settings, the rows of each in the order in which they are shown, and the methods over those that count."""
 
-    places: tuple[Place, ...]
-    settings: tuple[Setting, ...]
-    rows: tuple[Row, ...]
+    places: tuple[CountedPlace, ...]
+    settings: tuple[ComparedSetting, ...]
+    rows: tuple[RankedRow, ...]
     overall: tuple[Overall, ...]
 
 
@@ -127,10 +127,10 @@ def make_standings(entries: Sequence[Entry], board: BoardSettings) -> Standings:
         Which method rows are compared with, seed by seed, and which settings and seeds count.
     """
     settings = find_settings(entries, board)
-    rows_of: dict[str, list[Row]] = {key: [] for key in settings}
+    rows_of: dict[str, list[RankedRow]] = {key: [] for key in settings}
     for row in _method_rows(entries, settings):
         rows_of[row.setting.key].append(row)
-    ordered: list[Row] = []
+    ordered: list[RankedRow] = []
     for row in _pretrained_rows(entries, settings):
         ordered += [row, *_ranked(rows_of[row.setting.key], board.baseline)]
     return Standings(board.places, tuple(settings.values()), tuple(ordered), tuple(_overall(ordered, board.places)))
@@ -153,7 +153,7 @@ def t_quantile(degrees: int) -> float:
     return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
 
 
-def _pretrained_rows(entries: Sequence[Entry], settings: Mapping[str, Setting]) -> list[Row]:
+def _pretrained_rows(entries: Sequence[Entry], settings: Mapping[str, ComparedSetting]) -> list[RankedRow]:
     """Return the row of the pretrained models of each setting; of a seed's, the first folder's counts."""
     found: dict[str, dict[int, tuple[Entry, PretrainRecord]]] = {key: {} for key in settings}
     for entry, record in sorted(pretrained_of(entries), key=lambda pair: (pair[0].folder, pair[0].file)):
@@ -166,7 +166,7 @@ def _pretrained_rows(entries: Sequence[Entry], settings: Mapping[str, Setting]) 
     return rows
 
 
-def _method_rows(entries: Sequence[Entry], settings: Mapping[str, Setting]) -> list[Row]:
+def _method_rows(entries: Sequence[Entry], settings: Mapping[str, ComparedSetting]) -> list[RankedRow]:
     """Return the rows of the methods, not yet ranked; one that has none of its setting's seeds is not shown."""
     groups: dict[tuple[str, str], dict[int, tuple[Entry, CellRecord]]] = defaultdict(dict)
     contents: dict[tuple[str, str], dict[str, Any]] = {}
@@ -236,24 +236,26 @@ def _told_apart(notes: Mapping[tuple[str, str], str], names: Mapping[Any, str]) 
 
 
 def _row(
-    setting: Setting,
+    setting: ComparedSetting,
     distribution: str,
     method: str,
     note: str,
     entries: Mapping[int, Entry],
     by_seed: Mapping[int, Mapping[str, float | None]],
-) -> Row:
+) -> RankedRow:
     missing = tuple(seed for seed in setting.seeds if seed not in by_seed)
     values: dict[str, Interval | None] = dict.fromkeys(COLUMNS)
     if not missing:
         for name in COLUMNS:
             present = [value for seed in setting.seeds if (value := by_seed[seed][name]) is not None]
             values[name] = interval(present) if len(present) == len(setting.seeds) else None
-    return Row(setting, distribution, method, note, tuple(entries.values()), tuple(by_seed), missing, by_seed, values)
+    return RankedRow(
+        setting, distribution, method, note, tuple(entries.values()), tuple(by_seed), missing, by_seed, values
+    )
 
 
-def _with_curves(row: Row, records: Iterable[CellRecord]) -> Row:
-    paths = [record.connectivity for record in records]
+def _with_curves(row: RankedRow, records: Iterable[CellRecord]) -> RankedRow:
+    paths = [record.paths["linear"].test for record in records]
     if len({path.t for path in paths}) > 1:
         return row
 
@@ -266,7 +268,7 @@ def _with_curves(row: Row, records: Iterable[CellRecord]) -> Row:
     )
 
 
-def _ranked(rows: Sequence[Row], baseline: str) -> list[Row]:
+def _ranked(rows: Sequence[RankedRow], baseline: str) -> list[RankedRow]:
     """Return the rows of one setting with their ranks, the best first and the incomplete last; equals share a rank."""
     reference = _reference(rows, baseline)
     rows = [_paired(_with_comparable_barriers(row, reference), reference) for row in rows]
@@ -277,40 +279,40 @@ def _ranked(rows: Sequence[Row], baseline: str) -> list[Row]:
     return ranked + sorted((row for row in rows if id(row) not in means), key=_name)
 
 
-def _name(row: Row) -> tuple[str, str, str]:
+def _name(row: RankedRow) -> tuple[str, str, str]:
     return (row.method, row.note, row.distribution)
 
 
-def _reference(rows: Sequence[Row], baseline: str) -> Row | None:
+def _reference(rows: Sequence[RankedRow], baseline: str) -> RankedRow | None:
     """Return the baseline's row, which is complete: of several the best, which flatters nobody."""
     found = [row for row in rows if f"{row.distribution}:{row.method}" == baseline and not row.missing]
     return max(found, key=lambda row: (round(_mean(row), DIGITS), _name(row)), default=None)
 
 
-def _with_comparable_barriers(row: Row, reference: Row | None) -> Row:
+def _with_comparable_barriers(row: RankedRow, reference: RankedRow | None) -> RankedRow:
     """Return the row without its barriers unless its paths were measured as the baseline's: two points show none."""
     if reference is not None and _connect(row) == _connect(reference):
         return row
     return replace(row, values={**row.values, **dict.fromkeys(BARRIERS)})
 
 
-def _connect(row: Row) -> ConnectSettings:
+def _connect(row: RankedRow) -> ConnectSettings:
     record = row.entries[0].record
     assert isinstance(record, CellRecord)
     return record.cell.connect
 
 
-def _starts(row: Row) -> dict[int, str]:
+def _starts(row: RankedRow) -> dict[int, str]:
     """Return the digests of the pretrained weights that a row's cells began with, by seed."""
     return {record.cell.pretraining.seed: record.pretrained_sha256 for _, record in cells_of(row.entries)}
 
 
-def _worst(row: Row) -> dict[int, float]:
+def _worst(row: RankedRow) -> dict[int, float]:
     worst = {seed: values["worst_split"] for seed, values in row.by_seed.items()}
     return {seed: value for seed, value in worst.items() if value is not None}
 
 
-def _paired(row: Row, reference: Row | None) -> Row:
+def _paired(row: RankedRow, reference: RankedRow | None) -> RankedRow:
     if reference is None or _name(row) == _name(reference) or row.missing:
         return row
     own, other = _worst(row), _worst(reference)
@@ -319,12 +321,12 @@ def _paired(row: Row, reference: Row | None) -> Row:
     return replace(row, paired=paired)
 
 
-def _overall(rows: Iterable[Row], places: Sequence[Place]) -> list[Overall]:
+def _overall(rows: Iterable[RankedRow], places: Sequence[CountedPlace]) -> list[Overall]:
     """Return the methods by their mean over the settings that count; those that lack a cell last, with what is missing.
 
     A method that was run in none of these settings has no place here.
     """
-    found: dict[tuple[str, str, str], dict[Place, Row]] = defaultdict(dict)
+    found: dict[tuple[str, str, str], dict[CountedPlace, RankedRow]] = defaultdict(dict)
     for row in rows:
         if not row.is_pretrained and row.setting.place is not None:
             found[row.distribution, row.method, row.note][row.setting.place] = row
@@ -338,19 +340,19 @@ def _overall(rows: Iterable[Row], places: Sequence[Place]) -> list[Overall]:
     )
 
 
-def _missing(place: Place, row: Row | None) -> list[str]:
+def _missing(place: CountedPlace, row: RankedRow | None) -> list[str]:
     if row is None:
         return [place.label]
     return [f"{row.setting.label} seed {seed}" for seed in row.missing]
 
 
-def _mean_over_settings(rows: Sequence[Row]) -> Interval:
+def _mean_over_settings(rows: Sequence[RankedRow]) -> Interval:
     """Return the mean of the settings' means; its interval is over seeds, where all settings have the same ones."""
     if len({row.seeds for row in rows}) == 1:
         return interval([statistics.fmean(_worst(row)[seed] for row in rows) for seed in rows[0].seeds])
     return Interval(statistics.fmean(_mean(row) for row in rows), None)
 
 
-def _mean(row: Row) -> float:
+def _mean(row: RankedRow) -> float:
     assert row.worst_split is not None
     return row.worst_split.mean

@@ -2,18 +2,14 @@
 
 import re
 
+from mmc_bench.system.streams import printable
+
 LONGEST = 200
 #: What Markdown, and GitHub's kind of it, gives a meaning within a line: markup, code, maths, links, references.
 MEANINGFUL = re.compile(r"[\\`*_{}\[\]()|~#$:!^=]")
 ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 #: A spreadsheet takes a field that begins so for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def printable(text: str) -> str:
-    """Return text on one line: unprintable characters, among them those that turn its direction, become ``�``."""
-    line = "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return " ".join(line.split())
 
 
 def markdown(text: str) -> str:

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import re
 import sys
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
@@ -38,10 +37,12 @@ def entry_point_candidates() -> Iterator[Candidate]:
     Entry points are read directly, since pluggy's own loader stops at the first that fails to import and
     skips in silence those that share a name.
     """
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.dist is None, point.name)):
-        distribution = point.dist.name if point.dist else "unknown"
-        version = point.dist.version if point.dist else "0"
-        yield Candidate(point.name, distribution, version, f"entry point {point.value}", point.load)
+    points = sorted(entry_points(group=GROUP), key=lambda point: (point.dist is None, point.name))
+    distributions = {id(point.dist): point.dist for point in points if point.dist}
+    metadata = {key: found.metadata for key, found in distributions.items()}  # a file is parsed at every access
+    for point in points:
+        about = metadata.get(id(point.dist), {"Name": "unknown", "Version": "0"})
+        yield Candidate(point.name, about["Name"], about["Version"], f"entry point {point.value}", point.load)
 
 
 def folder_candidates(folders: Sequence[str | Path]) -> Iterator[Candidate]:
@@ -87,6 +88,8 @@ def configured_folders(explicit: Sequence[str]) -> list[Path]:
 
 
 def _listed_folders(file: Path) -> list[str]:
+    import tomllib
+
     try:
         settings = tomllib.loads(read_whole(file).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -1,17 +1,11 @@
 """The hooks a plugin may implement (pluggy, project name ``mmc_bench``)."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
 
 import pluggy
 
 from mmc_bench.plugin.specs import BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from mmc_bench.results.jobs import Cell, Pretraining
-    from mmc_bench.suites.plan import Plan
 
 PROJECT = "mmc_bench"
 API_VERSION = 1
@@ -41,30 +35,15 @@ def register_observers(register: Callable[[ObserverSpec], None]) -> None:
 
 
 @hookspec
-def register_suites(register: "Callable[[Path], None]") -> None:
+def register_suites(register: Callable[[Path], None]) -> None:
     """Call ``register`` with the path of every suite file, or folder of suite files, the plugin ships."""
 
 
 @hookspec
-def register_published(register: "Callable[[Path], None]") -> None:
+def register_published(register: Callable[[Path], None]) -> None:
     """Call ``register`` with the path of every CSV of published accuracies, or folder of such, the plugin ships.
 
     ``mmc-bench table --against NAME`` compares records with the CSV of that name; `mmc_bench.report.published`
-    says what its columns are, and what claims may stand beside it. The path of a YAML file registers claims on
-    paths between models: `mmc_bench.report.path_claims`.
+    says what its columns are, and what claims may stand beside it. The path of a YAML file registers claims,
+    for example on paths between models: `mmc_bench.report.claims`.
     """
-
-
-@hookspec
-def run_started(plan: "Plan") -> None:
-    """Observe that a run begins: every run, once the plugin is installed; so with the two hooks below."""
-
-
-@hookspec
-def cell_finished(cell: "Cell | Pretraining", record: dict[str, Any]) -> None:
-    """Observe a finished cell (or pretraining) and its record as plain data."""
-
-
-@hookspec
-def run_finished(summary: dict[str, Any]) -> None:
-    """Observe that a run ended, with the counts that ``--json`` prints."""

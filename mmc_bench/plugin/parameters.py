@@ -1,4 +1,4 @@
-"""Parameters of plugins: the pydantic base class, and the making of a plugin object from its parameters."""
+"""Parameters of plugins: the base class of a ``Config``, the check of given values, and the call with them."""
 
 import inspect
 from collections.abc import Mapping
@@ -71,26 +71,19 @@ def _signature_config(target: Any) -> type[BaseModel]:
     return create_model("SignatureConfig", __base__=_SignatureBase, **fields)
 
 
-def instantiate(owner: str, target: type, parameters: Mapping[str, Any]) -> Any:
-    """Check the parameters of a dataset or method and make its object; see `construct`."""
-    return construct(target, check_parameters(owner, target, parameters))
+def construct(target: Any, config: BaseModel, **context: Any) -> Any:
+    """Call a target with its checked parameters, in the way that it takes them.
 
-
-def construct(target: type, config: BaseModel) -> Any:
-    """Make a dataset or method object from its checked parameters.
-
-    ``target(config)``; ``target()`` with ``.config`` set after, for a class without ``__init__``; and
-    ``target(**parameters)`` for one without ``Config`` whose ``__init__`` names its parameters itself.
+    A backbone is called with the context and all parameters by name. A dataset, method or observer is called with its
+    ``Config``, or, where it has none, with the parameters that its ``__init__`` names; a class without ``__init__``
+    finds them in ``self.config``.
     """
-    if target.__init__ is object.__init__:  # type: ignore[misc]
+    if context:
+        return target(**context, **dict(config))
+    if target.__init__ is object.__init__:
         plugin = target()
         plugin.config = config
         return plugin
     if hasattr(target, "Config") or "config" in inspect.signature(target).parameters:
         return target(config)
     return target(**dict(config))
-
-
-def build(owner: str, target: Any, parameters: Mapping[str, Any], **context: Any) -> Any:
-    """Call a backbone's target with the context and its parameters."""
-    return target(**context, **dict(check_parameters(owner, target, parameters)))

@@ -1,7 +1,6 @@
 """Finding plugins, naming what they offer, and reporting those that are broken."""
 
 import sys
-import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -11,16 +10,19 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from mmc_bench.errors import NothingSelectedError, UserError, message_of, nearest
 from mmc_bench.plugin import hookspecs
 from mmc_bench.plugin.discovery import Candidate, entry_point_candidates, folder_candidates, source_digest
-from mmc_bench.plugin.parameters import check_parameters, construct
 from mmc_bench.plugin.specs import NAME, BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec, PluginSpec
-from mmc_bench.results.jobs import PluginRef
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from mmc_bench.results.jobs import PluginRef
 
 KINDS: dict[str, type[PluginSpec]] = {
     "dataset": DatasetSpec,
@@ -55,6 +57,11 @@ class Offer:
         """``distribution:name``, which is never ambiguous."""
         return f"{self.plugin.distribution}:{self.spec.name}"
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names that it answers to."""
+        return self.spec.name, self.qualified_name
+
     @cached_property
     def version(self) -> str:
         """Version of the distribution plus a digest of the plugin's and the target's source files.
@@ -64,8 +71,10 @@ class Offer:
         assert self.plugin.module is not None
         return f"{self.plugin.version}+{source_digest(self.plugin.module, self.spec.target)}"
 
-    def reference(self, overrides: dict[str, Any]) -> PluginRef:
+    def reference(self, overrides: dict[str, Any]) -> "PluginRef":
         """Return the plain-data reference that goes into cells, keys and records."""
+        from mmc_bench.results.jobs import PluginRef
+
         return PluginRef(
             name=self.spec.name,
             distribution=self.plugin.distribution,
@@ -81,21 +90,35 @@ class Offer:
         UserError
             When its module cannot be imported or lacks the class.
         """
-        with self._blamed(f"target {self.spec.target!r} failed to load"):
+        with self.blamed(f"target {self.spec.target!r} failed to load"):
             return self._import(self.spec.target)
 
-    def make(self, parameters: Mapping[str, Any]) -> Any:
-        """Return the target's object, made from the spec's defaults and `parameters`.
+    def configure(self, parameters: Mapping[str, Any]) -> "BaseModel":
+        """Return the target's ``Config``: its own defaults, the spec's, and `parameters`, each winning over the last.
 
         Raises
         ------
         UserError
-            When the target does not load, a parameter is unknown or not allowed, or the object cannot be made.
+            When the target does not load, or a parameter is unknown or not allowed.
         """
-        target = self.load()
-        config = check_parameters(f"{self.spec.kind} {self.spec.name}", target, {**self.spec.defaults, **parameters})
-        with self._blamed("cannot be made"):
-            return construct(target, config)
+        from mmc_bench.plugin.parameters import check_parameters
+
+        owner = f"{self.spec.kind} {self.spec.name}"
+        return check_parameters(owner, self.load(), {**self.spec.defaults, **parameters})
+
+    def make(self, config: "BaseModel", **context: Any) -> Any:
+        """Return the dataset, backbone, method or observer that a ``Config`` describes.
+
+        Parameters
+        ----------
+        config
+            What `configure` returned.
+        context
+            For a backbone: ``num_classes`` and ``input_shape``.
+        """
+        from mmc_bench.plugin.parameters import construct
+
+        return construct(self.load(), config, **context)
 
     def check_member(self) -> None:
         """Ask a family whether it has this member; families without ``check_member`` are not asked.
@@ -106,7 +129,7 @@ class Offer:
             When it has not, or cannot tell.
         """
         if self.spec.check_member:
-            with self._blamed(f"check_member {self.spec.check_member!r} failed"):
+            with self.blamed(f"check_member {self.spec.check_member!r} failed"):
                 self._import(self.spec.check_member)(self.spec.name.partition("/")[2])
 
     def _import(self, target: str) -> Any:
@@ -118,7 +141,7 @@ class Offer:
         return getattr(module, attribute)
 
     @contextmanager
-    def _blamed(self, what: str) -> Iterator[None]:
+    def blamed(self, what: str) -> Iterator[None]:
         """Run the plugin's code; turn its errors into one sentence that names it."""
         try:
             with redirect_stdout(sys.stderr):  # standard output is for results alone
@@ -144,23 +167,22 @@ class Registry:
         self.suites: dict[str, list[Path]] = defaultdict(list)
         self.published: dict[str, list[Path]] = defaultdict(list)
         self._offers: dict[str, dict[str, list[Offer]]] = {kind: defaultdict(list) for kind in KINDS}
+        manager = pluggy.PluginManager(hookspecs.PROJECT)
+        manager.add_hookspecs(hookspecs)
         for candidate in candidates:
-            self._add(candidate)
+            self._add(candidate, manager)
 
     @classmethod
     def discover(cls, folders: Sequence[str | Path] = ()) -> "Registry":
         """Load the plugins of every installed distribution, then those of `folders`."""
         return cls([*entry_point_candidates(), *folder_candidates(folders)])
 
-    def _add(self, candidate: Candidate) -> None:
+    def _add(self, candidate: Candidate, manager: pluggy.PluginManager) -> None:
         plugin = Plugin(candidate.name, candidate.distribution, candidate.version, candidate.origin)
-        specs: list[PluginSpec] = []
-        suites: list[Path] = []
-        published: list[Path] = []
         try:
             with redirect_stdout(sys.stderr):  # standard output is for results alone
                 module = candidate.load()
-                _register(module, specs, suites, published)
+                specs, suites, published = _registered(manager, module)
             provides = [f"{spec.kind} {spec.name}" for spec in specs]
             provides += [f"suite {file.stem}" for file in suites]
             provides += [f"published table {file.stem}" for file in published]
@@ -179,7 +201,11 @@ class Registry:
         for file in published:
             self.published[file.stem].append(file)
         for offer in offers:
-            self._offers[offer.spec.kind][offer.spec.name].append(offer)
+            self.add(offer)
+
+    def add(self, offer: Offer) -> None:
+        """Take in an offer."""
+        self._offers[offer.spec.kind][offer.spec.name].append(offer)
 
     @property
     def failures(self) -> list[Plugin]:
@@ -265,34 +291,41 @@ def _remedy(offers: Sequence[Offer]) -> str:
     return f"write {' or '.join(choices)}"
 
 
-def _register(module: ModuleType, offers: list[PluginSpec], suites: list[Path], published: list[Path]) -> None:
-    """Check a plugin module and collect what its hooks register; raises what the module raises."""
+def _registered(manager: pluggy.PluginManager, module: ModuleType) -> tuple[list[PluginSpec], list[Path], list[Path]]:
+    """Check a plugin module; return the specs, suites and published tables that its hooks register.
+
+    Whatever the module raises is passed on.
+    """
+    specs: list[PluginSpec] = []
+    suites: list[Path] = []
+    published: list[Path] = []
     version = getattr(module, "mmc_bench_api", hookspecs.API_VERSION)
     if version != hookspecs.API_VERSION:
         raise RuntimeError(
             f"written for plugin API {version!r}, and this mmc-bench speaks {hookspecs.API_VERSION}: "
             "install a matching version of either"
         )
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
     manager.register(module)
-    _reject_unknown_hooks(manager)
-    for kind, spec_type in KINDS.items():
-        hook = f"register_{kind}s"
+    try:
+        _reject_unknown_hooks(manager, module)
+        for kind, spec_type in KINDS.items():
+            hook = f"register_{kind}s"
 
-        def register(spec: Any, hook: str = hook, spec_type: type[PluginSpec] = spec_type) -> None:
-            if not isinstance(spec, spec_type):
-                raise TypeError(f"{hook} registers {spec_type.__name__}, not {type(spec).__name__}")
-            if any((other.kind, other.name) == (spec.kind, spec.name) for other in offers):
-                raise ValueError(f"{hook} registers {spec.name!r} twice")
-            offers.append(spec)
+            def register(spec: Any, hook: str = hook, spec_type: type[PluginSpec] = spec_type) -> None:
+                if not isinstance(spec, spec_type):
+                    raise TypeError(f"{hook} registers {spec_type.__name__}, not {type(spec).__name__}")
+                if any((other.kind, other.name) == (spec.kind, spec.name) for other in specs):
+                    raise ValueError(f"{hook} registers {spec.name!r} twice")
+                specs.append(spec)
 
-        getattr(manager.hook, hook)(register=register)
-    manager.hook.register_suites(register=lambda path: suites.extend(_files(Path(path), "*.yaml")))
-    manager.hook.register_published(register=lambda path: published.extend(_files(Path(path), "*.csv")))
-    observes = any(not hook.name.startswith("register_") for hook in manager.get_hookcallers(module) or ())
-    if not (offers or suites or published or observes):
+            getattr(manager.hook, hook)(register=register)
+        manager.hook.register_suites(register=lambda path: suites.extend(_files(Path(path), "*.yaml")))
+        manager.hook.register_published(register=lambda path: published.extend(_files(Path(path), "*.csv")))
+    finally:
+        manager.unregister(module)
+    if not (specs or suites or published):
         raise RuntimeError("registers nothing: is @hookimpl missing?")
+    return specs, suites, published
 
 
 def _files(path: Path, pattern: str) -> list[Path]:
@@ -303,19 +336,18 @@ def _files(path: Path, pattern: str) -> list[Path]:
     return files
 
 
-def _reject_unknown_hooks(manager: pluggy.PluginManager) -> None:
+def _reject_unknown_hooks(manager: pluggy.PluginManager, module: ModuleType) -> None:
     """Turn a misspelt hook into a sentence that names the nearest one."""
-    known = [name for name in vars(hookspecs) if hasattr(vars(hookspecs)[name], "mmc_bench_spec")]
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError:
-        hooks = vars(manager.hook)
-        unknown = next(name for name in hooks if not name.startswith("_") and name not in known)
-        raise AttributeError(f"unknown hook {unknown!r}: {nearest(unknown, known)}") from None
+    for caller in manager.get_hookcallers(module) or ():
+        if not caller.has_spec() and not all(impl.optionalhook for impl in caller.get_hookimpls()):
+            known = [name for name, other in vars(manager.hook).items() if name[0] != "_" and other.has_spec()]
+            raise AttributeError(f"unknown hook {caller.name!r}: {nearest(caller.name, known)}")
 
 
 def one_line(error: BaseException) -> str:
     """Return an error as one line, with the place where the plugin raised it."""
+    import traceback
+
     text = message_of(error) or "no message"
     if len(text) > 300:
         text = text[:297] + "..."

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any, ClassVar
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/\*|/[\w.-]+)?")
@@ -152,6 +151,8 @@ class ObserverSpec(PluginSpec):
     @property
     def remedy(self) -> str | None:
         """What it lacks and the command that installs it, or None when everything is there."""
+        from importlib.util import find_spec
+
         lacking = [name for name in self.packages if find_spec(name) is None]
         if not lacking:
             return None

@@ -8,7 +8,7 @@ from typing import Any
 from mmc_bench.landscape.barriers import TOLERANCE, mechanistically_similar
 from mmc_bench.report.curves import paths_of
 from mmc_bench.report.rows import cell_names, differences
-from mmc_bench.results.records import CellRecord, Connectivity, Invariance, PairRecord, PathRecord, PretrainRecord
+from mmc_bench.results.records import CellRecord, Invariance, PairRecord, PathRecord, PretrainRecord
 
 #: The split that linear connectivity is judged on: images with cues, as the first model was trained on.
 JUDGED = "C"
@@ -18,17 +18,7 @@ BOTH = (True, False)
 
 
 @dataclass(frozen=True)
-class PathSummary:
-    """One path on the test splits: loss barriers (nats), and where it connects its ends (definitions 1 and 5)."""
-
-    largest: float
-    barriers: Mapping[str, float]
-    mode_connected: Mapping[str, bool]
-    mechanistically_connected: bool
-
-
-@dataclass(frozen=True)
-class Connection:
+class ModelConnection:
     """Two models: the paths between them, and whether they have the same invariances (definition 4).
 
     `similar` is None where a record has no invariances, or the pretrained model's is missing.
@@ -37,14 +27,14 @@ class Connection:
     kind: str
     first: str
     second: str
-    paths: Mapping[str, PathSummary]
+    paths: Mapping[str, PathRecord]
     similar: bool | None
     pattern_distance: float | None = None
 
     @property
     def linearly_connected(self) -> bool:
         """Whether the loss along a straight path, permuted or not, rises at most `TOLERANCE` above the chord on C."""
-        return any(self.paths[name].barriers[JUDGED] <= TOLERANCE for name in STRAIGHT if name in self.paths)
+        return any(self.paths[name].test.barriers[JUDGED].loss <= TOLERANCE for name in STRAIGHT if name in self.paths)
 
     @property
     def is_judged(self) -> bool:
@@ -54,27 +44,27 @@ class Connection:
 
 def connections(
     pairs: Iterable[PairRecord], cells: Iterable[CellRecord], pretrained: Iterable[PretrainRecord]
-) -> list[Connection]:
+) -> list[ModelConnection]:
     """Return one connection for each pair, then one for each cell (from θ_C to θ_FT)."""
     pairs, cells = list(pairs), list(cells)
     before = {record.key: record.invariance for record in pretrained}
     ends, names = _ends(pairs), cell_names(cells)
     return [
         *(
-            Connection(
+            ModelConnection(
                 "pair",
                 *ends[record.key],
-                _summaries(paths_of(record)),
+                paths_of(record),
                 record.comparison.similar,
                 record.comparison.pattern_distance,
             )
             for record in pairs
         ),
         *(
-            Connection(
+            ModelConnection(
                 "cell",
                 *names[record.key],
-                _summaries(paths_of(record)),
+                paths_of(record),
                 _similar(before.get(record.pretraining_key), record.invariance),
             )
             for record in cells
@@ -82,24 +72,15 @@ def connections(
     ]
 
 
-def tally(found: Iterable[Connection]) -> dict[tuple[bool, bool], int]:
+def tally(found: Iterable[ModelConnection]) -> dict[tuple[bool, bool], int]:
     """Count connections by (linearly connected, similar); those of which either is unknown are left out."""
     verdicts = [(item.linearly_connected, item.similar) for item in found if item.is_judged]
     return {(linear, similar): verdicts.count((linear, similar)) for linear, similar in product(BOTH, BOTH)}
 
 
-def unpermuted(found: Iterable[Connection]) -> int:
+def unpermuted(found: Iterable[ModelConnection]) -> int:
     """Count the judged connections that count as not connected though no permutation was tried."""
     return sum(item.is_judged and not item.linearly_connected and "permuted" not in item.paths for item in found)
-
-
-def _summaries(paths: Mapping[str, PathRecord]) -> dict[str, PathSummary]:
-    return {name: _summary(path.test) for name, path in paths.items()}
-
-
-def _summary(path: Connectivity) -> PathSummary:
-    barriers = {split: barrier.loss for split, barrier in path.barriers.items()}
-    return PathSummary(max(barriers.values()), barriers, path.mode_connected, path.mechanistically_connected)
 
 
 def _similar(first: Mapping[str, Invariance] | None, second: Mapping[str, Invariance]) -> bool | None:

@@ -1,14 +1,13 @@
 """Records as curves: accuracy along paths and over epochs, with means over seeds, arranged in rows and columns."""
 
-import csv
-import io
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mmc_bench.report.rows import differences
+from mmc_bench.report.tables import csv_text
 from mmc_bench.results.jobs import Pair, Pretraining, canonical_json
 from mmc_bench.results.records import SPLITS, CellRecord, Connectivity, PairRecord, PathRecord, PretrainRecord
 
@@ -20,12 +19,14 @@ PATHS = {
 }
 LEARNING = ("train", "NC", "C")
 SAME_RATE = "as the first"
+#: The columns of a path's points.
+POINT = ("split", "t", "accuracy", "loss")
 
 Record = TypeVar("Record", CellRecord, PairRecord, PretrainRecord)
 
 
 @dataclass(frozen=True)
-class Group(Generic[Record]):
+class RecordGroup(Generic[Record]):
     """Records that differ in cue rate, seed and method alone, under labels that tell the groups apart.
 
     `partner` says of pairs what the second model is, where it differs from the first.
@@ -76,32 +77,33 @@ class Panels:
         """Return every point of every line; accuracies are fractions."""
         head = ("row", "column", "cue_rate", "seeds", self.x, "accuracy", "accuracy_std")
         lines = (
-            (line.row, line.column, line.cue_rate, " ".join(line.seeds), x, mean, std)
+            dict(zip(head, (line.row, line.column, line.cue_rate, " ".join(line.seeds), *point), strict=True))
             for line in self.lines
-            for x, mean, std in zip(line.x, line.mean, line.std or [None] * len(line.x), strict=True)
+            for point in zip(line.x, line.mean, line.std or [None] * len(line.x), strict=True)
         )
-        return _as_csv(head, lines)
+        return csv_text(head, lines)
 
 
 def path_csv(path: Connectivity) -> str:
     """Return the points of one path: accuracy (a fraction) and loss (nats) on each split."""
-    points = (
-        (split, t, accuracy, loss)
-        for split in SPLITS
-        for t, accuracy, loss in zip(path.t, path.splits[split].accuracy, path.splits[split].loss, strict=True)
-    )
-    return _as_csv(("split", "t", "accuracy", "loss"), points)
+    return csv_text(POINT, points_of(path, SPLITS))
+
+
+def points_of(path: Connectivity, splits: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    """Yield the points of a path on some splits, by the names of `POINT`."""
+    for split in splits:
+        curve = path.splits[split]
+        for point in zip(path.t, curve.accuracy, curve.loss, strict=True):
+            yield dict(zip(POINT, (split, *point), strict=True))
 
 
 def paths_of(record: CellRecord | PairRecord) -> dict[str, PathRecord]:
-    """Return every path of a record; a cell always has the linear one."""
-    if isinstance(record, PairRecord):
-        return dict(record.comparison.paths)
-    return {"linear": PathRecord(test=record.connectivity), **record.paths}
+    """Return every path of a record."""
+    return record.comparison.paths if isinstance(record, PairRecord) else record.paths
 
 
-def group_cells(cells: Iterable[CellRecord]) -> list[Group[CellRecord]]:
-    """Group cells by everything but cue rate, seed and method."""
+def group_cells(cells: Iterable[CellRecord]) -> list[RecordGroup[CellRecord]]:
+    """RecordGroup cells by everything but cue rate, seed and method."""
     return _grouped(
         cells,
         lambda record: {
@@ -112,15 +114,15 @@ def group_cells(cells: Iterable[CellRecord]) -> list[Group[CellRecord]]:
     )
 
 
-def group_models(pretrained: Iterable[PretrainRecord]) -> list[Group[PretrainRecord]]:
-    """Group pretrained models by everything but cue rate and seed."""
+def group_models(pretrained: Iterable[PretrainRecord]) -> list[RecordGroup[PretrainRecord]]:
+    """RecordGroup pretrained models by everything but cue rate and seed."""
     return _grouped(
         pretrained, lambda record: _content(record.pretraining), lambda record: (*_place(record.pretraining), "")
     )
 
 
-def group_pairs(pairs: Iterable[PairRecord]) -> list[Group[PairRecord]]:
-    """Group pairs by everything but the first model's cue rate and all seeds.
+def group_pairs(pairs: Iterable[PairRecord]) -> list[RecordGroup[PairRecord]]:
+    """RecordGroup pairs by everything but the first model's cue rate and all seeds.
 
     The second model's cue rate stays the same within a group, or goes with the first's.
     """
@@ -150,7 +152,7 @@ def group_pairs(pairs: Iterable[PairRecord]) -> list[Group[PairRecord]]:
     return _grouped(pairs, content, shown)
 
 
-def panels_of_pairs(group: Group[PairRecord]) -> list[Panels]:
+def panels_of_pairs(group: RecordGroup[PairRecord]) -> list[Panels]:
     """Return the panels of a group of pairs: rows are paths, columns splits; on test and on training images."""
 
     def seeds(record: PairRecord) -> str:
@@ -170,7 +172,7 @@ def panels_of_pairs(group: Group[PairRecord]) -> list[Panels]:
     return figures
 
 
-def panels_of_cells(group: Group[CellRecord]) -> list[Panels]:
+def panels_of_cells(group: RecordGroup[CellRecord]) -> list[Panels]:
     """Return the panels of a group of cells, a figure for each path: rows are methods, columns splits.
 
     There are none for straight paths at a single cue rate alone: each cell's own figure shows those.
@@ -195,11 +197,11 @@ def panels_of_cells(group: Group[CellRecord]) -> list[Panels]:
     return figures
 
 
-def panels_of_learning(groups: Sequence[Group[PretrainRecord]]) -> list[Panels]:
+def panels_of_learning(groups: Sequence[RecordGroup[PretrainRecord]]) -> list[Panels]:
     """Return learning curves: rows are data sets, a figure for each backbone; or backbones, for one data set."""
     groups = [group for group in groups if any(record.curve for record in group.records)]
     by_dataset = len({group.dataset for group in groups}) > 1
-    figures: dict[str, list[Group[PretrainRecord]]] = defaultdict(list)
+    figures: dict[str, list[RecordGroup[PretrainRecord]]] = defaultdict(list)
     for group in groups:
         figures[group.backbone if by_dataset else group.dataset].append(group)
     panels = []
@@ -273,7 +275,7 @@ def _grouped(
     records: Iterable[Record],
     content_of: Callable[[Record], dict[str, Any]],
     shown_of: Callable[[Record], tuple[str, str, str]],
-) -> list[Group[Record]]:
+) -> list[RecordGroup[Record]]:
     groups: dict[str, list[Record]] = defaultdict(list)
     contents: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -284,7 +286,8 @@ def _grouped(
     shown = {key: shown_of(found[0]) for key, found in groups.items()}
     notes = differences(contents, shown)
     return [
-        Group(shown[key][0] + notes[key], shown[key][1], tuple(found), shown[key][2]) for key, found in groups.items()
+        RecordGroup(dataset + notes[key], backbone, tuple(groups[key]), partner)
+        for key, (dataset, backbone, partner) in shown.items()
     ]
 
 
@@ -294,11 +297,3 @@ def _content(pretraining: Pretraining) -> dict[str, Any]:
 
 def _place(pretraining: Pretraining) -> tuple[str, str]:
     return pretraining.dataset.name, pretraining.backbone.name
-
-
-def _as_csv(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(lines)
-    return text.getvalue()

@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from mmc_bench.report.rows import Row
-from mmc_bench.results.records import SPLITS, CellRecord, ConnectionRecord, Connectivity
+from mmc_bench.results.records import SPLITS, CellRecord, ConnectionRecord, Connectivity, PathRecord
 
 # Okabe and Ito's colours keep apart for colour-blind readers; markers and hatches do so in grey print.
 STYLES = {
@@ -73,33 +73,22 @@ def draw_bars(rows: Sequence[Row]) -> Figure:
 
 
 def draw_path(record: CellRecord, label: str) -> Figure:
-    """Draw accuracy and loss on the four splits along the path from θ_C to θ_FT; the label is its title."""
-    with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-        panels = figure.subplots(1, 2)
-        path = record.connectivity
-        for split in SPLITS:
-            color, marker, _, meaning = STYLES[split]
-            curve = path.splits[split]
-            style = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1.4}
-            panels[0].plot(path.t, [100 * value for value in curve.accuracy], **style, label=f"{split} ({meaning})")
-            panels[1].plot(path.t, curve.loss, **style)
-        panels[0].set_ylabel("test accuracy (%)")
-        panels[0].set_ylim(0, 103)
-        panels[1].set_ylabel("test loss (nats)")
-        panels[1].set_ylim(bottom=0)
-        for axes in panels:
-            axes.set_xlabel("t,  from pretrained (0) to fine-tuned (1)")
-            axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        barriers = "   ".join(f"{split} {path.barriers[split].loss:.2f}" for split in SPLITS)
-        figure.suptitle(f"{label}\nloss barriers: {barriers}", fontsize=9)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
-    return figure
+    """Draw accuracy and loss on the four splits along the straight path from θ_C to θ_FT; the label is its title."""
+    path = record.paths["linear"].test
+    barriers = "   ".join(f"{split} {path.barriers[split].loss:.2f}" for split in SPLITS)
+    ends = "from pretrained (0) to fine-tuned (1)"
+    return _draw_paths({"test": PathRecord(test=path)}, SPLITS, f"{label}\nloss barriers: {barriers}", ends)
 
 
 def draw_connection(record: ConnectionRecord, splits: Sequence[str]) -> Figure:
     """Draw accuracy and loss along every path between two checkpoints; training images as dashed lines."""
-    paths = record.comparison.paths
+    ends = record.connection
+    dashed = "\ndashed: training images" if ends.connect.train_images else ""
+    title = f"A: {ends.first.label}\nB: {ends.second.label}{dashed}"
+    return _draw_paths(record.comparison.paths, splits, title, "from A (0) to B (1)")
+
+
+def _draw_paths(paths: Mapping[str, PathRecord], splits: Sequence[str], title: str, ends: str) -> Figure:
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(7.2, 2.3 * len(paths) + 1.1), layout="constrained")
         panels = figure.subplots(len(paths), 2, squeeze=False, sharey="col")
@@ -114,14 +103,11 @@ def draw_connection(record: ConnectionRecord, splits: Sequence[str]) -> Figure:
             for axes in row:
                 axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         for axes in panels[-1]:
-            axes.set_xlabel("t,  from A (0) to B (1)")
-        ends = record.connection
-        dashed = "\ndashed: training images" if ends.connect.train_images else ""
-        figure.suptitle(f"A: {ends.first.label}\nB: {ends.second.label}{dashed}", fontsize=9)
+            axes.set_xlabel(f"t,  {ends}")
+        figure.suptitle(title, fontsize=9)
         handles = panels[0, 0].get_lines()[: len(splits)]
-        figure.legend(
-            handles, [f"{split} ({STYLES[split][3]})" for split in splits], loc="outside lower center", ncols=4
-        )
+        labels = [f"{split} ({STYLES[split][3]})" for split in splits]
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

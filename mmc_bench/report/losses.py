@@ -1,36 +1,22 @@
 """What interventions do to a model's loss, beside published differences in loss."""
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from mmc_bench.errors import NothingSelectedError
 from mmc_bench.landscape.barriers import TOLERANCE
-from mmc_bench.report.compare import FAILS, HOLDS, NO_RECORDS, plain
-from mmc_bench.report.published import LOSS_COLUMNS, Numbers, Place, read_numbers
+from mmc_bench.report.claims import FAILS, HOLDS, NO_RECORDS
+from mmc_bench.report.compare import plain
+from mmc_bench.report.published import LOSS_COLUMNS, PublishedKey, PublishedTable, read_numbers
 from mmc_bench.report.rows import Row, Statistic
+from mmc_bench.report.tables import Report, Table
 
 #: A difference that was published as zero may be this share of the model's largest one.
 NEGLIGIBLE = 0.005
 
-CSV_COLUMNS = (
-    "dataset",
-    "backbone",
-    "cue_rate",
-    "method",
-    "seeds",
-    "split",
-    "ours",
-    "ours_std",
-    "published",
-    "verdict",
-)
+COLUMNS = ("dataset", "backbone", "cue_rate", "method", "seeds", "split", "ours", "ours_std", "published", "verdict")
 
 
 @dataclass(frozen=True)
@@ -71,20 +57,12 @@ class LossDifference:
 
 
 @dataclass(frozen=True)
-class LossTable:
-    """A published table of differences in loss."""
-
-    name: str
-    numbers: Numbers
-
-
-@dataclass(frozen=True)
 class LossComparison:
     """Every difference that both have, and the published places that no row is of."""
 
-    table: LossTable
+    table: PublishedTable
     differences: tuple[LossDifference, ...]
-    missing: tuple[Place, ...]
+    missing: tuple[PublishedKey, ...]
 
     @property
     def verdict(self) -> str:
@@ -94,7 +72,7 @@ class LossComparison:
         return NO_RECORDS if self.missing else HOLDS
 
 
-def read_losses(file: Path) -> LossTable:
+def read_losses(file: Path) -> PublishedTable:
     """Read a published table of differences in loss.
 
     Raises
@@ -102,10 +80,11 @@ def read_losses(file: Path) -> LossTable:
     UserError
         When the file cannot be read or is malformed.
     """
-    return LossTable(file.stem, read_numbers(file, LOSS_COLUMNS))
+    numbers = read_numbers(file, LOSS_COLUMNS)
+    return PublishedTable(file.stem, numbers, None, numbers)
 
 
-def compare_losses(rows: Iterable[Row], table: LossTable) -> LossComparison:
+def compare_losses(rows: Iterable[Row], table: PublishedTable) -> LossComparison:
     """Put rows beside a published table; they are matched by dataset, cue rate and method.
 
     Raises
@@ -117,7 +96,8 @@ def compare_losses(rows: Iterable[Row], table: LossTable) -> LossComparison:
     left = dict.fromkeys(table.numbers)
     for row in rows:
         places = {
-            split: Place(plain(row.dataset), row.cue_rate, plain(row.method), split) for split in row.loss_differences
+            split: PublishedKey(plain(row.dataset), row.cue_rate, plain(row.method), split)
+            for split in row.loss_differences
         }
         known = {split: place for split, place in places.items() if place in table.numbers}
         largest = max((row.loss_differences[split].mean for split in known), default=0.0)
@@ -130,12 +110,28 @@ def compare_losses(rows: Iterable[Row], table: LossTable) -> LossComparison:
 
 
 def render(comparison: LossComparison, form: str) -> str:
-    """Return the comparison in one of `FORMATS`."""
-    return FORMATS[form](comparison)
+    """Return a comparison in one of `mmc_bench.report.tables.FORMATS`."""
+    entries = [_entry(item) for item in comparison.differences]
+    return Report(
+        blocks=list(_blocks(comparison)),
+        columns=COLUMNS,
+        lines=map(_line, entries),
+        content={
+            "table": comparison.table.name,
+            "unit": "nats",
+            "verdict": comparison.verdict,
+            "numbers": entries,
+            "without_records": [place._asdict() for place in comparison.missing],
+        },
+    ).render(form)
 
 
-def markdown(comparison: LossComparison) -> str:
-    """Return one Markdown table, and the verdict."""
+def _blocks(comparison: LossComparison) -> Iterator[str | Table]:
+    yield f"**Ours against {comparison.table.name}**"
+    yield (
+        "Difference in loss (nats) between a split and C, in absolute value; ours as mean ± standard deviation over "
+        "the seeds."
+    )
     headers = ["dataset", "backbone", "cue rate", "method", "split", "ours", "published", "verdict", "seeds"]
     lines = [
         [
@@ -144,46 +140,14 @@ def markdown(comparison: LossComparison) -> str:
         ]
         for item in comparison.differences
     ]
-    left, right = ("left",) * 5, ("right",) * 4
-    table = tabulate(lines, headers, tablefmt="pipe", disable_numparse=True, colalign=left + right)
-    missing = [f"{place.split} of {place.method} on {place.dataset}" for place in comparison.missing]
-    parts = [
-        f"**Ours against {comparison.table.name}**\n\nDifference in loss (nats) between a split and C, in absolute "
-        "value; ours as mean ± standard deviation over the seeds.\n",
-        f"{table}\n",
+    yield Table(headers, lines, words=5)
+    yield (
         f"**Zero where the published difference is zero, and only there: {comparison.verdict}.** Zero is at most "
-        f"{100 * NEGLIGIBLE:g} % of the model's largest difference, and other differences are above {TOLERANCE:g}.\n",
-    ]
+        f"{100 * NEGLIGIBLE:g} % of the model's largest difference, and other differences are above {TOLERANCE:g}."
+    )
+    missing = [f"{place.split} of {place.method} on {place.dataset}" for place in comparison.missing]
     if missing:
-        parts.append(f"Without a selected record: {'; '.join(missing)}.\n")
-    return "\n".join(parts)
-
-
-def as_csv(comparison: LossComparison) -> str:
-    """Return one flat CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for entry in map(_entry, comparison.differences):
-        ours = entry.pop("ours")
-        seeds = " ".join(map(str, entry.pop("seeds")))
-        writer.writerow({**entry, "seeds": seeds, "ours": ours["mean"], "ours_std": ours["std"]})
-    return text.getvalue()
-
-
-def as_json(comparison: LossComparison) -> str:
-    """Return a JSON object: ``numbers``, ``verdict``, ``without_records``."""
-    content = {
-        "table": comparison.table.name,
-        "unit": "nats",
-        "verdict": comparison.verdict,
-        "numbers": [_entry(item) for item in comparison.differences],
-        "without_records": [place._asdict() for place in comparison.missing],
-    }
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
-
-
-FORMATS: dict[str, Callable[[LossComparison], str]] = {"md": markdown, "csv": as_csv, "json": as_json}
+        yield f"Without a selected record: {'; '.join(missing)}."
 
 
 def _entry(item: LossDifference) -> dict[str, Any]:
@@ -200,6 +164,10 @@ def _entry(item: LossDifference) -> dict[str, Any]:
     }
 
 
+def _line(entry: dict[str, Any]) -> dict[str, Any]:
+    ours = {"ours": entry["ours"]["mean"], "ours_std": entry["ours"]["std"]}
+    return {**entry, "seeds": " ".join(map(str, entry["seeds"])), **ours}
+
+
 def _mean(value: Statistic) -> str:
-    texts: Sequence[str] = [f"{number:.3g}" for number in (value.mean, value.std) if number is not None]
-    return " ± ".join(texts)
+    return " ± ".join(f"{number:.3g}" for number in (value.mean, value.std) if number is not None)

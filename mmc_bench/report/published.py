@@ -11,26 +11,21 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from typing import NamedTuple
 
 from mmc_bench.errors import UserError, nearest
+from mmc_bench.report.claims import CHANCE, WORST_SPLIT, Claims, read_claims
 from mmc_bench.results.records import SPLITS
 from mmc_bench.system.files import read_whole
-from mmc_bench.system.validation import first_problem
-from mmc_bench.system.yaml_files import read_yaml
 
 PLACE = ("dataset", "cue_rate", "method", "split")
 COLUMNS = (*PLACE, "accuracy_percent")
 LOSS_COLUMNS = (*PLACE, "loss_difference")
 LIMITS = {"accuracy_percent": 100.0, "loss_difference": math.inf}
 CLAIMS_FILE = "claims.yaml"
-WORST_SPLIT, CHANCE = "worst_split", "chance"
-BOUNDS = {"at_least": "≥ {:g}", "at_most": "≤ {:g}", "within": "within ±{:g}"}
 
 
-class Place(NamedTuple):
+class PublishedKey(NamedTuple):
     """Where a number stands in a table."""
 
     dataset: str
@@ -39,89 +34,12 @@ class Place(NamedTuple):
     split: str
 
 
-Numbers = Mapping[Place, float]
-AnyClaims = TypeVar("AnyClaims", bound=BaseModel)
-
-
-def _known_quantity(text: str) -> str:
-    split, of, method = text.partition(" of ")
-    if text != CHANCE and not (of and method.split() == [method] and split in (*SPLITS, WORST_SPLIT)):
-        raise ValueError(f"write SPLIT of METHOD, where SPLIT is {', '.join(SPLITS)} or {WORST_SPLIT}, or {CHANCE}")
-    return text
-
-
-Quantity = Annotated[str, AfterValidator(_known_quantity)]
-
-
-class _Checked(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Check(_Checked):
-    """One quantity, or the difference of two, and the one bound on it, in per cent or points.
-
-    A quantity is written ``"RI of METHOD"``: an accuracy on NC, C, RC or RI, or ``worst_split``, the least of
-    NC, C and RC; or ``chance``, 100 over the number of classes.
-    """
-
-    value: Quantity | None = None
-    difference: tuple[Quantity, Quantity] | None = None
-    at_least: FiniteFloat | None = None
-    at_most: FiniteFloat | None = None
-    within: Annotated[FiniteFloat, Field(ge=0)] | None = None
-
-    @model_validator(mode="after")
-    def _one_of_each(self) -> "Check":
-        if (self.value is None) == (self.difference is None) or len(self.bound) != 1:
-            raise ValueError(f"a check has a value or a difference, and one of {', '.join(BOUNDS)}")
-        return self
-
-    @property
-    def quantities(self) -> tuple[str, ...]:
-        """The one quantity, or the two whose difference is taken."""
-        return self.difference or (self.value or "",)
-
-    @property
-    def bound(self) -> dict[str, float]:
-        """The bound by its name."""
-        return {name: limit for name in BOUNDS if (limit := getattr(self, name)) is not None}
-
-    @property
-    def text(self) -> str:
-        """The check for people: ``"C of mine − NC of mine within ±15"``."""
-        ((name, limit),) = self.bound.items()
-        return f"{' − '.join(self.quantities)} {BOUNDS[name].format(limit)}"
-
-    def allows(self, value: float) -> bool:
-        """Return whether a value, in points, keeps the bound."""
-        value = round(value, 6)  # .65 - .5 is a little more than .15
-        ((name, limit),) = self.bound.items()
-        return {"at_least": value >= limit, "at_most": value <= limit, "within": abs(value) <= limit}[name]
-
-
-class Claim(_Checked):
-    """A sentence, and the checks that must all hold where it is true."""
-
-    statement: str
-    checks: Annotated[tuple[Check, ...], Field(min_length=1)]
-
-
-class Claims(_Checked):
-    """What is said of published numbers.
-
-    `source` says whose they are; `numbers` names the CSVs, beside the file, on which the claims were made;
-    `classes` has the number of classes of each dataset in them, for chance.
-    """
-
-    source: str
-    numbers: Annotated[tuple[str, ...], Field(min_length=1)]
-    classes: dict[str, Annotated[int, Field(ge=2)]]
-    claims: Annotated[tuple[Claim, ...], Field(min_length=1)]
+Numbers = Mapping[PublishedKey, float]
 
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A table of accuracies in per cent, with the claims on it and all numbers behind those."""
+    """A table of accuracies (per cent) or losses (nats), with the claims on it and all numbers behind those."""
 
     name: str
     numbers: Numbers
@@ -132,7 +50,7 @@ class PublishedTable:
 def published_file(name: str, shipped: Mapping[str, Sequence[Path]]) -> Path:
     """Return the file that a plugin ships under a name (`shipped` has the files by name), or one by its path.
 
-    A CSV is a table, a YAML file one of claims on paths (`mmc_bench.report.path_claims`).
+    A CSV is a table, a YAML file one of claims (`mmc_bench.report.claims`).
 
     Raises
     ------
@@ -145,7 +63,7 @@ def published_file(name: str, shipped: Mapping[str, Sequence[Path]]) -> Path:
         raise UserError(f"published table {name!r} is shipped by {len(files)} plugins: give the path of one, {choice}")
     file = files[0]
     if file.suffix not in {".csv", ".yaml"}:
-        choice = "the path of a .csv file, or of a .yaml file with claims on paths"
+        choice = "the path of a .csv file, or of a .yaml file with claims"
         raise UserError(f"unknown published table {name!r}: {nearest(name, shipped)}, or {choice}")
     return file
 
@@ -165,6 +83,9 @@ def load_published(name: str, shipped: Mapping[str, Sequence[Path]]) -> Publishe
     if not claims_file.is_file():
         return PublishedTable(file.stem, numbers, None, numbers)
     claims = read_claims(claims_file)
+    for claim in claims.claims:
+        if claim.kind != "accuracies":
+            raise UserError(f"{claims_file}: {claim.statement!r} is on paths: put it into a file of another name")
     basis = dict(numbers)
     for other in claims.numbers:
         basis.update(read_numbers(claims_file.parent / other))
@@ -188,7 +109,7 @@ def read_numbers(file: Path, columns: tuple[str, ...] = COLUMNS) -> Numbers:
     UserError
         When it cannot be read, lacks a column, or has a line that is no such number, or one place twice.
     """
-    numbers: dict[Place, float] = {}
+    numbers: dict[PublishedKey, float] = {}
     try:
         with io.StringIO(read_whole(file).decode(), newline="") as opened:
             lines = csv.DictReader(opened)
@@ -205,9 +126,9 @@ def read_numbers(file: Path, columns: tuple[str, ...] = COLUMNS) -> Numbers:
     return numbers
 
 
-def _number(line: Mapping[str, str], where: str, value: str) -> tuple[Place, float]:
+def _number(line: Mapping[str, str], where: str, value: str) -> tuple[PublishedKey, float]:
     try:
-        place = Place(line["dataset"], float(line["cue_rate"]), line["method"], line["split"])
+        place = PublishedKey(line["dataset"], float(line["cue_rate"]), line["method"], line["split"])
         number = float(line[value])
     except (TypeError, ValueError):
         raise UserError(f"{where}: not a line of {', '.join((*PLACE, value))}") from None
@@ -219,37 +140,6 @@ def _number(line: Mapping[str, str], where: str, value: str) -> tuple[Place, flo
     return place, number
 
 
-def read_claims(file: Path) -> Claims:
-    """Return the claims that a file makes on numbers; raises like `read_claims_as`."""
-    return read_claims_as(file, Claims, Claim, Check)
-
-
-def read_claims_as(file: Path, claims: type[AnyClaims], claim: type[BaseModel], check: type[BaseModel]) -> AnyClaims:
-    """Return a file of claims, checked against its schema; those of a claim and of a check name its keys.
-
-    Raises
-    ------
-    UserError
-        When it cannot be read, or has a bad key or value.
-    """
-    content = read_yaml(file, "claims file")
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: a claims file is a mapping with the keys {', '.join(claims.model_fields)}")
-    try:
-        return claims.model_validate(content)
-    except ValidationError as error:
-        problems: list[Any] = error.errors(include_url=False)
-        # A misspelt key is missing under its right name too.
-        problem = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-        key, name = ".".join(map(str, problem["loc"])), str(problem["loc"][-1])
-        if problem["type"] == "extra_forbidden":
-            known = {1: claims.model_fields, 3: claim.model_fields}.get(len(problem["loc"]), check.model_fields)
-            raise UserError(f"{file}: unknown key {key!r}: {nearest(name, known)}") from None
-        if problem["type"] == "missing":
-            raise UserError(f"{file}: the key {key!r} is missing") from None
-        raise UserError(f"{file}: {first_problem(error)}") from None
-
-
 def published_scores(numbers: Numbers, classes: Mapping[str, int]) -> dict[tuple[str, float], dict[str, float]]:
     """Return the quantities that claims name, by dataset and cue rate.
 
@@ -258,12 +148,12 @@ def published_scores(numbers: Numbers, classes: Mapping[str, int]) -> dict[tuple
     settings: dict[tuple[str, float], dict[str, float]] = {}
     for place, accuracy in numbers.items():
         scores = settings.setdefault((place.dataset, place.cue_rate), {})
-        scores[f"{place.split} of {place.method}"] = accuracy
+        scores[f"{place.split} for {place.method}"] = accuracy
     for (dataset, _), scores in settings.items():
         for method in {place.method for place in numbers}:
-            least = _least(scores.get(f"{split} of {method}", math.nan) for split in ("NC", "C", "RC"))
+            least = _least(scores.get(f"{split} for {method}", math.nan) for split in ("NC", "C", "RC"))
             if not math.isnan(least):
-                scores[f"{WORST_SPLIT} of {method}"] = least
+                scores[f"{WORST_SPLIT} for {method}"] = least
         if dataset in classes:
             scores[CHANCE] = 100 / classes[dataset]
     return settings

@@ -170,7 +170,7 @@ def values_of_model(record: PretrainRecord | ModelScores) -> dict[str, float | N
 
 def values_of_cell(record: CellRecord | CellScores) -> dict[str, float | None]:
     """Return the values of `COLUMNS` of a cell."""
-    barriers = record.connectivity.barriers
+    barriers = record.paths["linear"].test.barriers
     return {
         **_scores(record.metrics, record.num_classes),
         "barrier_C": barriers["C"].loss,

@@ -1,132 +1,141 @@
-"""Rows as text: Markdown, CSV, JSON, LaTeX, HTML."""
+"""Tables and reports as Markdown, CSV, JSON, LaTeX and HTML."""
 
+import csv
+import html
+import io
 import json
-from collections.abc import Callable, Sequence
-from html import escape
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import pandas as pd
-
-from mmc_bench.report.rows import ACCURACIES, COLUMNS, Row, Statistic
-
-HEADERS = {
-    "worst_split": "worst split",
-    "cue_reliance": "cue reliance",
-    "barrier_C": "barrier C",
-    "barrier_NC": "barrier NC",
+ABSENT = "–"
+EMPHASISED = re.compile(r"\*\*(.+?)\*\*")
+TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
 }
 
 
-def render(rows: Sequence[Row], form: str) -> str:
-    """Return the table in one of `FORMATS`."""
-    return FORMATS[form](rows)
+@dataclass(frozen=True)
+class Table:
+    """Lines of text below headers; text between double asterisks is emphasised.
+
+    Parameters
+    ----------
+    words
+        The number of columns, from the left, that hold words; the others hold numbers.
+    title, note
+        What stands above the table, in parts: the note in parentheses.
+    """
+
+    headers: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    words: int = 1
+    title: Sequence[str] = ()
+    note: str = ""
+
+    def as_md(self) -> str:
+        """Return a title and a Markdown table."""
+        from tabulate import tabulate
+
+        lines = [[one_line(cell).replace("|", r"\|") for cell in line] for line in self.lines]
+        alignment = ("left",) * self.words + ("right",) * (len(self.headers) - self.words)
+        table = tabulate(lines, self.headers, tablefmt="pipe", disable_numparse=True, colalign=alignment)
+        return f"**{' · '.join(map(one_line, self.title))}**{self._noted}\n\n{table}" if self.title else table
+
+    def as_latex(self) -> str:
+        """Return a comment and a tabular, which needs the package booktabs."""
+        head, *lines = (f"{' & '.join(_tex(cell) for cell in line)} \\\\" for line in (self.headers, *self.lines))
+        columns = "l" * self.words + "r" * (len(self.headers) - self.words)
+        rules = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", head, "\\midrule", *lines]
+        title = [f"% {', '.join(map(one_line, [*self.title, *[self.note] * bool(self.note)]))}"] * bool(self.title)
+        return "\n".join([*title, *rules, "\\bottomrule", "\\end{tabular}"])
+
+    def as_html(self) -> str:
+        """Return a title and a table, all text escaped."""
+        title = f"<h3>{_marked_up(' · '.join(self.title) + self._noted)}</h3>\n" if self.title else ""
+        head = "".join(f"<th>{_marked_up(header)}</th>" for header in self.headers)
+        body = "".join(f"<tr>{''.join(f'<td>{_marked_up(cell)}</td>' for cell in line)}</tr>\n" for line in self.lines)
+        return f"{title}<table>\n<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>\n{body}</tbody>\n</table>"
+
+    @property
+    def _noted(self) -> str:
+        return f" ({self.note})" if self.note else ""
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """Return one Markdown table for each data set, backbone and cue rate."""
-    blocks = []
-    for (dataset, backbone, cue_rate), group in _grouped(rows):
-        frame = _display(group)
-        frame["method"] = frame["method"].str.replace("|", r"\|")
-        table = frame.to_markdown(index=False, disable_numparse=True, colalign=_alignment(frame))
-        blocks.append(f"**{dataset} · {backbone} · cue rate {cue_rate:g}** ({_seeds(group)})\n\n{table}\n")
-    return "\n".join(blocks)
+@dataclass(frozen=True)
+class Report:
+    """One result in all forms.
+
+    Parameters
+    ----------
+    blocks
+        Paragraphs and tables for people; text between double asterisks is emphasised.
+    columns, lines
+        The flat lines of the CSV by column; what a line lacks is left empty.
+    content
+        The JSON, as plain data.
+    """
+
+    blocks: Sequence[str | Table]
+    columns: Sequence[str]
+    lines: Iterable[Mapping[str, Any]]
+    content: Any
+
+    def render(self, form: str) -> str:
+        """Return the report in one of `FORMATS`."""
+        if form == "csv":
+            return csv_text(self.columns, self.lines)
+        if form == "json":
+            return json.dumps(self.content, indent=1, allow_nan=False) + "\n"
+        return "\n\n".join(PARAGRAPHS[form](b) if isinstance(b, str) else TABLES[form](b) for b in self.blocks) + "\n"
 
 
-def csv(rows: Sequence[Row]) -> str:
-    """Return one flat CSV: every statistic as a column for its mean and one for its deviation."""
-    flat = []
-    for row in rows:
-        record = {
-            "dataset": row.dataset,
-            "backbone": row.backbone,
-            "cue_rate": row.cue_rate,
-            "method": row.method,
-            "seeds": " ".join(map(str, row.seeds)),
-        }
-        for name, value in row.values.items():
-            record[name] = value.mean if value else None
-            record[f"{name}_std"] = value.std if value else None
-        flat.append(record)
-    return pd.DataFrame(flat).to_csv(index=False)
-
-
-def as_json(rows: Sequence[Row]) -> str:
-    """Return a JSON list of rows, every statistic as ``{"mean": …, "std": …}``, accuracies as fractions."""
-    return json.dumps([row.as_dict() for row in rows], indent=1, allow_nan=False) + "\n"
-
-
-def latex(rows: Sequence[Row]) -> str:
-    """Return one LaTeX tabular for each group (it needs the package booktabs)."""
-    blocks = []
-    for (dataset, backbone, cue_rate), group in _grouped(rows):
-        frame = _display(group)
-        style = frame.style.hide(axis="index").format(escape="latex").format_index(axis=1, escape="latex")
-        table = style.to_latex(hrules=True, column_format="l" + "r" * (len(frame.columns) - 1))
-        blocks.append(f"% {dataset}, {backbone}, cue rate {cue_rate:g}, {_seeds(group)}\n{table}")
-    return "\n".join(blocks)
-
-
-def html(rows: Sequence[Row]) -> str:
-    """Return one HTML table for each group; names are escaped."""
-    blocks = []
-    for (dataset, backbone, cue_rate), group in _grouped(rows):
-        title = escape(f"{dataset} · {backbone} · cue rate {cue_rate:g} ({_seeds(group)})")
-        blocks.append(f"<h3>{title}</h3>\n{_display(group).to_html(index=False, border=0)}\n")
-    return "\n".join(blocks)
-
-
-FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
-    "md": markdown,
-    "csv": csv,
-    "json": as_json,
-    "latex": latex,
-    "html": html,
+TABLES: dict[str, Callable[[Table], str]] = {"md": Table.as_md, "latex": Table.as_latex, "html": Table.as_html}
+PARAGRAPHS: dict[str, Callable[[str], str]] = {
+    "md": str,
+    "latex": lambda text: "\n".join(f"% {line}".rstrip() for line in EMPHASISED.sub(r"\1", text).split("\n")),
+    "html": lambda text: f"<p>{_marked_up(text)}</p>",
 }
+FORMATS = ("md", "csv", "json", "latex", "html")
 
 
-def _grouped(rows: Sequence[Row]) -> list[tuple[tuple[str, str, float], list[Row]]]:
-    groups: dict[tuple[str, str, float], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((_one_line(row.dataset), _one_line(row.backbone), row.cue_rate), []).append(row)
-    return list(groups.items())
+def csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
+    """Return a CSV with a header; what a line lacks is left empty.
+
+    Raises
+    ------
+    ValueError
+        When a line has a column that is not among `columns`.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
-def _display(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return the rows as people read them: accuracies in per cent, mean ± standard deviation."""
-    every = max((row.seeds for row in rows), key=len)
-    table = []
-    for row in rows:
-        # A mean over fewer seeds than its neighbours' must not pass for theirs.
-        partial = f" (seeds {' '.join(map(str, row.seeds))})" if row.seeds != every else ""
-        cells = {"method": _one_line(row.method) + partial}
-        for name in COLUMNS:
-            cells[HEADERS.get(name, name)] = _cell(name, row.values[name])
-        table.append(cells)
-    return pd.DataFrame(table)
+def one_line(text: str) -> str:
+    """Return text without line breaks and runs of spaces."""
+    return " ".join(text.split())
 
 
-def _cell(column: str, value: Statistic | None) -> str:
-    if value is None:
-        return "–"
-    scale, digits = (100, 1) if column in ACCURACIES else (1, 1 if column == "seconds" else 2)
-    text = _rounded(scale * value.mean, digits)
-    return text if value.std is None else f"{text} ± {_rounded(scale * value.std, digits)}"
+def rounded(value: float, digits: int, sign: str = "") -> str:
+    """Return a number with so many digits and no negative zero; ``sign="+"`` writes the plus, too."""
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
-def _one_line(name: str) -> str:
-    return " ".join(name.split())
+def yes_or_no(value: bool | None) -> str:
+    """Return a verdict in a word; an unknown one is `ABSENT`."""
+    return ABSENT if value is None else "yes" if value else "no"
 
 
-def _rounded(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0 turns -0.0 into 0.0
+def _tex(text: str) -> str:
+    escaped = "".join(TEX.get(character, character) for character in one_line(text))
+    return EMPHASISED.sub(r"\\textbf{\1}", escaped)
 
 
-def _seeds(rows: Sequence[Row]) -> str:
-    seeds = max((row.seeds for row in rows), key=len)
-    if len(seeds) == 1:
-        return f"seed {seeds[0]}"
-    return f"mean ± standard deviation over seeds {' '.join(map(str, seeds))}"
-
-
-def _alignment(frame: pd.DataFrame) -> tuple[str, ...]:
-    return ("left", *("right",) * (len(frame.columns) - 1))
+def _marked_up(text: str) -> str:
+    return EMPHASISED.sub(r"<b>\1</b>", html.escape(one_line(text)))

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from pydantic import ValidationError
 
 from mmc_bench.errors import UserError
@@ -78,7 +79,7 @@ def weights_in(content: bytes, kind: str, key: str) -> tuple[str, ...] | None:
 def cell_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> CellScores | CellRecord:
     """Return the scores of the cell with this key in a file's content; raises like `parsed`."""
     if weights_in(content, "cell", key):
-        with contextlib.suppress(ValueError):  # it is not laid out as ours are
+        with contextlib.suppress(msgspec.DecodeError, ValidationError):  # `parsed` says what is wrong
             return reader.cell(content)
     return parsed(path, content, CellRecord, key)
 
@@ -86,7 +87,7 @@ def cell_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> 
 def model_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> ModelScores | PretrainRecord:
     """Return the scores of the pretraining with this key in a file's content; raises like `parsed`."""
     if weights_in(content, "pretraining", key):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(msgspec.DecodeError, ValidationError):
             return reader.model(content)
     return parsed(path, content, PretrainRecord, key)
 

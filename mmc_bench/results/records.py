@@ -56,7 +56,7 @@ class Barrier(_Record):
 
 
 class Connectivity(_Record):
-    """A path from one model (t = 0) to another (t = 1); in a cell, from θ_C to θ_FT."""
+    """What one kind of images shows along a path from one model (t = 0) to another (t = 1)."""
 
     t: tuple[Fraction, ...]
     splits: dict[str, Curve]
@@ -72,6 +72,11 @@ class Connectivity(_Record):
         if any(not len(curve.accuracy) == len(curve.loss) == len(self.t) for curve in self.splits.values()):
             raise ValueError("a path's curves have an accuracy and a loss for each t")
         return self
+
+    @property
+    def largest_barrier(self) -> float:
+        """The largest barrier in loss (nats) of all splits."""
+        return max(barrier.loss for barrier in self.barriers.values())
 
 
 class AlignmentSummary(_Record):
@@ -90,7 +95,7 @@ class AlignmentSummary(_Record):
 
 
 class PathRecord(_Record):
-    """One path between two models, on test images and, where asked for, on training images."""
+    """One path between two models, in a cell θ_C and θ_FT: on test images and, where asked for, on training images."""
 
     test: Connectivity
     train: Connectivity | None = None
@@ -200,8 +205,7 @@ class CellRecord(_Record):
     num_classes: Annotated[int, Field(ge=2)]
     parameters: dict[str, Any]
     metrics: Metrics
-    connectivity: Connectivity
-    paths: dict[str, PathRecord] = {}
+    paths: dict[str, PathRecord]
     invariance: dict[str, Invariance]
     timing: Timing
     provenance: Provenance
@@ -211,6 +215,12 @@ class CellRecord(_Record):
     def _key_matches(self) -> "CellRecord":
         if self.key != self.cell.key or self.pretraining_key != self.cell.pretraining.key:
             raise ValueError("the key does not match the content")
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_linear_path(self) -> "CellRecord":
+        if "linear" not in self.paths:
+            raise ValueError("a cell's record has its linear path")
         return self
 
 

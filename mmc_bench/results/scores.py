@@ -1,25 +1,23 @@
-"""What tables need of a cell's record, read without the rest: most of a record are its curves."""
+"""What tables need of a cell's record, decoded without the rest: most of a record are its curves."""
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from pydantic import TypeAdapter
+import msgspec
 
 from mmc_bench.results.jobs import Cell, ConnectSettings, PluginRef, Pretraining
 
-Part = TypeVar("Part", PluginRef, ConnectSettings)
+Part = TypeVar("Part", PluginRef, ConnectSettings, Pretraining)
 
 
-@dataclass(frozen=True, slots=True)
-class SplitScore:
+class SplitScore(msgspec.Struct, frozen=True):
     """Accuracy (a fraction) and loss (nats) on one split."""
 
     accuracy: float
     loss: float
 
 
-@dataclass(frozen=True, slots=True)
-class SplitScores:
+class SplitScores(msgspec.Struct, frozen=True):
     """A model's scores on the four counterfactual test splits."""
 
     NC: SplitScore
@@ -28,22 +26,25 @@ class SplitScores:
     RI: SplitScore
 
 
-@dataclass(frozen=True, slots=True)
-class Height:
+class BarrierHeight(msgspec.Struct, frozen=True):
     """Height of a barrier in loss (nats)."""
 
     loss: float
 
 
-@dataclass(frozen=True, slots=True)
-class Heights:
-    """The barriers on the straight line between the pretrained and the fine-tuned model, by split."""
+class BarrierHeights(msgspec.Struct, frozen=True):
+    """A path's barriers on test images, by split."""
 
-    barriers: dict[str, Height]
+    barriers: dict[str, BarrierHeight]
 
 
-@dataclass(frozen=True, slots=True)
-class Seconds:
+class PathHeights(msgspec.Struct, frozen=True):
+    """A path's barriers, under the names that they have in a `PathRecord`."""
+
+    test: BarrierHeights
+
+
+class StageSeconds(msgspec.Struct, frozen=True):
     """Seconds of each stage."""
 
     seconds: dict[str, float]
@@ -58,8 +59,8 @@ class CellScores:
     pretrained_sha256: str
     num_classes: int
     metrics: SplitScores
-    timing: Seconds
-    connectivity: Heights
+    timing: StageSeconds
+    paths: dict[str, PathHeights]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,77 +72,79 @@ class ModelScores:
     weights_sha256: str
     num_classes: int
     metrics: SplitScores
-    timing: Seconds
+    timing: StageSeconds
+
+
+class _CellText(msgspec.Struct, frozen=True):
+    pretraining: msgspec.Raw
+    method: msgspec.Raw
+    connect: msgspec.Raw
+
+
+class _CellContent(msgspec.Struct, frozen=True):
+    key: str
+    cell: _CellText
+    pretraining_key: str
+    pretrained_sha256: str
+    num_classes: int
+    metrics: SplitScores
+    timing: StageSeconds
+    paths: dict[str, PathHeights]
+
+
+class _ModelContent(msgspec.Struct, frozen=True):
+    key: str
+    pretraining: msgspec.Raw
+    weights_sha256: str
+    num_classes: int
+    metrics: SplitScores
+    timing: StageSeconds
 
 
 class ScoreReader:
-    """Reads scores from the text of records, and what these share, like their pretrainings, once.
+    """Reads scores from the JSON of intact records, and what these share, like their pretrainings, once.
 
-    The text is JSON that is indented by one space and known to be intact: what is not needed is not looked at. The
-    methods raise ValueError where it is laid out in another way.
+    The methods raise `msgspec.DecodeError` where what they need is missing or of another type.
     """
 
     def __init__(self) -> None:
-        kinds: tuple[type, ...] = (SplitScores, Seconds, Heights)
-        self._readers: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in kinds}
-        self._parts: dict[tuple[type, bytes], Any] = {}
+        self._cells = msgspec.json.Decoder(_CellContent)
+        self._models = msgspec.json.Decoder(_ModelContent)
+        self._parts: dict[tuple[type, str | bytes], PluginRef | ConnectSettings | Pretraining] = {}
 
     def cell(self, content: bytes) -> CellScores:
         """Return the scores in a cell's record."""
-        cell = _member(content, b"cell")
-        heights = b'{"barriers": %s}' % _member(_member(content, b"connectivity"), b"barriers", 2)
+        found = self._cells.decode(content)
+        method, connect = bytes(found.cell.method), bytes(found.cell.connect)
         return CellScores(
-            key=_text(content, b"key"),
+            key=found.key,
             cell=Cell(
-                pretraining=self._pretraining(_member(content, b"pretraining_key"), _member(cell, b"pretraining", 2)),
-                method=self._part(PluginRef, _member(cell, b"method", 2)),
-                connect=self._part(ConnectSettings, _member(cell, b"connect", 2)),
+                pretraining=self._part(Pretraining, found.pretraining_key, found.cell.pretraining),
+                method=self._part(PluginRef, method, method),
+                connect=self._part(ConnectSettings, connect, connect),
             ),
-            pretrained_sha256=_text(content, b"pretrained_sha256"),
-            connectivity=self._readers[Heights].validate_json(heights),
-            **self._numbers(content),
+            pretrained_sha256=found.pretrained_sha256,
+            num_classes=found.num_classes,
+            metrics=found.metrics,
+            timing=found.timing,
+            paths=found.paths,
         )
 
     def model(self, content: bytes) -> ModelScores:
         """Return the scores in a pretraining's record."""
+        found = self._models.decode(content)
         return ModelScores(
-            key=_text(content, b"key"),
-            pretraining=self._pretraining(_member(content, b"key"), _member(content, b"pretraining")),
-            weights_sha256=_text(content, b"weights_sha256"),
-            **self._numbers(content),
+            key=found.key,
+            pretraining=self._part(Pretraining, found.key, found.pretraining),
+            weights_sha256=found.weights_sha256,
+            num_classes=found.num_classes,
+            metrics=found.metrics,
+            timing=found.timing,
         )
 
-    def _numbers(self, content: bytes) -> dict[str, Any]:
-        return {
-            "num_classes": int(_member(content, b"num_classes")),
-            "metrics": self._readers[SplitScores].validate_json(_member(content, b"metrics")),
-            "timing": self._readers[Seconds].validate_json(_member(content, b"timing")),
-        }
-
-    def _pretraining(self, key: bytes, text: bytes) -> Pretraining:
-        if (Pretraining, key) not in self._parts:
-            self._parts[Pretraining, key] = Pretraining.model_validate_json(text)
-        pretraining: Pretraining = self._parts[Pretraining, key]
-        return pretraining
-
-    def _part(self, schema: type[Part], text: bytes) -> Part:
-        if (schema, text) not in self._parts:
-            self._parts[schema, text] = schema.model_validate_json(text)
-        part: Part = self._parts[schema, text]
+    def _part(self, schema: type[Part], key: str | bytes, text: bytes | msgspec.Raw) -> Part:
+        part = self._parts.get((schema, key))
+        if part is None:
+            part = self._parts[schema, key] = schema.model_validate_json(bytes(text))
+        assert isinstance(part, schema)
         return part
-
-
-def _member(text: bytes, name: bytes, depth: int = 1) -> bytes:
-    """Return the text of a JSON object's member, where `depth` spaces indent members, and more what they hold.
-
-    No string can hold the line's end that a member begins with.
-    """
-    line = b"\n" + b" " * depth + b'"'
-    opening = line + name + b'": '
-    start = text.index(opening) + len(opening)
-    end = text.find(line, start)
-    return text[start:end].rstrip(b",") if end >= 0 else text[start : text.rstrip().rindex(b"\n")]
-
-
-def _text(content: bytes, name: bytes) -> str:
-    return _member(content, name).strip(b'"').decode()

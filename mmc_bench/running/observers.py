@@ -1,7 +1,7 @@
-"""Observers of a run: plugins that are told what happens, each in a thread of its own, so that none can delay the run.
+"""Observers of a run: plugins that receive its events, each in a thread of its own, so that none can delay the run.
 
-An observer is a class with a ``Config``, as a method is, and any of the functions in `NEWS`. Each takes those of the
-arguments listed there that it names:
+An observer is a class with a ``Config``, as a method is, and any of the functions in `FUNCTIONS`. Each takes those of
+the arguments listed there that it names:
 
     plan        the `Plan` of the run
     jobs        the jobs that are about to run: pretrainings, cells, pairs
@@ -12,36 +12,31 @@ arguments listed there that it names:
     failure     why it has none, as plain data: ``error``, ``traceback`` and more
     summary     the counts that ``mmc-bench run --json`` prints
 
-``run_started`` alone is called by the run itself, before anything else is done: a `UserError` that it raises ends the
-command, and is the place to refuse a file that cannot be written. Whatever is raised besides, there or later, is told
-in one warning, and the observer hears no more of that run.
+``run_started`` is called before anything else is done, in the thread of the run: a `UserError` that it raises ends the
+command, and is the place to refuse a file that cannot be written. Any other error, there or later, is reported in one
+warning, and the observer is not called again in that run.
 """
 
 import contextlib
 import inspect
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-import pluggy
-
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.plugin import hookspecs
-from mmc_bench.plugin.registry import Offer, Registry, one_line
+from mmc_bench.plugin.registry import Offer, one_line
 from mmc_bench.results.jobs import Job
-from mmc_bench.results.records import AnyRecord, Failure
 
 if TYPE_CHECKING:
+    from mmc_bench.results.records import AnyRecord, Failure
     from mmc_bench.suites.plan import Plan
 
-#: What there is to be told of, and the arguments that come with it. In `job_done_elsewhere`, another run has left a
-#: record or a failure, and the other one is None.
-NEWS: dict[str, tuple[str, ...]] = {
+#: The functions of an observer that a run calls, and the arguments of each. In `job_done_elsewhere`, another run has
+#: left a record or a failure, and the other one is None.
+FUNCTIONS: dict[str, tuple[str, ...]] = {
     "run_started": ("plan", "jobs", "results"),
     "job_started": ("job",),
     "job_event": ("job", "event"),
@@ -51,26 +46,23 @@ NEWS: dict[str, tuple[str, ...]] = {
     "run_finished": ("summary",),
 }
 
-#: The older way: hooks of a plugin's module, told of every run; and what they hear of.
-HOOKS = {"run_started": "run_started", "cell_finished": "job_finished", "run_finished": "run_finished"}
-
-#: Seconds that observers are given, when a run has ended, to take in what they were told; less after Ctrl-C.
+#: Seconds that observers have, when a run has ended, to work through their queues; less after Ctrl-C.
 PATIENCE, PATIENCE_INTERRUPTED = 30.0, 2.0
 
 Function = Callable[[Mapping[str, Any]], object]
 
 
 class Observers:
-    """Tells observers of one run, in the order in which things happen, and waits for none while the run goes on."""
+    """Calls the observers of one run, in the order in which things happen, and waits for none during the run."""
 
-    def __init__(self, listeners: "Iterable[_Listener]") -> None:
-        self._listeners = list(listeners)
+    def __init__(self, observers: "Iterable[_Observer]") -> None:
+        self._observers = list(observers)
         self._warn: Callable[[str], None] = lambda message: None
         self._started: set[str] = set()
 
     @classmethod
-    def of(cls, registry: Registry, chosen: Iterable[tuple[Offer, Mapping[str, Any]]] = ()) -> "Observers":
-        """Return the observers of a run: the hooks of all plugins, and those that the user chose.
+    def of(cls, chosen: Iterable[tuple[Offer, Mapping[str, Any]]]) -> "Observers":
+        """Return the observers that the user chose.
 
         Parameters
         ----------
@@ -80,140 +72,120 @@ class Observers:
         Raises
         ------
         UserError
-            When a chosen one does not load, a parameter is not allowed, or it has none of the functions in `NEWS`.
+            When one does not load, a parameter is not allowed, or it has none of the functions in `FUNCTIONS`.
         """
-        listeners = _hooks(registry)
+        observers = []
         for offer, parameters in chosen:
-            label = f"observer {offer.spec.name!r}"
-            listeners.append(_Listener(label, functions_of(label, offer.make(parameters)), may_refuse=True))
-        return cls(listeners)
+            label, config = f"observer {offer.spec.name!r}", offer.configure(parameters)
+            with offer.blamed("cannot be made"):
+                observer = offer.make(config)
+            observers.append(_Observer(label, functions_of(label, observer)))
+        return cls(observers)
 
     def start(self, warn: Callable[[str], None], plan: "Plan", jobs: list[Job], results: Path) -> None:
-        """Tell that a run begins, at once; what goes wrong with an observer, now and later, is told to `warn`.
+        """Report that a run begins, at once; `warn` is given what goes wrong with an observer, now and later.
 
         Raises
         ------
         UserError
-            When a chosen observer refuses the run.
+            When an observer refuses the run.
         """
         self._warn = warn
-        for listener in self._listeners:
-            listener.begin({"plan": plan, "jobs": jobs, "results": results})
-        self._report()
+        for observer in self._observers:
+            observer.start({"plan": plan, "jobs": jobs, "results": results})
+        self._drop_failed()
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
-        """Tell what a job is doing; its first news is that it has started."""
+        """Report what a job is doing; its first event says that it has started."""
         if job.key not in self._started:
             self._started.add(job.key)
-            self._tell("job_started", job=job)
-        self._tell("job_event", job=job, event=event)
+            self._send("job_started", job=job)
+        self._send("job_event", job=job, event=event)
 
-    def ended(self, job: Job, record: AnyRecord | None, failure: Failure | None, elsewhere: bool = False) -> None:
-        """Tell how a job ended, with a record or a failure; `elsewhere` says that another run did it."""
+    def ended(self, job: Job, record: "AnyRecord | None", failure: "Failure | None", elsewhere: bool = False) -> None:
+        """Report how a job ended, with a record or a failure; `elsewhere` says that another run did it."""
         self._started.discard(job.key)  # it may be done again in this run, when its weights are lost
-        if not self._listeners:
+        if not self._observers:
             return
-        about = {
-            "job": job,
-            "cell": job,  # as the hooks call it
-            "record": None if record is None else record.model_dump(mode="json"),
-            "failure": None if failure is None else failure.model_dump(mode="json"),
-        }
-        self._tell("job_done_elsewhere" if elsewhere else "job_finished" if record else "job_failed", **about)
+        name = "job_done_elsewhere" if elsewhere else "job_finished" if record else "job_failed"
+        record_data, failure_data = (part and part.model_dump(mode="json") for part in (record, failure))
+        self._send(name, job=job, record=record_data, failure=failure_data)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Tell that the run ended, and wait until everybody has taken in what they were told, but not for ever."""
-        self._tell("run_finished", summary=summary)
+        """Report that the run ended, and wait until every observer has worked through its queue, but not for ever."""
+        self._send("run_finished", summary=summary)
         patience = PATIENCE_INTERRUPTED if summary.get("interrupted") else PATIENCE
         end = time.monotonic() + patience
-        for listener in self._listeners:
-            listener.leave()
-        with contextlib.suppress(KeyboardInterrupt):  # from somebody whose patience is shorter
-            for listener in self._listeners:
-                listener.wait(end - time.monotonic())
-        for listener in self._listeners:
-            if listener.is_busy:
-                self._warn(f"{listener.label} could not keep up with the run: what it was told last may be lost")
-        self._report()
+        for observer in self._observers:
+            observer.close()
+        with contextlib.suppress(KeyboardInterrupt):  # the user waits no longer
+            for observer in self._observers:
+                observer.join(end - time.monotonic())
+        for observer in self._observers:
+            if observer.is_busy:
+                self._warn(f"{observer.label} could not keep up with the run: its last events may be lost")
+        self._drop_failed()
 
-    def _tell(self, news: str, **about: Any) -> None:
-        for listener in self._listeners:
-            listener.tell(news, about)
-        self._report()
+    def _send(self, name: str, **arguments: Any) -> None:
+        for observer in self._observers:
+            observer.send(name, arguments)
+        self._drop_failed()
 
-    def _report(self) -> None:
-        """Name those that failed, each once, and forget them."""
-        for listener in [listener for listener in self._listeners if listener.trouble]:
-            self._warn(f"{listener.label} failed in {listener.trouble}; it is told no more of this run")
-            self._listeners.remove(listener)
+    def _drop_failed(self) -> None:
+        """Name those that failed, each once, and drop them."""
+        for observer in [observer for observer in self._observers if observer.error]:
+            self._warn(f"{observer.label} failed in {observer.error}; it gets no more events of this run")
+            self._observers.remove(observer)
 
 
-class _Listener:
-    """One observer, with a queue of what it has yet to be told."""
+class _Observer:
+    """One observer, with a queue of the calls that are still to be made."""
 
-    def __init__(self, label: str, functions: Mapping[str, Function], may_refuse: bool = False) -> None:
-        self.label, self.trouble = label, ""
-        self._functions, self._may_refuse = functions, may_refuse
+    def __init__(self, label: str, functions: Mapping[str, Function]) -> None:
+        self.label, self.error = label, ""
+        self._functions = functions
         self._queue: SimpleQueue[tuple[str, Mapping[str, Any]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._listen, name=label, daemon=True)
+        self._thread = threading.Thread(target=self._work, name=label, daemon=True)
 
-    def begin(self, about: Mapping[str, Any]) -> None:
-        """Tell of the run's start, in the thread that calls; what comes later is heard in another."""
-        self._hear("run_started", about)
+    def start(self, arguments: Mapping[str, Any]) -> None:
+        """Call ``run_started``, in the calling thread; later calls are made in the observer's own."""
+        self._call("run_started", arguments)
         self._thread.start()
 
-    def tell(self, news: str, about: Mapping[str, Any]) -> None:
-        """Leave news in the queue."""
-        if news in self._functions:
-            self._queue.put((news, about))
+    def send(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Put a call into the queue."""
+        if name in self._functions:
+            self._queue.put((name, arguments))
 
-    def leave(self) -> None:
-        """Say that nothing more will come."""
+    def close(self) -> None:
+        """Mark the end of the queue."""
         self._queue.put(None)
 
-    def wait(self, seconds: float) -> None:
-        """Wait until all was heard, or as long as this."""
+    def join(self, seconds: float) -> None:
+        """Wait until all calls are made, or as long as this."""
         self._thread.join(max(0.0, seconds))
 
     @property
     def is_busy(self) -> bool:
-        """Whether something has yet to be heard."""
+        """Whether a call is still to be made or to return."""
         return self._thread.is_alive()
 
-    def _listen(self) -> None:
-        while not self.trouble and (item := self._queue.get()):
-            news, about = item
-            self._hear(news, about)
+    def _work(self) -> None:
+        while not self.error and (call := self._queue.get()):
+            self._call(*call)
 
-    def _hear(self, news: str, about: Mapping[str, Any]) -> None:
-        if news not in self._functions:
-            return
-        function = self._functions[news]
+    def _call(self, name: str, arguments: Mapping[str, Any]) -> None:
         try:
-            function(about)
+            if name in self._functions:
+                self._functions[name](arguments)
         except (Exception, SystemExit) as error:
-            if isinstance(error, UserError) and news == "run_started" and self._may_refuse:
+            if isinstance(error, UserError) and name == "run_started":
                 raise
-            self.trouble = f"{function.__name__}: {one_line(error)}"
-
-
-def _hooks(registry: Registry) -> list[_Listener]:
-    """Return the observer hooks of the working plugins, a listener for each plugin that has any."""
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    # Modules have names of their own; two plugins may share theirs.
-    labels = {plugin.module: f"{plugin.distribution}:{plugin.name}" for plugin in registry.plugins if plugin.module}
-    for module in labels:
-        manager.register(module)
-    functions: dict[Any, dict[str, Function]] = defaultdict(dict)
-    for hook, news in HOOKS.items():
-        for found in getattr(manager.hook, hook).get_hookimpls():
-            functions[found.plugin][news] = _picking(found.function, found.argnames)
-    return [_Listener(f"observer of plugin {labels[module]!r}", heard) for module, heard in functions.items()]
+            self.error = f"{name}: {one_line(error)}"
 
 
 def functions_of(owner: str, observer: object) -> dict[str, Function]:
-    """Return the functions of an observer by what they are told of; each is given all arguments by name.
+    """Return the functions of an observer by name; each is called with all its arguments in a mapping.
 
     Raises
     ------
@@ -221,22 +193,17 @@ def functions_of(owner: str, observer: object) -> dict[str, Function]:
         When it has none, or one asks for an argument that there is not.
     """
     functions: dict[str, Function] = {}
-    for news, known in NEWS.items():
-        if function := getattr(observer, news, None):
+    for name, known in FUNCTIONS.items():
+        if function := getattr(observer, name, None):
             wanted = tuple(inspect.signature(function).parameters)
             if unknown := sorted(set(wanted) - set(known)):
-                raise UserError(f"{owner}: {news} asks for {unknown[0]!r}: {nearest(unknown[0], known)}")
-            functions[news] = _picking(function, wanted)
+                raise UserError(f"{owner}: {name} asks for {unknown[0]!r}: {nearest(unknown[0], known)}")
+            functions[name] = _picking(function, wanted)
     if not functions:
-        raise UserError(f"{owner} has none of the functions {', '.join(NEWS)}")
+        raise UserError(f"{owner} has none of the functions {', '.join(FUNCTIONS)}")
     return functions
 
 
 def _picking(function: Callable[..., object], wanted: Iterable[str]) -> Function:
-    """Return `function`, to be given all the arguments there are by name, of which it takes those it wants."""
-
-    @wraps(function)
-    def picked(about: Mapping[str, Any]) -> object:
-        return function(**{name: about[name] for name in wanted})
-
-    return picked
+    """Return a function of a mapping that passes on the arguments that `function` wants."""
+    return lambda arguments: function(**{name: arguments[name] for name in wanted})

@@ -1,4 +1,4 @@
-"""Driving a plan: what is missing is done, failures are counted, observers are told."""
+"""Driving a plan: missing jobs run, failures are counted, observers receive the run's events."""
 
 import time
 from collections.abc import Generator, Iterable, Mapping
@@ -6,10 +6,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from mmc_bench.engines import Engine, Outcome, Settings, StoppedError
-from mmc_bench.plugin.parameters import check_parameters
 from mmc_bench.results.jobs import Job, Pretraining, models_of
 from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
@@ -18,20 +17,29 @@ from mmc_bench.running.observers import Observers
 from mmc_bench.suites.plan import Plan
 
 
-class Console(Protocol):
-    """Shows a run to whoever waits for it."""
+class RunDisplay(Protocol):
+    """Shows a run while it goes on, as a context manager around it."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(self, *exception: object) -> None:
+        """End."""
 
     def started(self, jobs: list[Job]) -> None:
-        """Tell that these jobs are about to run."""
+        """Show that these jobs are about to run."""
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
-        """Tell what a job is doing."""
+        """Show what a job is doing."""
 
     def finished(self, outcome: Outcome) -> None:
-        """Tell how a job ended."""
+        """Show how a job ended."""
 
     def warn(self, message: str) -> None:
-        """Tell what went wrong beside the run itself."""
+        """Show what went wrong beside the run itself."""
+
+    def close(self, summary: "Summary", results: Path) -> None:
+        """Show how the run went."""
 
 
 @dataclass
@@ -68,6 +76,17 @@ class Summary:
     def exit_code(self) -> int:
         """Pytest's convention: 0 all done, 1 some failed, 2 interrupted."""
         return 2 if self.interrupted else int(bool(self.failures or self.stopped))
+
+    def __str__(self) -> str:
+        """The counts in words, as ``"24 cells: 20 computed, 4 cached"``."""
+        parts = [f"{self.computed} computed", f"{self.cached} cached"]
+        if not self.cells:
+            parts = [f"{self.pretrained} pretrained"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.not_run:
+            parts.append(f"{self.not_run} not run")
+        return f"{'interrupted: ' if self.interrupted else ''}{self.cells} {self.unit}: {', '.join(parts)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for ``--json`` and for observers."""
@@ -178,12 +197,11 @@ def check_plugins(plan: Plan, patterns: Iterable[str] = ("*",)) -> None:
         When a family has no such member, a target does not load, or a parameter is unknown or not allowed.
     """
     for offer, reference in plan.offers:
-        names = (offer.spec.name, offer.qualified_name)
-        if not any(fnmatchcase(name, pattern) for name in names for pattern in patterns):
+        if not any(fnmatchcase(name, pattern) for name in offer.names for pattern in patterns):
             continue
         offer.check_member()
         if reference.parameters != dict(offer.spec.defaults):
-            check_parameters(f"{offer.spec.kind} {offer.spec.name}", offer.load(), reference.parameters)
+            offer.configure(reference.parameters)
 
 
 def run_plan(
@@ -192,7 +210,7 @@ def run_plan(
     engine: Engine,
     settings: Settings,
     observers: Observers,
-    console: Console,
+    display: RunDisplay,
     fail_fast: bool = False,
 ) -> Summary:
     """Run what is missing of a plan. Ctrl-C ends the run with everything finished kept.
@@ -209,14 +227,14 @@ def run_plan(
     """
     start = time.perf_counter()
     summary = Summary.before(plan, missing)
-    observers.start(console.warn, plan, list(missing.jobs), Path(settings.results))
-    console.started(list(missing.jobs))
+    observers.start(display.warn, plan, list(missing.jobs), Path(settings.results))
+    display.started(list(missing.jobs))
     try:
         # Closing stops the workers, however this block is left.
-        with closing(_outcomes(engine, missing, settings, console, observers)) as outcomes:
+        with closing(_outcomes(engine, missing, settings, display, observers)) as outcomes:
             for outcome in outcomes:
                 _count(outcome, summary)
-                console.finished(outcome)
+                display.finished(outcome)
                 observers.ended(outcome.job, outcome.record, outcome.failure, outcome.elsewhere)
                 if outcome.unwritable:
                     summary.stopped = outcome.unwritable
@@ -234,13 +252,13 @@ def run_plan(
 
 
 def _outcomes(
-    engine: Engine, missing: Missing, settings: Settings, console: Console, observers: Observers
+    engine: Engine, missing: Missing, settings: Settings, display: RunDisplay, observers: Observers
 ) -> Generator[Outcome]:
-    def told(job: Job, event: dict[str, Any]) -> None:
-        console.event(job, event)
+    def forward(job: Job, event: dict[str, Any]) -> None:
+        display.event(job, event)
         observers.event(job, event)
 
-    yield from engine.run(missing.jobs, settings, told)
+    yield from engine.run(missing.jobs, settings, forward)
 
 
 def _count(outcome: Outcome, summary: Summary) -> None:

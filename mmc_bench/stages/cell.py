@@ -51,8 +51,7 @@ def _do_cell(cell: Cell, workshop: Workshop, report: Report) -> CellRecord:
         num_classes=data.num_classes,
         parameters=parameters,
         metrics=metrics,
-        connectivity=paths["linear"].test,
-        paths={} if cell.connect.paths == ("linear",) and not cell.connect.train_images else paths,
+        paths=paths,
         invariance=invariances({name: getattr(metrics, name) for name in data.splits}),
         timing=Timing(
             started=started,

@@ -9,7 +9,7 @@ from torch import nn
 
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.landscape.barriers import invariances, mechanistically_similar
-from mmc_bench.landscape.compare import Ground, Scores, ground_of, measure_paths, scores_of
+from mmc_bench.landscape.measure import PathImages, Scores, measure_paths, path_images, scores_of
 from mmc_bench.landscape.patterns import pattern_distance
 from mmc_bench.results.jobs import Cell, ConnectSettings, Pair, PluginRef, Pretraining
 from mmc_bench.results.records import SPLITS, Comparison, Metrics, PairRecord, PathRecord, Timing
@@ -36,34 +36,34 @@ def connect(
     `metrics` are those of the two models: what they hold is not computed again.
     """
     settings = cell.connect.model_copy(update={"paths": tuple(dict.fromkeys(("linear", *cell.connect.paths)))})
-    ground = ground_of(data, settings)
+    images = path_images(data, settings)
     models = pretrained, fine_tuned
     known = [{name: getattr(model, name) for name in SPLITS} for model in metrics]
-    scores = [scores_of(model, ground, of_test) for model, of_test in zip(models, known, strict=True)]
+    scores = [scores_of(model, images, of_test) for model, of_test in zip(models, known, strict=True)]
     generator_of = _generators(workshop, cell.pretraining.seed)
-    return measure_paths(*models, ground, settings, (scores[0], scores[1]), generator_of, Progress())
+    return measure_paths(*models, images, settings, (scores[0], scores[1]), generator_of, Progress())
 
 
 def compare(
     first: nn.Module,
     second: nn.Module,
-    ground: Ground,
+    images: PathImages,
     settings: ConnectSettings,
     workshop: Workshop,
     seed: int,
     known: tuple[Scores, Scores] = ({}, {}),
 ) -> tuple[Comparison, Progress]:
     """Return all that two models are compared by, and the progress of what was trained on the way."""
-    scores = scores_of(first, ground, known[0]), scores_of(second, ground, known[1])
+    scores = scores_of(first, images, known[0]), scores_of(second, images, known[1])
     progress = Progress()
-    paths = measure_paths(first, second, ground, settings, scores, _generators(workshop, seed), progress)
+    paths = measure_paths(first, second, images, settings, scores, _generators(workshop, seed), progress)
     mechanisms = invariances(scores[0]), invariances(scores[1])
     comparison = Comparison(
-        scores={name: (scores[0][name], scores[1][name]) for name in ground.sets},
+        scores={name: (scores[0][name], scores[1][name]) for name in images.sets},
         invariance=mechanisms,
         similar=mechanistically_similar(*mechanisms),
         paths=paths,
-        pattern_distance=pattern_distance(first, second, ground.sets["C"]),
+        pattern_distance=pattern_distance(first, second, images.sets["C"]),
     )
     return comparison, progress
 
@@ -79,13 +79,13 @@ def compare_pair(pair: Pair, workshop: Workshop, report: Report) -> PairRecord:
         {name: getattr(record.metrics, name) for name in SPLITS if _shares_tests(end, pair.data)}
         for end, record in ((pair.first, first_record), (pair.second, second_record))
     )
-    ground = ground_of(data, pair.connect)
+    images = path_images(data, pair.connect)
     seconds = {"data": time.perf_counter() - clock}
     clock = time.perf_counter()
     report({"stage": "connect"})
     with arithmetic(workshop.precision, workshop.device):
         comparison, progress = compare(
-            first, second, ground, pair.connect, workshop, pair.data.seed, (known[0], known[1])
+            first, second, images, pair.connect, workshop, pair.data.seed, (known[0], known[1])
         )
     seconds["connect"] = time.perf_counter() - clock
     made = workshop.store.done(pair)

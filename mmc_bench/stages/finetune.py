@@ -7,8 +7,7 @@ from torch import nn
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.paths import check_same_architecture
-from mmc_bench.plugin.parameters import check_parameters, construct
-from mmc_bench.results.jobs import Cell
+from mmc_bench.results.jobs import Cell, Pretraining
 from mmc_bench.stages.score import check_weights
 from mmc_bench.stages.workshop import Report, Workshop
 from mmc_bench.training import Progress, Task
@@ -31,29 +30,39 @@ def fine_tune(
         infinite.
     """
     name = cell.method.name
-    offer = workshop.registry.get("method", f"{cell.method.distribution}:{name}")
-    target = workshop.target("method", cell.method)
-    config = check_parameters(f"method {name}", target, cell.method.parameters)
-    method = construct(target, config)
-    # One seed for all methods: at one experiment seed they see the same order of the clean images.
-    seed, generator = workshop.seed_everything("fine-tuning", cell.pretraining.seed)
-    frozen = copy.deepcopy(pretrained).eval().requires_grad_(False)
-    progress = Progress(report)
-    task = Task(
-        model=copy.deepcopy(pretrained).train(),
-        pretrained=frozen,
-        clean=data.clean,
-        validation=data.validation,
-        num_classes=data.num_classes,
-        device=workshop.device,
-        generator=generator,
-        progress=progress,
-        needs=offer.spec.needs,
-        _cued=data.pretraining if "cued" in offer.spec.needs else None,
-    )
+    offer = workshop.offer("method", cell.method)
+    config = offer.configure(cell.method.parameters)
+    method = offer.make(config)
+    task, seed = task_of(cell.pretraining, pretrained, data, workshop, offer.spec.needs, report)
     model = method.fine_tune(task)
     if not isinstance(model, nn.Module):
         raise UserError(f"method {name} returned {type(model).__name__}, not a model: fine_tune must return one")
     check_same_architecture(pretrained, model, ("pretrained model", "fine-tuned model"))
     check_weights(model, f"method {name} returned")
-    return model.eval().requires_grad_(False), config.model_dump(mode="json"), progress, seed
+    return model.eval().requires_grad_(False), config.model_dump(mode="json"), task.progress, seed
+
+
+def task_of(
+    pretraining: Pretraining,
+    pretrained: nn.Module,
+    data: ExperimentData,
+    workshop: Workshop,
+    needs: frozenset[str],
+    report: Report = lambda event: None,
+) -> tuple[Task, int]:
+    """Return what a method with these needs is given, and the seed of its random numbers; all generators are seeded."""
+    # One seed for all methods: at one experiment seed they see the same order of the clean images.
+    seed, generator = workshop.seed_everything("fine-tuning", pretraining.seed)
+    task = Task(
+        model=copy.deepcopy(pretrained).train(),
+        pretrained=copy.deepcopy(pretrained).eval().requires_grad_(False),
+        clean=data.clean,
+        validation=data.validation,
+        num_classes=data.num_classes,
+        device=workshop.device,
+        generator=generator,
+        progress=Progress(report),
+        needs=needs,
+        _cued=data.pretraining if "cued" in needs else None,
+    )
+    return task, seed

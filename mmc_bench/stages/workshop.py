@@ -12,8 +12,7 @@ from torch import nn
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.parameters import build, instantiate
-from mmc_bench.plugin.registry import Registry
+from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.results.jobs import PluginRef, Pretraining, canonical_json
 from mmc_bench.results.records import PretrainRecord
 from mmc_bench.results.store import LostWeightsError, Store
@@ -41,8 +40,8 @@ class Workshop:
         self._loaded.clear()
         self._derived.clear()
 
-    def target(self, kind: str, reference: PluginRef) -> Any:
-        """Return the class or function behind a reference.
+    def offer(self, kind: str, reference: PluginRef) -> Offer:
+        """Return what a plugin offers under a reference.
 
         Raises
         ------
@@ -54,17 +53,15 @@ class Workshop:
             raise UserError(
                 f"{kind} {reference.name!r} changed from {reference.version} to {offer.version} during the run"
             )
-        return offer.load()
+        return offer
 
     def data(self, pretraining: Pretraining) -> ExperimentData:
         """Return the sets of an experiment, on the device."""
         dataset_key = canonical_json([pretraining.dataset.model_dump(), pretraining.images])
         if dataset_key not in self._loaded:
             self.forget()
-            reference = pretraining.dataset
-            target = self.target("dataset", reference)
-            dataset = instantiate(f"dataset {reference.name}", target, reference.parameters)
-            offer = self.registry.get("dataset", f"{reference.distribution}:{reference.name}")
+            offer = self.offer("dataset", pretraining.dataset)
+            dataset = offer.make(offer.configure(pretraining.dataset.parameters))
             dataset.load(replace(self.sources, allowed=offer.spec.sources))
             self._loaded[dataset_key] = dataset
         key = canonical_json([dataset_key, pretraining.data.model_dump(), pretraining.cue_rate, pretraining.seed])
@@ -81,14 +78,9 @@ class Workshop:
 
     def model(self, pretraining: Pretraining, data: ExperimentData) -> nn.Module:
         """Return a backbone with random weights, drawn from torch's global generator, on the device."""
-        reference = pretraining.backbone
-        model: nn.Module = build(
-            f"backbone {reference.name}",
-            self.target("backbone", reference),
-            reference.parameters,
-            num_classes=data.num_classes,
-            input_shape=data.input_shape,
-        )
+        offer = self.offer("backbone", pretraining.backbone)
+        config = offer.configure(pretraining.backbone.parameters)
+        model: nn.Module = offer.make(config, num_classes=data.num_classes, input_shape=data.input_shape)
         return model.to(self.device).to(memory_format=torch.channels_last)
 
     def pretrained(self, pretraining: Pretraining, data: ExperimentData) -> tuple[nn.Module, PretrainRecord]:

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.results.jobs import Cell, Pair, PluginRef, Pretraining, models_of
-from mmc_bench.suites.suite import PairEnd, Suite
 from mmc_bench.suites.version import core_version
+
+if TYPE_CHECKING:
+    from mmc_bench.suites.suite import PairEnd, Suite
 
 MOST_JOBS = 1_000_000  # what nobody means to run, and takes minutes to unfold
 
@@ -19,7 +21,7 @@ MOST_JOBS = 1_000_000  # what nobody means to run, and takes minutes to unfold
 class Plan:
     """Every pretraining, cell and pair of a suite, each once, in the order in which they run."""
 
-    suite: Suite
+    suite: "Suite"
     pretrainings: tuple[Pretraining, ...]
     cells: tuple[Cell, ...]
     offers: tuple[tuple[Offer, PluginRef], ...]
@@ -31,7 +33,7 @@ class Plan:
         return (*self.cells, *self.pairs)
 
 
-def make_plan(suite: Suite, registry: Registry, images: Mapping[str, str] | None = None) -> Plan:
+def make_plan(suite: "Suite", registry: Registry, images: Mapping[str, str] | None = None) -> Plan:
     """Unfold `suite` into pretrainings, cells and pairs; without methods and pairs, into pretrainings alone.
 
     Parameters
@@ -93,14 +95,14 @@ def make_plan(suite: Suite, registry: Registry, images: Mapping[str, str] | None
 
 
 def _pairs(
-    suite: Suite,
+    suite: "Suite",
     grid: list[Pretraining],
     datasets: list[tuple[Offer, PluginRef]],
     images: Mapping[str, str],
 ) -> tuple[tuple[Pair, ...], list[Pretraining]]:
     """Return the pairs of models that a suite compares, each once, and their ends."""
 
-    def moved(pretraining: Pretraining, end: PairEnd) -> Pretraining:
+    def moved(pretraining: Pretraining, end: "PairEnd") -> Pretraining:
         changes: dict[str, Any] = {
             name: value for name in ("cue_rate", "seed") if (value := getattr(end, name)) is not None
         }
@@ -162,7 +164,7 @@ def _unique(values: tuple[Any, ...]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def _parameters_of(suite: Suite, offer: Offer) -> dict[str, Any]:
+def _parameters_of(suite: "Suite", offer: Offer) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     for pattern, values in suite.parameters.items():
         if any(fnmatchcase(name, pattern) for name in (offer.spec.name, offer.qualified_name)):
@@ -170,7 +172,7 @@ def _parameters_of(suite: Suite, offer: Offer) -> dict[str, Any]:
     return parameters
 
 
-def _check_size(suite: Suite, chosen: Mapping[str, list[Offer]]) -> None:
+def _check_size(suite: "Suite", chosen: Mapping[str, list[Offer]]) -> None:
     """Refuse a grid that would only fill the memory."""
     settings = len(chosen["dataset"]) * len(chosen["backbone"]) * len(suite.cue_rates) * len(suite.seeds)
     jobs = settings * (1 + len(chosen["method"]) + len(suite.pairs))
@@ -178,7 +180,7 @@ def _check_size(suite: Suite, chosen: Mapping[str, list[Offer]]) -> None:
         raise UserError(f"suite {suite.name} has {jobs:,} pretrainings, cells and pairs: make several suites of it")
 
 
-def _check_parameter_owners(suite: Suite, registry: Registry, chosen: Mapping[str, list[Offer]]) -> None:
+def _check_parameter_owners(suite: "Suite", registry: Registry, chosen: Mapping[str, list[Offer]]) -> None:
     """Refuse parameters whose owner no plugin offers: they would be ignored in silence."""
     known = {
         name

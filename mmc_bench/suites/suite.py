@@ -1,44 +1,53 @@
-"""Suite files: what to run, as YAML, checked against a pydantic model."""
+"""Suite files: what to run, as YAML, checked against a frozen dataclass."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_type_hints
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from annotated_types import Ge, MinLen
 
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.results.jobs import ConnectSettings, DataSettings, Fraction, Recipe
-from mmc_bench.system.validation import shortened
-from mmc_bench.system.yaml_files import parse_yaml, read_yaml
+from mmc_bench.suites.settings import Setting
 
-SECTIONS = ("data", "pretrain", "connect")
+if TYPE_CHECKING:
+    from pydantic import JsonValue, TypeAdapter
+
+#: Keys of a suite whose one value stands for a list of one.
+LISTS = ("datasets", "backbones", "methods", "cue_rates", "seeds")
 
 
-class PairEnd(BaseModel):
+class _Checked:
+    #: Read by pydantic, which checks suites: other keys, NaN and infinity are refused.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairEnd(_Checked):
     """Where one model of a pair differs from the grid's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     dataset: str | None = None
     cue_rate: Fraction | None = None
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Ge(0)] | None = None
 
 
-class PairSpec(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class PairSpec(_Checked):
     """Pairs of pretrained models to compare, one for each point of the suite's grid that makes a new one.
 
     `data` says on which experiment's data; by default on the first model's.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     first: PairEnd = PairEnd()
     second: PairEnd = PairEnd()
     data: PairEnd | None = None
 
 
-class Suite(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Suite(_Checked):
     """Every combination of what the lists name, with common settings.
 
     `pairs` are pretrained models to compare with one another; their ends are pretrained as the grid's are.
@@ -46,26 +55,32 @@ class Suite(BaseModel):
     `threads` is the number of CPU threads of one cell; by default each worker gets its share of the cores.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
     name: str
     summary: str = ""
-    datasets: Annotated[tuple[str, ...], Field(min_length=1)]
-    backbones: Annotated[tuple[str, ...], Field(min_length=1)]
+    datasets: Annotated[tuple[str, ...], MinLen(1)]
+    backbones: Annotated[tuple[str, ...], MinLen(1)]
     methods: tuple[str, ...]
-    cue_rates: Annotated[tuple[Fraction, ...], Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
-    data: DataSettings = DataSettings()
-    pretrain: Recipe = Recipe()
-    connect: ConnectSettings = ConnectSettings()
+    cue_rates: Annotated[tuple[Fraction, ...], MinLen(1)]
+    seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
+    data: DataSettings = field(default_factory=DataSettings)
+    pretrain: Recipe = field(default_factory=Recipe)
+    connect: ConnectSettings = field(default_factory=ConnectSettings)
     pairs: tuple[PairSpec, ...] = ()
-    parameters: dict[str, dict[str, JsonValue]] = {}
-    threads: Annotated[int, Field(ge=1)] | None = None
+    parameters: "dict[str, dict[str, JsonValue]]" = field(default_factory=dict)
+    threads: Annotated[int, Ge(1)] | None = None
 
-    @field_validator("datasets", "backbones", "methods", "cue_rates", "seeds", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, (str, int, float)) else value
+    def content(self) -> dict[str, Any]:
+        """Return the suite as JSON has it."""
+        content: dict[str, Any] = _adapter().dump_python((self,), mode="json")[0]
+        return content
+
+
+@cache
+def _adapter() -> "TypeAdapter[tuple[Suite]]":
+    from pydantic import ConfigDict, JsonValue, TypeAdapter  # noqa: F401 - resolves the annotation of `parameters`
+
+    # A JsonValue is recursive, and pydantic refuses NaN in it only where the outermost type does.
+    return TypeAdapter(tuple[Suite], config=ConfigDict(allow_inf_nan=False))
 
 
 def load_suite(name: str, shipped: Mapping[str, Sequence[Path]]) -> Suite:
@@ -85,83 +100,81 @@ def load_suite(name: str, shipped: Mapping[str, Sequence[Path]]) -> Suite:
     file = files[0]
     if file.suffix not in {".yaml", ".yml"}:
         raise UserError(f"unknown suite {name!r}: {nearest(name, shipped)}, or the path of a .yaml file")
+    from mmc_bench.system.yaml_files import read_yaml
+
     content = read_yaml(file, "suite file")
     if not isinstance(content, dict):
         raise UserError(f"{file}: a suite file is a mapping with the keys {', '.join(_allowed(Suite))}")
     return _checked({"name": file.stem, **content}, str(file))
 
 
+def suite_of(content: Mapping[str, Any]) -> Suite:
+    """Return the suite that a mapping describes, as a suite file's content does; it may lack a name.
+
+    Raises
+    ------
+    UserError
+        When a key or value is not allowed.
+    """
+    return _checked({"name": "suite", **content}, "suite")
+
+
 def overridden(
     suite: Suite,
     selection: Mapping[str, Sequence[Any]],
-    settings: Sequence[str],
+    settings: Sequence[Setting],
+    origin: str = "command line",
 ) -> Suite:
-    """Return the suite with the command line's lists and ``--set KEY=VALUE`` settings in force.
+    """Return the suite with a caller's lists and settings in force.
 
     Parameters
     ----------
     selection
         Lists by field name (``methods``, ``seeds``, …); an empty one leaves the suite's.
     settings
-        ``SECTION.key=value`` for the sections ``data``, ``pretrain`` and ``connect``, ``threads=value``, or
-        ``PLUGIN.parameter=value``. Values are read as YAML.
+        Those of the suite's sections, of plugins, and `threads`.
+    origin
+        Who gave them, for messages.
 
     Raises
     ------
     UserError
         When a key is unknown or a value is not allowed.
     """
-    content = suite.model_dump()
+    content = suite.content()
     content.update({field: list(values) for field, values in selection.items() if values})
     for setting in settings:
-        owner, name, value = read_setting(setting)
-        if not owner:
-            content[name] = value
-        elif (section := _section(content, owner)) is not None:
-            section[name] = value
+        if not setting.owner:
+            content[setting.name] = setting.value
+        elif (section := _section(content, setting)) is not None:
+            section[setting.name] = setting.value
         else:
             # Last, so that it wins over whatever pattern of the suite reaches the same plugin.
-            earlier = content["parameters"].pop(owner, {})
-            content["parameters"][owner] = {**earlier, name: value}
-    return _checked(content, "command line" if settings or any(selection.values()) else suite.name)
+            earlier = content["parameters"].pop(setting.owner, {})
+            content["parameters"][setting.owner] = {**earlier, setting.name: setting.value}
+    return _checked(content, origin if settings or any(selection.values()) else suite.name)
 
 
-def read_setting(setting: str) -> tuple[str, str, Any]:
-    """Return what a ``--set`` says: whose setting, its name, and its value, read as YAML.
-
-    The owner is a section, or a plugin; ``threads`` has none, and ``""`` stands for it.
-
-    Raises
-    ------
-    UserError
-        When it reads otherwise.
-    """
-    key, equals, text = setting.partition("=")
-    owner, _, name = key.strip().rpartition(".")
-    if not equals or not name or not (owner or key.strip() == "threads"):
-        raise UserError(f"--set {setting}: write SECTION.key=value or PLUGIN.parameter=value")
-    try:
-        return owner, name, parse_yaml(text)
-    except yaml.YAMLError:
-        return owner, name, text
-
-
-def _section(content: Mapping[str, Any], owner: str) -> dict[str, Any] | None:
-    """Return the part of a suite that `owner` names, as ``connect`` or ``connect.quadratic``; None is a plugin's."""
-    first, *inner = owner.split(".")
-    found = content[first] if first in SECTIONS else None
-    for name in inner:
+def _section(content: Mapping[str, Any], setting: Setting) -> dict[str, Any] | None:
+    """Return the part of a suite that a setting is for, ``connect`` or ``connect.quadratic``; None is a plugin's."""
+    found = content[setting.section] if setting.section else None
+    for name in setting.owner.split(".")[1:]:
         found = found.get(name) if isinstance(found, dict) else None
     return found if isinstance(found, dict) else None
 
 
 def _checked(content: Mapping[str, Any], origin: str) -> Suite:
+    from pydantic import ValidationError
+
+    from mmc_bench.system.validation import shortened
+
+    lists = {name: [content[name]] for name in LISTS if isinstance(content.get(name), (str, int, float))}
     try:
-        return Suite.model_validate(content)
+        return _adapter().validate_python(({**content, **lists},))[0]
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-    place = problem["loc"]
-    if problem["type"] == "extra_forbidden":
+    place = problem["loc"][1:]
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         key = ".".join(map(str, place))
         raise UserError(f"{origin}: unknown key {key!r}: {nearest(str(place[-1]), _allowed(_schema_at(place)))}")
     key = ".".join(map(str, place[:3]))  # deeper, pydantic names the types that it tried
@@ -171,14 +184,14 @@ def _checked(content: Mapping[str, Any], origin: str) -> Suite:
 
 
 def _schema_at(place: Sequence[int | str]) -> Any:
-    """Return the model whose key the last part of `place` is not; numbers are places in lists of models."""
+    """Return the dataclass whose key the last part of `place` is not; numbers are places in lists of such."""
     schema: Any = Suite
     for part in place[:-1]:
         if isinstance(part, str):
-            schema = schema.model_fields[part].annotation
-            schema = next((one for one in get_args(schema) if hasattr(one, "model_fields")), schema)
+            schema = get_type_hints(schema, localns={"JsonValue": Any})[part]
+            schema = next((one for one in get_args(schema) if hasattr(one, "__annotations__")), schema)
     return schema
 
 
-def _allowed(schema: type[BaseModel]) -> list[str]:
-    return [name for name in schema.model_fields if name != "name"]
+def _allowed(schema: Any) -> list[str]:
+    return [name for name in signature(schema).parameters if name != "name"]

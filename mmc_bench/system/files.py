@@ -4,9 +4,7 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import stat
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -62,7 +60,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def temporary_name(path: Path) -> Path:
     """Return a name of this process's own beside `path`, that `sweep` recognises."""
-    return path.with_name(f".{path.name}+{secrets.token_hex(4)}+{this_process().tag}.tmp")
+    return path.with_name(f".{path.name}+{os.urandom(4).hex()}+{this_process().tag}.tmp")
 
 
 def sweep(folder: Path) -> None:
@@ -70,6 +68,8 @@ def sweep(folder: Path) -> None:
     left = list(folder.glob(".*.tmp"))
     if not left:
         return
+    import tempfile
+
     with tempfile.TemporaryFile(dir=folder) as probe:
         now = os.fstat(probe.fileno()).st_mtime  # by the clock that the others' times are of
     for path in left:

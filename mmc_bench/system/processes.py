@@ -1,7 +1,6 @@
 """Which process on which machine: told apart from all others, also after it has gone; and what cores it may use."""
 
 import os
-import socket
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -62,6 +61,8 @@ def _is_there(pid: int) -> bool:
 
 @cache
 def _process(pid: int) -> ProcessId:  # by number, because a forked process is another one
+    import socket
+
     return ProcessId(host=socket.gethostname(), machine=_machine(), pid=pid, born=_born(pid) or "")
 
 

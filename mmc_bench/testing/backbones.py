@@ -11,7 +11,6 @@ from torch import nn
 
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment import permutation_groups
-from mmc_bench.plugin.parameters import build
 from mmc_bench.testing.checks import Fault, NotChecked, Property, told
 from mmc_bench.testing.common import COMMON, Subject
 from mmc_bench.testing.networks import ROUNDING, check_outputs, check_round_trip, first_difference
@@ -32,13 +31,8 @@ class BackboneSubject(Subject):
         """Return a network for a shape, its weights drawn from torch's global generator at `seed`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = build(
-                self.label,
-                self.target,
-                self.offer.spec.defaults,
-                num_classes=shape.num_classes,
-                input_shape=shape.input_shape,
-            )
+            config = self.offer.configure({})
+            model = self.offer.make(config, num_classes=shape.num_classes, input_shape=shape.input_shape)
         if not isinstance(model, nn.Module):
             raise Fault(f"{self.place} returned {type(model).__name__}", "return a torch.nn.Module")
         return model.to(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.parameters import check_parameters, parameters_of
+from mmc_bench.plugin.parameters import parameters_of
 from mmc_bench.plugin.registry import Offer, Plugin
 from mmc_bench.testing.checks import Fault, Property
 from mmc_bench.testing.elsewhere import ask_elsewhere
@@ -120,7 +120,7 @@ def validates_parameters(subject: Subject) -> str | None:
     """Defaults are valid, unknown names are refused, and so is an impossible value of every parameter."""
     schema, defaults = subject.schema, dict(subject.offer.spec.defaults)
     try:
-        valid = check_parameters(subject.label, subject.target, defaults)
+        valid = subject.offer.configure({})
     except UserError as error:
         raise Fault(str(error), "give every parameter a default, in the Config or in the spec's defaults") from None
     _refuses_unknown_names(schema, defaults)

@@ -11,7 +11,6 @@ from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.locations import KNOWN_SOURCES
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
-from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.results.jobs import DataSettings
 from mmc_bench.testing.checks import Fault, NotChecked, Property
 from mmc_bench.testing.common import COMMON, Subject
@@ -81,7 +80,7 @@ class DatasetSubject(Subject):
         lacking = [name for name in spec.sources if name not in self.folders and name not in KNOWN_SOURCES]
         if lacking:
             raise NotChecked(f"needs {' '.join(f'--data {name}=DIR' for name in lacking)}")
-        dataset = instantiate(self.label, self.target, spec.defaults)
+        dataset = self.offer.make(self.offer.configure({}))
         classes = spec.num_classes or DEFAULT_CLASSES
         dataset.load(MadeUpSources(self.folders, spec.sources, classes))
         return dataset

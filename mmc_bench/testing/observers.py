@@ -19,17 +19,17 @@ class ObserverSubject(Subject):
         return self.offer.load()
 
 
-def listens(subject: ObserverSubject) -> str:
+def receives(subject: ObserverSubject) -> str:
     """It has functions that a run calls, and they ask for arguments that there are."""
-    observer = subject.offer.make({}) if subject.target else None
-    return f"told of {', '.join(functions_of(subject.label, observer))}"
+    observer = subject.offer.make(subject.offer.configure({})) if subject.target else None
+    return f"receives {', '.join(functions_of(subject.label, observer))}"
 
 
 PROPERTIES = (
     *COMMON,
     Property(
-        "listens to what a run tells",
-        listens,
+        "receives events of a run",
+        receives,
         "mmc_bench.running.observers lists the functions that a run calls, and the arguments that each may name",
     ),
 )

@@ -17,8 +17,7 @@ from torch import nn
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.parameters import check_parameters
-from mmc_bench.plugin.registry import Registry
+from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.results.jobs import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
 from mmc_bench.results.store import Store
 from mmc_bench.stages.finetune import fine_tune
@@ -50,11 +49,20 @@ class WatchedWorkshop(Workshop):
     returned: list[Any] = field(default_factory=list)
     reseeded: list[int] = field(default_factory=list)
 
-    def target(self, kind: str, reference: PluginRef) -> Any:
-        """Return a subclass of the method's class, which does the same."""
-        workshop = self
+    def offer(self, kind: str, reference: PluginRef) -> Offer:
+        """Return an offer whose target is a subclass of the method's class, which does the same."""
+        offer = super().offer(kind, reference)
+        return _WatchedOffer(offer.spec, offer.plugin, self)
 
-        class Watched(super().target(kind, reference)):  # type: ignore[misc]
+
+@dataclass(frozen=True)
+class _WatchedOffer(Offer):
+    workshop: WatchedWorkshop
+
+    def load(self) -> Any:
+        workshop = self.workshop
+
+        class Watched(super().load()):  # type: ignore[misc]
             def fine_tune(self, task: Task) -> Any:
                 workshop.tasks.append(task)
                 random.seed(workshop.salt)
@@ -210,7 +218,7 @@ class MethodSubject(Subject):
         quick: dict[str, Any] = {}
         for name, value in wanted.items():
             try:
-                check_parameters(self.label, self.target, {**self.offer.spec.defaults, **quick, name: value})
+                self.offer.configure({**quick, name: value})
             except UserError:
                 continue
             quick[name] = value

@@ -14,7 +14,7 @@ and, by what happened,
     stage               key, stage that the job has reached
     epoch               key, epoch (from 1), epochs, loss (mean over the epoch; null where there is none),
                         images_per_second
-    job_finished        key, label, kind, seconds_taken, metrics as `mmc_bench.running.flattening.figures_of` names them
+    job_finished        key, label, kind, seconds_taken, metrics as `mmc_bench.running.tracking.figures_of` names them
     job_failed          key, label, kind, error
     job_done_elsewhere  key, label, kind, error (null where the other run left a record)
     run_finished        cells, cached, computed, failed, not_run, pretrained, interrupted, seconds_taken
@@ -37,7 +37,7 @@ from pydantic import Field
 
 import mmc_bench
 from mmc_bench import BaseConfig, UserError
-from mmc_bench.running.flattening import figures_of, kind_of
+from mmc_bench.running.tracking import figures_of, kind_of
 
 LOG_VERSION = 1
 

@@ -20,7 +20,7 @@ from mlflow.entities import Metric, Param, RunTag
 from pydantic import Field
 
 from mmc_bench import BaseConfig, UserError
-from mmc_bench.running.flattening import Training, figures_of, kind_of, learning_curve_of, settings_of
+from mmc_bench.running.tracking import EpochFigures, figures_of, kind_of, learning_curve_of, settings_of
 
 ASKED_ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
@@ -66,7 +66,7 @@ class MLflow:
     def job_event(self, job: Any, event: dict[str, Any]) -> None:
         """Keep an epoch until the job has ended."""
         running = self._running[job.key]
-        epoch, figures = running.training.hear(event)
+        epoch, figures = running.training.read(event)
         running.add(figures, epoch)
 
     def job_finished(self, job: Any, record: dict[str, Any]) -> None:
@@ -101,7 +101,7 @@ class _Job:
 
     def __init__(self) -> None:
         self.started = _now()
-        self.training = Training()
+        self.training = EpochFigures()
         self.metrics: list[Metric] = []
 
     def add(self, figures: dict[str, float], step: int) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch.utils.tensorboard import SummaryWriter
 
 from mmc_bench import BaseConfig, UserError
-from mmc_bench.running.flattening import Training, figures_of, learning_curve_of, settings_of
+from mmc_bench.running.tracking import EpochFigures, figures_of, learning_curve_of, settings_of
 
 
 class TensorBoard:
@@ -29,7 +29,7 @@ class TensorBoard:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._running: dict[str, tuple[SummaryWriter, Training]] = {}
+        self._running: dict[str, tuple[SummaryWriter, EpochFigures]] = {}
 
     def run_started(self, results: Path) -> None:
         """Make the folder.
@@ -50,12 +50,12 @@ class TensorBoard:
         name = f"{re.sub(r'[^0-9A-Za-z.=_-]+', '-', job.label)}-{job.key[:8]}"
         writer = SummaryWriter(str(self._folder / name), purge_step=0)
         writer.add_text("settings", _table(settings_of(job)))
-        self._running[job.key] = writer, Training()
+        self._running[job.key] = writer, EpochFigures()
 
     def job_event(self, job: Any, event: dict[str, Any]) -> None:
         """Add an epoch to the curves of its stage."""
         writer, training = self._running[job.key]
-        epoch, figures = training.hear(event)
+        epoch, figures = training.read(event)
         for name, value in figures.items():
             writer.add_scalar(name, value, epoch)
         writer.flush()

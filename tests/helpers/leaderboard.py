@@ -11,7 +11,7 @@ from mmc_bench.leaderboard.checks import inspect
 from mmc_bench.leaderboard.submissions import CHECKSUMS, Board, manifest, sha256_of
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import ConnectSettings
-from mmc_bench.results.records import SPLITS, Epoch, PretrainRecord
+from mmc_bench.results.records import SPLITS, Epoch, PathRecord, PretrainRecord
 from mmc_bench.results.store import Store
 
 SETTINGS = """
@@ -51,7 +51,7 @@ def cell(seed=0, method="tune", accuracy=(0.9, 0.8, 0.7, 0.2), start=PRETRAINED,
     path = connectivity_record(
         {split: [first, middle, last] for split, first, last in ends}, losses={s: [1.0, 2.0, 1.0] for s in SPLITS}
     )
-    return _completed(record.model_copy(update={"connectivity": path}), record.cell.pretraining)
+    return _completed(record.model_copy(update={"paths": {"linear": PathRecord(test=path)}}), record.cell.pretraining)
 
 
 def _completed(record, pretraining):

@@ -71,6 +71,14 @@ def cell_record(
     method = plugin(method) if isinstance(method, str) else method
     cell = Cell(pretraining=pretraining(seed, **changed), method=method, connect=connect or ConnectSettings())
     heights = dict.fromkeys(SPLITS, 7.0) | {"C": barriers[0], "NC": barriers[1]}
+    straight = Connectivity(
+        t=(0, 0.5, 1),
+        splits=dict.fromkeys(SPLITS, Curve(accuracy=(0.5, 0.5, 0.5), loss=(1, 2, 1))),
+        barriers={split: Barrier(accuracy=0, loss=height) for split, height in heights.items()},
+        mode_connected=dict.fromkeys(SPLITS, False),
+        mechanistically_connected=False,
+        tolerance=0.01,
+    )
     return CellRecord(
         key=cell.key,
         cell=cell,
@@ -79,14 +87,7 @@ def cell_record(
         num_classes=num_classes,
         parameters=method.parameters,
         metrics=_metrics(accuracy),
-        connectivity=Connectivity(
-            t=(0, 0.5, 1),
-            splits=dict.fromkeys(SPLITS, Curve(accuracy=(0.5, 0.5, 0.5), loss=(1, 2, 1))),
-            barriers={split: Barrier(accuracy=0, loss=height) for split, height in heights.items()},
-            mode_connected=dict.fromkeys(SPLITS, False),
-            mechanistically_connected=False,
-            tolerance=0.01,
-        ),
+        paths={"linear": PathRecord(test=straight)},
         invariance={},
         timing=_timing(data=1.0, fine_tune=seconds, score=1.0, connect=1.0),
         provenance=_provenance(seed),
@@ -110,9 +111,8 @@ def flat(value=0.9, points=3, **splits):
 
 
 def with_paths(record, paths, train=None):
-    """Return a cell's record with these paths; the linear one is its connectivity too."""
-    known = {"connectivity": connectivity_record(paths["linear"])} if "linear" in paths else {}
-    return record.model_copy(update={"paths": path_records(paths, train), **known})
+    """Return a cell's record with these paths, and the linear one that it has where there is none among them."""
+    return record.model_copy(update={"paths": {**record.paths, **path_records(paths, train)}})
 
 
 def path_records(paths, train=None):

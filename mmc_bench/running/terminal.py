@@ -1,19 +1,19 @@
 """A run on a terminal: bars for the suite and for each running job, below the lines of those that ended."""
 
 import contextlib
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mmc_bench.cli.console import LineConsole
 from mmc_bench.engines import Outcome
 from mmc_bench.results.jobs import Job
+from mmc_bench.running.display import LineDisplay
 
 STAGE_WIDTH = 9
 
 
-class LiveConsole(LineConsole):
+class TerminalDisplay(LineDisplay):
     """Adds live bars below those lines: all jobs, and each running one with its stage, epoch and speed."""
 
     def __init__(self, suite: str) -> None:
@@ -32,7 +32,7 @@ class LiveConsole(LineConsole):
         self._all: TaskID | None = None
         self._running: dict[str, TaskID] = {}
 
-    def __enter__(self) -> "LiveConsole":
+    def __enter__(self) -> Self:
         with contextlib.suppress(OSError, ValueError):  # here and below: a terminal that is gone stops no run
             self._progress.start()
         return self

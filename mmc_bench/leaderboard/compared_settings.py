@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmc_bench.leaderboard.schemas import BoardSettings, Place, full_name
+from mmc_bench.leaderboard.schemas import BoardSettings, CountedPlace, full_name
 from mmc_bench.leaderboard.submissions import Entry, cells_of
 from mmc_bench.report.rows import differences
 from mmc_bench.results.jobs import Pretraining, canonical_json
@@ -17,7 +17,7 @@ from mmc_bench.results.records import CellRecord
 
 
 @dataclass(frozen=True)
-class Setting:
+class ComparedSetting:
     """Where methods are compared: all that decides a pretraining but its seed and the versions of software.
 
     `seeds` are those that rows are made of: the listed ones where the setting is listed, else all that were sent in.
@@ -31,7 +31,7 @@ class Setting:
     cue_rate: float
     num_classes: int
     seeds: tuple[int, ...]
-    place: Place | None
+    place: CountedPlace | None
 
     @property
     def label(self) -> str:
@@ -45,7 +45,7 @@ def setting_key(pretraining: Pretraining) -> str:
     return canonical_json(_content(pretraining))
 
 
-def find_settings(entries: Sequence[Entry], board: BoardSettings) -> dict[str, Setting]:
+def find_settings(entries: Sequence[Entry], board: BoardSettings) -> dict[str, ComparedSetting]:
     """Return the settings in which there are cells, by key, in the order in which they are shown."""
     examples: dict[str, CellRecord] = {}
     seeds = defaultdict(set)
@@ -59,7 +59,7 @@ def find_settings(entries: Sequence[Entry], board: BoardSettings) -> dict[str, S
     shown = {key: (p.dataset.name, p.backbone.name, p.cue_rate) for key, p in pretrainings.items()}
     notes = differences(contents, shown)
     settings = [
-        Setting(
+        ComparedSetting(
             key=key,
             dataset=p.dataset.name,
             note=notes[key].strip().removeprefix("(").removesuffix(")"),
@@ -75,14 +75,14 @@ def find_settings(entries: Sequence[Entry], board: BoardSettings) -> dict[str, S
     return {setting.key: setting for setting in settings}
 
 
-def _listed(entries: Sequence[Entry], board: BoardSettings) -> dict[str, Place]:
+def _listed(entries: Sequence[Entry], board: BoardSettings) -> dict[str, CountedPlace]:
     """Return the places that count by the key of their setting.
 
     A place names neither sizes nor recipe: of settings that differ in these it is the one with most of the listed seeds
     of the baseline, and of equals the one whose submission's folder comes first.
     """
     places = {(place.dataset, place.backbone, place.cue_rate): place for place in board.places}
-    sent: dict[Place, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    sent: dict[CountedPlace, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for _, record in sorted(cells_of(entries), key=lambda pair: (pair[0].folder, pair[0].file)):
         p = record.cell.pretraining
         place = places.get((full_name(p.dataset), full_name(p.backbone), p.cue_rate))

@@ -1,24 +1,39 @@
-"""Two checkpoints side by side as text: Markdown tables for people, and every number of the figure as CSV."""
+"""Two checkpoints side by side as a report, whose CSV has every number of the figure."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tabulate import tabulate
-
 from mmc_bench.landscape.barriers import INTERVENTIONS
+from mmc_bench.report.curves import POINT, points_of
+from mmc_bench.report.tables import Report, Table, yes_or_no
 from mmc_bench.results.records import AlignmentSummary, ConnectionRecord, Connectivity
 
-CSV_HEADER = ("path", "set", "split", "t", "accuracy", "loss")
+#: The columns of a path's points.
+COLUMNS = ("path", "set", *POINT)
 
 
-def markdown(record: ConnectionRecord, splits: Sequence[str]) -> str:
-    """Return what is to be said of two checkpoints, with these splits' columns."""
+def render(record: ConnectionRecord, splits: Sequence[str], form: str) -> str:
+    """Return two checkpoints' comparison in one of `mmc_bench.report.tables.FORMATS`, with these splits' columns.
+
+    The CSV has every point of every curve: accuracies as fractions, losses in nats.
+    """
+    return Report(
+        blocks=_blocks(record, splits),
+        columns=COLUMNS,
+        lines=[
+            {"path": name, "set": where, **point}
+            for name, where, path in _measured(record)
+            for point in points_of(path, splits)
+        ],
+        content=record.model_dump(mode="json"),
+    ).render(form)
+
+
+def _blocks(record: ConnectionRecord, splits: Sequence[str]) -> list[str | Table]:
     connection, comparison = record.connection, record.comparison
     experiment, settings = connection.experiment, connection.connect
     tolerance = f"{next(iter(comparison.paths.values())).test.tolerance:g} nats"
-    blocks = [
+    return [
         f"**A** {connection.first.label}  \n**B** {connection.second.label}  \n"
         f"{experiment.backbone.name} on {experiment.dataset.name}, seed {experiment.seed}, "
         f"{settings.points} points a path",
@@ -30,22 +45,8 @@ def markdown(record: ConnectionRecord, splits: Sequence[str]) -> str:
         _score_table(record, splits),
         f"Invariances (definition 3: an intervention raises the loss by no more than {tolerance}):",
         _invariance_table(record),
-        f"Mechanistically similar (definition 4, the same invariances): {_verdict(comparison.similar)}",
+        f"Mechanistically similar (definition 4, the same invariances): {yes_or_no(comparison.similar)}",
     ]
-    return "\n\n".join(blocks) + "\n"
-
-
-def csv_of(record: ConnectionRecord, splits: Sequence[str]) -> str:
-    """Return a CSV with every point of every curve: accuracies as fractions, losses in nats."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_HEADER)
-    for name, where, path in _measured(record):
-        for split in splits:
-            curve = path.splits[split]
-            for point in zip(path.t, curve.accuracy, curve.loss, strict=True):
-                writer.writerow((name, where, split, *point))
-    return text.getvalue()
 
 
 def _measured(record: ConnectionRecord) -> Iterator[tuple[str, str, Connectivity]]:
@@ -55,17 +56,17 @@ def _measured(record: ConnectionRecord) -> Iterator[tuple[str, str, Connectivity
             yield name, "train", path.train
 
 
-def _path_table(record: ConnectionRecord, splits: Sequence[str]) -> str:
+def _path_table(record: ConnectionRecord, splits: Sequence[str]) -> Table:
     rows = []
     for name, where, path in _measured(record):
         cells = [
             f"{100 * path.barriers[split].accuracy:.1f} / {path.barriers[split].loss:.2f} / "
-            f"{_verdict(path.mode_connected[split])}"
+            f"{yes_or_no(path.mode_connected[split])}"
             for split in splits
         ]
         label = name if where == "test" else f"{name}, training images"
-        rows.append([label, *cells, _verdict(path.mechanistically_connected)])
-    return _table(["path", *splits, "mechanistically connected"], rows)
+        rows.append([label, *cells, yes_or_no(path.mechanistically_connected)])
+    return Table(["path", *splits, "mechanistically connected"], rows)
 
 
 def _of_alignment(name: str, alignment: AlignmentSummary) -> str:
@@ -81,16 +82,16 @@ def _of_alignment(name: str, alignment: AlignmentSummary) -> str:
     )
 
 
-def _score_table(record: ConnectionRecord, splits: Sequence[str]) -> str:
+def _score_table(record: ConnectionRecord, splits: Sequence[str]) -> Table:
     names = [*splits, *(f"train {split}" for split in splits if f"train {split}" in record.comparison.scores)]
     rows = []
     for place, model in enumerate("AB"):
         scores = [record.comparison.scores[name][place] for name in names]
         rows.append([model, *(f"{100 * score.accuracy:.1f} / {score.loss:.2f}" for score in scores)])
-    return _table(["model", *names], rows)
+    return Table(["model", *names], rows)
 
 
-def _invariance_table(record: ConnectionRecord) -> str:
+def _invariance_table(record: ConnectionRecord) -> Table:
     rows = []
     for model, found in zip("AB", record.comparison.invariance, strict=True):
         for name, without, _ in INTERVENTIONS:
@@ -104,17 +105,7 @@ def _invariance_table(record: ConnectionRecord) -> str:
                     f"{one.loss_without:.2f}",
                     f"{one.loss_with:.2f}",
                     f"{one.loss_with - one.loss_without:+z.2f}",
-                    _verdict(one.invariant),
+                    yes_or_no(one.invariant),
                 ]
             )
-    return _table(["model", "intervention", "loss without", "loss with", "change", "invariant"], rows, words=2)
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    """Return a table whose first columns are words, the others numbers."""
-    alignment = (*("left",) * words, *("right",) * (len(headers) - words))
-    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=alignment)
-
-
-def _verdict(yes: bool) -> str:
-    return "yes" if yes else "no"
+    return Table(["model", "intervention", "loss without", "loss with", "change", "invariant"], rows, words=2)

@@ -12,7 +12,7 @@ from torch import nn
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment import permutation_groups
-from mmc_bench.landscape.compare import ground_of
+from mmc_bench.landscape.measure import path_images
 from mmc_bench.results.jobs import Checkpoint, Connection, Pretraining
 from mmc_bench.results.records import ConnectionRecord, Timing
 from mmc_bench.stages.connect import compare, path_seeds, plugins_of
@@ -49,7 +49,7 @@ def compare_checkpoints(connection: Connection, contents: tuple[bytes, bytes], w
     try:
         with arithmetic(workshop.precision, workshop.device):
             comparison, progress = compare(
-                first, second, ground_of(data, settings), settings, workshop, experiment.seed
+                first, second, path_images(data, settings), settings, workshop, experiment.seed
             )
     except NonFiniteLossError as error:
         raise UserError(f"{connection.first.label} and {connection.second.label}: {error}") from None

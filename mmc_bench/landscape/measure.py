@@ -1,4 +1,4 @@
-"""Two models side by side: their scores, their mechanisms, and every path that was asked for between them."""
+"""The paths between two models, measured on sets of images."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mmc_bench.landscape.alignment import Alignment, align
 from mmc_bench.landscape.barriers import connectivity
 from mmc_bench.landscape.paths import Path, check_same_architecture, evaluate_path, linear_path, quadratic_path
 from mmc_bench.landscape.quadratic import train_bend
-from mmc_bench.results.jobs import ConnectSettings
+from mmc_bench.results.jobs import ConnectSettings, Matching
 from mmc_bench.results.records import SPLITS, AlignmentSummary, Connectivity, PathRecord, Score
 from mmc_bench.training import Progress
 from mmc_bench.training.evaluate import evaluate_sets
@@ -24,7 +24,7 @@ Scores = Mapping[str, Score]
 
 
 @dataclass(frozen=True)
-class Ground:
+class PathImages:
     """The images that paths are measured on, and those that they are prepared with.
 
     Parameters
@@ -43,13 +43,13 @@ class Ground:
     without_cues: CuedImages
 
 
-def ground_of(data: ExperimentData, settings: ConnectSettings) -> Ground:
+def path_images(data: ExperimentData, settings: ConnectSettings) -> PathImages:
     """Return an experiment's images as the settings want them."""
     sets = dict(data.rendered)
     if settings.train_images:
         for name, images in data.train_splits.items():
             sets[TRAIN + name] = images.first(settings.train_images).rendered()
-    return Ground(
+    return PathImages(
         sets,
         data.pretraining_nc.first(settings.batchnorm_images),
         data.train_splits["C"],
@@ -57,24 +57,24 @@ def ground_of(data: ExperimentData, settings: ConnectSettings) -> Ground:
     )
 
 
-def scores_of(model: nn.Module, ground: Ground, known: Scores | None = None) -> dict[str, Score]:
+def scores_of(model: nn.Module, images: PathImages, known: Scores | None = None) -> dict[str, Score]:
     """Return a model's scores on all sets; those that are known are not computed again."""
     known = known or {}
-    unknown = {name: images for name, images in ground.sets.items() if name not in known}
+    unknown = {name: one for name, one in images.sets.items() if name not in known}
     scores = {**known, **evaluate_sets(model, unknown)}
-    return {name: scores[name] for name in ground.sets}
+    return {name: scores[name] for name in images.sets}
 
 
 def measure_paths(
     first: nn.Module,
     second: nn.Module,
-    ground: Ground,
+    images: PathImages,
     settings: ConnectSettings,
     scores: tuple[Scores, Scores],
     generator_of: Callable[[str], torch.Generator],
     progress: Progress,
 ) -> dict[str, PathRecord]:
-    """Return what the sets see along each path of the settings, from `first` (t = 0) to `second` (t = 1).
+    """Return the curves on all sets along each path of the settings, from `first` (t = 0) to `second` (t = 1).
 
     Parameters
     ----------
@@ -95,21 +95,16 @@ def measure_paths(
         if name == "linear":
             path: Path = linear_path(first, second)
         elif name == "permuted":
-            aligned = align(first, second, ground.batchnorm, criterion=settings.matching)
-            if not aligned.verified:
-                raise UserError(
-                    f"the permuted network does not compute what the network did (outputs differ by "
-                    f"{aligned.difference:.0e} of the largest): leave `permuted` out of the paths, and report it"
-                )
+            aligned = _aligned(first, second, images, settings.matching)
             path, alignment = linear_path(aligned.model, second), summary_of(aligned, settings.matching)
         else:
-            images = ground.with_cues if name == "quadratic" else ground.without_cues
+            seen = images.with_cues if name == "quadratic" else images.without_cues
             losses: list[float] = []
-            told = Progress(lambda event, losses=losses: losses.append(event["loss"]))  # type: ignore[misc]
-            bend = train_bend(first, second, images, settings.quadratic, generator_of(name), told)
-            progress.images, progress.seconds = progress.images + told.images, progress.seconds + told.seconds
+            own = Progress(lambda event, losses=losses: losses.append(event["loss"]))  # type: ignore[misc]
+            bend = train_bend(first, second, seen, settings.quadratic, generator_of(name), own)
+            progress.images, progress.seconds = progress.images + own.images, progress.seconds + own.seconds
             path, bend_loss = quadratic_path(first, bend, second), tuple(losses)
-        ts, along = evaluate_path(path, second, ground.sets, ground.batchnorm, settings.points, scores)
+        ts, along = evaluate_path(path, second, images.sets, images.batchnorm, settings.points, scores)
         records[name] = PathRecord(
             test=connectivity(ts, {split: along[split] for split in SPLITS}),
             train=_of_train(ts, along),
@@ -117,6 +112,16 @@ def measure_paths(
             bend_loss=bend_loss,
         )
     return records
+
+
+def _aligned(first: nn.Module, second: nn.Module, images: PathImages, matching: Matching) -> Alignment:
+    aligned = align(first, second, images.batchnorm, criterion=matching)
+    if not aligned.verified:
+        raise UserError(
+            f"the permuted network does not compute what the network did (outputs differ by "
+            f"{aligned.difference:.0e} of the largest): leave `permuted` out of the paths, and report it"
+        )
+    return aligned
 
 
 def _of_train(ts: list[float], along: dict[str, list[Score]]) -> Connectivity | None:

@@ -1,4 +1,4 @@
-"""Jobs and records as observers show them: flat names, one value each."""
+"""Jobs and records as trackers of experiments log them: flat names, one value each."""
 
 import math
 from collections import defaultdict
@@ -8,7 +8,7 @@ from typing import Any
 from mmc_bench.results.jobs import Job, Pair, Pretraining
 from mmc_bench.results.store import kind_of
 
-__all__ = ["Training", "figures_of", "kind_of", "learning_curve_of", "settings_of"]
+__all__ = ["EpochFigures", "figures_of", "kind_of", "learning_curve_of", "settings_of"]
 
 
 def settings_of(job: Job) -> dict[str, Any]:
@@ -45,12 +45,8 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name, score in record.get("metrics", {}).items():
         figures |= {f"accuracy/{name}": score["accuracy"], f"loss/{name}": score["loss"]}
-    paths = record.get("comparison", record).get("paths") or {}
-    tested = {name: path["test"] for name, path in paths.items()}
-    if not tested and "connectivity" in record:
-        tested = {"linear": record["connectivity"]}
-    for path, connectivity in tested.items():
-        figures |= {f"barrier/{path}/{split}": found["loss"] for split, found in connectivity["barriers"].items()}
+    for name, path in record.get("comparison", record).get("paths", {}).items():
+        figures |= {f"barrier/{name}/{split}": found["loss"] for split, found in path["test"]["barriers"].items()}
     return {**figures, "seconds": sum(record["timing"]["seconds"].values())}
 
 
@@ -61,14 +57,14 @@ def learning_curve_of(record: Mapping[str, Any]) -> list[dict[str, float]]:
     ]
 
 
-class Training:
+class EpochFigures:
     """What one job's events say of its training."""
 
     def __init__(self) -> None:
         self._stage = ""
         self._epochs: dict[str, int] = defaultdict(int)
 
-    def hear(self, event: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+    def read(self, event: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
         """Return the figures of an epoch under flat names, and its number, from 1; no figures where it is none.
 
         They are ``training/STAGE/loss`` and ``training/STAGE/images_per_second``, where they are finite. A stage may

@@ -1,0 +1,191 @@
+"""Running suites."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmc_bench.running.cluster import cluster_of
+from mmc_bench.running.display import Progress, display_of
+from mmc_bench.running.launch import Computing, run_session
+from mmc_bench.running.outcome import Results
+from mmc_bench.running.preview import Preview, preview
+from mmc_bench.running.session import AnySuite, GivenSettings, Session
+
+
+def run(
+    suite: AnySuite = "quick",
+    *,
+    methods: Any = (),
+    datasets: Any = (),
+    backbones: Any = (),
+    cue_rates: Any = (),
+    seeds: Any = (),
+    set: GivenSettings = (),
+    data: Mapping[str, str | Path] | None = None,
+    results: str | Path | None = None,
+    plugins_dir: Any = (),
+    observe: Any = (),
+    shard: str | tuple[int, int] | None = None,
+    download: bool = True,
+    device: str = "auto",
+    precision: str = "auto",
+    workers: int | None = None,
+    threads: int | None = None,
+    keep_weights: bool = False,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
+    time_limit: float | None = None,
+    cell_timeout: float | None = None,
+    cell_memory: float | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    cpus_per_cell: float | None = None,
+    gpus_per_cell: float | None = None,
+    progress: Progress = None,
+) -> Results:
+    """Run a suite: pretrain, fine-tune, score and connect; what has a record already is not run again.
+
+    Parameters
+    ----------
+    suite : str, pathlib.Path, mapping or Suite
+        A suite's name, the path of its YAML file, or its content.
+    methods, datasets, backbones, cue_rates, seeds
+        One or several, in place of the suite's. Methods are names, globs, classes with ``fine_tune(task)``, or objects
+        of such classes. A class is called by its attribute ``name``, or by its own name in kebab case; its attribute
+        ``needs`` declares its data, as in `MethodSpec`. Its version is a digest of its source and of what that names.
+    set : mapping or iterable of str
+        Settings to override: ``{"pretrain.epochs": 5, "mine.lr": 0.02}``, or ``["mine.lr=0.02"]``.
+    data : mapping
+        Folders of images by source: ``{"cifar10": "images/"}``.
+    results : str or pathlib.Path
+        Results folder; by default ``$MMC_BENCH_RESULTS``, or ``results``.
+    plugins_dir
+        Folders or files with more plugins.
+    observe
+        Names of observers of the run.
+    shard : str or tuple of int
+        Only this part of the suite: ``"3/8"`` or ``(3, 8)``.
+    download : bool
+        Whether missing images may be downloaded.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
+    precision : {"auto", "fp32", "bf16"}
+        Arithmetic; ``auto`` is bf16 where the hardware gains from it.
+    workers : int
+        Worker processes; 0 runs everything in this one. By default they fill the cores, or the cluster.
+    threads : int
+        CPU threads of a worker.
+    keep_weights, retry_failed, fail_fast : bool
+        Keep the fine-tuned weights; run only what failed before; stop at the first failure.
+    time_limit, cell_timeout : float
+        Minutes after which the run stops, or a cell fails.
+    cell_memory : float
+        GB of memory above which a cell fails.
+    engine : {"local", "ray"}
+        Where cells run: on this machine, or on a Ray cluster.
+    address, cpus_per_cell, gpus_per_cell
+        The Ray cluster, and what a worker takes of its node.
+    progress : None, False or callable
+        By default a bar in a notebook, live bars on a terminal, lines elsewhere. False shows nothing; a function, such
+        as ``print``, gets each line.
+
+    Returns
+    -------
+    Results
+        What the suite has by now. Failed cells raise nothing: see `Results.failures`.
+
+    Raises
+    ------
+    UserError
+        When a name or value is not allowed, a package is lacking, or the results folder cannot be written.
+    KeyboardInterrupt
+        When the run is interrupted; its workers have ended, and what is finished is kept.
+
+    Examples
+    --------
+    >>> import mmc_bench
+    >>> small = {"pretrain.epochs": 1, "ft-medium.epochs": 1, "connect.points": 2}
+    >>> results = mmc_bench.run("quick", methods=["ft-medium"], seeds=[0], set=small)
+    >>> results.to_frame()[["dataset", "backbone", "seed", "method"]]
+          dataset backbone  seed     method
+    0  digits-box  resnet8     0  ft-medium
+
+    A class runs like a plugin:
+
+    >>> class Unchanged:
+    ...     def fine_tune(self, task):
+    ...         return task.model
+    >>> results = mmc_bench.run(methods=Unchanged, seeds=0, set={"pretrain.epochs": 1, "connect.points": 2})
+    >>> list(results.to_frame()["method"])
+    ['unchanged']
+    """
+    started = time.monotonic()
+    lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
+    session = Session.of(suite, lists, set, data, results, plugins_dir, observe, shard)
+    computing = Computing(
+        download=download,
+        device=device,
+        precision=precision,
+        workers=workers,
+        threads=threads,
+        keep_weights=keep_weights,
+        retry_failed=retry_failed,
+        fail_fast=fail_fast,
+        time_limit=time_limit,
+        cell_timeout=cell_timeout,
+        cell_memory=cell_memory,
+        cluster=cluster_of(engine, address, cpus_per_cell, gpus_per_cell),
+    )
+    display = display_of(session.plan.suite.name, progress)
+    summary = run_session(session, computing, display)
+    display.close(summary, session.store.root)
+    if summary.interrupted and not (time_limit and time.monotonic() - started >= 60 * time_limit):
+        raise KeyboardInterrupt
+    return Results(session, summary)
+
+
+def dry_run(
+    suite: AnySuite = "quick",
+    *,
+    methods: Any = (),
+    datasets: Any = (),
+    backbones: Any = (),
+    cue_rates: Any = (),
+    seeds: Any = (),
+    set: GivenSettings = (),
+    data: Mapping[str, str | Path] | None = None,
+    results: str | Path | None = None,
+    plugins_dir: Any = (),
+    observe: Any = (),
+    shard: str | tuple[int, int] | None = None,
+    retry_failed: bool = False,
+) -> Preview:
+    """Say what `run` would do with the same arguments, without doing it.
+
+    Parameters
+    ----------
+    suite, methods, datasets, backbones, cue_rates, seeds, set, data, results, plugins_dir, observe, shard, retry_failed
+        As for `run`.
+
+    Returns
+    -------
+    Preview
+        Prints as a summary; ``to_frame()`` has the state of every pretraining and cell, ``seconds`` the estimated work.
+
+    Raises
+    ------
+    UserError
+        When a name or value is not allowed.
+
+    Examples
+    --------
+    >>> import mmc_bench
+    >>> frame = mmc_bench.dry_run("quick", methods=["llr"], seeds=[7]).to_frame()
+    >>> frame[["kind", "label", "state"]]
+              kind                                         label   state
+    0  pretraining        digits-box resnet8 cue rate 0.95 seed 7  to run
+    1         cell  digits-box resnet8 cue rate 0.95 seed 7 · llr  to run
+    """
+    lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
+    return preview(Session.of(suite, lists, set, data, results, plugins_dir, observe, shard), retry_failed)

@@ -1,0 +1,113 @@
+"""All pictures of some records: bars of the four splits, panels over cue rates, and path curves, one after another."""
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from mmc_bench.errors import UserError
+from mmc_bench.report import curves
+from mmc_bench.report.figures import draw_bars, draw_path, file_names, save, slug
+from mmc_bench.report.panels import draw_panels
+from mmc_bench.report.row_tables import render
+from mmc_bench.report.rows import PRETRAINED, cell_labels, make_rows
+from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
+
+FORMATS = ("png", "svg", "csv")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, the name of its files, and its numbers as CSV (empty for images of a dataset)."""
+
+    name: str
+    figure: Figure
+    numbers: str = ""
+
+    def save(self, folder: Path | str, formats: Sequence[str] = FORMATS) -> list[Path]:
+        """Write the figure and its numbers into a folder, which is made, and return the paths.
+
+        Raises
+        ------
+        UserError
+            When the folder cannot be written to.
+        """
+        with writable(Path(folder)):
+            return save(self.figure, Path(folder), self.name, formats, self.numbers)
+
+    def _repr_html_(self) -> str:
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=110)
+        content = base64.b64encode(buffer.getvalue()).decode()
+        return f'<img alt="{slug(self.name)}" style="max-width: 100%" src="data:image/png;base64,{content}">'
+
+
+class Pictures(tuple[Picture, ...]):
+    """Pictures in their order; a notebook shows them below one another."""
+
+    __slots__ = ()
+
+    def save(self, folder: Path | str, formats: Sequence[str] = FORMATS) -> list[Path]:
+        """Write every picture into a folder and return the paths."""
+        return [path for picture in self for path in picture.save(folder, formats)]
+
+    def _repr_html_(self) -> str:
+        return "\n".join(picture._repr_html_() for picture in self)
+
+
+def pictures_of(
+    cells: Sequence[CellRecord],
+    pretrained: Sequence[PretrainRecord],
+    pairs: Sequence[PairRecord] = (),
+    paths: bool = True,
+) -> Iterator[Picture]:
+    """Draw records: a bar chart of each setting, panels over cue rates, and, if `paths`, each cell's path curves.
+
+    Learning curves are drawn only where no method was applied.
+    """
+    panels = [
+        *(item for group in curves.group_pairs(pairs) for item in curves.panels_of_pairs(group)),
+        *(item for group in curves.group_cells(cells) for item in curves.panels_of_cells(group)),
+        *([] if cells else curves.panels_of_learning(curves.group_models(pretrained))),
+    ]
+    names = file_names({f"{item.key}-{item.name}": item.name for item in panels})
+    yield from _bars(cells, pretrained, bool(panels))
+    for item in panels:
+        yield Picture(names[f"{item.key}-{item.name}"], draw_panels(item), item.as_csv())
+    if paths:
+        yield from _paths(cells)
+
+
+def _bars(cells: Sequence[CellRecord], pretrained: Sequence[PretrainRecord], has_panels: bool) -> Iterator[Picture]:
+    """Draw a bar chart of each setting; of a pretrained model alone only where there are no panels to show it."""
+    for place, grouped in groupby(
+        make_rows(cells, pretrained), key=lambda row: (row.dataset, row.backbone, row.cue_rate)
+    ):
+        rows = list(grouped)
+        if has_panels and all(row.method == PRETRAINED for row in rows):
+            continue
+        name = f"splits-{place[0]}-{place[1]}-{place[2]:g}"
+        yield Picture(name, draw_bars(rows), render(rows, "csv"))
+
+
+def _paths(cells: Sequence[CellRecord]) -> Iterator[Picture]:
+    labels = cell_labels(cells)
+    names = file_names({key: f"path {label}" for key, label in labels.items()})
+    for record in cells:
+        numbers = curves.path_csv(record.paths["linear"].test)
+        yield Picture(names[record.key], draw_path(record, labels[record.key]), numbers)
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Make the folder; where it cannot be written to, say so in a sentence."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"figures cannot be written to {folder} ({error.strerror}): choose another --out") from None

@@ -1,0 +1,217 @@
+"""Measuring the paths between two checkpoints, or two models in memory, on an experiment's data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from mmc_bench.data.locations import check_present
+from mmc_bench.errors import UserError, nearest
+from mmc_bench.results.jobs import Checkpoint, Connection, ConnectSettings, PathName
+from mmc_bench.results.leases import Leases, leased
+from mmc_bench.results.records import SPLITS, ConnectionRecord
+from mmc_bench.running.launch import Computing, resolve_device, share_cores, worker_settings
+from mmc_bench.running.runner import check_plugins
+from mmc_bench.running.session import Session, several
+from mmc_bench.stages.checkpoints import experiment_suite, locate
+from mmc_bench.suites.plan import Plan
+from mmc_bench.system.streams import tell
+from mmc_bench.system.validation import first_problem
+
+PATHS = get_args(PathName)
+LONGEST_NAME = 60  # of a file, in the figures' names
+
+
+@dataclass(frozen=True)
+class PathChanges:
+    """Settings of the paths that replace an experiment's; None leaves its own."""
+
+    paths: tuple[str, ...] | None = None
+    points: int | None = None
+    matching: str | None = None
+    batchnorm_images: int | None = None
+    train_images: int | None = None
+
+    @classmethod
+    def of(cls, paths: Any, *others: Any) -> "PathChanges":
+        """Return changes with one path, several, or the experiment's.
+
+        Raises
+        ------
+        UserError
+            When a path is unknown.
+        """
+        return cls(known("path", several(paths), PATHS) or None, *others)
+
+    def applied(self, settings: ConnectSettings) -> ConnectSettings:
+        """Return settings with these changes.
+
+        Raises
+        ------
+        UserError
+            When a value is not allowed.
+        """
+        wanted = {name: value for name, value in vars(self).items() if value is not None}
+        try:
+            return ConnectSettings.model_validate({**dict(settings), **wanted})
+        except ValidationError as error:
+            raise UserError(f"connect: {first_problem(error)}") from None
+
+
+def known(what: str, words: Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:
+    """Return words, each once.
+
+    Raises
+    ------
+    UserError
+        When one is not allowed, naming the nearest.
+    """
+    for word in words:
+        if word not in allowed:
+            raise UserError(f"unknown {what} {word!r}: {nearest(word, allowed)}")
+    return tuple(dict.fromkeys(words))
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The paths between two models A and B, as they were measured.
+
+    Parameters
+    ----------
+    record
+        All that was measured.
+    file
+        Where the record is.
+    cached
+        Whether nothing had to be computed.
+    name
+        For files of figures.
+    """
+
+    record: ConnectionRecord
+    file: Path
+    cached: bool
+    name: str
+
+    def table(self, splits: Sequence[str] = SPLITS) -> str:
+        """Return what ``mmc-bench connect`` prints, as Markdown."""
+        from mmc_bench.report.checkpoint_tables import render
+
+        return render(self.record, splits, "md")
+
+    def plot(self, splits: Sequence[str] = SPLITS) -> Any:
+        """Return the picture of accuracy and loss along the paths; a notebook shows it."""
+        from mmc_bench.report.checkpoint_tables import render
+        from mmc_bench.report.figures import draw_connection
+        from mmc_bench.report.pictures import Picture
+
+        return Picture(self.name, draw_connection(self.record, splits), render(self.record, splits, "csv"))
+
+    def __repr__(self) -> str:
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        html: str = self.plot()._repr_html_()
+        return html
+
+
+@dataclass(frozen=True)
+class End:
+    """One of two models to connect: its checkpoint, its weights as a safetensors file, and a name for files."""
+
+    checkpoint: Checkpoint
+    content: bytes
+    name: str
+
+
+def connect_ends(
+    session: Session,
+    texts: Sequence[Any],
+    dataset: str | None,
+    backbone: str | None,
+    changes: PathChanges,
+    computing: Computing,
+) -> Connected:
+    """Return the paths between what two keys, records' files or safetensors files point at.
+
+    Raises
+    ------
+    UserError
+        When a text points at no weights, it is not known what they are of, or they do not fit.
+    """
+    for text in texts:
+        if not isinstance(text, str):
+            raise UserError(f"{type(text).__name__} is no key or file: a model in memory needs the task that it is of")
+    sources = [locate(text, session.store) for text in texts]
+    plan = plan_of_one(session, session.plan_of(experiment_suite(sources, dataset, backbone)))
+    ends = [End(*source.read(), source.name[:LONGEST_NAME]) for source in sources]
+    return measure(session, plan, ends, changes, computing)
+
+
+def plan_of_one(session: Session, plan: Plan) -> Plan:
+    """Return the plan if it has one experiment and nothing is set that would train it otherwise.
+
+    Raises
+    ------
+    UserError
+        When it has several.
+    """
+    for setting in session.settings:
+        if setting.section == "pretrain":
+            raise UserError(f"{setting}: connect pretrains nothing; set connect.…, data.… or PLUGIN.parameter")
+    if len(plan.pretrainings) != 1:
+        raise UserError(f"--dataset and --backbone select {len(plan.pretrainings)} experiments: name one of each")
+    return plan
+
+
+def measure(session: Session, plan: Plan, ends: Sequence[End], changes: PathChanges, computing: Computing) -> Connected:
+    """Return the paths between two models: of a record at hand, or measured now.
+
+    Parameters
+    ----------
+    changes
+        Settings of the paths that replace the plan's.
+
+    Raises
+    ------
+    UserError
+        When the weights do not fit the backbone, or images are missing.
+    """
+    settings = changes.applied(plan.suite.connect)
+    first, second = (end.checkpoint for end in ends)
+    connection = Connection(first=first, second=second, experiment=plan.pretrainings[0], connect=settings)
+    record = session.store.find_connection(connection)
+    cached = record is not None
+    if record is None:
+        record = _measured(session, plan, connection, (ends[0].content, ends[1].content), computing)
+    else:  # the same weights may have other names by now
+        record = record.model_copy(update={"connection": connection})
+        if computing.precision not in ("auto", record.provenance.precision):
+            tell(f"the record at hand is in {record.provenance.precision}: remove it to have it measured again")
+    name = f"connect-{'-'.join(end.name for end in ends)}-{record.key[:8]}"
+    return Connected(record, session.store.file_of(connection), cached, name)
+
+
+def _measured(
+    session: Session, plan: Plan, connection: Connection, contents: tuple[bytes, bytes], computing: Computing
+) -> ConnectionRecord:
+    """Check what can be checked beforehand, then measure."""
+    session.store.check_writable()
+    if not computing.download:
+        check_present(session.data, session.wanted_sources(plan.suite.datasets))
+    check_plugins(plan)
+    device = resolve_device(computing.device)
+    _, threads = share_cores(device, 1, computing.threads or plan.suite.threads)
+    settings = worker_settings(session, replace(computing, device=device, threads=threads))
+    from mmc_bench.engines.worker import open_workshop
+    from mmc_bench.stages.checkpoint_pairs import compare_checkpoints
+
+    wanted = connection.connect
+    tell(f"measuring {', '.join(wanted.paths)} at {wanted.points} points on {device} in {settings.precision}")
+    workshop = open_workshop(settings)
+    label = f"{connection.first.label} – {connection.second.label}"
+    with Leases(workshop.store.locks) as leases, leased(leases, connection.key, label):
+        found = workshop.store.find_connection(connection)
+        return found or compare_checkpoints(connection, contents, workshop)

@@ -1,0 +1,176 @@
+"""What a method gets, in this process: to develop it on, to score what it returns, and to look at the images."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from mmc_bench.data.locations import check_present
+from mmc_bench.data.sources import Sources
+from mmc_bench.data.splits import ExperimentData
+from mmc_bench.engines.worker import open_workshop
+from mmc_bench.errors import UserError
+from mmc_bench.plugin.specs import NEEDS
+from mmc_bench.report.gallery import draw_gallery
+from mmc_bench.report.pictures import Picture
+from mmc_bench.report.rows import cue_reliance
+from mmc_bench.results.jobs import Checkpoint, Pretraining
+from mmc_bench.results.records import SPLITS
+from mmc_bench.running.connecting import LONGEST_NAME, Connected, End, PathChanges, measure
+from mmc_bench.running.launch import Computing, resolve_device, run_session, share_cores, worker_settings
+from mmc_bench.running.runner import RunDisplay
+from mmc_bench.running.session import Session
+from mmc_bench.stages.checkpoints import PATHS, locate
+from mmc_bench.stages.finetune import task_of
+from mmc_bench.stages.workshop import Workshop
+from mmc_bench.suites.plan import Plan
+from mmc_bench.training import Task
+from mmc_bench.training.evaluate import evaluate
+from mmc_bench.training.precision import arithmetic
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A pretrained model and its data, and where they come from."""
+
+    session: Session
+    plan: Plan
+    computing: Computing
+    workshop: Workshop
+    pretraining: Pretraining
+    data: ExperimentData
+    pretrained: nn.Module
+
+
+@dataclass(frozen=True, repr=False)
+class InteractiveTask(Task):
+    """The `Task` of a method, with the experiment that scores and connects models."""
+
+    experiment: Experiment | None = None
+
+    def fresh(self) -> "InteractiveTask":
+        """Return the task as new: the model is the pretrained one again, and every generator is seeded as for a run."""
+        return _fresh(the_experiment(self), self.needs)
+
+    def __repr__(self) -> str:
+        sets = {"clean": self.clean, "validation": self.validation}
+        sizes = ", ".join(f"{len(images)} {name} images" for name, images in sets.items())
+        return f"task {the_experiment(self).pretraining.label}: {sizes}, {self.num_classes} classes"
+
+
+def open_task(session: Session, computing: Computing, display: RunDisplay, needs: Iterable[str]) -> InteractiveTask:
+    """Return the task of a session's one experiment, which is pretrained now unless its model is at hand.
+
+    Raises
+    ------
+    UserError
+        When the session has several experiments, or the pretraining fails.
+    """
+    whole = session.plan.suite
+    session = replace(session, suite=replace(whole, methods=(), pairs=()), selection={}, settings=())
+    plan = session.plan
+    if len(plan.pretrainings) != 1:
+        raise UserError(f"{len(plan.pretrainings)} experiments are selected: name one dataset and backbone")
+    if unknown := frozenset(needs) - NEEDS:
+        raise UserError(f"a method cannot need {sorted(unknown)}: it can need {sorted(NEEDS)}")
+    summary = run_session(session, replace(computing, workers=0), display)
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    for failure in summary.failures:
+        raise UserError(f"{failure.label}: {failure.error}")
+    device = resolve_device(computing.device)
+    _, threads = share_cores(device, 1, computing.threads or whole.threads)
+    computing = replace(computing, device=device, threads=threads)
+    workshop = open_workshop(worker_settings(session, computing))
+    pretraining = plan.pretrainings[0]
+    data = workshop.data(pretraining)
+    pretrained, _ = workshop.pretrained(pretraining, data)
+    experiment = Experiment(session, plan, computing, workshop, pretraining, data, pretrained)
+    return _fresh(experiment, frozenset(needs))
+
+
+def _fresh(experiment: Experiment, needs: frozenset[str]) -> InteractiveTask:
+    of = experiment
+    task, _ = task_of(of.pretraining, of.pretrained, of.data, of.workshop, needs)
+    own = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
+    return InteractiveTask(**own, experiment=experiment)
+
+
+def the_experiment(task: object) -> Experiment:
+    """Return a task's experiment.
+
+    Raises
+    ------
+    UserError
+        When it is none of `mmc_bench.task`.
+    """
+    if not isinstance(task, InteractiveTask) or task.experiment is None:
+        raise UserError(f"{type(task).__name__} is no task of mmc_bench.task(…): score and connect need one")
+    return task.experiment
+
+
+def scores_of_model(model: nn.Module, task: object) -> Mapping[str, float]:
+    """Return the accuracies of a model on the four splits, the worst of NC, C and RC, and its cue reliance.
+
+    Raises
+    ------
+    UserError
+        When the model is none, or its loss is not finite.
+    """
+    experiment = the_experiment(task)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{type(model).__name__} is no model: score takes a torch.nn.Module")
+    with arithmetic(experiment.workshop.precision, experiment.workshop.device):
+        found = {name: evaluate(model, experiment.data.rendered[name]).accuracy for name in SPLITS}
+    worst = min(found[name] for name in ("NC", "C", "RC"))
+    return {**found, "worst_split": worst, "cue_reliance": cue_reliance(found["RI"], experiment.data.num_classes)}
+
+
+def end_of(model: Any, name: str, session: Session) -> End:
+    """Return one of two models to connect: a module, or what a key, record's file or safetensors file points at."""
+    if isinstance(model, nn.Module):
+        weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+        content = save(weights)
+        digest = hashlib.sha256(content).hexdigest()
+        return End(Checkpoint(label=f"model {name}", weights_sha256=digest), content, name)
+    if not isinstance(model, str):
+        raise UserError(f"{type(model).__name__} is no model: connect takes a torch.nn.Module, a key or a file's path")
+    source = locate(model, session.store)
+    return End(*source.read(), source.name[:LONGEST_NAME])
+
+
+def connect_on(task: object, models: tuple[Any, Any], changes: PathChanges) -> Connected:
+    """Return the paths between two models on a task's data; by default those that the command line measures.
+
+    Raises
+    ------
+    UserError
+        When one is no model of the task's architecture.
+    """
+    of = the_experiment(task)
+    ends = [end_of(model, name, of.session) for model, name in zip(models, "AB", strict=True)]
+    changes = changes if changes.paths else replace(changes, paths=PATHS)
+    return measure(of.session, of.plan, ends, changes, of.computing)
+
+
+def gallery(session: Session, download: bool = True) -> Iterator[Picture]:
+    """Draw each dataset's test splits at its first seed, as a run with the same settings would make them."""
+    plan = session.plan
+    if not download:
+        check_present(session.data, session.wanted_sources(plan.suite.datasets))
+    sources = Sources(dict(session.data), download)
+    workshop = Workshop(session.registry, session.store, sources, device=torch.device("cpu"), threads=1)
+    for _, group in groupby(plan.pretrainings, key=lambda pretraining: pretraining.dataset.name):
+        yield picture_of(next(group), workshop)
+
+
+def picture_of(pretraining: Pretraining, workshop: Workshop) -> Picture:
+    """Draw one test image of each class on the four splits of an experiment."""
+    name = pretraining.dataset.name
+    return Picture(f"images-{name}", draw_gallery(name, workshop.data(pretraining).splits))

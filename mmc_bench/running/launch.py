@@ -1,0 +1,205 @@
+"""Starting a run: which device and how many workers, what a worker is given, and what is checked beforehand."""
+
+import time
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmc_bench.data.locations import check_present
+from mmc_bench.engines import Engine, Settings
+from mmc_bench.errors import UserError
+from mmc_bench.plugin.in_memory import pickled
+from mmc_bench.running.cluster import Cluster
+from mmc_bench.running.interrupts import interrupted_after, raised_interrupts
+from mmc_bench.running.observers import Observers
+from mmc_bench.running.runner import (
+    Missing,
+    RunDisplay,
+    Summary,
+    check_plugins,
+    find_missing,
+    found_records,
+    run_plan,
+)
+from mmc_bench.running.session import Session
+from mmc_bench.system.processes import available_cores
+from mmc_bench.system.streams import tell
+
+if TYPE_CHECKING:
+    from mmc_bench.engines.local import Limits
+
+#: No cluster: this machine.
+LOCAL = Cluster()
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How a run computes; no part of what its results are.
+
+    Parameters
+    ----------
+    workers
+        Worker processes; 0 runs everything in this one, None fills the cores, or the Ray cluster.
+    threads
+        CPU threads of a worker; None is the suite's number, or a worker's share of the cores.
+    time_limit, cell_timeout
+        In minutes.
+    cell_memory
+        In GB.
+    """
+
+    download: bool = True
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int | None = None
+    threads: int | None = None
+    keep_weights: bool = False
+    retry_failed: bool = False
+    fail_fast: bool = False
+    time_limit: float | None = None
+    cell_timeout: float | None = None
+    cell_memory: float | None = None
+    cluster: Cluster = LOCAL
+
+    def __post_init__(self) -> None:
+        least = {"workers": 0, "threads": 1}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < smallest):
+                raise UserError(f"{name} = {value!r}: must be a whole number, {smallest} or more")
+        for name in ("time_limit", "cell_timeout", "cell_memory"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name} = {value!r}: must be above 0")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"unknown precision {self.precision!r}: write {', '.join(PRECISIONS)}")
+
+
+def run_session(session: Session, computing: Computing, display: RunDisplay) -> Summary:
+    """Run what a session's plan still needs, and return how it went.
+
+    Raises
+    ------
+    UserError
+        When something that can be checked beforehand is wrong; nothing has run by then.
+    """
+    started = time.monotonic()
+    plan, _ = session.plan, session.observers
+    missing = find_missing(plan, session.store, computing.retry_failed)
+    if computing.keep_weights:
+        _report_weights(session)
+    if computing.precision != "auto":
+        _report_precision(session, computing.precision)
+    session.store.sweep()
+    if not missing.jobs:
+        return Summary.before(plan, missing)
+    return _run_missing(session, missing, started, computing, display)
+
+
+def _run_missing(
+    session: Session, missing: Missing, started: float, computing: Computing, display: RunDisplay
+) -> Summary:
+    """Check what can be checked beforehand, then run. A time limit counts from `started`."""
+    plan, cluster = session.plan, computing.cluster
+    session.store.check_writable()
+    if not computing.download:
+        check_present(session.data, session.wanted_sources(plan.suite.datasets))
+    check_plugins(plan)
+    observers = Observers.of(session.observers)
+    workers, threads = computing.workers, computing.threads or plan.suite.threads
+    if cluster.is_chosen:
+        device, threads = cluster.device(computing.device), threads or cluster.threads
+    else:
+        device = resolve_device(computing.device)
+        workers, threads = share_cores(device, workers, threads)
+    settings = worker_settings(session, replace(computing, device=device, threads=threads))
+    limits = _limits(computing)
+    engine = cluster.engine(workers, threads, limits) if cluster.is_chosen else _local_engine(workers, limits)
+    with raised_interrupts(), interrupted_after(computing.time_limit, started), display:
+        return run_plan(plan, missing, engine, settings, observers, display, computing.fail_fast)
+
+
+def worker_settings(session: Session, computing: Computing) -> Settings:
+    """Return what a worker needs to know; the device is a resolved one, and the number of threads is known."""
+    return Settings(
+        results=str(session.store.root.resolve()),
+        plugin_folders=tuple(str(Path(folder).resolve()) for folder in session.plugin_folders),
+        data_folders=tuple((name, str(Path(folder).resolve())) for name, folder in session.data.items()),
+        methods=pickled(session.registry),
+        download=computing.download,
+        device=computing.device,
+        precision=computing.precision,
+        threads=computing.threads or 1,
+        gpu_share=computing.cluster.gpu_share,
+        keep_weights=computing.keep_weights,
+    )
+
+
+def _limits(computing: Computing) -> "Limits":
+    from mmc_bench.engines.local import GIGABYTE, Limits
+
+    minutes, gigabytes = computing.cell_timeout, computing.cell_memory
+    return Limits(60 * minutes if minutes else None, round(gigabytes * GIGABYTE) if gigabytes else None)
+
+
+def _local_engine(workers: int | None, limits: "Limits") -> Engine:
+    """Return what runs the jobs on this machine."""
+    from mmc_bench.engines.local import InProcessEngine, Limits, LocalEngine
+
+    if workers:
+        return LocalEngine(workers, limits)
+    if limits != Limits():
+        raise UserError("--cell-timeout and --cell-memory stop a worker process: use --workers 1 or more")
+    import_module("mmc_bench.stages.cell")  # imports torch, which may swallow what Ctrl-C raises later
+    return InProcessEngine()
+
+
+def _report_precision(session: Session, precision: str) -> None:
+    """Say how many finished cells were computed in another precision than the one asked for."""
+    records, _ = found_records(session.plan, session.store)
+    others = sum(record.provenance.precision != precision for record in records)
+    if others:
+        tell(f"mmc-bench: {others} cached cells were not computed in {precision}; another --results makes them anew")
+
+
+def _report_weights(session: Session) -> None:
+    """Say how many finished cells will not get the weights that ``--keep-weights`` asks for."""
+    records, _ = found_records(session.plan, session.store)
+    without = sum(record.weights_sha256 is None for record in records)
+    if without:
+        which = "1 cached cell keeps no weights: delete its record to make it again"
+        if without > 1:
+            which = f"{without} cached cells keep no weights: delete their records to make them again"
+        tell(f"mmc-bench: {which}")
+
+
+def resolve_device(name: str) -> str:
+    """Return the device to compute on; ``auto`` is a CUDA GPU where there is one, else the CPU.
+
+    Raises
+    ------
+    UserError
+        When torch does not know the device, or it is not there.
+    """
+    if name == "cpu":
+        return name
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=torch.device(name))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(f"--device {name} cannot be used ({reason}): use cpu or auto") from None
+    return name
+
+
+def share_cores(device: str, workers: int | None, threads: int | None) -> tuple[int, int]:
+    """Return the number of workers and the threads of each, so that together they fill the cores."""
+    cores = available_cores()
+    if workers is None:
+        workers = 1 if device != "cpu" or threads is None else max(1, cores // threads)
+    return workers, threads or max(1, cores // max(1, workers))

@@ -1,0 +1,207 @@
+"""The results of a run, or the records at hand, as frames and tables."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmc_bench.errors import UserError
+from mmc_bench.report.rows import make_rows, values_of_cell, values_of_model
+from mmc_bench.results.jobs import Pretraining
+from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
+from mmc_bench.running.runner import Summary
+from mmc_bench.running.selection import selected_pairs, selected_records, selected_scores
+from mmc_bench.running.session import Session
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Table(str):
+    """A printed table; a notebook shows it as HTML, an interactive session as it is printed."""
+
+    _html: str
+
+    @classmethod
+    def of(cls, text: str, html: str) -> "Table":
+        """Return a table with its HTML."""
+        table = cls(text)
+        table._html = html
+        return table
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return self._html
+
+
+class Results:
+    """The records that a run made or found, or that `mmc_bench.load` selects.
+
+    Attributes
+    ----------
+    summary : Summary or None
+        The counts of a run: ``cells``, ``computed``, ``cached``, ``failed``, ``seconds``; None of loaded records.
+    failures : list of Failure
+        Why cells have no record: each has a ``label``, an ``error`` (one sentence) and a ``traceback``.
+    cells, pretrained, pairs : list
+        The records themselves, with every path and seed.
+    folder : pathlib.Path
+        The results folder.
+
+    Examples
+    --------
+    >>> import mmc_bench
+    >>> small = {"pretrain.epochs": 1, "ft-medium.epochs": 1, "connect.points": 2}
+    >>> results = mmc_bench.run("quick", methods="ft-medium", seeds=0, set=small)
+    >>> results.summary.failed, results.failures
+    (0, [])
+    >>> results.to_frame().loc[0, "method"]
+    'ft-medium'
+    """
+
+    def __init__(self, session: Session, summary: Summary | None = None) -> None:
+        self._session, self.summary = session, summary
+        self._scores = selected_scores(session)
+
+    @property
+    def folder(self) -> Path:
+        """The results folder."""
+        return self._session.store.root
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Why cells and pretrainings of the run have no record."""
+        return self.summary.failures if self.summary else []
+
+    @cached_property
+    def _records(self) -> tuple[list[CellRecord], list[PretrainRecord]]:
+        return selected_records(self._session)
+
+    @property
+    def cells(self) -> list[CellRecord]:
+        """The records of the cells."""
+        return self._records[0]
+
+    @property
+    def pretrained(self) -> list[PretrainRecord]:
+        """The records of the pretrained models."""
+        return self._records[1]
+
+    @cached_property
+    def pairs(self) -> list[PairRecord]:
+        """The records of pairs of pretrained models."""
+        return selected_pairs(self._session)
+
+    def __len__(self) -> int:
+        return len(self._scores[0])
+
+    def to_frame(self, what: str = "cells") -> "pd.DataFrame":
+        """Return a pandas frame with a row for each cell.
+
+        Parameters
+        ----------
+        what : {"cells", "pretrained"}
+            Cells, or the pretrained models that they start from.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``dataset``, ``backbone``, ``cue_rate``, ``seed``, ``method``; accuracies (fractions) ``NC``, ``C``,
+            ``RC``, ``RI`` and ``worst_split``; ``cue_reliance``; ``barrier_C`` and ``barrier_NC`` (nats); ``seconds``
+            of the fine-tuning or pretraining; ``parameters`` that were given to the method; the record's ``key``.
+
+        Raises
+        ------
+        UserError
+            When `what` is neither.
+        """
+        import pandas as pd
+
+        cells, models = self._scores
+        if what == "cells":
+            rows = [
+                {
+                    **_place(cell.cell.pretraining),
+                    "method": cell.cell.method.name,
+                    **values_of_cell(cell),
+                    "parameters": dict(cell.cell.method.parameters),
+                    "key": cell.key,
+                }
+                for cell in cells
+            ]
+        elif what == "pretrained":
+            rows = [
+                {
+                    **_place(model.pretraining),
+                    "method": "pretrained",
+                    **values_of_model(model),
+                    "parameters": {},
+                    "key": model.key,
+                }
+                for model in models
+            ]
+        else:
+            raise UserError(f"to_frame gives 'cells' or 'pretrained', not {what!r}")
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    def table(self, format: str = "md") -> Table:
+        """Return the table that the command line prints: a row a method, mean ± standard deviation over seeds.
+
+        Parameters
+        ----------
+        format : {"md", "csv", "json", "latex", "html"}
+            How it is printed.
+
+        Returns
+        -------
+        Table
+            Text; a notebook shows it as HTML.
+
+        Raises
+        ------
+        UserError
+            When the format is unknown.
+        """
+        from mmc_bench.report.row_tables import render
+        from mmc_bench.report.tables import FORMATS
+
+        if format not in FORMATS:
+            raise UserError(f"unknown format {format!r}: write {', '.join(FORMATS)}")
+        rows = make_rows(*self._scores)
+        return Table.of(render(rows, format), render(rows, "html")) if rows else Table.of("", "")
+
+    def _lines(self) -> Sequence[str]:
+        if self.summary is not None:
+            from mmc_bench.running.display import closing_lines
+
+            return closing_lines(self.summary, self.folder)
+        cells, models = self._scores
+        if not (cells or models):
+            return [f"no record in {self.folder} is selected: mmc_bench.run makes some"]
+        return [f"{len(cells)} cells and {len(models)} pretrained models in {self.folder}/"]
+
+    def __repr__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<div>{escape(line)}</div>" for line in self._lines())
+        return self.table()._repr_html_() + lines
+
+
+COLUMNS = (
+    *("dataset", "backbone", "cue_rate", "seed", "method"),
+    *("NC", "C", "RC", "RI", "worst_split", "cue_reliance", "barrier_C", "barrier_NC", "seconds"),
+    *("parameters", "key"),
+)
+
+
+def _place(pretraining: Pretraining) -> dict[str, Any]:
+    return {
+        "dataset": pretraining.dataset.name,
+        "backbone": pretraining.backbone.name,
+        "cue_rate": pretraining.cue_rate,
+        "seed": pretraining.seed,
+    }

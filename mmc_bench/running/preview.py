@@ -1,0 +1,174 @@
+"""What a run would do, without doing it."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from mmc_bench.results.jobs import Cell, Job, Pretraining
+from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
+from mmc_bench.results.store import Store, job_of
+from mmc_bench.running.observers import Observers
+from mmc_bench.running.runner import Missing, check_plugins, find_missing
+from mmc_bench.running.session import Session
+from mmc_bench.suites.plan import Plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_LINES = 60
+MOST_RECORDS_READ = 200
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do: what would run, what is cached, and the estimated work.
+
+    Parameters
+    ----------
+    plan, store, missing
+        The plan, the results folder, and what the plan still needs.
+    """
+
+    plan: Plan
+    store: Store
+    missing: Missing
+
+    @cached_property
+    def seconds(self) -> float | None:
+        """Estimated seconds of one worker; None until a first pretraining and cell of the suite have run."""
+        return estimate_seconds(self.plan, self.store, self.missing)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as ``mmc-bench run --dry-run --json`` prints it."""
+        plan, to_run = self.plan, {job.key for job in self.missing.jobs}
+        parts: dict[str, Sequence[Job]] = {"pretrainings": plan.pretrainings, "cells": plan.cells, "pairs": plan.pairs}
+        return {
+            "suite": plan.suite.name,
+            "results": str(self.store.root),
+            "estimated_seconds": self.seconds,
+            **{
+                name: [_entry(job.key, job.label, to_run, self.missing) for job in jobs] for name, jobs in parts.items()
+            },
+        }
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a pandas frame with a row for each pretraining, cell and pair: its kind, label, state and key."""
+        import pandas as pd
+
+        content = self.as_dict()
+        kinds = {"pretraining": "pretrainings", "cell": "cells", "pair": "pairs"}
+        rows = [{"kind": kind, **entry} for kind, part in kinds.items() for entry in content[part]]
+        return pd.DataFrame(rows, columns=["kind", "label", "state", "key"])
+
+    def __str__(self) -> str:
+        plan, missing = self.plan, self.missing
+        to_run = {job.key for job in missing.jobs}
+        pretrainings = [job for job in plan.pretrainings if job.key in to_run]
+        cached = sum(job.key in missing.found for job in plan.results)
+        left_out = len(plan.results) - cached - len(missing.results)
+        results = f"{counted(plan)}, {cached} cached, {len(missing.results)} to run"
+        head = (
+            f"suite {plan.suite.name}: {results if plan.results else 'pretraining alone'}"
+            f"{f', {left_out} left out' if left_out else ''}; {len(pretrainings)} of {len(plan.pretrainings)} "
+            f"pretrainings to run ({plan.suite.pretrain.epochs} epochs each)"
+        )
+        lines = _lines(plan, to_run, missing)
+        shown = [head, *lines[:MOST_LINES]]
+        if len(lines) > MOST_LINES:
+            shown.append(f"… and {len(lines) - MOST_LINES} lines more; --json has them all")
+        if missing.jobs and self.seconds is None:
+            shown.append("estimated work: unknown until a first pretraining and cell of this suite have run")
+        elif missing.jobs:
+            shown.append(f"estimated work: {self.seconds:,.0f} s of one worker, by the records at hand")
+        return "\n".join(shown)
+
+    __repr__ = __str__
+
+
+def preview(session: Session, only_failed: bool = False) -> Preview:
+    """Return what a session would run, the given parameters of plugins and observers checked.
+
+    Raises
+    ------
+    UserError
+        When a parameter is unknown or not allowed.
+    """
+    check_plugins(session.plan, [setting.plugin for setting in session.settings])
+    Observers.of([(offer, given) for offer, given in session.observers if given])
+    return Preview(session.plan, session.store, find_missing(session.plan, session.store, only_failed))
+
+
+def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None:
+    """Return the seconds of one worker that the missing jobs should take, by the records of the others.
+
+    None when nothing is known of a pretraining or of any cell. A method without a record counts as the mean
+    of the others.
+    """
+    found = [job for job in plan.pretrainings if job.key in missing.found][:MOST_RECORDS_READ]
+    pretrainings = [store.find(job) for job in found]
+    cached = [job for job in plan.results if job.key in missing.found][:MOST_RECORDS_READ]
+    by_method: dict[str, list[float]] = defaultdict(list)
+    for record in map(store.find, cached):
+        if isinstance(record, (CellRecord, PairRecord)):
+            by_method[_method_of(job_of(record))].append(sum(record.timing.seconds.values()))
+    pretrain_seconds = [
+        sum(record.timing.seconds.values()) for record in pretrainings if isinstance(record, PretrainRecord)
+    ]
+    of_cell = _mean([seconds for values in by_method.values() for seconds in values])
+    of_method = {method: _mean(values) for method, values in by_method.items()}
+    of_pretraining = _mean(pretrain_seconds)
+    total = 0.0
+    for job in missing.jobs:
+        known = of_pretraining if isinstance(job, Pretraining) else of_method.get(_method_of(job), of_cell)
+        if known is None:
+            return None
+        total += known
+    return total
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def counted(plan: Plan) -> str:
+    """Return how many cells and pairs a plan has, or pretrainings where it has no other aim, in words."""
+    if not plan.results:
+        return f"{len(plan.pretrainings)} pretrainings"
+    pairs = f"{len(plan.pairs)} pairs"
+    if not plan.cells and plan.pairs:
+        return pairs
+    return f"{len(plan.cells)} cells" + (f" and {pairs}" if plan.pairs else "")
+
+
+def _method_of(job: Job) -> str:
+    """Return the kind of work that a job is: its method, or comparing a pair."""
+    return job.method.name if isinstance(job, Cell) else "pair"
+
+
+def _entry(key: str, label: str, to_run: set[str], missing: Missing) -> dict[str, str]:
+    state = _state(key, to_run, missing)
+    if state == "to run" and key in missing.failed_before:
+        state = "failed before"
+    return {"key": key, "label": label, "state": state}
+
+
+def _state(key: str, to_run: set[str], missing: Missing) -> str:
+    return "to run" if key in to_run else "cached" if key in missing.found else "left out"
+
+
+def _lines(plan: Plan, to_run: set[str], missing: Missing) -> list[str]:
+    """Return one line for each method and setting, with its seeds."""
+    seeds: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for cell in plan.cells:
+        p = cell.pretraining
+        place = f"{p.dataset.name} {p.backbone.name} cue rate {p.cue_rate:g} · {cell.method.name}"
+        seeds[_state(cell.key, to_run, missing), place].append(str(p.seed))
+    for pair in plan.pairs:
+        seeds[_state(pair.key, to_run, missing), f"pair {pair.label}"] = []
+    width = max((len(state) for state, _ in seeds), default=0)
+    return [
+        f"  {state:{width}}  {place}{f' · seeds {chr(32).join(which)}' if which else ''}"
+        for (state, place), which in seeds.items()
+    ]

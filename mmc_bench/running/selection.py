@@ -1,0 +1,79 @@
+"""The records at hand that a session selects: its suite's own, or, without a suite, all that its lists match."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+from mmc_bench.report.rows import PRETRAINED
+from mmc_bench.results.jobs import Pretraining
+from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
+from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
+from mmc_bench.running.runner import found_pairs, found_records, found_scores
+from mmc_bench.running.session import Session
+
+OfCell = TypeVar("OfCell", CellRecord, CellScores | CellRecord)
+OfModel = TypeVar("OfModel", PretrainRecord, ModelScores | PretrainRecord)
+
+
+def selected_records(session: Session) -> tuple[list[CellRecord], list[PretrainRecord]]:
+    """Return the records of cells and pretrained models that a session selects."""
+    if session.suite or session.settings:
+        return found_records(session.plan, session.store)
+    return _selected(session, session.store.cell_records(), session.store.pretrain_records())
+
+
+def selected_scores(session: Session) -> tuple[list[CellScores | CellRecord], list[ModelScores | PretrainRecord]]:
+    """Return of the records that a session selects what tables need."""
+    if session.suite or session.settings:
+        return found_scores(session.plan, session.store)
+    reader = ScoreReader()
+    return _selected(session, session.store.cell_scores(reader), session.store.model_scores(reader))
+
+
+def selected_pairs(session: Session) -> list[PairRecord]:
+    """Return the records of pairs that a session selects; without a suite, by their first model."""
+    if session.suite or session.settings:
+        return found_pairs(session.plan, session.store)
+    if not _matches(session, "methods", PRETRAINED):
+        return []
+    pairs = [record for record in session.store.pair_records() if _selects(session, record.pair.first)]
+    return sorted(pairs, key=lambda record: (_order(record.pair.first), _order(record.pair.second)))
+
+
+def _selected(
+    session: Session, records: Iterable[OfCell], models: Iterable[OfModel]
+) -> tuple[list[OfCell], list[OfModel]]:
+    cells = [
+        record
+        for record in records
+        if _selects(session, record.cell.pretraining)
+        and _matches(session, "methods", record.cell.method.name, record.cell.method.distribution)
+    ]
+    wanted = {record.cell.pretraining.key for record in cells}
+    alone = _matches(session, "methods", PRETRAINED)
+    pretrained = [
+        record for record in models if record.key in wanted or (alone and _selects(session, record.pretraining))
+    ]
+    cells.sort(key=lambda record: (_order(record.cell.pretraining), record.cell.method.name))
+    pretrained.sort(key=lambda record: _order(record.pretraining))
+    return cells, pretrained
+
+
+def _order(pretraining: Pretraining) -> tuple[str, str, float, int]:
+    return (pretraining.dataset.name, pretraining.backbone.name, pretraining.cue_rate, pretraining.seed)
+
+
+def _selects(session: Session, pretraining: Pretraining) -> bool:
+    lists = session.lists
+    return (
+        _matches(session, "datasets", pretraining.dataset.name, pretraining.dataset.distribution)
+        and _matches(session, "backbones", pretraining.backbone.name, pretraining.backbone.distribution)
+        and pretraining.cue_rate in (lists.get("cue_rates") or [pretraining.cue_rate])
+        and pretraining.seed in (lists.get("seeds") or [pretraining.seed])
+    )
+
+
+def _matches(session: Session, field: str, name: str, distribution: str = "") -> bool:
+    patterns = session.lists.get(field)
+    names = (name, f"{distribution}:{name}")
+    return not patterns or any(fnmatchcase(one, pattern) for one in names for pattern in patterns)

@@ -1,0 +1,218 @@
+"""What a caller asks for: a suite with changes, plugins, images and a results folder; and the plan that follows."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmc_bench.data.locations import identify
+from mmc_bench.errors import NothingSelectedError, UserError
+from mmc_bench.plugin.discovery import configured_folders
+from mmc_bench.plugin.registry import Offer, Registry
+from mmc_bench.suites.plan import Plan, make_plan, shard
+from mmc_bench.suites.settings import Setting, divided, read_settings, refuse_unused
+from mmc_bench.suites.suite import Suite, load_suite, overridden, suite_of
+from mmc_bench.system.streams import sentence, tell
+
+if TYPE_CHECKING:
+    from mmc_bench.results.codec import DamagedError
+    from mmc_bench.results.store import Store
+
+DEFAULT_SUITE = "quick"
+MOST_NAMED = 10
+
+GivenSettings = Mapping[str, Any] | Iterable[str]
+AnySuite = str | Path | Suite | Mapping[str, Any]
+
+
+def default_results() -> str:
+    """Return ``$MMC_BENCH_RESULTS``, or ``results``."""
+    return os.environ.get("MMC_BENCH_RESULTS") or "results"
+
+
+def several(values: Any, commas: bool = True) -> list[Any]:
+    """Return one value, or several, as a list; a text may have commas between its parts."""
+    if values is None:
+        return []
+    if isinstance(values, str):
+        return [part for word in values.split(",") if (part := word.strip())] if commas else [values]
+    return list(values) if isinstance(values, Iterable) and not isinstance(values, type) else [values]
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """Return which part of how many ``"3/8"`` is.
+
+    Raises
+    ------
+    UserError
+        When it reads otherwise.
+    """
+    matched = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if matched is None or not 1 <= int(matched[1]) <= int(matched[2]):
+        raise UserError(f"{text!r} is no part of a suite: write 3/8 for the third of eight")
+    return int(matched[1]), int(matched[2])
+
+
+class DamageReport:
+    """Names each damaged file once on stderr, and no more than a few."""
+
+    def __init__(self) -> None:
+        self._named: set[str] = set()
+
+    def __call__(self, damage: "DamagedError") -> None:
+        """Name a file, unless it was named before."""
+        if str(damage) in self._named or len(self._named) > MOST_NAMED:
+            return
+        if len(self._named) == MOST_NAMED:
+            tell("mmc-bench: and further files hold no valid record")
+        else:
+            tell(f"mmc-bench: {damage}: it counts as missing")
+        self._named.add(str(damage))
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a caller asks for, and what follows from it.
+
+    Parameters
+    ----------
+    suite
+        A suite's name, the path of its file, or the suite itself; `DEFAULT_SUITE` unless given.
+    selection
+        Lists that replace the suite's, by field name. Methods may be classes and objects too.
+    origin
+        Who gave the selection and settings, for messages.
+    """
+
+    suite: AnySuite | None = None
+    selection: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    settings: tuple[Setting, ...] = ()
+    data: Mapping[str, str] = field(default_factory=dict)
+    results: str = "results"
+    plugin_folders: tuple[str, ...] = ()
+    observe: tuple[str, ...] = ()
+    shard: tuple[int, int] | None = None
+    origin: str = "command line"
+
+    @classmethod
+    def of(
+        cls,
+        suite: AnySuite | None = None,
+        lists: Mapping[str, Any] | None = None,
+        settings: GivenSettings = (),
+        data: Mapping[str, str | Path] | None = None,
+        results: str | Path | None = None,
+        plugins_dir: Any = (),
+        observe: Any = (),
+        part: str | tuple[int, int] | None = None,
+    ) -> "Session":
+        """Return the session that a Python caller describes; a list may be one value.
+
+        Raises
+        ------
+        UserError
+            When a setting or shard is malformed, or a plugin folder does not exist.
+        """
+        return cls(
+            suite=suite,
+            selection={field: several(values) for field, values in (lists or {}).items()},
+            settings=read_settings([settings] if isinstance(settings, str) else settings),
+            data={source: str(folder) for source, folder in (data or {}).items()},
+            results=str(results or default_results()),
+            plugin_folders=tuple(map(str, configured_folders(several(plugins_dir, commas=False)))),
+            observe=tuple(several(observe)),
+            shard=part_of(part) if isinstance(part, str) else part_of("/".join(map(str, part))) if part else None,
+            origin="arguments",
+        )
+
+    @property
+    def registry(self) -> Registry:
+        """The discovered plugins; those that failed to load are reported on stderr, a line each."""
+        return self._opened[0]
+
+    @property
+    def lists(self) -> dict[str, Sequence[Any]]:
+        """The selection, its methods by name."""
+        return {**self.selection, "methods": self._opened[1]}
+
+    @cached_property
+    def _opened(self) -> tuple[Registry, list[str]]:
+        registry = Registry.discover(self.plugin_folders)
+        for plugin in registry.failures:
+            left_out = f"plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}"
+            tell(f"mmc-bench: {sentence(left_out)}")
+        methods = self.selection.get("methods", ())
+        if all(isinstance(method, str) for method in methods):
+            return registry, list(methods)
+        from mmc_bench.plugin.in_memory import offered
+
+        return registry, offered(methods, registry)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The suite, with the selection and settings in force, as cells; of a shard, its own."""
+        plan = self.plan_of(self._suite())
+        if self.shard is None:
+            return plan
+        part, parts = self.shard
+        own = shard(plan, part, parts)
+        if not own.pretrainings:
+            raise NothingSelectedError(f"--shard {part}/{parts} holds nothing: the suite has fewer cells than that")
+        return own
+
+    def _suite(self) -> Suite:
+        suite = self.suite or DEFAULT_SUITE
+        if isinstance(suite, Suite):
+            return suite
+        if isinstance(suite, Mapping):
+            return suite_of(suite)
+        return load_suite(str(suite), self.registry.suites)
+
+    def plan_of(self, suite: Suite) -> Plan:
+        """Return a suite, with the selection and settings in force, as cells."""
+        _, settings = self._divided
+        suite = overridden(suite, self.lists, settings, self.origin)
+        images = identify(self.data, self.wanted_sources(suite.datasets))
+        plan = make_plan(suite, self.registry, images)
+        refuse_unused(settings, [offer for offer, _ in plan.offers])
+        for collision in self.registry.collisions:  # had one mattered, there would be no plan
+            tell(f"mmc-bench: {collision}")
+        return plan
+
+    @cached_property
+    def observers(self) -> list[tuple[Offer, dict[str, Any]]]:
+        """The observers that were chosen, each with the parameters that are set for it.
+
+        Raises
+        ------
+        UserError
+            When one is unknown, or lacks a package: nothing of it has been imported by then.
+        """
+        chosen, _ = self._divided
+        return chosen
+
+    @cached_property
+    def _divided(self) -> tuple[list[tuple[Offer, dict[str, Any]]], list[Setting]]:
+        chosen = self.registry.select("observer", self.observe)
+        for offer in chosen:
+            if offer.spec.remedy:
+                raise UserError(f"observer {offer.spec.name} {offer.spec.remedy}")
+        return divided(self.settings, chosen, self.registry)
+
+    @cached_property
+    def store(self) -> "Store":
+        """The results folder; files in it that hold no valid record are named on stderr."""
+        from mmc_bench.results.store import Store
+
+        return Store(self.results, DamageReport())
+
+    def wanted_sources(self, datasets: Sequence[str]) -> dict[str, int | None]:
+        """Return the image sources that datasets read, with the class counts their cues are made for."""
+        return {
+            source: offer.spec.num_classes
+            for offer in self.registry.select("dataset", datasets)
+            for source in offer.spec.sources
+        }
