@@ -10,11 +10,11 @@ from mmc_bench.landscape.paths import check_same_architecture
 from mmc_bench.results.jobs import Cell, Pretraining
 from mmc_bench.stages.score import check_weights
 from mmc_bench.stages.workshop import Report, Workshop
-from mmc_bench.training import Progress, Task
+from mmc_bench.training import Backbone, Progress, Task
 
 
 def fine_tune(
-    cell: Cell, pretrained: nn.Module, data: ExperimentData, workshop: Workshop, report: Report
+    cell: Cell, pretrained: Backbone, data: ExperimentData, workshop: Workshop, report: Report
 ) -> tuple[nn.Module, dict[str, object], Progress, int]:
     """Run a cell's method.
 
@@ -44,7 +44,7 @@ def fine_tune(
 
 def task_of(
     pretraining: Pretraining,
-    pretrained: nn.Module,
+    pretrained: Backbone,
     data: ExperimentData,
     workshop: Workshop,
     needs: frozenset[str],

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
@@ -17,6 +16,7 @@ from mmc_bench.results.jobs import PluginRef, Pretraining, canonical_json
 from mmc_bench.results.records import PretrainRecord
 from mmc_bench.results.store import LostWeightsError, Store
 from mmc_bench.seeds import derive_seed
+from mmc_bench.training import Backbone
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -76,14 +76,14 @@ class Workshop:
             )
         return self._derived[key]
 
-    def model(self, pretraining: Pretraining, data: ExperimentData) -> nn.Module:
+    def model(self, pretraining: Pretraining, data: ExperimentData) -> Backbone:
         """Return a backbone with random weights, drawn from torch's global generator, on the device."""
         offer = self.offer("backbone", pretraining.backbone)
         config = offer.configure(pretraining.backbone.parameters)
-        model: nn.Module = offer.make(config, num_classes=data.num_classes, input_shape=data.input_shape)
+        model: Backbone = offer.make(config, num_classes=data.num_classes, input_shape=data.input_shape)
         return model.to(self.device).to(memory_format=torch.channels_last)
 
-    def pretrained(self, pretraining: Pretraining, data: ExperimentData) -> tuple[nn.Module, PretrainRecord]:
+    def pretrained(self, pretraining: Pretraining, data: ExperimentData) -> tuple[Backbone, PretrainRecord]:
         """Return a pretrained model in eval mode, and its record.
 
         Raises

@@ -15,7 +15,7 @@ from mmc_bench.testing.checks import Fault, NotChecked, Property, told
 from mmc_bench.testing.common import COMMON, Subject
 from mmc_bench.testing.networks import ROUNDING, check_outputs, check_round_trip, first_difference
 from mmc_bench.testing.tiny_data import MANY, SQUARE, TALL, VECTORS, Shape
-from mmc_bench.training import cross_entropy
+from mmc_bench.training import Backbone, cross_entropy
 from mmc_bench.training.evaluate import eval_mode
 from mmc_bench.training.precision import arithmetic
 
@@ -27,22 +27,22 @@ BATCH = 4
 class BackboneSubject(Subject):
     """A backbone under test."""
 
-    def build(self, shape: Shape, seed: int = 0) -> nn.Module:
+    def build(self, shape: Shape, seed: int = 0) -> Backbone:
         """Return a network for a shape, its weights drawn from torch's global generator at `seed`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             config = self.offer.configure({})
-            model = self.offer.make(config, num_classes=shape.num_classes, input_shape=shape.input_shape)
+            model: Backbone = self.offer.make(config, num_classes=shape.num_classes, input_shape=shape.input_shape)
         if not isinstance(model, nn.Module):
             raise Fault(f"{self.place} returned {type(model).__name__}", "return a torch.nn.Module")
         return model.to(memory_format=torch.channels_last)
 
     @cached_property
-    def _built(self) -> nn.Module:
+    def _built(self) -> Backbone:
         return self.build(self.shape)
 
     @property
-    def network(self) -> Any:
+    def network(self) -> Backbone:
         """A network for `shape`: a copy, since drawing weights takes longer."""
         return copy.deepcopy(self._built)
 
@@ -56,7 +56,7 @@ class BackboneSubject(Subject):
             When it refuses all of them.
         """
         if self._taken is None:
-            raise NotChecked("it can be built for none of the data sets' shapes: see what failed")
+            raise NotChecked("it can be built for none of the datasets' shapes: see what failed")
         return self._taken
 
     @property

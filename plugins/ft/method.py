@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, fit, sgd, stepped
+from mmc_bench.training import Task, cosine, stepped
 
 
 class FineTuning:
@@ -27,16 +27,5 @@ class FineTuning:
     def fine_tune(self, task: Task) -> nn.Module:
         """Return the fine-tuned model."""
         c = self.config
-        optimizer = sgd(task.model.parameters(), lr=c.lr)
-        steps = c.epochs * task.clean.steps(c.batch_size)
-        falling = cosine(optimizer, steps) if c.schedule == "cosine" else stepped(optimizer, (0.4, 0.8), 0.1, steps)
-        return fit(
-            task.model,
-            task.clean,
-            epochs=c.epochs,
-            batch_size=c.batch_size,
-            optimizer=optimizer,
-            schedule=falling,
-            generator=task.generator,
-            progress=task.progress,
-        )
+        schedule = cosine if c.schedule == "cosine" else stepped((0.4, 0.8), 0.1)
+        return task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size, schedule=schedule).fit()

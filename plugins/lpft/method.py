@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, evaluate, fit, linear_probe, sgd
+from mmc_bench.training import Task, evaluate, linear_probe
 
 
 class LPFT:
@@ -41,16 +41,6 @@ class LPFT:
         candidates = []
         for lr in c.lrs:
             model = copy.deepcopy(probed)
-            optimizer = sgd(model.parameters(), lr=lr)
-            fit(
-                model,
-                task.clean,
-                epochs=c.epochs,
-                batch_size=c.batch_size,
-                optimizer=optimizer,
-                schedule=cosine(optimizer, c.epochs * task.clean.steps(c.batch_size)),
-                generator=task.generator,
-                progress=task.progress,
-            )
+            task.training(lr=lr, epochs=c.epochs, batch_size=c.batch_size, model=model).fit()
             candidates.append(model)
         return max(candidates, key=lambda model: evaluate(model, task.validation).accuracy)
