@@ -1,17 +1,17 @@
 #!/bin/bash
-# A suite in parts, each an ordinary run on one node: no Ray, no talk between the nodes. What follows the script's name
-# goes to `mmc-bench run`:
+# Runs a suite in independent parts, each an ordinary run on one node, without Ray. Arguments after the script's name are
+# passed to `mmc-bench run`:
 #
 #     sbatch slurm-array.sh --suite table1
 #
-# Submit it from a shared folder, with the environment that has mmc-bench active. To send some parts again, give their
-# numbers and say how many parts there are: SHARDS=8 sbatch --array=3,5 slurm-array.sh --suite table1
+# Submit it from a shared folder, with the environment that has mmc-bench active. To repeat some parts, give their numbers
+# and the number of all parts: SHARDS=8 sbatch --array=3,5 slurm-array.sh --suite table1
 
 #SBATCH --job-name=mmc-bench
 #SBATCH --array=1-8
 #SBATCH --cpus-per-task=8
 #SBATCH --time=08:00:00
-#SBATCH --signal=B:TERM@60 # a minute before the time is up, the run ends in good order
+#SBATCH --signal=B:TERM@60 # stops the run cleanly a minute before the time is up
 
 set -euo pipefail
 
