@@ -24,8 +24,8 @@ from mmc_bench.training.memory import (
     Outside,
     backward_in_parts,
     couples_images,
+    free_frames,
     is_out_of_memory,
-    let_go,
     sparing_memory,
 )
 
@@ -287,7 +287,7 @@ def test_what_the_functions_of_an_error_held_is_freed_though_somebody_kept_it():
             work(error)
     except MemoryError as error:
         kept = error
-        let_go(error)
+        free_frames(error)
     assert is_out_of_memory(kept) and [reference() for reference in held] == [None, None]
 
 

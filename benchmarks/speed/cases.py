@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.splits import CuedImages
@@ -76,7 +77,7 @@ class Bench:
         """Return a fresh generator on the device."""
         return torch.Generator(device=self.device).manual_seed(0)
 
-    def training(self, model: Backbone, images: CuedImages, epochs: int, batch_size: int) -> Training:
+    def training(self, model: nn.Module, images: CuedImages, epochs: int, batch_size: int) -> Training[nn.Module]:
         """Return a training with our SGD, at a learning rate of .01 that falls to 0 as a cosine."""
         return Training(
             model,

@@ -71,7 +71,7 @@ def training_flop(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
         cross_entropy(model(x), y).backward()
     model.zero_grad(set_to_none=True)
     model.train(training)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def matrix_product_peak(device: torch.device, rounds: int = 20) -> float:

@@ -53,8 +53,8 @@ class CuedImages:
     render: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     without_cue: Callable[[torch.Tensor], torch.Tensor] = _as_they_are
     held: torch.Tensor | None = None
-    _with_cue: int = field(init=False)
-    _a_cue: torch.Tensor = field(init=False)
+    _with_cue: int = field(init=False, repr=False)
+    _a_cue: torch.Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Note how many images have a cue, and one of these cues: here the host waits for the device, once a set."""
@@ -73,21 +73,19 @@ class CuedImages:
         images = _rows_of(self.storage, self.index[rows])
         if images.dtype == torch.uint8:
             images = images.mul(2 / 255).sub_(1)
-        images = self._pictures(images, self.cues[rows])
-        if images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images, self.labels[rows]
+        return self._pictures(images, self.cues[rows]), self.labels[rows]
 
     def _pictures(self, images: torch.Tensor, cues: torch.Tensor) -> torch.Tensor:
         """Return the images with their cues; `render` gets no code that means none."""
         if self._with_cue == len(self):
-            return self.render(images, cues)
-        plain = self.without_cue(images)
+            return _channels_last(self.render(images, cues))
+        plain = _channels_last(self.without_cue(images))
         if not self._with_cue:
             return plain
         present = has_cue(cues)
-        drawn = self.render(images, torch.where(_along(present, cues), cues, self._a_cue))
-        return torch.where(_along(present, drawn), drawn, plain)
+        drawn = _channels_last(self.render(images, torch.where(_along(present, cues), cues, self._a_cue)))
+        # With weights of 0 and 1 exact, and on a CPU four times as fast as torch.where.
+        return plain.lerp(drawn, _along(present, plain).to(plain.dtype))
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield one epoch of batches in random order.
@@ -250,10 +248,13 @@ def first_of_each_class(labels: torch.Tensor, num_classes: int, rate: float) -> 
 
 
 def _placed(part: LabelledImages, device: torch.device | str) -> LabelledImages:
-    images = part.images.to(device)
-    if images.ndim == 4:
-        images = images.contiguous(memory_format=torch.channels_last)
+    images = _channels_last(part.images.to(device))
     return LabelledImages(images, part.labels.to(device), part.cues.to(device))
+
+
+def _channels_last(images: torch.Tensor) -> torch.Tensor:
+    """Return images (n, C, H, W) in channels_last memory, and vectors as they are."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 def _along(present: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

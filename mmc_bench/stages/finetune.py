@@ -8,7 +8,7 @@ from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Cell, Pretraining
 from mmc_bench.stages.resources import Report, Resources
-from mmc_bench.training import Backbone, Progress, Task
+from mmc_bench.training import Backbone, Method, Progress, Task
 from mmc_bench.training.checks import check_same_architecture, check_weights
 
 
@@ -31,7 +31,7 @@ def fine_tune(
     name = cell.method.name
     offer = resources.offer("method", cell.method)
     config = offer.configure(cell.method.parameters)
-    method = offer.make(config)
+    method: Method = offer.make(config)
     task, seed = task_of(cell.pretraining, pretrained, data, resources, offer.spec.needs, report)
     model: Backbone = method.fine_tune(task)
     if not isinstance(model, nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmc_bench.data.contract import Dataset
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.errors import UserError
@@ -32,7 +33,7 @@ class Resources:
     threads: int
     precision: str = "fp32"
     keep_weights: bool = False
-    _loaded: dict[str, Any] = field(default_factory=dict)
+    _loaded: dict[str, Dataset] = field(default_factory=dict)
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
 
     def forget(self) -> None:
@@ -61,7 +62,7 @@ class Resources:
         if dataset_key not in self._loaded:
             self.forget()
             offer = self.offer("dataset", pretraining.dataset)
-            dataset = offer.make(offer.configure(pretraining.dataset.parameters))
+            dataset: Dataset = offer.make(offer.configure(pretraining.dataset.parameters))
             dataset.load(replace(self.sources, allowed=offer.spec.sources))
             self._loaded[dataset_key] = dataset
         key = canonical_json([dataset_key, pretraining.data.content(), pretraining.cue_rate, pretraining.seed])

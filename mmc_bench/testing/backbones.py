@@ -11,7 +11,7 @@ from torch import nn
 
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment import permutation_groups
-from mmc_bench.testing.checks import Fault, NotChecked, Property, told
+from mmc_bench.testing.checks import Fault, NotChecked, Property, one_line
 from mmc_bench.testing.common import COMMON, Subject
 from mmc_bench.testing.networks import ROUNDING, check_outputs, check_round_trip, first_difference
 from mmc_bench.testing.tiny_data import MANY, SQUARE, TALL, VECTORS, Shape
@@ -231,7 +231,7 @@ def can_be_aligned(subject: BackboneSubject) -> str:
     except UserError as error:
         return f"not alignable: {error}"
     except (RuntimeError, TypeError, NotImplementedError) as error:  # what torch.export raises besides
-        return f"not alignable: {told(error)}"
+        return f"not alignable: {one_line(error)}"
     reasons = sorted({pinned.reason for pinned in groups.pinned if not pinned.reason.startswith("the network's")})
     pinned = f"; pinned by {', '.join(reasons)}" if reasons else ""
     units = sum(group.size for group in groups)

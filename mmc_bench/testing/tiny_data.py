@@ -124,8 +124,9 @@ class TinyVectors(TinyImages):
     """Vectors; the cue is the value of the second coordinate."""
 
     def _images(self, labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        vectors = torch.randn(len(labels), *self.input_shape, generator=generator) / self.input_shape[0] ** 0.5
-        vectors[:, 0] = (2 * labels - 1) / self.input_shape[0] ** 0.5
+        scale = float(self.input_shape[0] ** 0.5)
+        vectors = torch.randn(len(labels), *self.input_shape, generator=generator) / scale
+        vectors[:, 0] = (2 * labels - 1) / scale
         return vectors
 
     def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
@@ -191,7 +192,8 @@ class TinyNet(Backbone):
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Return feature maps (n, F, h, w)."""
         x = self.act(self.norm1(self.stem(x)))
-        return self.act(x + self.norm2(self.conv(x)))
+        maps: torch.Tensor = self.act(x + self.norm2(self.conv(x)))
+        return maps
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Return logits (n, K), or pooled features (n, F)."""
@@ -224,7 +226,8 @@ class TinyTwoLayer(TinyNet):
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the hidden neurons put out, (n, F)."""
-        return self.act(self.hidden(x))
+        outputs: torch.Tensor = self.act(self.hidden(x))
+        return outputs
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Return logits (n, K), or the features as they are."""

@@ -44,7 +44,8 @@ def linear_probe(
 
     def shuffled() -> Sequence[torch.Tensor]:
         order = torch.randperm(len(inputs), generator=generator, device=generator.device)
-        return order.to(inputs.device).split(batch_size)
+        batches: Sequence[torch.Tensor] = order.to(inputs.device).split(batch_size)
+        return batches
 
     descent = Descent(
         layer.parameters(),

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import nn
 
 from mmc_bench.data.contract import has_cue
 from mmc_bench.data.splits import CuedImages
@@ -94,7 +93,7 @@ class Task:
         weight_decay: float = 1e-4,
         schedule: Schedule = cosine,
         model: Backbone | None = None,
-    ) -> Training:
+    ) -> Training[Backbone]:
         """Return the training of `model`, by default the task's own, on the clean images.
 
         Parameters
@@ -123,5 +122,5 @@ class Method(Protocol):
     Its class is made with its ``Config``, or without arguments and then given `config`.
     """
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the repaired model: the architecture of ``task.model``, with other weights."""

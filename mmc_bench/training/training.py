@@ -1,6 +1,7 @@
 """Training a network on batches of images."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -15,10 +16,11 @@ from mmc_bench.training.memory import PROBED_IMAGES, backward_in_parts, couples_
 from mmc_bench.training.precision import cross_entropy
 from mmc_bench.training.progress import Progress
 
+Network = TypeVar("Network", bound=nn.Module)
 Images = tuple[torch.Tensor, torch.Tensor]  # (n, …), and labels (n,)
 
 
-class Training(Descent):
+class Training(Descent, Generic[Network]):
     """SGD on a network's weights, in place, with a loss on batches of images::
 
         training = task.training(lr=0.01, epochs=20, batch_size=256)
@@ -30,7 +32,7 @@ class Training(Descent):
     Parameters
     ----------
     model
-        The network; it is put into training mode before each epoch.
+        The network; only `fit` puts it into training mode.
     images
         What an epoch passes over once.
     generator
@@ -48,7 +50,7 @@ class Training(Descent):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Network,
         images: CuedImages,
         *,
         lr: float,
@@ -75,8 +77,7 @@ class Training(Descent):
         )
         self.model, self.images, self.batch_size, self.generator = model, images, batch_size, generator
         self._compiles = is_worth_compiling(images.labels.device, self.steps)
-
-        self._marked = -1
+        self._marked = -1  # the last step that was marked for CUDA graphs
 
     def batches(self, after_epoch: Callable[[], None] = lambda: None) -> Iterator[Images]:
         """Yield the batches of all epochs, each epoch in a new random order: see `each`."""
@@ -103,7 +104,7 @@ class Training(Descent):
             self._marked = self.step
         return compiled(forward)(self.model, x)
 
-    def fit(self, on_epoch: Callable[[torch.Tensor, torch.Tensor], None] | None = None) -> nn.Module:
+    def fit(self, on_epoch: Callable[[torch.Tensor, torch.Tensor], None] | None = None) -> Network:
         """Minimise the cross-entropy, and return the network in training mode.
 
         After memory ran out, gradients are summed over micro-batches, unless the network couples a batch's images.

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Descent, Task, constant, frozen_features, full_precision
+from mmc_bench.training import Backbone, Descent, Task, constant, frozen_features, full_precision
 
 
 class AutomaticFeatureReweighting:
@@ -40,7 +40,7 @@ class AutomaticFeatureReweighting:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the model with its retrained last layer."""
         c, layer = self.config, task.model.get_classifier()
         inputs, held_out = (frozen_features(task.model, images) for images in (task.clean, task.validation))

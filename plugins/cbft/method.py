@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cross_entropy, full_precision
+from mmc_bench.training import Backbone, Task, cross_entropy, full_precision
 
 
 class CBFT:
@@ -32,7 +32,7 @@ class CBFT:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
         c, classifier = self.config, task.model.get_classifier()
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)

@@ -2,10 +2,9 @@
 
 import torch
 from pydantic import Field
-from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, environment_risks, full_precision
+from mmc_bench.training import Backbone, Task, environment_risks, full_precision
 
 
 class CORAL:
@@ -21,7 +20,7 @@ class CORAL:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
         c, classifier = self.config, task.model.get_classifier()
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, frozen_features
+from mmc_bench.training import Backbone, Task, frozen_features
 
 # A class's weights and, in the last column, its intercept; a row for each of K classes, of F + 1 numbers.
 Rows = np.ndarray
@@ -36,7 +36,7 @@ class DeepFeatureReweighting:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the model with its new last layer."""
         random = np.random.default_rng(int(torch.randint(2**31, (), generator=task.generator, device=task.device)))
         scaler = StandardScaler()

@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, frozen_features, full_precision
+from mmc_bench.training import Backbone, Task, frozen_features, full_precision
 
 
 class FinePruning:
@@ -31,7 +31,7 @@ class FinePruning:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the pruned and fine-tuned model."""
         c = self.config
         weight = task.model.get_classifier().weight

@@ -3,10 +3,9 @@
 from typing import Literal
 
 from pydantic import Field
-from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, stepped
+from mmc_bench.training import Backbone, Task, cosine, stepped
 
 
 class FineTuning:
@@ -24,7 +23,7 @@ class FineTuning:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
         c = self.config
         schedule = cosine if c.schedule == "cosine" else stepped((0.4, 0.8), 0.1)

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 
 import torch
 from pydantic import Field
-from torch import nn
 from torch.func import functional_call
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cross_entropy
+from mmc_bench.training import Backbone, Task, cross_entropy
 
 
 class SharpnessAwareFineTuning:
@@ -30,7 +29,7 @@ class SharpnessAwareFineTuning:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
         c, model = self.config, task.model
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from pydantic import Field
-from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cross_entropy, full_precision
+from mmc_bench.training import Backbone, Task, cross_entropy, full_precision
 
 
 class GroupDRO:
@@ -34,7 +33,7 @@ class GroupDRO:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
         c = self.config
         pool = task.clean.joined(task.cued)
@@ -47,7 +46,9 @@ class GroupDRO:
         drawn = training.steps_per_epoch * c.batch_size
 
         def epoch() -> Sequence[torch.Tensor]:
-            return torch.multinomial(chances, drawn, replacement=True, generator=task.generator).split(c.batch_size)
+            rows = torch.multinomial(chances, drawn, replacement=True, generator=task.generator)
+            batches: Sequence[torch.Tensor] = rows.split(c.batch_size)
+            return batches
 
         for rows in training.each(epoch):
             x, y = pool.batch(rows)

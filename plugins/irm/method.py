@@ -2,10 +2,9 @@
 
 import torch
 from pydantic import Field
-from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, environment_risks
+from mmc_bench.training import Backbone, Task, environment_risks
 
 
 class IRM:
@@ -28,7 +27,7 @@ class IRM:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
         c, weight = self.config, 1.0
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)

@@ -4,10 +4,9 @@ from itertools import islice
 
 import torch
 from pydantic import Field
-from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cross_entropy
+from mmc_bench.training import Backbone, Task, cross_entropy
 
 
 class JTT:
@@ -33,7 +32,7 @@ class JTT:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
         c = self.config
         pool = task.clean.joined(task.cued)

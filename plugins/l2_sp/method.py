@@ -28,7 +28,7 @@ class L2SP:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
         c = self.config
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size, weight_decay=0.0)

@@ -4,10 +4,9 @@ import copy
 from typing import Annotated
 
 from pydantic import Field
-from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, evaluate, linear_probe
+from mmc_bench.training import Backbone, Task, evaluate, linear_probe
 
 
 class LPFT:
@@ -26,7 +25,7 @@ class LPFT:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model with the highest validation accuracy; the first of equals."""
         c = self.config
         probed = linear_probe(

@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import torch
 from pydantic import Field
-from torch import nn
 from torch.distributions import Beta
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cross_entropy
+from mmc_bench.training import Backbone, Task, cross_entropy
 
 
 class Mixup:
@@ -28,7 +27,7 @@ class Mixup:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
         c = self.config
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
