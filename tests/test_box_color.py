@@ -8,12 +8,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from mmc_bench_plugins.box_cue.colour import saturated_colour
+from helpers.pictures import pictures
+from mmc_bench_plugins.box_cue.colour import cues_of, saturated_colour
 from scipy.stats import chi2_contingency, chisquare, kstest
 from torchvision.datasets import CIFAR100
 
 from mmc_bench import UserError
-from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.plugin.parameters import instantiate
@@ -34,7 +35,7 @@ class FakeSources:
         labels = torch.arange(classes).repeat(per_class)
         labels = labels[torch.randperm(len(labels), generator=generator)]
         shape = (len(labels), 3, *size)
-        self.part = LabelledImages(torch.randint(256, shape, generator=generator, dtype=torch.uint8), labels)
+        self.part = SourceImages(torch.randint(256, shape, generator=generator, dtype=torch.uint8), labels)
 
     def load(self, name):
         return self.part, self.part
@@ -75,7 +76,7 @@ def scaled(pixels):
 
 def test_each_label_has_its_own_place_and_colour(dataset):
     images = torch.rand(100, 3, 32, 32) * 2 - 1
-    rendered = dataset.render(images, dataset.cue_of(torch.arange(100)))
+    rendered = dataset.render(images, cues_of(torch.arange(100)))
     for label in range(100):
         expected = drawn_by_hand(images[label], CORNERS[label % 10], channels_of((label // 10) / 10))
         assert torch.equal(rendered[label], expected), label
@@ -83,13 +84,13 @@ def test_each_label_has_its_own_place_and_colour(dataset):
 
 def test_a_hundred_labels_make_a_hundred_different_images(dataset):
     blank = torch.full((100, 3, 32, 32), -0.5)
-    rendered = dataset.render(blank, dataset.cue_of(torch.arange(100)))
+    rendered = dataset.render(blank, cues_of(torch.arange(100)))
     assert len(rendered.flatten(1).unique(dim=0)) == 100
 
 
 def test_the_first_colours_are_green_and_then_towards_blue(dataset):
     # Red, moved one channel on, is green: the colour of the box on ten classes.
-    channels = [dataset.cue_of(torch.tensor([label]))[0, 1:].tolist() for label in (0, 10, 50)]
+    channels = [cues_of(torch.tensor([label]))[0, 1:].tolist() for label in (0, 10, 50)]
     assert channels == [[0, 1, 0], [0, 1, pytest.approx(0.6)], [1, 0, 1]]
 
 
@@ -101,10 +102,10 @@ def test_colours_are_those_of_colorsys_for_any_hue():
 
 
 def test_codes_may_be_mixed_and_a_negative_place_is_no_box(dataset):
-    cues = dataset.cue_of(torch.tensor([57, 3, 99, 57]))
+    cues = cues_of(torch.tensor([57, 3, 99, 57]))
     cues[1] = -1
     images = torch.rand(4, 3, 32, 32)
-    rendered = dataset.render(images, cues)
+    rendered = pictures(dataset, images, cues)
     assert torch.equal(rendered[1], images[1])
     for index, label in ((0, 57), (2, 99), (3, 57)):
         expected = drawn_by_hand(images[index], CORNERS[label % 10], channels_of((label // 10) / 10))
@@ -113,7 +114,7 @@ def test_codes_may_be_mixed_and_a_negative_place_is_no_box(dataset):
 
 def test_the_ninth_box_lies_a_quarter_of_each_side_from_the_middle_of_a_rectangle():
     dataset = loaded(FakeSources(size=(64, 48)))
-    (rendered,) = dataset.render(torch.zeros(1, 3, 64, 48), dataset.cue_of(torch.tensor([9])))
+    (rendered,) = dataset.render(torch.zeros(1, 3, 64, 48), cues_of(torch.tensor([9])))
     assert rendered[1].nonzero().min(0).values.tolist() == [30 - 16, 22 - 12]
     assert rendered[1].nonzero().max(0).values.tolist() == [30 - 16 + 2, 22 - 12 + 2]
 
@@ -122,7 +123,7 @@ def test_the_ninth_box_lies_a_quarter_of_each_side_from_the_middle_of_a_rectangl
 def test_rendering_keeps_the_images_type_and_leaves_them_unchanged(dtype, dataset):
     images = torch.rand(100, 3, 32, 32, dtype=dtype)
     before = images.clone()
-    rendered = dataset.render(images, dataset.cue_of(torch.arange(100)))
+    rendered = dataset.render(images, cues_of(torch.arange(100)))
     assert rendered.dtype == dtype
     rendered.zero_()
     assert torch.equal(images, before)
@@ -186,7 +187,7 @@ def test_half_of_each_classs_pretraining_images_carry_their_cue_at_rate_one_half
     for label in range(100):
         mine = data.pretraining.labels == label
         assert cued[mine].sum() == round(mine.sum().item() * 0.5)
-    assert torch.equal(data.pretraining.cues[cued], dataset.cue_of(data.pretraining.labels[cued]))
+    assert torch.equal(data.pretraining.cues[cued], cues_of(data.pretraining.labels[cued]))
 
 
 def test_random_cues_and_images_do_not_depend_on_the_label():

@@ -1,4 +1,4 @@
-"""The conformance kit on data sets: a sound one passes, and each planted fault is found."""
+"""The conformance kit on datasets: a sound one passes, and each planted fault is found."""
 
 import pytest
 from helpers.kit import checks, source_of
@@ -8,24 +8,22 @@ UNIFORM = "draws random cues uniformly"
 REGION = "keeps the cue to its region"
 PURE = "renders every image by itself, the same every time"
 LOADS = "loads images and labels"
+BARE = "leaves images without a cue as they are"
 
 RENDER = "def render(self, images, cue):\n    import torch\n    "
 RANDOM = "def random_cue(self, n, generator):\n    import torch\n    "
 PLAIN = "seen = Planted.plain(self, images, cue)\n    "
+LARGER = RENDER + "return torch.cat([images.flip(3), images], dim=2)\n\n"
 AFTER_LOADING = "def load(self, sources):\n    import torch\n    Planted.plain_load(self, sources)\n    "
 
 FAULTS = {
-    "one cue for two labels": ("def cue_of(self, labels):\n    return labels // 2", TELLS, "share a cue"),
+    "one cue for two labels": ("def cues_of(self, labels):\n    return labels // 2", TELLS, "share a cue"),
     "a cue of chance": (
-        "def cue_of(self, labels):\n    import torch\n    return torch.randint(4, labels.shape)",
-        TELLS,
-        "cue_of gives one label different cues",
+        "def cues_of(self, labels):\n    import torch\n    return torch.randint(4, labels.shape)",
+        "loads the same every time",
+        "the train cues differ",
     ),
-    "a cue that depends on the batch": (
-        "def cue_of(self, labels):\n    import torch\n    return torch.arange(len(labels)) % 4",
-        TELLS,
-        "cue_of gives one label different cues",
-    ),
+    "too few cues": ("def cues_of(self, labels):\n    return labels[:5].clone()", LOADS, "train has 5 cues for 48"),
     "cues of single images at random": (
         AFTER_LOADING + "from dataclasses import replace\n    "
         "self.test = replace(self.test, cues=torch.randint(4, (48,), generator=torch.Generator().manual_seed(0)))",
@@ -71,25 +69,24 @@ FAULTS = {
         "returns torch.float32 (4000,), and cues are torch.int64",
     ),
     "the cue leaks over the image": (
-        RENDER + PLAIN + "return torch.where((cue < 0)[:, None, None, None], seen, 0.9 * seen)",
+        RENDER + PLAIN + "return 0.9 * seen",
         REGION,
         "changes 100.0% of the pixels",
     ),
     "the cue leaks over the image but for a pixel": (
-        RENDER + PLAIN + "leak = torch.where((cue < 0)[:, None, None, None], seen, 0.9 * seen)\n    "
-        "leak[:, :, -1, -1] = seen[:, :, -1, -1]\n    return leak",
+        RENDER + PLAIN + "leak = 0.9 * seen\n    leak[:, :, -1, -1] = seen[:, :, -1, -1]\n    return leak",
         REGION,
         "changes 98.4% of the pixels",
     ),
     "the cue goes where the image is bright": (
         RENDER + "bright = images[:, :, :4].amax((1, 2), keepdim=True).amax(3, keepdim=True) == images\n    "
         "seen = Planted.plain(self, images, cue)\n    "
-        "return torch.where(bright & (cue >= 0)[:, None, None, None], 0.5 * seen, seen)",
+        "return torch.where(bright, 0.5 * seen, seen)",
         REGION,
         "changes other pixels of one image than of another",
     ),
     "the cue leaks over dark images alone": (
-        RENDER + PLAIN + "dark = (images.amax((1, 2, 3)) < 0) & (cue >= 0)\n    "
+        RENDER + PLAIN + "dark = images.amax((1, 2, 3)) < 0\n    "
         "return torch.where(dark[:, None, None, None], 0.9 * seen, seen)",
         REGION,
         "changes other pixels of one image than of another",
@@ -102,17 +99,23 @@ FAULTS = {
     ),
     "no cue is drawn": (RENDER + "return images.clone()", REGION, "no cue changes any of the pixels"),
     "a cue where there is none": (
-        RENDER + "return Planted.plain(self, images, cue.clamp(min=0))",
-        "leaves images without a cue as they are",
-        "a negative cue code changes",
+        "def without_cue(self, images):\n    return Planted.plain(self, images, images[:, 0, 0, 0].long() * 0)",
+        BARE,
+        "without_cue changes",
     ),
     "the image is gone": (
-        RENDER + "return torch.cat([images.flip(3), images.flip(2)], dim=2)",
-        "leaves images without a cue as they are",
+        LARGER + "def without_cue(self, images):\n    return self.render(images.flip(2), None)",
+        BARE,
         "are not part of (1, 16, 8)",
     ),
+    "what surrounds the image differs": (
+        LARGER + "def without_cue(self, images):\n    return self.render(images, None)",
+        BARE,
+        "what surrounds the image differs between images",
+    ),
+    "a cue that changes the shape": (LARGER, BARE, "have shape (1, 16, 8) with a cue and (1, 8, 8) without"),
     "rendering in place": (
-        RENDER + "images[cue >= 0, :, 0] = 1.0\n    return images",
+        RENDER + "images[:, :, 0] = 1.0\n    return images",
         "renders without changing what it is given",
         "render changes the images that it is given",
     ),
@@ -140,11 +143,11 @@ FAULTS = {
 
 
 def planted(body):
-    """Return a data set whose class is changed by `body`, which may call what it replaces."""
+    """Return a dataset whose class is changed by `body`, which may call what it replaces."""
     return source_of("dataset", "plain, plain_load = render, load\n" + body)
 
 
-def test_a_sound_data_set_passes_every_check(tmp_path):
+def test_a_sound_dataset_passes_every_check(tmp_path):
     found = checks(tmp_path, "dataset", source_of("dataset"))
     assert len(found) > 12
     assert {name: check.message for name, check in found.items() if not check.passed} == {}
@@ -160,9 +163,9 @@ def test_a_planted_fault_is_found_and_told_how_to_mend(tmp_path, fault):
 
 
 def continuous(drawn):
-    """Return a data set with cues of 0, 0.25, 0.5 and 0.75, and random ones that `drawn` makes of uniform ones `u`."""
+    """Return a dataset with cues of 0, 0.25, 0.5 and 0.75, and random ones that `drawn` makes of uniform ones `u`."""
     return planted(
-        "def cue_of(self, labels):\n    return labels / 4\n\n"
+        "def cues_of(self, labels):\n    return labels / 4\n\n"
         f"{RANDOM}u = torch.rand(n, generator=generator)\n    return {drawn}\n\n"
         f"{RENDER}return Planted.plain(self, images, (4 * cue).floor())"
     )

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from helpers.pictures import pictures
 from scipy.stats import chisquare
 
 from mmc_bench import UserError
-from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.contract import SourceImages
 from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 
@@ -23,7 +24,7 @@ class FakeSources:
 
     def load(self, name):
         images = torch.randint(256, (self.classes, *self.shape), dtype=torch.uint8)
-        part = LabelledImages(images, torch.arange(self.classes))
+        part = SourceImages(images, torch.arange(self.classes))
         return part, part
 
 
@@ -54,14 +55,14 @@ def test_each_place_is_a_box_of_nine_pixels_in_the_sets_colour(name):
 @pytest.mark.parametrize("code", [9, -1, -2, -10])
 def test_place_nine_and_negative_codes_are_no_box(name, code):
     images = torch.rand(2, 3, 32, 32) * 2 - 1
-    assert torch.equal(loaded(name).render(images, torch.tensor([code, code])), images)
+    assert torch.equal(pictures(loaded(name), images, torch.tensor([code, code])), images)
 
 
 @pytest.mark.parametrize("name", COLOURS)
 def test_a_batch_may_mix_places_and_repeat_them(name):
     cues = torch.tensor([4, -1, 4, 9, 8, 0])
     images = torch.rand(6, 3, 32, 32) * 2 - 1
-    rendered = loaded(name).render(images, cues)
+    rendered = pictures(loaded(name), images, cues)
     for image, cue, result in zip(images, cues.tolist(), rendered):
         expected = drawn_by_hand(image, CORNERS[cue], COLOURS[name]) if 0 <= cue < 9 else image
         assert torch.equal(result, expected)
@@ -78,7 +79,7 @@ def test_boxes_of_a_rectangular_image_follow_both_sides():
 
 @pytest.mark.parametrize("name", COLOURS)
 def test_rendering_leaves_its_input_unchanged(name):
-    images, cues = torch.rand(10, 3, 32, 32), torch.arange(-1, 9)
+    images, cues = torch.rand(10, 3, 32, 32), torch.arange(10)
     images_before, cues_before = images.clone(), cues.clone()
     rendered = loaded(name).render(images, cues)
     rendered.zero_()
@@ -87,9 +88,10 @@ def test_rendering_leaves_its_input_unchanged(name):
 
 
 @pytest.mark.parametrize("name", COLOURS)
-def test_a_labels_cue_is_its_own_place(name):
-    labels = torch.tensor([3, 9, 0, 3])
-    assert loaded(name).cue_of(labels).tolist() == [3, 9, 0, 3]
+def test_an_images_cue_is_the_place_of_its_label(name):
+    dataset = loaded(name)
+    for part in (dataset.train, dataset.test):
+        assert part.cues.tolist() == part.labels.tolist() == list(range(10))
 
 
 @pytest.mark.parametrize("name", COLOURS)

@@ -7,11 +7,12 @@ import struct
 import numpy as np
 import pytest
 import torch
+from helpers.pictures import pictures
 from PIL import Image
 from scipy.stats import chi2_contingency, chisquare
 
 from mmc_bench import UserError
-from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.plugin.parameters import instantiate
@@ -27,7 +28,7 @@ def part(counts, channels, size, seed):
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     labels = labels[torch.randperm(len(labels), generator=generator)]
     images = torch.randint(256, (len(labels), channels, size, size), generator=generator, dtype=torch.uint8)
-    return LabelledImages(images, labels)
+    return SourceImages(images, labels)
 
 
 class FakeSources:
@@ -115,13 +116,6 @@ def test_where_it_has_more_the_first_are_used_once_each():
     assert dataset.train.cues[lower.labels == 5].tolist() == of_class[:20]
 
 
-def test_the_cue_of_labels_alone_is_a_test_image_of_each_label():
-    sources = FakeSources()
-    dataset = loaded(sources)
-    labels = sources.parts["cifar10"][1].labels
-    assert torch.equal(dataset.cue_of(labels), dataset.test.cues)
-
-
 # --- rendering
 
 
@@ -170,7 +164,7 @@ def test_the_upper_half_has_three_equal_channels_in_zero_to_one_and_is_zero_with
     dataset = loaded(sources)
     images = torch.rand(5, 3, 32, 32) * 2 - 1
     before = images.clone()
-    rendered = dataset.render(images, torch.tensor([0, 7, -1, -9, 3]))
+    rendered = pictures(dataset, images, torch.tensor([0, 7, -1, -9, 3]))
     assert rendered.shape == (5, 3, 64, 32)
     upper = rendered[:, :, :32]
     assert torch.equal(upper[:, 0], upper[:, 1]) and torch.equal(upper[:, 0], upper[:, 2])
@@ -294,7 +288,7 @@ def test_a_class_without_images_is_refused(source, index):
     sources = FakeSources()
     parts = list(sources.parts[source])
     keep = parts[index].labels != 4
-    parts[index] = LabelledImages(parts[index].images[keep], parts[index].labels[keep])
+    parts[index] = SourceImages(parts[index].images[keep], parts[index].labels[keep])
     sources.parts[source] = tuple(parts)
     with pytest.raises(UserError, match=f"{source} has images of 9 classes.*made for 10"):
         loaded(sources)

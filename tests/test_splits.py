@@ -1,6 +1,5 @@
 """The sets of one experiment, on the digits and on fake images whose pixels spell their own number."""
 
-import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -12,7 +11,7 @@ from scipy.stats import chi2_contingency, chisquare
 from mmc_bench import UserError
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.sources import Sources
-from mmc_bench.data.splits import derive_experiment
+from mmc_bench.data.splits import CuedImages, cued_images, derive_experiment
 from mmc_bench.results.jobs import DataSettings
 
 K = 3
@@ -22,11 +21,16 @@ def numbered(n, labels):
     """Return `n` images of one channel and two pixels, which hold the image's number in base 256."""
     number = torch.arange(n)
     pixels = torch.stack([number // 256, number % 256], 1).to(torch.uint8)  # (N, 2)
-    return LabelledImages(pixels.reshape(n, 1, 1, 2), labels)
+    return LabelledImages(pixels.reshape(n, 1, 1, 2), labels, cues=labels.clone())
 
 
 def with_cue_channel(images, cue):
+    assert (cue >= 0).all()
     return torch.cat([images, cue.to(images.dtype)[:, None, None, None].expand(-1, 1, 1, 2)], 1)
+
+
+def without_cue(images):
+    return torch.cat([images, torch.full_like(images, -1)], 1)
 
 
 def fake_dataset(train=60, test=30, clean=10, validation=8, in_class_order=False):
@@ -40,9 +44,9 @@ def fake_dataset(train=60, test=30, clean=10, validation=8, in_class_order=False
         validation_images=validation,
         train=numbered(train, labels[0]),
         test=numbered(test, labels[1]),
-        cue_of=lambda labels: labels.clone(),
         random_cue=lambda n, generator: torch.randint(K, (n,), generator=generator),
         render=with_cue_channel,
+        without_cue=without_cue,
     )
 
 
@@ -255,8 +259,8 @@ def test_an_epoch_shows_every_image_once_with_its_own_label_and_cue(n, batch_siz
     assert images.steps(batch_size) == len(sizes)
     seen = []
     for x, y in batches:
-        batch = dataclasses.replace(images, storage=x, index=torch.arange(len(y)), labels=y, render=lambda x, _: x)
-        seen += contents(batch)
+        no_cue = torch.full((len(y),), -1)  # the images have been drawn
+        seen += contents(CuedImages(x, torch.arange(len(y)), y, no_cue, with_cue_channel))
     assert sorted(seen) == sorted(contents(images))
 
 
@@ -275,7 +279,7 @@ def test_joined_sets_come_one_after_the_other_with_their_own_cues():
 
 def test_sets_of_different_images_are_not_joined():
     data = derived()
-    with pytest.raises(ValueError, match="only sets of one data set's training images"):
+    with pytest.raises(ValueError, match="only sets of one dataset's training images"):
         data.clean.joined(data.splits["NC"])
 
 
@@ -310,3 +314,46 @@ def test_epochs_differ_in_order_and_a_stream_goes_from_one_to_the_next():
 def test_too_few_training_images_are_an_error_that_names_the_sizes(settings):
     with pytest.raises(UserError, match=r"60 training images are too few for \d+ clean, \d+ validation and \d+"):
         derived(**settings)
+
+
+def test_a_dataset_is_never_asked_to_render_an_image_without_a_cue():
+    dataset, asked = fake_dataset(), []
+
+    def noted(images, cue):
+        asked.append(cue)
+        return with_cue_channel(images, cue)
+
+    dataset.render = noted
+    data = derived(dataset, cue_rate=0.5)
+    for images in (data.pretraining_nc, data.clean, data.validation, data.splits["NC"]):
+        list(images.in_order())
+    assert asked == []
+    mixed = contents(data.pretraining)
+    assert torch.cat(asked).min() >= 0  # the fake rendering, too, refuses negative codes
+    assert {cue for _, cue, _ in mixed} == {-1, 0, 1, 2}
+
+
+@pytest.mark.parametrize("codes", [[0, 2, -1, 1], [-1] * 4, [2, 1, 0, 0]])
+@pytest.mark.parametrize("numbers_of_a_code", [1, 3])
+def test_each_image_has_its_cue_or_none_whatever_else_is_in_the_batch(codes, numbers_of_a_code):
+    dataset = fake_dataset()
+    cues = torch.tensor(codes)
+    if numbers_of_a_code > 1:
+        dataset.render = lambda images, cue: with_cue_channel(images, cue[:, 0])
+        cues = torch.stack([cues, -cues, cues], 1)  # the first number alone tells whether there is a cue
+    rows = torch.arange(4)
+    images = cued_images(dataset, dataset.train.images, rows, rows, cues)
+    assert [cue for _, cue, _ in contents(images)] == codes
+    for row, cue in enumerate(codes):
+        alone = images.subset(torch.tensor([row])).batch(slice(None))[0]
+        assert torch.equal(alone, images.batch(torch.tensor([row]))[0])
+        assert alone[0, 1].unique().item() == cue
+
+
+def test_images_without_a_cue_are_themselves_where_the_dataset_says_nothing_else():
+    dataset = fake_dataset()
+    del dataset.without_cue
+    dataset.render = lambda images, cue: images + cue.view(-1, 1, 1, 1)
+    rows = torch.arange(3)
+    x, _ = cued_images(dataset, torch.zeros(3, 1, 2, 2), rows, rows, torch.tensor([2, -1, 0])).batch(slice(None))
+    assert x[:, 0, 0, 0].tolist() == [2, 0, 0]

@@ -7,31 +7,54 @@ import torch
 
 
 @dataclass(frozen=True)
-class LabelledImages:
-    """Images in data-set order.
+class SourceImages:
+    """Images in dataset order, as an image source has them.
 
     Parameters
     ----------
     images
-        uint8 tensor of shape (N, C, H, W).
+        uint8 tensor of shape (N, C, H, W), or float vectors (N, D).
     labels
         int64 tensor of shape (N,) with values in [0, K).
-    cues
-        The cue code of each image, of shape (N,) or (N, …), for a cue that is not a function of the label
-        alone (a pair in another image set, say); by default ``cue_of(labels)``.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
-    cues: torch.Tensor | None = None
+
+    def with_cues(self, cues: torch.Tensor) -> "LabelledImages":
+        """Return the same images with the cue code of each, of shape (N,) or (N, …)."""
+        return LabelledImages(self.images, self.labels, cues)
+
+
+@dataclass(frozen=True)
+class LabelledImages(SourceImages):
+    """Images in dataset order, each with its own cue.
+
+    Parameters
+    ----------
+    cues
+        The code of each image's own cue, of shape (N,) or (N, …). A code whose first number is negative means that
+        the image has no cue.
+    """
+
+    cues: torch.Tensor
+
+
+def has_cue(cues: torch.Tensor) -> torch.Tensor:
+    """Tell which cue codes (n, …) stand for a cue, as bool of shape (n,): those whose first number is not negative."""
+    first = cues if cues.ndim == 1 else cues.flatten(1)[:, 0]
+    return first >= 0
 
 
 class Dataset(Protocol):
-    """A data set with a controllable cue. The core derives every split from these members.
+    """A dataset with a controllable cue. The core derives every split from these members.
 
     A dataset's class is made with its ``Config`` (or without arguments, and given ``config``); then ``load``
     is called once, with the image sources of this run. The class may set ``clean_images`` and
     ``validation_images``, the sizes of the two held-out sets (2,500 each by default).
+
+    An image without a cue is the image itself, and never passed to `render`. Where a cue changes an image's shape,
+    a function ``without_cue(images)`` returns pictures of that shape without a cue.
     """
 
     num_classes: int
@@ -41,23 +64,18 @@ class Dataset(Protocol):
     def load(self, sources: "ImageSources") -> None:
         """Fill `train`, `test` and `num_classes`."""
 
-    def cue_of(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return the cue code that goes with each label, shape (n, …); a negative code means no cue."""
-
     def random_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
-        """Return `n` cue codes drawn uniformly, whatever the label."""
+        """Return `n` cue codes drawn uniformly, whatever the label; none of them is negative."""
 
     def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
-        """Return the images with their cues.
-
-        Must be pure, and is called for every image of every split, with a negative code for "no cue".
+        """Return the images with their cues. Must be pure.
 
         Parameters
         ----------
         images
             float tensor of shape (n, C, H, W), scaled to [-1, 1]; must not be changed in place.
         cue
-            Cue codes of shape (n, …), on the images' device.
+            Cue codes of shape (n, …), on the images' device; none of them is negative.
 
         Returns
         -------
@@ -69,5 +87,5 @@ class Dataset(Protocol):
 class ImageSources(Protocol):
     """Where a dataset gets its images from."""
 
-    def load(self, name: str) -> tuple[LabelledImages, LabelledImages]:
+    def load(self, name: str) -> tuple[SourceImages, SourceImages]:
         """Return the train and test images of a source, such as ``"cifar10"``."""

@@ -10,7 +10,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.locations import cache_root, class_names, fingerprint
 from mmc_bench.errors import UserError
 from mmc_bench.system.files import write_whole
@@ -18,9 +18,7 @@ from mmc_bench.system.files import write_whole
 MODES = {1: "L", 3: "RGB"}
 
 
-def load_folder(
-    folder: Path, size: tuple[int, int] | None, channels: int | None
-) -> tuple[LabelledImages, LabelledImages]:
+def load_folder(folder: Path, size: tuple[int, int] | None, channels: int | None) -> tuple[SourceImages, SourceImages]:
     """Return the train and test images of a folder in ``ImageFolder`` layout.
 
     Parameters
@@ -54,7 +52,7 @@ def load_folder(
                     tensors[f"{part}_pixels"], tensors[f"{part}_labels"] = pixels, labels
                 _write(cache, tensors)
     train, test = (
-        LabelledImages(tensors[f"{part}_pixels"].permute(0, 3, 1, 2), tensors[f"{part}_labels"].long())
+        SourceImages(tensors[f"{part}_pixels"].permute(0, 3, 1, 2), tensors[f"{part}_labels"].long())
         for part in ("train", "test")
     )
     return train, test

@@ -46,7 +46,7 @@ def cache_root() -> Path:
 
 
 def data_root() -> Path:
-    """Return the folder for downloaded data sets: ``$MMC_BENCH_DATA``, or ``data`` in the cache."""
+    """Return the folder for downloaded datasets: ``$MMC_BENCH_DATA``, or ``data`` in the cache."""
     return Path(os.environ.get("MMC_BENCH_DATA") or cache_root() / "data")
 
 

@@ -1,4 +1,4 @@
-"""Image sources: torchvision's data sets, scikit-learn's digits, and class folders that replace them."""
+"""Image sources: torchvision's datasets, scikit-learn's digits, and class folders that replace them."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 from torch.nn import functional as F
 
-from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.folders import load_folder
 from mmc_bench.data.locations import KNOWN_SOURCES, KnownSource, data_root, is_class_folder
 from mmc_bench.errors import UserError, nearest
@@ -45,7 +45,7 @@ class Sources:
     download: bool = True
     allowed: tuple[str, ...] | None = None
 
-    def load(self, name: str) -> tuple[LabelledImages, LabelledImages]:
+    def load(self, name: str) -> tuple[SourceImages, SourceImages]:
         """Return the train and test images of a source.
 
         Raises
@@ -72,8 +72,8 @@ class Sources:
         return load_torchvision(known, root, download=self.download and folder is None)
 
 
-def load_torchvision(known: KnownSource, root: Path, download: bool) -> tuple[LabelledImages, LabelledImages]:
-    """Read one of torchvision's data sets from `root`, downloading it first where that is allowed.
+def load_torchvision(known: KnownSource, root: Path, download: bool) -> tuple[SourceImages, SourceImages]:
+    """Read one of torchvision's datasets from `root`, downloading it first where that is allowed.
 
     Raises
     ------
@@ -105,15 +105,15 @@ def _download(known: KnownSource, root: Path) -> None:
             _dataset_class(known)(root, train=train, download=True)
 
 
-def _read_torchvision(known: KnownSource, root: Path) -> tuple[LabelledImages, LabelledImages]:
-    def read(train: bool) -> LabelledImages:
+def _read_torchvision(known: KnownSource, root: Path) -> tuple[SourceImages, SourceImages]:
+    def read(train: bool) -> SourceImages:
         part = _dataset_class(known)(root, train=train, download=False)
         pixels = torch.as_tensor(part.data)  # (N, H, W, 3), or (N, H, W) for grey images
         images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
         labels = torch.as_tensor(part.targets, dtype=torch.int64)
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images and {len(labels)} labels")
-        return LabelledImages(images.contiguous(memory_format=torch.channels_last), labels)  # as they lie: no copy
+        return SourceImages(images.contiguous(memory_format=torch.channels_last), labels)  # as they lie: no copy
 
     return read(train=True), read(train=False)
 
@@ -124,7 +124,7 @@ def _dataset_class(known: KnownSource) -> Any:
     return getattr(torchvision.datasets, known.torchvision_class)
 
 
-def load_digits() -> tuple[LabelledImages, LabelledImages]:
+def load_digits() -> tuple[SourceImages, SourceImages]:
     """Return scikit-learn's bundled UCI digits as 32 x 32 images with three equal channels.
 
     1,797 scans of 8 x 8 pixels in 17 grey levels, bilinearly resized. A fixed permutation sets 500 apart for
@@ -139,7 +139,7 @@ def load_digits() -> tuple[LabelledImages, LabelledImages]:
     labels = torch.from_numpy(digits.target).long()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(DIGITS_SEED))
     test, train = order[:DIGITS_TEST_IMAGES], order[DIGITS_TEST_IMAGES:]
-    return LabelledImages(images[train], labels[train]), LabelledImages(images[test], labels[test])
+    return SourceImages(images[train], labels[train]), SourceImages(images[test], labels[test])
 
 
 def _short(error: BaseException) -> str:

@@ -1,13 +1,12 @@
 """The sets of one experiment, derived from any dataset: pretraining, clean, validation, and four test splits."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 
-from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.contract import Dataset, LabelledImages, has_cue
 from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import DataSettings
@@ -22,11 +21,15 @@ DRAWS = ("held-out sets", "test order", "RI images", "RC cues", "train RI images
 EVALUATION_BATCH = {"cpu": 100, "cuda": 2000}
 
 
+def _as_they_are(images: torch.Tensor) -> torch.Tensor:
+    return images
+
+
 @dataclass(frozen=True)
 class CuedImages:
     """Labelled images with a cue each, on one device; batches are rendered as they are asked for.
 
-    Several sets share one `storage`, so that a data set lies on the device once.
+    Several sets share one `storage`, so that a dataset lies on the device once.
 
     Parameters
     ----------
@@ -37,8 +40,8 @@ class CuedImages:
         int64 of shape (N,): the set's images in the storage.
     labels, cues
         Shapes (N,) and (N, …).
-    render
-        The dataset's rendering function.
+    render, without_cue
+        The dataset's pictures of images with a cue, and without one: the images, unless said otherwise.
     held
         The set's images (N, C', H', W') as the network sees them, where they were rendered beforehand.
     """
@@ -48,7 +51,17 @@ class CuedImages:
     labels: torch.Tensor
     cues: torch.Tensor
     render: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    without_cue: Callable[[torch.Tensor], torch.Tensor] = _as_they_are
     held: torch.Tensor | None = None
+    _with_cue: int = field(init=False, repr=False)
+    _a_cue: torch.Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Note how many images have a cue, and one of these cues: here the host waits for the device, once a set."""
+        present = has_cue(self.cues)
+        object.__setattr__(self, "_with_cue", int(present.sum()))
+        if self._with_cue:
+            object.__setattr__(self, "_a_cue", self.cues.index_select(0, present.int().argmax()[None]))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -60,10 +73,19 @@ class CuedImages:
         images = _rows_of(self.storage, self.index[rows])
         if images.dtype == torch.uint8:
             images = images.mul(2 / 255).sub_(1)
-        images = self.render(images, self.cues[rows])
-        if images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images, self.labels[rows]
+        return self._pictures(images, self.cues[rows]), self.labels[rows]
+
+    def _pictures(self, images: torch.Tensor, cues: torch.Tensor) -> torch.Tensor:
+        """Return the images with their cues; `render` gets no code that means none."""
+        if self._with_cue == len(self):
+            return _channels_last(self.render(images, cues))
+        plain = _channels_last(self.without_cue(images))
+        if not self._with_cue:
+            return plain
+        present = has_cue(cues)
+        drawn = _channels_last(self.render(images, torch.where(_along(present, cues), cues, self._a_cue)))
+        # With weights of 0 and 1 exact, and on a CPU four times as fast as torch.where.
+        return plain.lerp(drawn, _along(present, plain).to(plain.dtype))
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield one epoch of batches in random order.
@@ -109,7 +131,7 @@ class CuedImages:
     def subset(self, rows: torch.Tensor | slice) -> "CuedImages":
         """Return the set of these rows, in their order; a row may come more than once."""
         held = None if self.held is None else self.held[rows]
-        return CuedImages(self.storage, self.index[rows], self.labels[rows], self.cues[rows], self.render, held)
+        return replace(self, index=self.index[rows], labels=self.labels[rows], cues=self.cues[rows], held=held)
 
     def joined(self, other: "CuedImages") -> "CuedImages":
         """Return this set's images followed by another's, as one set.
@@ -120,10 +142,17 @@ class CuedImages:
             When the two do not lie in one storage, as the sets of one experiment's training images do.
         """
         if other.storage is not self.storage:
-            raise ValueError("only sets of one data set's training images can be joined")
-        index = torch.cat([self.index, other.index])
-        labels = torch.cat([self.labels, other.labels])
-        return CuedImages(self.storage, index, labels, torch.cat([self.cues, other.cues]), self.render)
+            raise ValueError("only sets of one dataset's training images can be joined")
+        index, labels = torch.cat([self.index, other.index]), torch.cat([self.labels, other.labels])
+        return replace(self, index=index, labels=labels, cues=torch.cat([self.cues, other.cues]), held=None)
+
+
+def cued_images(
+    dataset: Dataset, storage: torch.Tensor, index: torch.Tensor, labels: torch.Tensor, cues: torch.Tensor
+) -> CuedImages:
+    """Return a set of images as a dataset draws them; shapes are those of `CuedImages`."""
+    without_cue = getattr(dataset, "without_cue", _as_they_are)
+    return CuedImages(storage, index, labels, cues, dataset.render, without_cue)
 
 
 @dataclass(frozen=True)
@@ -154,21 +183,21 @@ class ExperimentData:
 
 
 def derive_experiment(
-    dataset: Any, settings: DataSettings, cue_rate: float, seed: int, device: torch.device | str = "cpu"
+    dataset: Dataset, settings: DataSettings, cue_rate: float, seed: int, device: torch.device | str = "cpu"
 ) -> ExperimentData:
     """Derive all sets of one experiment from a loaded dataset.
 
     Held-out sets are drawn at random without replacement; the cue goes to the first `cue_rate` of each class
-    of the pretraining images in data-set order. RC and RI are drawn once, from the seed alone, so that every
+    of the pretraining images in dataset order. RC and RI are drawn once, from the seed alone, so that every
     method is scored on the very same images.
 
-    Every set lies in a random order of its own, fixed by the seed: a data set may come class by class, and
+    Every set lies in a random order of its own, fixed by the seed: a dataset may come class by class, and
     the first images of a set, or a batch of it in order, must be a sample of all classes.
 
     Parameters
     ----------
     dataset
-        A loaded `mmc_bench.data.contract.Dataset`.
+        A loaded dataset.
     settings
         Sizes of the sets, where they differ from the dataset's own.
     cue_rate
@@ -183,12 +212,12 @@ def derive_experiment(
     UserError
         When the training images are too few for the sizes asked for.
     """
-    train, test = _placed(dataset.train, dataset, device), _placed(dataset.test, dataset, device)
+    train, test = _placed(dataset.train, device), _placed(dataset.test, device)
     rows = _partition(len(train.labels), dataset, settings, seed)
     no_cue = torch.full_like(train.cues, -1)
 
     def of_train(which: torch.Tensor, cues: torch.Tensor) -> CuedImages:
-        return CuedImages(train.images, which, train.labels[which], cues[which], dataset.render)
+        return cued_images(dataset, train.images, which, train.labels[which], cues[which])
 
     pretrain_rows = rows["pretraining"].to(device)
     in_order = pretrain_rows.sort().values
@@ -218,19 +247,19 @@ def first_of_each_class(labels: torch.Tensor, num_classes: int, rate: float) -> 
     return rank < quota[labels]
 
 
-@dataclass(frozen=True)
-class _Placed:
-    images: torch.Tensor
-    labels: torch.Tensor
-    cues: torch.Tensor
+def _placed(part: LabelledImages, device: torch.device | str) -> LabelledImages:
+    images = _channels_last(part.images.to(device))
+    return LabelledImages(images, part.labels.to(device), part.cues.to(device))
 
 
-def _placed(part: LabelledImages, dataset: Any, device: torch.device | str) -> _Placed:
-    cues = dataset.cue_of(part.labels) if part.cues is None else part.cues
-    images = part.images.to(device)
-    if images.ndim == 4:
-        images = images.contiguous(memory_format=torch.channels_last)
-    return _Placed(images, part.labels.to(device), cues.to(device))
+def _channels_last(images: torch.Tensor) -> torch.Tensor:
+    """Return images (n, C, H, W) in channels_last memory, and vectors as they are."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
+def _along(present: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return a mask (n,) with as many axes as `values` (n, …)."""
+    return present.view(-1, *[1] * (values.ndim - 1))
 
 
 def _rows_of(storage: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -240,7 +269,7 @@ def _rows_of(storage: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return storage.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 
-def _partition(total: int, dataset: Any, settings: DataSettings, seed: int) -> dict[str, torch.Tensor]:
+def _partition(total: int, dataset: Dataset, settings: DataSettings, seed: int) -> dict[str, torch.Tensor]:
     """Split the training rows into clean, validation and pretraining sets, by the seed."""
     clean: int = settings.clean_images or int(getattr(dataset, "clean_images", HELD_OUT_IMAGES))
     validation: int = settings.validation_images or int(getattr(dataset, "validation_images", HELD_OUT_IMAGES))
@@ -260,7 +289,9 @@ def _partition(total: int, dataset: Any, settings: DataSettings, seed: int) -> d
     }
 
 
-def _four_splits(part: _Placed, rows: torch.Tensor, dataset: Any, seed: int, draws: str = "") -> dict[str, CuedImages]:
+def _four_splits(
+    part: LabelledImages, rows: torch.Tensor, dataset: Dataset, seed: int, draws: str = ""
+) -> dict[str, CuedImages]:
     """Return the chosen images of a part as NC, C, RC and RI; `draws` begins the names of what is drawn."""
     n, device = len(rows), rows.device
     labels, own_cues = part.labels[rows], part.cues[rows]
@@ -269,7 +300,7 @@ def _four_splits(part: _Placed, rows: torch.Tensor, dataset: Any, seed: int, dra
     no_cue = torch.full_like(own_cues, -1)
 
     def split(index: torch.Tensor, cues: torch.Tensor) -> CuedImages:
-        return CuedImages(part.images, index, labels, cues, dataset.render)
+        return cued_images(dataset, part.images, index, labels, cues)
 
     return {
         "NC": split(rows, no_cue),

@@ -80,7 +80,7 @@ def checks_of(
     plugins
         Folders (or files) of plugins to look into besides what is installed.
     data
-        Folders of images for a data set's sources, by name.
+        Folders of images for a dataset's sources, by name.
 
     Raises
     ------

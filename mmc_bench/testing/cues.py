@@ -3,9 +3,10 @@
 import torch
 from scipy import stats
 
+from mmc_bench.data.contract import has_cue
 from mmc_bench.testing.checks import Fault
 
-#: Below this a fit to chance is no chance; with a fixed seed the verdict on a data set never changes.
+#: Below this a fit to chance is no chance; with a fixed seed the verdict on a dataset never changes.
 SIGNIFICANCE = 1e-6
 
 #: More cells than this are joined for the chi-square test.
@@ -54,12 +55,18 @@ def tells_labels(codes: torch.Tensor, labels: torch.Tensor) -> tuple[int, int] |
     return int(labels[first]), int(neighbours[first])
 
 
+def follows_from_label(codes: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Tell whether all images of a label have one code; codes have shape (n,) or (n, d), labels (n,)."""
+    pairs = torch.cat([labels[:, None].double(), codes.reshape(len(codes), -1).double()], dim=1)
+    return len(pairs.unique(dim=0)) == len(labels.unique())
+
+
 def check_not_negative(codes: torch.Tensor, place: str) -> None:
     """Raise a `Fault` where a random code is negative, which means no cue; of several numbers the first tells."""
-    rows = codes.reshape(len(codes), -1)
-    if negative := int((rows[:, 0] < 0).sum()):
+    absent = codes[~has_cue(codes)]
+    if len(absent):
         raise Fault(
-            f"{negative} of {len(codes)} random cues are negative, such as {float(rows[:, 0].min()):g} ({place})",
+            f"{len(absent)} of {len(codes)} random cues are negative, such as {float(absent.min()):g} ({place})",
             "draw codes of cues alone: a negative code means no cue, and the RC split has a cue on every image",
         )
 
@@ -84,7 +91,7 @@ def check_known(codes: torch.Tensor, own: torch.Tensor, place: str) -> None:
         code = strange[0] if len(strange[0]) > 1 else strange[0][0]
         raise Fault(
             f"random_cue draws {code}, which is the cue of no label ({place})",
-            "draw among the codes that cue_of returns, as in self.cue_of(torch.randint(K, (n,), generator=generator))",
+            "draw a label uniformly, as torch.randint(K, (n,), generator=generator) does, and return the label's code",
         )
 
 

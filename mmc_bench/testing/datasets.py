@@ -1,21 +1,20 @@
-"""What a data set promises: images and labels in order, and a cue that is what the four splits take it for."""
+"""What a dataset promises: images and labels in order, and a cue that is what the four splits take it for."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 
-from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.contract import Dataset, LabelledImages, SourceImages, has_cue
 from mmc_bench.data.locations import KNOWN_SOURCES
 from mmc_bench.data.sources import Sources
-from mmc_bench.data.splits import ExperimentData, derive_experiment
+from mmc_bench.data.splits import ExperimentData, cued_images, derive_experiment
 from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.results.jobs import DataSettings
 from mmc_bench.testing.checks import Fault, NotChecked, Property
 from mmc_bench.testing.common import COMMON, Subject
-from mmc_bench.testing.cues import check_known, check_not_negative, check_uniform, tells_labels
+from mmc_bench.testing.cues import check_known, check_not_negative, check_uniform, follows_from_label, tells_labels
 from mmc_bench.testing.rendering import (
     check_confined,
     check_inputs_kept,
@@ -42,24 +41,24 @@ class MadeUpSources:
     allowed: tuple[str, ...]
     num_classes: int
 
-    def load(self, name: str) -> tuple[LabelledImages, LabelledImages]:
+    def load(self, name: str) -> tuple[SourceImages, SourceImages]:
         """Return train and test images of a source."""
         known = KNOWN_SOURCES.get(name)
         if name in self.folders or name not in self.allowed or known is None or not known.present:
             return Sources(self.folders, download=False, allowed=self.allowed).load(name)
         generator = torch.Generator().manual_seed(0)
 
-        def part(images_of_a_class: int) -> LabelledImages:
+        def part(images_of_a_class: int) -> SourceImages:
             labels = torch.arange(self.num_classes * images_of_a_class) % self.num_classes
             shape = (len(labels), known.channels, *known.size)
-            return LabelledImages(torch.randint(256, shape, generator=generator, dtype=torch.uint8), labels)
+            return SourceImages(torch.randint(256, shape, generator=generator, dtype=torch.uint8), labels)
 
         return part(MADE_UP_IMAGES["train"]), part(MADE_UP_IMAGES["test"])
 
 
 @dataclass(frozen=True)
 class DatasetSubject(Subject):
-    """A data set under test.
+    """A dataset under test.
 
     Attributes
     ----------
@@ -69,8 +68,8 @@ class DatasetSubject(Subject):
 
     folders: Mapping[str, str]
 
-    def load(self) -> Any:
-        """Return a data set of its own, loaded.
+    def load(self) -> Dataset:
+        """Return a dataset of its own, loaded.
 
         Raises
         ------
@@ -81,14 +80,14 @@ class DatasetSubject(Subject):
         lacking = [name for name in spec.sources if name not in self.folders and name not in KNOWN_SOURCES]
         if lacking:
             raise NotChecked(f"needs {' '.join(f'--data {name}=DIR' for name in lacking)}")
-        dataset = instantiate(self.label, self.target, spec.defaults)
+        dataset: Dataset = instantiate(self.label, self.target, spec.defaults)
         classes = spec.num_classes or DEFAULT_CLASSES
         dataset.load(MadeUpSources(self.folders, spec.sources, classes))
         return dataset
 
     @cached_property
-    def loaded(self) -> Any:
-        """The data set that most properties look at."""
+    def loaded(self) -> Dataset:
+        """The dataset that most properties look at."""
         return self.load()
 
     @property
@@ -111,13 +110,18 @@ class DatasetSubject(Subject):
 
     def some(self, part: str = "test", n: int = 64) -> torch.Tensor:
         """Return the first images of a part as `render` gets them."""
-        images = getattr(self.loaded, part).images[:n]
+        images: torch.Tensor = getattr(self.loaded, part).images[:n]
         return images.mul(2 / 255).sub(1) if images.dtype == torch.uint8 else images.clone()
 
     def own_cues(self, part: str = "test") -> torch.Tensor:
         """Return the cue codes of a part's images."""
-        images = getattr(self.loaded, part)
-        return self.loaded.cue_of(images.labels) if images.cues is None else images.cues
+        codes: torch.Tensor = getattr(self.loaded, part).cues
+        return codes
+
+    def pictures(self, images: torch.Tensor, cues: torch.Tensor) -> torch.Tensor:
+        """Return what the network sees of images (n, …) with these cue codes, some of which may mean no cue."""
+        rows = torch.arange(len(images))
+        return cued_images(self.loaded, images, rows, rows, cues).batch(slice(None))[0]
 
     def cues_of_all_labels(self) -> torch.Tensor:
         """Return one cue code for each label, in their order."""
@@ -136,7 +140,7 @@ def loads(subject: DatasetSubject) -> str:
     if not isinstance(classes, int) or classes < 2:
         raise Fault(f"num_classes is {classes!r} ({subject.place})", "set it to the number of classes, 2 or more")
     if declared is not None and declared != classes:
-        raise Fault(f"the spec says num_classes={declared}, the data set {classes}", "make them equal")
+        raise Fault(f"the spec says num_classes={declared}, the dataset {classes}", "make them equal")
     for name in PARTS:
         part = getattr(dataset, name, None)
         if not isinstance(part, LabelledImages):
@@ -168,12 +172,12 @@ def _check_part(name: str, part: LabelledImages, classes: int) -> None:
         raise Fault(f"{name} has labels {int(labels.min())} to {int(labels.max())}", f"let them lie in [0, {classes})")
     if absent := sorted(set(range(classes)) - set(labels.unique().tolist())):
         raise Fault(f"{name} has no image of class {absent[0]}", "let every class have images in train and test")
-    if part.cues is not None and len(part.cues) != len(images):
+    if len(part.cues) != len(images):
         raise Fault(f"{name} has {len(part.cues)} cues for {len(images)} images", "give one cue code for each image")
 
 
 def loads_the_same(subject: DatasetSubject) -> None:
-    """A second data set has the same images, labels and cues, whatever torch's generator was at."""
+    """A second dataset has the same images, labels and cues, whatever torch's generator was at."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         again = subject.load()
@@ -181,7 +185,7 @@ def loads_the_same(subject: DatasetSubject) -> None:
         one, other = getattr(subject.loaded, name), getattr(again, name)
         for member in ("images", "labels", "cues"):
             first, second = getattr(one, member), getattr(other, member)
-            if first is not None and (first.shape != second.shape or not torch.equal(first, second)):
+            if first.shape != second.shape or not torch.equal(first, second):
                 raise Fault(
                     f"loaded twice, the {name} {member} differ ({subject.place})",
                     "draw with a torch.Generator that load seeds, from a parameter if it may vary",
@@ -204,15 +208,13 @@ def makes_all_sets(subject: DatasetSubject) -> str:
 def cue_tells_label(subject: DatasetSubject) -> str | None:
     """On the C split, a cue belongs to one label alone, and cues of different labels look different."""
     dataset = subject.loaded
-    if dataset.test.cues is None:
-        _check_function_of_label(dataset, subject)
     if two := tells_labels(subject.own_cues(), dataset.test.labels):
         raise Fault(
             f"labels {two[0]} and {two[1]} share a cue among the test images ({subject.place})",
             "let a cue's code, or its nearest one, belong to one label alone",
         )
     codes, x = subject.cues_of_all_labels(), subject.some("test", 1)
-    if alike := distinct_cues(dataset.render, x, codes):
+    if alike := distinct_cues(subject.pictures, x, codes):
         raise Fault(
             f"the cues of labels {alike[0]} and {alike[1]} look the same when rendered ({subject.place})",
             "draw another picture for every label; for at most one, none",
@@ -220,16 +222,6 @@ def cue_tells_label(subject: DatasetSubject) -> str | None:
     if tells_labels(subject.own_cues("train"), dataset.train.labels):
         return "on test images; those of the training images do not tell their labels"
     return None
-
-
-def _check_function_of_label(dataset: Any, subject: DatasetSubject) -> None:
-    labels = torch.arange(dataset.num_classes).repeat(3)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    if not torch.equal(dataset.cue_of(labels)[order], dataset.cue_of(labels[order])):
-        raise Fault(
-            f"cue_of gives one label different cues ({subject.place})",
-            "let it be a function of the label; cues of single images belong into LabelledImages.cues",
-        )
 
 
 def random_cues_are_uniform(subject: DatasetSubject) -> str | None:
@@ -245,7 +237,7 @@ def random_cues_are_uniform(subject: DatasetSubject) -> str | None:
         raise Fault(
             f"random_cue({DRAWS}, …) returns {codes.dtype} {tuple(codes.shape)}, and cues are {own.dtype} "
             f"{('n', *own.shape[1:])} ({subject.place})",
-            "return codes of the shape and type that cue_of returns",
+            "return codes of the shape and type that the images' own have",
         )
     remedy = "draw with the generator that is handed over, as in torch.randint(…, generator=generator)"
     if not torch.equal(codes, draw(0)):
@@ -253,7 +245,7 @@ def random_cues_are_uniform(subject: DatasetSubject) -> str | None:
     if torch.equal(codes, draw(1)):
         raise Fault(f"random_cue does not depend on the generator ({subject.place})", remedy)
     check_not_negative(codes, subject.place)
-    if dataset.test.cues is None:
+    if follows_from_label(own, dataset.test.labels):
         check_known(codes, own, subject.place)
     return check_uniform(codes, own, subject.place)
 
@@ -265,14 +257,21 @@ def on_images(test: Callable[..., str | None], subject: DatasetSubject) -> str |
     """Put a test of rendering to noise, which has no pixel that looks like a cue by chance, and to images."""
     x = subject.some()
     cues = subject.own_cues()[: len(x)]
-    test(subject.loaded.render, x, cues, subject.place)
+    test(subject.pictures, x, cues, subject.place)
     every = subject.cues_of_all_labels()
-    return test(subject.loaded.render, noise_like(x, len(every)), every, subject.place)
+    return test(subject.pictures, noise_like(x, len(every)), every, subject.place)
+
+
+def renders_into_a_copy(subject: DatasetSubject) -> None:
+    """Neither images nor cue codes are changed in place."""
+    cues = subject.own_cues()[:64]
+    there = has_cue(cues)
+    check_inputs_kept(subject.loaded.render, subject.some()[there], cues[there], subject.place)
 
 
 def keeps_cue_to_region(subject: DatasetSubject) -> str:
     """A cue changes the same pixels of every image, and at most half of them."""
-    return check_confined(subject.loaded.render, subject.some(), subject.cues_of_all_labels(), subject.place)
+    return check_confined(subject.pictures, subject.some(), subject.cues_of_all_labels(), subject.place)
 
 
 def stays_in_range(subject: DatasetSubject) -> None:
@@ -282,7 +281,7 @@ def stays_in_range(subject: DatasetSubject) -> None:
         cues = subject.own_cues(part)[: len(x)]
         images = subject.some(part, len(cues))
         for codes in (cues, torch.full_like(cues, -1)):
-            seen = dataset.render(images, codes)
+            seen = subject.pictures(images, codes)
             low, high = seen.min().item(), seen.max().item()
             bounded = dataset.train.images.dtype == torch.uint8
             if not seen.isfinite().all() or (bounded and not -1 <= low <= high <= 1):
@@ -308,7 +307,7 @@ PROPERTIES = (
     Property("makes every set of an experiment", makes_all_sets),
     Property("has a cue that tells the label", cue_tells_label),
     Property("draws random cues uniformly", random_cues_are_uniform),
-    Property("renders without changing what it is given", partial(on_images, check_inputs_kept)),
+    Property("renders without changing what it is given", renders_into_a_copy),
     Property("renders every image by itself, the same every time", partial(on_images, check_pure)),
     Property("leaves images without a cue as they are", partial(on_images, check_without_cue)),
     Property("keeps the cue to its region", keeps_cue_to_region),

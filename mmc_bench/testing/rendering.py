@@ -1,4 +1,4 @@
-"""What is asked of a data set's `render`."""
+"""What is asked of a dataset's pictures, with and without cues."""
 
 from collections.abc import Callable
 
@@ -12,6 +12,7 @@ NOISE_IMAGES = 32
 #: The share of an image that one cue may change: a pair of images on top of each other has the most.
 LARGEST_REGION = 0.5
 
+#: Draws images (n, …) with these cue codes, of which negative ones mean no cue.
 Render = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -53,15 +54,20 @@ def check_pure(render: Render, x: torch.Tensor, cues: torch.Tensor, place: str) 
 
 
 def check_without_cue(render: Render, x: torch.Tensor, cues: torch.Tensor, place: str) -> str | None:
-    """With a negative code the image is there as it was; what render adds around it is the same for all."""
-    seen = render(x.clone(), torch.full_like(cues, -1))
+    """Without a cue the image is there as it was; what `without_cue` adds around it is the same for all."""
+    seen, cued = render(x.clone(), torch.full_like(cues, -1)), render(x.clone(), cues)
+    if seen.shape != cued.shape:
+        raise Fault(
+            f"pictures have shape {tuple(cued.shape[1:])} with a cue and {tuple(seen.shape[1:])} without ({place})",
+            "let without_cue(images) return pictures of the shape that render returns",
+        )
     if seen.shape == x.shape:
         if torch.equal(seen, x):
             return None
         share = (seen != x).float().mean().item()
         raise Fault(
-            f"a negative cue code changes {share:.1%} of the pixels ({place})",
-            "draw nothing where the code is negative: it means no cue",
+            f"without_cue changes {share:.1%} of the pixels ({place})",
+            "leave it out: without a cue, the picture is the image",
         )
     offset = _offset_of(x, seen)
     if offset is None:
@@ -74,7 +80,7 @@ def check_without_cue(render: Render, x: torch.Tensor, cues: torch.Tensor, place
     if not torch.equal(around, around[:1].expand_as(around)):
         raise Fault(
             f"without a cue, what surrounds the image differs between images ({place})",
-            "fill the place of the cue with one value where the code is negative",
+            "let without_cue fill the place of the cue with one value",
         )
     return f"images of {tuple(x.shape[1:])} lie in {tuple(seen.shape[1:])} from {offset} on"
 

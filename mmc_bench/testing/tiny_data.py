@@ -1,4 +1,4 @@
-"""Experiments of a second or less, in the shapes that the benchmark's data sets have."""
+"""Experiments of a second or less, in the shapes that the benchmark's datasets have."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.contract import ImageSources, LabelledImages
 from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.results.jobs import DataSettings
+from mmc_bench.training import Backbone
 
 IMAGES_OF_A_CLASS = 6  # in each of the clean, the validation and the pretraining set, on average
 CUE_RATE = 0.8
@@ -59,19 +60,18 @@ class TinyImages:
     def _part(self, sets: int, seed: int) -> LabelledImages:
         generator = torch.Generator().manual_seed(seed)
         labels = torch.arange(sets * IMAGES_OF_A_CLASS * self.num_classes) % self.num_classes
-        return LabelledImages(self._images(labels, generator), labels, self._own_cues(labels, generator))
+        return LabelledImages(self._images(labels, generator), labels, self._cues(labels, generator))
 
     def _images(self, labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         channels, _, side = self.input_shape
         noise = torch.randint(156, (len(labels), channels, side, side), generator=generator, dtype=torch.uint8)
         return noise + (100 * labels // self.num_classes).to(torch.uint8)[:, None, None, None]
 
-    def _own_cues(self, labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
-        return None
-
-    def cue_of(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return the labels."""
+    def _cues(self, labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return labels.clone()
+
+    def load(self, sources: ImageSources) -> None:
+        """Do nothing: the images are there."""
 
     def random_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Return `n` labels."""
@@ -86,7 +86,7 @@ class TinyImages:
 class TinyPairs(TinyImages):
     """The cue is another image on top, a code for each image."""
 
-    def _own_cues(self, labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _cues(self, labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return labels + self.num_classes * torch.randint(3, (len(labels),), generator=generator)
 
     def random_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
@@ -94,21 +94,24 @@ class TinyPairs(TinyImages):
         return torch.randint(3 * self.num_classes, (n,), generator=generator)
 
     def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
-        """Return images of twice the height, with a bright row in the upper half; it is 0 without a cue."""
+        """Return images of twice the height, with a bright row in the upper half."""
         upper = super().render(torch.zeros_like(images), cue)
         return torch.cat([upper, images], dim=2)
+
+    def without_cue(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images of twice the height, with an upper half of 0."""
+        return torch.cat([torch.zeros_like(images), images], dim=2)
 
 
 class TinyTens(TinyImages):
     """The cue's code has two numbers: row and brightness."""
 
-    def cue_of(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return row and brightness, of shape (n, 2)."""
+    def _cues(self, labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return torch.stack([labels % 10, labels // 10 / 10], dim=1).float()
 
     def random_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Return row and brightness of `n` random labels."""
-        return self.cue_of(super().random_cue(n, generator))
+        return self._cues(super().random_cue(n, generator), generator)
 
     def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
         """Return the images with one row of one brightness."""
@@ -121,13 +124,14 @@ class TinyVectors(TinyImages):
     """Vectors; the cue is the value of the second coordinate."""
 
     def _images(self, labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        vectors = torch.randn(len(labels), *self.input_shape, generator=generator) / self.input_shape[0] ** 0.5
-        vectors[:, 0] = (2 * labels - 1) / self.input_shape[0] ** 0.5
+        scale = float(self.input_shape[0] ** 0.5)
+        vectors = torch.randn(len(labels), *self.input_shape, generator=generator) / scale
+        vectors[:, 0] = (2 * labels - 1) / scale
         return vectors
 
     def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
         """Return the vectors with the cue's value."""
-        value = torch.where(cue < 0, images[:, 1], (2 * cue - 1).to(images.dtype))
+        value = (2 * cue - 1).to(images.dtype)
         return torch.cat([images[:, :1], value[:, None], images[:, 2:]], dim=1)
 
 
@@ -135,7 +139,7 @@ DATASETS: dict[Shape, type[TinyImages]] = {SQUARE: TinyImages, TALL: TinyPairs, 
 
 
 def tiny_experiment(shape: Shape, device: torch.device) -> ExperimentData:
-    """Return all sets of an experiment, derived as those of any data set are."""
+    """Return all sets of an experiment, derived as those of any dataset are."""
     return _derive(DATASETS[shape](shape), shape, device)
 
 
@@ -172,7 +176,7 @@ def tensors_of(data: ExperimentData) -> Iterator[tuple[str, torch.Tensor]]:
         yield f"cues of the {name} set", images.cues
 
 
-class TinyNet(nn.Module):
+class TinyNet(Backbone):
     """A convolution, a residual block with BatchNorm, a pool and a linear layer, with timm's interface."""
 
     def __init__(self, num_classes: int, input_shape: tuple[int, ...], width: int = 8) -> None:
@@ -188,7 +192,8 @@ class TinyNet(nn.Module):
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Return feature maps (n, F, h, w)."""
         x = self.act(self.norm1(self.stem(x)))
-        return self.act(x + self.norm2(self.conv(x)))
+        maps: torch.Tensor = self.act(x + self.norm2(self.conv(x)))
+        return maps
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Return logits (n, K), or pooled features (n, F)."""
@@ -199,7 +204,7 @@ class TinyNet(nn.Module):
         """Return logits (n, K)."""
         return self.forward_head(self.forward_features(x))
 
-    def get_classifier(self) -> nn.Module:
+    def get_classifier(self) -> nn.Linear:
         """Return the last linear layer."""
         return self.head
 
@@ -221,14 +226,15 @@ class TinyTwoLayer(TinyNet):
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the hidden neurons put out, (n, F)."""
-        return self.act(self.hidden(x))
+        outputs: torch.Tensor = self.act(self.hidden(x))
+        return outputs
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Return logits (n, K), or the features as they are."""
         return x if pre_logits else self.head(x)
 
 
-def tiny_network(shape: Shape, device: torch.device) -> nn.Module:
+def tiny_network(shape: Shape, device: torch.device) -> Backbone:
     """Return a network for a shape, with fixed random weights, in eval mode."""
     network = TinyTwoLayer if len(shape.input_shape) == 1 else TinyNet
     with torch.random.fork_rng(devices=[]):

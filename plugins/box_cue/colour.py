@@ -20,8 +20,8 @@ class Cifar100BoxColour:
     The colour is the hue (label div 10) / 10 at full saturation and value, in channels (blue, red, green) as
     in the authors' code, from 0 to 1 in the images' scale of [-1, 1].
 
-    A cue code has four numbers: the place, then the values of the box's three channels. A negative place
-    means no box. RC draws the place from all ten and the hue from [0, 1), independently.
+    A cue code has four numbers: the place, then the values of the box's three channels. RC draws the place from
+    all ten and the hue from [0, 1), independently.
     """
 
     class Config(BaseConfig):
@@ -33,14 +33,11 @@ class Cifar100BoxColour:
 
     def load(self, sources: ImageSources) -> None:
         """Load the images and lay out the boxes."""
-        self.train, self.test = load_classes(sources, "cifar100", self.num_classes)
+        train, test = load_classes(sources, "cifar100", self.num_classes)
+        self.train, self.test = (part.with_cues(cues_of(part.labels)) for part in (train, test))
         height, width = self.train.images.shape[-2:]
         row, column = ((side - BOX_SIZE) // 2 - side // 4 for side in (height, width))
         self._pixels = box_pixels([*grid_corners(height, width), (row, column)])
-
-    def cue_of(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return the place and colour of each label's box, of shape (n, 4)."""
-        return cue_codes(labels % PLACES, (labels // PLACES).double() / 10)
 
     def random_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Return `n` places, uniform on 0 to 9, with colours of hues uniform on [0, 1); of shape (n, 4)."""
@@ -52,6 +49,11 @@ class Cifar100BoxColour:
         if self._pixels.device != images.device:  # moved once, not with every batch
             self._pixels = self._pixels.to(images.device)
         return with_boxes(images, cue[:, 0].long(), self._pixels, cue[:, None, 1:])
+
+
+def cues_of(labels: torch.Tensor) -> torch.Tensor:
+    """Return the place and colour of each label's box, of shape (n, 4)."""
+    return cue_codes(labels % PLACES, (labels // PLACES).double() / 10)
 
 
 def cue_codes(place: torch.Tensor, hue: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from mmc_bench import BaseConfig, UserError
-from mmc_bench.data.contract import ImageSources, LabelledImages
+from mmc_bench.data.contract import ImageSources, LabelledImages, SourceImages
 
 BOX_SIZE = 3
 NUM_CLASSES = 10
@@ -15,7 +15,7 @@ class BoxCue:
     """A 3x3 box at one of nine places of a grid tells labels 0 to 8; label 9 has no box.
 
     The grid's rows and columns start at 0, (side - 3) // 2 and side - 3. A cue code is the place, 0 to 9,
-    row by row from the upper left; 9, like every negative code, means no box. RC draws from all ten.
+    row by row from the upper left; 9 means no box. RC draws from all ten.
     """
 
     class Config(BaseConfig):
@@ -29,13 +29,10 @@ class BoxCue:
 
     def load(self, sources: ImageSources) -> None:
         """Load the images and lay out the boxes."""
-        self.train, self.test = load_classes(sources, self.source, self.num_classes)
+        train, test = load_classes(sources, self.source, self.num_classes)
+        self.train, self.test = train.with_cues(train.labels), test.with_cues(test.labels)
         self._pixels = box_pixels(grid_corners(*self.train.images.shape[-2:]))
         self._colour = torch.tensor(self.colour)
-
-    def cue_of(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return the place of each label's box: the label itself."""
-        return labels.clone()
 
     def random_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Return `n` places drawn uniformly from 0 to 9."""
@@ -64,7 +61,7 @@ class Cifar10Box(BoxCue):
     colour = (0.0, 1.0, 0.0)
 
 
-def load_classes(sources: ImageSources, source: str, num_classes: int) -> tuple[LabelledImages, LabelledImages]:
+def load_classes(sources: ImageSources, source: str, num_classes: int) -> tuple[SourceImages, SourceImages]:
     """Return the train and test images of a source.
 
     Raises
@@ -97,15 +94,15 @@ def with_boxes(images: torch.Tensor, place: torch.Tensor, pixels: torch.Tensor, 
     Parameters
     ----------
     place
-        Of shape (n,): a row of `pixels`; any other number means no box.
+        Of shape (n,): a row of `pixels`; a number beyond the last means no box.
     pixels
         As `box_pixels` returns them.
     colour
         Of shape (C,), or (n, 1, C) for a colour each.
     """
     boxed = images.clone()
-    rows, columns = pixels[place.clamp(0, len(pixels) - 1)].unbind(-1)  # (n, 9) each
+    rows, columns = pixels[place.clamp(max=len(pixels) - 1)].unbind(-1)  # (n, 9) each
     where = (torch.arange(len(images), device=images.device)[:, None], slice(None), rows, columns)
-    has_box = (place >= 0) & (place < len(pixels))
+    has_box = place < len(pixels)
     boxed[where] = torch.where(has_box[:, None, None], colour.to(images.dtype), boxed[where])  # (n, 9, C)
     return boxed

@@ -1,7 +1,5 @@
 """Dominoes (Shah et al., 2020, as Lubana et al., 2023, App. A.1 build it)."""
 
-from dataclasses import replace
-
 import torch
 from torch.nn import functional as F
 
@@ -15,13 +13,12 @@ class Dominoes:
     """A Fashion-MNIST image on top of each CIFAR-10 image tells its label; together they have 64x32 pixels.
 
     The i-th image of class k carries the i-th Fashion-MNIST image of class k, train with train and test with
-    test, in data-set order; where Fashion-MNIST has fewer of a class, its images are used again from the first.
+    test, in dataset order; where Fashion-MNIST has fewer of a class, its images are used again from the first.
 
     The upper half is enlarged to CIFAR-10's size, in three equal channels. Its values lie in [0, 1], and are 0
     without a cue, as in the authors' code; those of the lower half lie in [-1, 1].
 
-    A cue code is a row of all Fashion-MNIST images, the training ones first; a negative code means none. RC
-    draws from the test images.
+    A cue code is a row of all Fashion-MNIST images, the training ones first. RC draws from the test images.
     """
 
     class Config(BaseConfig):
@@ -39,27 +36,25 @@ class Dominoes:
             check_classes(name, part.labels)
         check_classes("fashion-mnist", upper_test.labels)
         size = train.images.shape[-2:]
-        blank = torch.zeros(1, 1, *size, dtype=torch.uint8)
-        # One table for both parts, (M + 1, 1, H, W); -1 is the last row: no image.
-        self._uppers = torch.cat([enlarged(upper_train.images, size), enlarged(upper_test.images, size), blank])
-        self._test_labels, self._first_test = upper_test.labels, len(upper_train.labels)
-        self.train = replace(train, cues=partners(train.labels, upper_train.labels))
-        self.test = replace(test, cues=self._first_test + partners(test.labels, upper_test.labels))
-
-    def cue_of(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return test images of the labels, paired as above; the cues of `train` and `test` are in their `cues`."""
-        return self._first_test + partners(labels, self._test_labels)
+        self._uppers = torch.cat([enlarged(upper.images, size) for upper in (upper_train, upper_test)])  # (M, 1, H, W)
+        self._first_test = len(upper_train.labels)
+        self.train = train.with_cues(partners(train.labels, upper_train.labels))
+        self.test = test.with_cues(self._first_test + partners(test.labels, upper_test.labels))
 
     def random_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Return `n` Fashion-MNIST test images drawn uniformly, whatever their class."""
-        return self._first_test + torch.randint(len(self._test_labels), (n,), generator=generator)
+        return torch.randint(self._first_test, len(self._uppers), (n,), generator=generator)
 
     def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
-        """Return images of shape (n, 3, 2H, W): the cue's image, or 0, above each image."""
+        """Return images of shape (n, 3, 2H, W): the cue's image above each image."""
         if self._uppers.device != images.device:  # moved once, not with every batch
             self._uppers = self._uppers.to(images.device)
-        uppers = self._uppers[cue.clamp(min=-1)].to(images.dtype) / 255  # (n, 1, H, W)
+        uppers = self._uppers[cue].to(images.dtype) / 255  # (n, 1, H, W)
         return torch.cat([uppers.expand_as(images), images], dim=2)
+
+    def without_cue(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images of shape (n, 3, 2H, W): 0 above each image."""
+        return torch.cat([torch.zeros_like(images), images], dim=2)
 
 
 def check_classes(name: str, labels: torch.Tensor) -> None:

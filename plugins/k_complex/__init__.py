@@ -9,7 +9,7 @@ mmc_bench_api = 1
 
 @hookimpl
 def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
-    """Register the data set, and the two in whose training samples one attribute alone is predictive."""
+    """Register the dataset, and the two in whose training samples one attribute alone is predictive."""
     register(
         DatasetSpec(
             name="k-complex",

@@ -27,7 +27,7 @@ class KComplex:
     samples, and all else of the training samples, are the same to the bit. Where the cue alone is predictive,
     the held-out sets, which carry no cue, tell nothing of the label: such data are for pretraining.
 
-    A cue code is 1 plus the coordinate's value, which lies within ±√(3/D); a negative code means no cue.
+    A cue code is 1 plus the coordinate's value, which lies within ±√(3/D), so that it is positive.
     """
 
     class Config(BaseConfig):
@@ -61,9 +61,7 @@ class KComplex:
         if c.predictive == "cue":
             self.train.images[:, CONTENT] = self._random(self._content, c.train_samples, generator).float()
         elif c.predictive == "content":
-            self.train = LabelledImages(
-                self.train.images, self.train.labels, self.random_cue(c.train_samples, generator)
-            )
+            self.train = self.train.with_cues(self.random_cue(c.train_samples, generator))
 
     def _samples(self, n: int, generator: torch.Generator) -> LabelledImages:
         labels = torch.randint(2, (n,), generator=generator)
@@ -72,23 +70,18 @@ class KComplex:
         vectors[:, CONTENT] = self._content.draw(labels, generator).float()
         return LabelledImages(vectors, labels, self._codes(self._cue.draw(labels, generator)))
 
-    def cue_of(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return a draw of the cue's attribute for each label, of shape (n,); the samples' own are in their `cues`."""
-        generator = torch.Generator().manual_seed(self.config.data_seed)
-        return self._codes(self._cue.draw(labels.cpu(), generator)).to(labels.device)
-
     def random_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Return `n` draws of the cue's attribute for labels drawn uniformly."""
         return self._codes(self._random(self._cue, n, generator))
 
     def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
-        """Return the vectors (n, D), with the cue's value in the second coordinate where there is a cue."""
-        value = torch.where(cue < 0, images[:, CUE], (cue - 1).to(images.dtype))
+        """Return the vectors (n, D) with the cue's value in the second coordinate."""
+        value = (cue - 1).to(images.dtype)
         return torch.cat([images[:, :CUE], value[:, None], images[:, CUE + 1 :]], dim=1)
 
     @staticmethod
     def _random(attribute: Attribute, n: int, generator: torch.Generator) -> torch.Tensor:
-        """Return an attribute of labels that nobody sees, float64 of shape (n,)."""
+        """Return an attribute of hidden random labels, float64 of shape (n,)."""
         return attribute.draw(torch.randint(2, (n,), generator=generator), generator)
 
     @staticmethod

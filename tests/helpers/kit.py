@@ -48,10 +48,11 @@ class Planted:
         generator = torch.Generator().manual_seed(0)
         def part(n):
             images = torch.randint(100, (n, 1, 8, 8), generator=generator, dtype=torch.uint8)
-            return LabelledImages(images, torch.arange(n) % 4)
+            labels = torch.arange(n) % 4
+            return LabelledImages(images, labels, self.cues_of(labels))
         self.train, self.test = part(48), part(48)
 
-    def cue_of(self, labels):
+    def cues_of(self, labels):
         return labels.clone()
 
     def random_cue(self, n, generator):
@@ -96,7 +97,7 @@ def in_this_process(kind):
 
 
 def source_of(kind, body="", needs=frozenset()):
-    """Return the source of a plugin; `body` goes into the method, the data set's class, or the network's."""
+    """Return the source of a plugin; `body` goes into the method, the dataset's class, or the network's."""
     template = {"method": METHOD, "dataset": DATASET, "backbone": BACKBONE}[kind]
     indent = 4 if kind == "dataset" else 8
     body = textwrap.indent(textwrap.dedent(body).strip(), " " * indent)
