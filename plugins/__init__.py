@@ -1,1 +1,1 @@
-"""The built-in plugins: one folder each, registered by entry points like anybody's."""
+"""The built-in plugins: one folder each, registered by entry points like any other plugin."""

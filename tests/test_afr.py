@@ -9,7 +9,7 @@ from mmc_bench_plugins.afr.method import example_weights, last_layer, objective,
 
 from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.training import Progress, Task, features
+from mmc_bench.training import Progress, Task, frozen_features
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_layers_are_ordered_by_their_worst_class_then_by_all_images(present):
 
 def descended_by_hand(task, gamma, pull, lr, epochs):
     """Yield the layer after each step of gradient descent, with derivatives written out."""
-    inputs, labels = features(task.pretrained, task.clean).double(), task.clean.labels.tolist()
+    inputs, labels = frozen_features(task.pretrained, task.clean).double(), task.clean.labels.tolist()
     start = last_layer(task.pretrained.head).double()
     weights = weights_by_hand(outputs_by_hand(start.tolist(), inputs.tolist()), labels, gamma)
     layer = start.clone()
@@ -110,7 +110,7 @@ def descended_by_hand(task, gamma, pull, lr, epochs):
 
 def test_the_returned_layer_is_the_first_best_of_all_steps_of_all_pairs(task):
     gammas, pulls, lr, epochs = (0.0, 6.0), (0.0, 0.5), 0.3, 12
-    held_out, labels = features(task.pretrained, task.validation).tolist(), task.validation.labels.tolist()
+    held_out, labels = frozen_features(task.pretrained, task.validation).tolist(), task.validation.labels.tolist()
     paths = [list(descended_by_hand(task, g, p, lr, epochs)) for g in gammas for p in pulls]
     candidates = [(step, run) for step in range(epochs) for run in range(4)]
     order = {(s, r): score_by_hand(paths[r][s].tolist(), held_out, labels) for s, r in candidates}

@@ -11,7 +11,7 @@ from mmc_bench_plugins.dfr.method import balanced_subset, class_accuracies, one_
 
 from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.training import Progress, Task, features
+from mmc_bench.training import Progress, Task, frozen_features
 
 
 @pytest.fixture
@@ -118,11 +118,11 @@ def fits(monkeypatch):
 
 def standardised(images, task):
     """Standardise features by the clean set's mean and deviation (n, not n - 1), one by one (a constant has 1)."""
-    clean = features(task.pretrained, task.clean).double().tolist()
+    clean = frozen_features(task.pretrained, task.clean).double().tolist()
     columns = list(zip(*clean))
     means = [sum(column) / len(column) for column in columns]
     spreads = [math.sqrt(sum((v - m) ** 2 for v in column) / len(column)) or 1.0 for column, m in zip(columns, means)]
-    rows = features(task.pretrained, images).double().tolist()
+    rows = frozen_features(task.pretrained, images).double().tolist()
     return np.array([[(v - m) / s for v, m, s in zip(row, means, spreads)] for row in rows])
 
 

@@ -17,7 +17,7 @@ from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.store import Store
 from mmc_bench.stages.workshop import Workshop
 from mmc_bench.suites import version as core
-from mmc_bench.training import Progress, cosine, fit, sgd
+from mmc_bench.training import Progress, Training
 
 
 def bitmaps(folder, shade):
@@ -96,9 +96,7 @@ def test_a_stage_seeds_every_global_generator(tmp_path):
 
 def test_training_on_a_set_that_makes_no_batch_is_refused(tiny_net, image_set):
     net, images, generator = tiny_net(), image_set(1), torch.Generator()
-    optimizer = sgd(net.parameters(), lr=0.1)
-    arguments = {"epochs": 1, "batch_size": 4, "optimizer": optimizer, "schedule": cosine(optimizer, 1)}
     with pytest.raises(UserError, match="1 images makes no batch"):
-        fit(net, images, **arguments, generator=generator, progress=Progress())
+        Training(net, images, lr=0.1, epochs=1, batch_size=4, generator=generator, progress=Progress())
     with pytest.raises(UserError, match="1 images makes no batch"):
         next(images.stream(4, generator))

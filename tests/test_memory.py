@@ -19,13 +19,13 @@ from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.training import Progress, Task, cosine, cross_entropy, fit, memory, sgd
+from mmc_bench.training import Progress, Task, Training, cross_entropy, memory
 from mmc_bench.training.memory import (
     Outside,
     backward_in_parts,
     couples_images,
+    free_frames,
     is_out_of_memory,
-    let_go,
     sparing_memory,
 )
 
@@ -129,30 +129,22 @@ def trained(make, images, parts):
     torch.manual_seed(0)
     model, sizes, told = make(), [], []
     model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])) if module is model else None)
-    optimizer = sgd(model.parameters(), lr=0.1)
+    progress = Progress(lambda event: told.append(event["loss"]))
+    generator = torch.Generator().manual_seed(0)
     with sparing_memory(parts):
-        fit(
-            model,
-            images,
-            epochs=2,
-            batch_size=6,
-            optimizer=optimizer,
-            schedule=cosine(optimizer, 2 * images.steps(6)),
-            generator=torch.Generator().manual_seed(0),
-            progress=Progress(lambda event: told.append(event["loss"])),
-            on_epoch=lambda *means: told.extend(map(float, means)),
-        )
+        training = Training(model, images, lr=0.1, epochs=2, batch_size=6, generator=generator, progress=progress)
+        training.fit(lambda *means: told.extend(map(float, means)))
     return model.state_dict(), told, sizes
 
 
-def test_fit_takes_the_same_steps_in_micro_batches(image_set):
+def test_a_fit_takes_the_same_steps_in_micro_batches(image_set):
     images = image_set(15)
     whole, parts = (trained(lambda: Apart().double(), images, parts) for parts in (1, 4))
     torch.testing.assert_close(parts[:2], whole[:2], rtol=1e-10, atol=1e-10)
     assert (whole[2], parts[2]) == ([6, 6, 3] * 2, [2, 2, 2, 2, 2, 2, 1, 1, 1] * 2)
 
 
-def test_fit_leaves_whole_the_batches_of_a_network_with_batchnorm(image_set, tiny_net, everything_leaves):
+def test_a_fit_leaves_whole_the_batches_of_a_network_with_batchnorm(image_set, tiny_net, everything_leaves):
     images = image_set(15)
     whole, parts = (trained(tiny_net, images, parts) for parts in (1, 4))
     torch.testing.assert_close(parts, whole, rtol=0, atol=0)
@@ -295,7 +287,7 @@ def test_what_the_functions_of_an_error_held_is_freed_though_somebody_kept_it():
             work(error)
     except MemoryError as error:
         kept = error
-        let_go(error)
+        free_frames(error)
     assert is_out_of_memory(kept) and [reference() for reference in held] == [None, None]
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mmc_bench import MethodSpec
 from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.training import NonFiniteLossError, Progress, Task, cosine, evaluate, fit, linear_probe, sgd
+from mmc_bench.training import NonFiniteLossError, Progress, Task, Training, evaluate, linear_probe
 from mmc_bench.training.task import UndeclaredDataError
 
 
@@ -125,13 +125,13 @@ def test_ft_equals_a_hand_written_loop(make_method, make_task, name, lr):
 def test_ft_by_steps_drops_to_a_tenth_after_two_and_four_fifths_of_the_epochs(make_method, make_task, monkeypatch):
     rates = []
 
-    def watched(model, images, *, epochs, optimizer, schedule, **options):
-        for _ in range(epochs * images.steps(options["batch_size"])):
-            rates.append(optimizer.param_groups[0]["lr"])
-            optimizer.step(), schedule.step()
-        return model
+    def watched(training):
+        for _ in training.batches():
+            rates.append(training.optimizer.param_groups[0]["lr"])
+            training.update(torch.zeros(()))
+        return training.model
 
-    monkeypatch.setattr("mmc_bench_plugins.ft.method.fit", watched)
+    monkeypatch.setattr(Training, "fit", watched)
     task = make_task()
     make_method("ft-large", epochs=5, batch_size=4, schedule="steps").fine_tune(task)
     steps = task.clean.steps(4)
@@ -157,18 +157,9 @@ def test_a_loss_that_is_no_number_ends_the_training_and_names_its_step(make_task
     task = make_task()
     images = image_set(8)
     images.storage[5] = torch.inf
-    optimizer = sgd(task.model.parameters(), lr=0.1)
+    training = dataclasses.replace(task, clean=images).training(lr=0.1, epochs=2, batch_size=4)
     with pytest.raises(NonFiniteLossError, match=r"the loss became nan at step [12] \(epoch 1\)"):
-        fit(
-            task.model,
-            images,
-            epochs=2,
-            batch_size=4,
-            optimizer=optimizer,
-            schedule=cosine(optimizer, 4),
-            generator=task.generator,
-            progress=task.progress,
-        )
+        training.fit()
 
 
 # --- last-layer retraining

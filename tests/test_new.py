@@ -52,9 +52,8 @@ def test_what_is_written_is_clean(bench, kind, name):
     ruff("check", "--no-cache", "--select", STRICT, "--ignore", "D107,RUF001,RUF002,RUF003", package.name)
 
 
-@pytest.mark.parametrize("kind", ["dataset", "backbone"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_is_found_and_passes_every_check(bench, kind):
-    """Of a method the tutorial's test asks it."""
     bench("new", kind, "foo")
     package = bench.folder / "foo" / "mmc_bench_foo"
     result = bench("check", "foo", "--plugins-dir", package, "--json")

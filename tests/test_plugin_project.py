@@ -52,10 +52,7 @@ GOOD_PROJECT = {
                 images = torch.randint(0, 60, (n, 1, 8, 8), generator=generator, dtype=torch.uint8)
                 images[labels == 0, :, 3] += 150
                 images[labels == 1, :, :, 3] += 150
-                return LabelledImages(images, labels)
-
-            def cue_of(self, labels):
-                return labels.clone()
+                return LabelledImages(images, labels, cues=labels)
 
             def random_cue(self, n, generator):
                 return torch.randint(2, (n,), generator=generator)
@@ -101,7 +98,6 @@ GOOD_PROJECT = {
         from pydantic import Field
 
         from mmc_bench import BaseConfig
-        from mmc_bench.training import cosine, fit, sgd
 
 
         class Tune:
@@ -111,18 +107,7 @@ GOOD_PROJECT = {
 
             def fine_tune(self, task):
                 assert len(task.cued) > len(task.clean)
-                optimizer = sgd(task.model.parameters(), lr=self.config.lr)
-                steps = self.config.epochs * task.clean.steps(8)
-                return fit(
-                    task.model,
-                    task.clean,
-                    epochs=self.config.epochs,
-                    batch_size=8,
-                    optimizer=optimizer,
-                    schedule=cosine(optimizer, steps),
-                    generator=task.generator,
-                    progress=task.progress,
-                )
+                return task.training(lr=self.config.lr, epochs=self.config.epochs, batch_size=8).fit()
         ''',
 }
 

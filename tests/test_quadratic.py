@@ -11,7 +11,7 @@ from mmc_bench.landscape.batchnorm import reestimate_batchnorm
 from mmc_bench.landscape.paths import evaluate_path, linear_path, parameters_of, quadratic_path, set_parameters
 from mmc_bench.landscape.quadratic import train_bend
 from mmc_bench.results.jobs import QuadraticSettings
-from mmc_bench.training import Progress, cosine, evaluate, fit, sgd
+from mmc_bench.training import Progress, Training, evaluate
 
 
 def bend_of(first, last, images, **settings):
@@ -76,12 +76,9 @@ def test_a_random_start_is_neither_the_middle_nor_the_same_for_another_seed(tiny
 
 
 def trained(net, images, seed):
-    optimizer = sgd(net.parameters(), lr=0.1)
-    steps = 40 * images.steps(20)
     generator = torch.Generator().manual_seed(seed)
-    schedule = cosine(optimizer, steps)
-    parts = {"epochs": 40, "batch_size": 20, "optimizer": optimizer, "schedule": schedule}
-    return fit(net, images, **parts, generator=generator, progress=Progress()).eval()
+    training = Training(net, images, lr=0.1, epochs=40, batch_size=20, generator=generator, progress=Progress())
+    return training.fit().eval()
 
 
 def test_a_trained_bend_lowers_the_barrier_of_the_straight_path(tiny_net, image_set):

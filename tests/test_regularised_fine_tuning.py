@@ -13,7 +13,7 @@ from torch.distributions import Beta
 
 from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.training import Progress, Task, features
+from mmc_bench.training import Progress, Task, frozen_features
 
 NAMES = ["l2-sp", "mixup", "fine-pruning"]
 
@@ -24,7 +24,9 @@ def make_task(tiny_net, image_set):
 
     def make(seed=7):
         pretrained, validation = tiny_net(1).eval().requires_grad_(False), image_set(40, 2)
-        inputs = features(pretrained, validation).double()  # a layer and labels with which pruning costs accuracy
+        inputs = frozen_features(
+            pretrained, validation
+        ).double()  # a layer and labels with which pruning costs accuracy
         pretrained.head.weight.copy_(torch.eye(3, 5) - 0.3).div_(inputs.std(0) + 0.01)
         pretrained.head.bias.copy_(-pretrained.head.weight @ inputs.mean(0))
         predicted = pretrained(validation.storage).argmax(1)
@@ -141,12 +143,12 @@ def test_mixup_equals_a_hand_written_loop_with_one_share_a_batch(make_task):
 
 def accuracies_by_hand(task):
     """Return the order of pruning and the validation accuracy after each, with the pruned features set to 0."""
-    clean = features(task.pretrained, task.clean).tolist()
+    clean = frozen_features(task.pretrained, task.clean).tolist()
     activity = [sum(abs(value) for value in column) / len(column) for column in zip(*clean)]
     order = sorted(range(len(activity)), key=activity.__getitem__)
     accuracies = []
     for n in range(len(order)):
-        inputs = features(task.pretrained, task.validation).double()
+        inputs = frozen_features(task.pretrained, task.validation).double()
         for feature in order[:n]:
             inputs[:, feature] = 0
         predicted = task.pretrained.head(inputs).argmax(1)
@@ -157,7 +159,7 @@ def accuracies_by_hand(task):
 def test_the_accuracies_are_those_without_the_least_active_features(make_task):
     task = make_task()
     order, expected = accuracies_by_hand(task)
-    inputs, labels = features(task.pretrained, task.validation), task.validation.labels
+    inputs, labels = frozen_features(task.pretrained, task.validation), task.validation.labels
     assert pruned_accuracies(task.pretrained.head, inputs, labels, torch.tensor(order)) == pytest.approx(expected)
     assert len(set(expected)) > 2, expected
 

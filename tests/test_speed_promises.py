@@ -8,15 +8,17 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.contract import SourceImages
+from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import DataSettings
-from mmc_bench.training import Progress, Task, cosine, evaluate, fit, full_precision, sgd
-from mmc_bench.training.compiled import WORTHWHILE_STEPS, compiled_forward, training_forward
+from mmc_bench.training import Progress, Task, Training, evaluate, full_precision
+from mmc_bench.training.backbone import logits
+from mmc_bench.training.compiled import WORTHWHILE_STEPS, compiled, is_worth_compiling
 
 # Operators whose result, or the size of it, the host must wait for.
 WAITING = {
@@ -67,10 +69,10 @@ def waits(monkeypatch):
     return waits
 
 
-def waits_of(waits, method, net, images):
-    """Return what a method's fine-tuning waits for, with a fixed number of epochs; a third of the images is clean."""
+def task_of(net, images):
+    """Return the repair of a network; a third of the images is clean."""
     clean, cued = images.first(len(images) // 3), images.subset(slice(len(images) // 3, None))
-    task = Task(
+    return Task(
         model=copy.deepcopy(net).train(),
         pretrained=copy.deepcopy(net).eval().requires_grad_(False),
         clean=clean,
@@ -82,6 +84,19 @@ def waits_of(waits, method, net, images):
         needs=frozenset({"cued", "environments"}),
         _cued=cued,
     )
+
+
+def short(registry, name, batch_size, epochs):
+    """Return a method with these parameters, as far as it has them."""
+    target = registry.get("method", name).load()
+    wanted = {"batch_size": batch_size, "epochs": epochs}
+    parameters = {key: value for key, value in wanted.items() if key in target.Config.model_fields}
+    return instantiate(f"method {name}", target, {**registry.get("method", name).spec.defaults, **parameters})
+
+
+def waits_of(waits, method, net, images):
+    """Return what a method's fine-tuning waits for, with a fixed number of epochs."""
+    task = task_of(net, images)
     waits.seen.clear()
     with waits:
         method.fine_tune(task)
@@ -110,11 +125,7 @@ def test_the_counter_of_waits_sees_them(waits, read):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_training_step_waits_for_the_device(registry, tiny_net, image_set, waits, name):
-    target = registry.get("method", name).load()
-    parameters = dict(registry.get("method", name).spec.defaults)
-    short = {"batch_size": 4, "epochs": 3}
-    parameters |= {name: value for name, value in short.items() if name in target.Config.model_fields}
-    method = instantiate(f"method {name}", target, parameters)
+    method = short(registry, name, batch_size=4, epochs=3)
     seen = [waits_of(waits, method, tiny_net(0, torch.float32), image_set(3 * n, dtype=torch.float32)) for n in (8, 32)]
     assert seen[0] == seen[1]  # four times the steps, the same number of epochs
 
@@ -143,7 +154,7 @@ class RandomImages:
         def part(n):
             size = (n, 28, 28, 1) if name == "fashion-mnist" else (n, 32, 32, 3)
             pixels = torch.randint(256, size, generator=generator, dtype=torch.uint8)
-            return LabelledImages(pixels.permute(0, 3, 1, 2), torch.arange(n) % classes)
+            return SourceImages(pixels.permute(0, 3, 1, 2), torch.arange(n) % classes)
 
         return part(300), part(200)
 
@@ -183,9 +194,9 @@ def test_a_path_renders_no_test_image_again(registry, tiny_net):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     ends = {name: evaluate(net, split) for name, split in data.rendered.items()}
     rendered = calls["images"]
-    assert rendered >= 4 * 500
+    assert rendered >= 3 * 500  # images without a cue are as they are
     evaluate_path(linear_path(net, net), net, data.rendered, data.pretraining_nc, 5, (ends, ends))
-    assert calls["images"] - rendered <= 3 * len(data.pretraining_nc)  # BatchNorm's, at each inner point
+    assert calls["images"] == rendered
 
 
 def test_rendered_images_are_those_that_a_batch_would_draw(registry):
@@ -212,11 +223,12 @@ def test_full_precision_turns_off_autocast_and_tf32_and_puts_both_back():
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def test_only_a_long_training_on_a_gpu_is_compiled(tiny_net):
-    net = tiny_net()
-    assert training_forward(net, "cpu", 10 * WORTHWHILE_STEPS) is net
-    assert training_forward(net, "cuda", WORTHWHILE_STEPS - 1) is net
-    assert training_forward(net, "cuda", WORTHWHILE_STEPS) is not net
+def test_only_a_long_training_on_a_gpu_with_memory_to_spare_is_compiled():
+    assert not is_worth_compiling("cpu", 10 * WORTHWHILE_STEPS)
+    assert not is_worth_compiling("cuda", WORTHWHILE_STEPS - 1)
+    assert is_worth_compiling("cuda", WORTHWHILE_STEPS)
+    with cut_into(2):
+        assert not is_worth_compiling("cuda", WORTHWHILE_STEPS)
 
 
 @pytest.fixture
@@ -228,7 +240,7 @@ def traced_forward(monkeypatch):
 
     compile_in_torch = torch.compile
     monkeypatch.setattr(torch, "compile", without_inductor)
-    return compiled_forward.__wrapped__()
+    return compiled.__wrapped__(logits)
 
 
 def test_models_of_one_architecture_share_compiled_code_and_train_as_they_would_without(
@@ -243,36 +255,58 @@ def test_models_of_one_architecture_share_compiled_code_and_train_as_they_would_
         ours, plain = tiny_net(seed).train(), tiny_net(seed).train()
         outputs = traced_forward(ours, x)
         assert torch.allclose(outputs, plain(x), rtol=1e-9, atol=1e-12)
-        for model, logits in ((ours, outputs), (plain, plain(x))):
+        for model, result in ((ours, outputs), (plain, plain(x))):
             model.zero_grad()
-            nn.functional.cross_entropy(logits, y).backward()
+            nn.functional.cross_entropy(result, y).backward()
         for mine, theirs in zip(ours.parameters(), plain.parameters()):
             assert torch.allclose(mine.grad, theirs.grad, rtol=1e-9, atol=1e-12)
     assert counters["stats"]["unique_graphs"] == 1
 
 
-def test_a_last_smaller_batch_goes_round_the_compiled_code(tiny_net, image_set, monkeypatch):
-    sizes = []
+@pytest.fixture
+def pretended_gpu(monkeypatch):
+    """Let every training take the compiled path, and note what runs there: a step's begin, or images in a batch."""
+    seen = []
 
-    def forward_of(model, device, steps):
-        def forward(x):
-            sizes.append(len(x))
-            return model(x)
+    def noted(forward):
+        def run(model, x):
+            seen.append(len(x))
+            return forward(model, x)
 
-        return forward
+        return run
 
-    monkeypatch.setattr("mmc_bench.training.loop.training_forward", forward_of)
-    net, images = tiny_net(), image_set(11)
-    optimizer = sgd(net.parameters(), lr=0.1)
+    monkeypatch.setattr("mmc_bench.training.training.compiled", noted)
+    monkeypatch.setattr("mmc_bench.training.training.is_worth_compiling", lambda device, steps: True)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: seen.append("step"))
+    return seen
+
+
+def test_a_last_smaller_batch_goes_round_the_compiled_code(tiny_net, image_set, pretended_gpu):
     generator = torch.Generator().manual_seed(0)
-    fit(
-        net,
-        images,
-        epochs=2,
-        batch_size=4,
-        optimizer=optimizer,
-        schedule=cosine(optimizer, 6),
-        generator=generator,
-        progress=Progress(),
-    )
-    assert sizes == [4, 4, 4, 4]
+    Training(tiny_net(), image_set(11), lr=0.1, epochs=2, batch_size=4, generator=generator, progress=Progress()).fit()
+    assert pretended_gpu == ["step", 4] * 4
+
+
+# Of each step, in this order: the sizes of the batches that compiled code runs on; a batch has four images.
+COMPILED = {
+    **dict.fromkeys(("ft-medium", "l2-sp", "mixup", "fine-pruning", "ft-sam", "groupdro", "jtt", "lisa"), ((4,), (4,))),
+    **dict.fromkeys(("irm", "vrex", "coral"), ((8,), (8,))),
+    "cbft": ((4,), (4, 4)),  # the second epoch compares features
+    "lpft": ((4,), (4,)) * 3,
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_methods_run_compiled_code_and_give_the_same_weights(registry, tiny_net, image_set, pretended_gpu, name):
+    method, net = short(registry, name, batch_size=4, epochs=2), tiny_net(0, torch.float32)
+    images = image_set(24, dtype=torch.float32)
+    torch.manual_seed(0)
+    model = method.fine_tune(task_of(net, images))
+    expected = [word for sizes in COMPILED[name] for word in ["step", *sizes] * 2]
+    assert pretended_gpu == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmc_bench.training.training.is_worth_compiling", lambda device, steps: False)
+        torch.manual_seed(0)
+        other = method.fine_tune(task_of(net, images))
+    assert pretended_gpu == expected
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())

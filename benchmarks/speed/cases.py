@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.landscape.alignment.activations import CHUNK, Observer, joint_moments, match_activations
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.plugin.parameters import instantiate
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.training import Progress, Task, cosine, evaluate, fit, linear_probe, sgd
+from mmc_bench.training import Backbone, Progress, Task, Training, evaluate, linear_probe
 from mmc_bench.training.precision import arithmetic, cross_entropy, full_precision
 
 from . import plain, plain_matching
@@ -48,14 +48,14 @@ class Bench:
         self._boxes = instantiate("dataset cifar10-box", target, {})
         self._boxes.load(_OneOfEachClass())
 
-    def network(self, name: str, num_classes: int = 10) -> nn.Module:
+    def network(self, name: str, num_classes: int = 10) -> Backbone:
         """Return a backbone with random weights, the same at every call."""
         torch.manual_seed(0)
         offer = self.registry.get("backbone", name)
-        builder: Callable[..., nn.Module] = offer.load()
+        builder: Callable[..., Backbone] = offer.load()
         return builder(num_classes=num_classes, input_shape=(3, 32, 32), **offer.spec.defaults)
 
-    def ours(self, model: nn.Module) -> nn.Module:
+    def ours(self, model: Backbone) -> Backbone:
         """Return a copy of a model as our stages place it."""
         return copy.deepcopy(model).to(self.device).to(memory_format=torch.channels_last)
 
@@ -78,12 +78,24 @@ class Bench:
         """Return a fresh generator on the device."""
         return torch.Generator(device=self.device).manual_seed(0)
 
+    def training(self, model: nn.Module, images: CuedImages, epochs: int, batch_size: int) -> Training[nn.Module]:
+        """Return a training with our SGD, at a learning rate of .01 that falls to 0 as a cosine."""
+        return Training(
+            model,
+            images,
+            lr=0.01,
+            epochs=epochs,
+            batch_size=batch_size,
+            generator=self.generator(),
+            progress=Progress(),
+        )
+
 
 class _OneOfEachClass:
     """An image source that tells a dataset no more than the images' size and the number of classes."""
 
-    def load(self, name: str) -> tuple[LabelledImages, LabelledImages]:
-        part = LabelledImages(torch.zeros(10, 3, 32, 32, dtype=torch.uint8), torch.arange(10))
+    def load(self, name: str) -> tuple[SourceImages, SourceImages]:
+        part = SourceImages(torch.zeros(10, 3, 32, 32, dtype=torch.uint8), torch.arange(10))
         return part, part
 
 
@@ -94,18 +106,8 @@ def pretraining_step(bench: Bench, steps: int = 2, batch_size: int = 128) -> Cas
     models = {"ours": bench.ours(network), "R1": bench.r1.model(network), "R2": bench.r2.model(network)}
 
     def run_ours() -> None:
-        optimizer = sgd(models["ours"].parameters(), lr=0.01)
         with arithmetic(bench.precision, bench.device):
-            fit(
-                models["ours"],
-                ours,
-                epochs=1,
-                batch_size=batch_size,
-                optimizer=optimizer,
-                schedule=cosine(optimizer, steps),
-                generator=bench.generator(),
-                progress=Progress(),
-            )
+            bench.training(models["ours"], ours, 1, batch_size).fit()
 
     return Case(
         "C1",
@@ -288,18 +290,8 @@ def parity(bench: Bench, backbone: str = "resnet18", steps: int = 20, batch_size
     losses = []
     for precision in ("fp32", bench.precision):
         model = bench.ours(network)
-        optimizer = sgd(model.parameters(), lr=0.01)
         with arithmetic(precision, bench.device):
-            fit(
-                model,
-                ours,
-                epochs=steps // 4,
-                batch_size=batch_size,
-                optimizer=optimizer,
-                schedule=cosine(optimizer, steps),
-                generator=bench.generator(),
-                progress=Progress(),
-            )
+            bench.training(model, ours, steps // 4, batch_size).fit()
         with torch.no_grad():  # batch statistics, since the running ones lag behind after so few steps
             losses.append(cross_entropy(model(x), ours.labels).item())
     return {"fp32_output": output.item(), "bf16_loss": abs(losses[1] - losses[0]) / losses[0]}

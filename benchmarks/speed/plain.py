@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from mmc_bench.training import Backbone
+
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -38,7 +40,7 @@ class Mode:
         x, y = batch[0].to(self.device), batch[1].to(self.device)
         return (x.contiguous(memory_format=torch.channels_last) if self.bf16 else x), y
 
-    def model(self, model: nn.Module) -> nn.Module:
+    def model(self, model: Backbone) -> Backbone:
         """Return a copy of a model on the device, in the mode's layout."""
         layout = torch.channels_last if self.bf16 else torch.contiguous_format
         return copy.deepcopy(model).to(self.device).to(memory_format=layout)
@@ -102,11 +104,11 @@ def train(model: nn.Module, images: BoxImages, batch_size: int, lr: float, mode:
 
 
 def retrain_last_layer(
-    model: nn.Module, images: BoxImages, epochs: int, lr: float, batch_size: int, mode: Mode
-) -> nn.Module:
+    model: Backbone, images: BoxImages, epochs: int, lr: float, batch_size: int, mode: Mode
+) -> Backbone:
     """Train a new last layer; the frozen backbone sees every image again in every epoch."""
     model.eval()
-    old: nn.Linear = model.get_classifier()  # type: ignore[operator]
+    old = model.get_classifier()
     layer = nn.Linear(old.in_features, old.out_features).to(mode.device)
     optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9)
     steps = epochs * len(loader(images, batch_size))
@@ -115,7 +117,7 @@ def retrain_last_layer(
         for batch in loader(images, batch_size):
             x, y = mode.placed(batch)
             with torch.no_grad(), mode.autocast():
-                features = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
+                features = model.forward_head(model.forward_features(x), pre_logits=True)
             loss = F.cross_entropy(layer(features.float()), y)
             optimizer.zero_grad()
             loss.backward()
@@ -127,7 +129,7 @@ def retrain_last_layer(
 
 
 def evaluate_path(
-    start: nn.Module, end: nn.Module, bn_images: BoxImages, splits: dict[str, BoxImages], ts: list[float], mode: Mode
+    start: Backbone, end: Backbone, bn_images: BoxImages, splits: dict[str, BoxImages], ts: list[float], mode: Mode
 ) -> dict[str, list[float]]:
     """Return the accuracy of every split at inner points; BatchNorm is re-estimated for each split anew."""
     accuracy: dict[str, list[float]] = {name: [] for name in splits}
@@ -158,8 +160,8 @@ def evaluate_path(
 
 
 def cbft(
-    model: nn.Module,
-    pretrained: nn.Module,
+    model: Backbone,
+    pretrained: Backbone,
     cued: BoxImages,
     clean: BoxImages,
     epochs: int,
@@ -190,7 +192,7 @@ def cbft(
             model.zero_grad()
             with mode.autocast():
                 z_nc = _features(model, x_nc)
-                loss = F.cross_entropy(model.get_classifier()(z_nc).float(), y_nc)  # type: ignore[operator]
+                loss = F.cross_entropy(model.get_classifier()(z_nc).float(), y_nc)
                 if epoch > 0:
                     loss = loss + _invariance(_features(model, x_c), y_c, z_nc, y_nc, num_classes)
             loss.backward()
@@ -199,8 +201,8 @@ def cbft(
     return model
 
 
-def _features(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    features: torch.Tensor = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
+def _features(model: Backbone, x: torch.Tensor) -> torch.Tensor:
+    features: torch.Tensor = model.forward_head(model.forward_features(x), pre_logits=True)
     return features.float()
 
 

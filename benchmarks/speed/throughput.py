@@ -9,7 +9,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmc_bench.training import Progress, cosine, fit, sgd
+from mmc_bench.training import Progress, Training
 from mmc_bench.training.precision import arithmetic, cross_entropy
 
 from .cases import Bench
@@ -38,20 +38,18 @@ def throughput(
     images, _ = bench.images(steps * batch_size)
     model = bench.ours(bench.network(backbone))
     flop = training_flop(model, *images.batch(slice(0, 2))) / 2
-    optimizer = sgd(model.parameters(), lr=0.01)
     rates: list[float] = []
     with arithmetic(bench.precision, bench.device):
         peak = matrix_product_peak(bench.device)
-        fit(
+        Training(
             model,
             images,
+            lr=0.01,
             epochs=epochs,
             batch_size=batch_size,
-            optimizer=optimizer,
-            schedule=cosine(optimizer, epochs * steps),
             generator=bench.generator(),
             progress=Progress(lambda event: rates.append(event["images_per_second"])),
-        )
+        ).fit()
     rate = statistics.median(rates[1:])
     return {
         "backbone": backbone,
@@ -73,7 +71,7 @@ def training_flop(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
         cross_entropy(model(x), y).backward()
     model.zero_grad(set_to_none=True)
     model.train(training)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def matrix_product_peak(device: torch.device, rounds: int = 20) -> float:

@@ -41,7 +41,7 @@ class Worker:
         at once, the jobs that differ from it in the seed alone.
         """
         from mmc_bench.stages.cell import do_job
-        from mmc_bench.training.memory import MOST_MICRO_BATCHES, is_out_of_memory, let_go, sparing_memory
+        from mmc_bench.training.memory import MOST_MICRO_BATCHES, free_frames, is_out_of_memory, sparing_memory
 
         started = datetime.now(UTC)
 
@@ -72,7 +72,7 @@ class Worker:
                     unwritable=str(error) if isinstance(error, UnwritableError) else None,
                     lost_models=(error.pretraining,) if isinstance(error, LostWeightsError) else (),
                 )
-                let_go(error)
+                free_frames(error)
             if not out_of_memory or parts >= MOST_MICRO_BATCHES:
                 return ended
             self._micro_batches[alike] = 2 * parts

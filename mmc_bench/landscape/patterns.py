@@ -1,15 +1,15 @@
 """Activation patterns of two networks, and how far apart they are (definition 6 and remark 2, App. F.3)."""
 
 import torch
-from torch import nn
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
+from mmc_bench.training.backbone import Backbone
 from mmc_bench.training.evaluate import eval_mode
-from mmc_bench.training.probe import features
+from mmc_bench.training.probe import frozen_features
 
 
-def activation_patterns(model: nn.Module, images: CuedImages) -> torch.Tensor:
+def activation_patterns(model: Backbone, images: CuedImages) -> torch.Tensor:
     """Return which of the last hidden layer's neurons are active for which image (definition 6).
 
     φ′(Wᵀx)[j] = 1 where neuron j's output is above 0, in eval mode; the model's mode is restored after.
@@ -20,10 +20,10 @@ def activation_patterns(model: nn.Module, images: CuedImages) -> torch.Tensor:
         bool of shape (M, N): images, neurons.
     """
     with eval_mode(model):
-        return features(model, images) > 0
+        return frozen_features(model, images) > 0
 
 
-def pattern_distance(first: nn.Module, second: nn.Module, images: CuedImages) -> float | None:
+def pattern_distance(first: Backbone, second: Backbone, images: CuedImages) -> float | None:
     """Return the Wasserstein-1 distance between two networks' activation patterns on these images.
 
     None where the last linear layer sees means over positions: these are above 0 nearly always, and no neuron's
@@ -31,7 +31,7 @@ def pattern_distance(first: nn.Module, second: nn.Module, images: CuedImages) ->
     """
     x, _ = images.batch(slice(0, 2))
     with eval_mode(first), torch.no_grad():
-        hidden = first.forward_features(x)  # type: ignore[operator]
+        hidden = first.forward_features(x)
     if hidden.ndim != 2:
         return None
     return wasserstein_distance(*(activation_patterns(model, images) for model in (first, second)))

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.landscape.paths import linear_path, parameters_of, quadratic_path
 from mmc_bench.results.jobs import QuadraticSettings
-from mmc_bench.training import Progress, cross_entropy, sgd, stepped
+from mmc_bench.training import Progress, Training, cross_entropy, stepped
 
 
 def train_bend(
@@ -38,21 +38,23 @@ def train_bend(
     first_bend = linear_path(start, end)(0.5) if settings.start == "middle" else _random_weights(model)
     bend = [nn.Parameter(value.clone()) for value in first_bend]
     path = quadratic_path(start, bend, end)
-    optimizer = sgd(bend, lr=settings.lr)
-    steps = settings.epochs * images.steps(settings.batch_size)
-    schedule = stepped(optimizer, settings.lr_drops, settings.lr_drop_factor, steps)
+    training = Training(
+        model,
+        images,
+        lr=settings.lr,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        generator=generator,
+        progress=progress,
+        schedule=stepped(settings.lr_drops, settings.lr_drop_factor),
+        parameters=bend,
+    )
     # On the host, so that no step waits for the device.
     law = random.Random(generator.initial_seed())
-    for _ in progress.epochs(settings.epochs):
-        for x, y in images.shuffled(settings.batch_size, generator):
-            gamma = dict(zip(names, path(law.random()), strict=True))
-            scratch = {name: buffer.clone() for name, buffer in model.named_buffers()}
-            loss = cross_entropy(functional_call(model, {**gamma, **scratch}, (x,)), y)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            progress.step(loss, len(y))
+    for x, y in training.batches():
+        gamma = dict(zip(names, path(law.random()), strict=True))
+        scratch = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        training.minimise(cross_entropy(functional_call(model, {**gamma, **scratch}, (x,)), y))
     return [value.detach() for value in bend]
 
 

@@ -13,7 +13,9 @@ NAME = re.compile(r"[a-z][a-z0-9]*([._-][a-z0-9]+)*")
 LONGEST_NAME = 40
 
 #: What the written code imports: a class of one of these names would hide it.
-TAKEN_CLASSES = frozenset({"BaseConfig", "Callable", "Field", "ImageSources", "LabelledImages", "Task", "Width"})
+TAKEN_CLASSES = frozenset(
+    {"BaseConfig", "Backbone", "Callable", "Field", "ImageSources", "LabelledImages", "Task", "Width"}
+)
 
 
 @dataclass(frozen=True)

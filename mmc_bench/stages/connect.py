@@ -5,7 +5,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import torch
-from torch import nn
 
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.landscape.barriers import invariances, mechanistically_similar
@@ -16,7 +15,7 @@ from mmc_bench.results.records import SPLITS, Comparison, Metrics, PairRecord, P
 from mmc_bench.seeds import derive_seed
 from mmc_bench.stages.provenance import experiment_seeds, provenance
 from mmc_bench.stages.workshop import Report, Workshop
-from mmc_bench.training import Progress
+from mmc_bench.training import Backbone, Progress
 from mmc_bench.training.precision import arithmetic
 
 #: The paths that are trained.
@@ -25,8 +24,8 @@ BENT = ("quadratic", "quadratic-nc")
 
 def connect(
     cell: Cell,
-    pretrained: nn.Module,
-    fine_tuned: nn.Module,
+    pretrained: Backbone,
+    fine_tuned: Backbone,
     data: ExperimentData,
     metrics: tuple[Metrics, Metrics],
     workshop: Workshop,
@@ -45,8 +44,8 @@ def connect(
 
 
 def compare(
-    first: nn.Module,
-    second: nn.Module,
+    first: Backbone,
+    second: Backbone,
     ground: Ground,
     settings: ConnectSettings,
     workshop: Workshop,

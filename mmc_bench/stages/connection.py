@@ -18,7 +18,7 @@ from mmc_bench.results.records import ConnectionRecord, Timing
 from mmc_bench.stages.connect import compare, path_seeds, plugins_of
 from mmc_bench.stages.provenance import experiment_seeds, provenance
 from mmc_bench.stages.workshop import Workshop
-from mmc_bench.training import NonFiniteLossError
+from mmc_bench.training import Backbone, NonFiniteLossError
 from mmc_bench.training.precision import arithmetic
 
 
@@ -78,7 +78,7 @@ def compare_checkpoints(connection: Connection, contents: tuple[bytes, bytes], w
 
 def fitted(
     content: bytes, checkpoint: Checkpoint, experiment: Pretraining, data: ExperimentData, workshop: Workshop
-) -> nn.Module:
+) -> Backbone:
     """Return the experiment's backbone with a checkpoint's weights, in eval mode.
 
     Raises

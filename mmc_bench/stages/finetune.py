@@ -11,12 +11,12 @@ from mmc_bench.plugin.parameters import check_parameters, construct
 from mmc_bench.results.jobs import Cell
 from mmc_bench.stages.score import check_weights
 from mmc_bench.stages.workshop import Report, Workshop
-from mmc_bench.training import Progress, Task
+from mmc_bench.training import Backbone, Method, Progress, Task
 
 
 def fine_tune(
-    cell: Cell, pretrained: nn.Module, data: ExperimentData, workshop: Workshop, report: Report
-) -> tuple[nn.Module, dict[str, object], Progress, int]:
+    cell: Cell, pretrained: Backbone, data: ExperimentData, workshop: Workshop, report: Report
+) -> tuple[Backbone, dict[str, object], Progress, int]:
     """Run a cell's method.
 
     Returns
@@ -34,7 +34,7 @@ def fine_tune(
     offer = workshop.registry.get("method", f"{cell.method.distribution}:{name}")
     target = workshop.target("method", cell.method)
     config = check_parameters(f"method {name}", target, cell.method.parameters)
-    method = construct(target, config)
+    method: Method = construct(target, config)
     # One seed for all methods: at one experiment seed they see the same order of the clean images.
     seed, generator = workshop.seed_everything("fine-tuning", cell.pretraining.seed)
     frozen = copy.deepcopy(pretrained).eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from mmc_bench.results.records import Epoch, PretrainRecord, Timing
 from mmc_bench.stages.provenance import experiment_seeds, provenance
 from mmc_bench.stages.score import check_weights, score
 from mmc_bench.stages.workshop import Report, Workshop
-from mmc_bench.training import Progress, evaluate, fit, sgd, stepped
+from mmc_bench.training import Progress, Training, evaluate, stepped
 from mmc_bench.training.precision import arithmetic
 
 
@@ -32,8 +32,6 @@ def pretrain(pretraining: Pretraining, workshop: Workshop, report: Report) -> Pr
     recipe = pretraining.recipe
     _, generator = workshop.seed_everything("pretraining", pretraining.seed)
     model = workshop.model(pretraining, data)
-    optimizer = sgd(model.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay)
-    steps = recipe.epochs * data.pretraining.steps(recipe.batch_size)
     watched = {name: data.splits[name].first(recipe.curve_images) for name in ("NC", "C")}
     curve: list[Epoch] = []
 
@@ -47,17 +45,19 @@ def pretrain(pretraining: Pretraining, workshop: Workshop, report: Report) -> Pr
     progress = Progress(report)
     with arithmetic(workshop.precision, workshop.device):
         clock = time.perf_counter()
-        fit(
+        training = Training(
             model,
             data.pretraining,
+            lr=recipe.lr,
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
-            optimizer=optimizer,
-            schedule=stepped(optimizer, recipe.lr_drops, recipe.lr_drop_factor, steps),
             generator=generator,
             progress=progress,
-            on_epoch=add_to_curve,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            schedule=stepped(recipe.lr_drops, recipe.lr_drop_factor),
         )
+        training.fit(add_to_curve)
         seconds["pretrain"] = time.perf_counter() - clock - seconds["curve"]
         clock = time.perf_counter()
         metrics = score(model, data, data.pretraining)

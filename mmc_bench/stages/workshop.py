@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from mmc_bench.data.contract import Dataset
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.errors import UserError
@@ -18,6 +18,7 @@ from mmc_bench.results.jobs import PluginRef, Pretraining, canonical_json
 from mmc_bench.results.records import PretrainRecord
 from mmc_bench.results.store import LostWeightsError, Store
 from mmc_bench.seeds import derive_seed
+from mmc_bench.training import Backbone
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -33,7 +34,7 @@ class Workshop:
     threads: int
     precision: str = "fp32"
     keep_weights: bool = False
-    _loaded: dict[str, Any] = field(default_factory=dict)
+    _loaded: dict[str, Dataset] = field(default_factory=dict)
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
 
     def forget(self) -> None:
@@ -63,7 +64,7 @@ class Workshop:
             self.forget()
             reference = pretraining.dataset
             target = self.target("dataset", reference)
-            dataset = instantiate(f"dataset {reference.name}", target, reference.parameters)
+            dataset: Dataset = instantiate(f"dataset {reference.name}", target, reference.parameters)
             offer = self.registry.get("dataset", f"{reference.distribution}:{reference.name}")
             dataset.load(replace(self.sources, allowed=offer.spec.sources))
             self._loaded[dataset_key] = dataset
@@ -79,10 +80,10 @@ class Workshop:
             )
         return self._derived[key]
 
-    def model(self, pretraining: Pretraining, data: ExperimentData) -> nn.Module:
+    def model(self, pretraining: Pretraining, data: ExperimentData) -> Backbone:
         """Return a backbone with random weights, drawn from torch's global generator, on the device."""
         reference = pretraining.backbone
-        model: nn.Module = build(
+        model: Backbone = build(
             f"backbone {reference.name}",
             self.target("backbone", reference),
             reference.parameters,
@@ -91,7 +92,7 @@ class Workshop:
         )
         return model.to(self.device).to(memory_format=torch.channels_last)
 
-    def pretrained(self, pretraining: Pretraining, data: ExperimentData) -> tuple[nn.Module, PretrainRecord]:
+    def pretrained(self, pretraining: Pretraining, data: ExperimentData) -> tuple[Backbone, PretrainRecord]:
         """Return a pretrained model in eval mode, and its record.
 
         Raises

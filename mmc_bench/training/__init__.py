@@ -1,28 +1,38 @@
-"""The toolkit for methods: the SGD loop, schedules, cached features, evaluation.
+"""The toolkit for methods: the update step, features, losses, evaluation.
 
-Everything a method needs is here::
+A method is given a `Task`, and its training loop is its loss::
 
-    from mmc_bench.training import cosine, features, fit, sgd
+    training = task.training(lr=0.01, epochs=20, batch_size=256)
+    for x, y in training.batches():
+        training.minimise(cross_entropy(training.logits(x), y))
+    return task.model
 """
 
+from mmc_bench.training.backbone import Backbone, features
+from mmc_bench.training.descent import Descent, constant, cosine, stepped
 from mmc_bench.training.evaluate import evaluate
-from mmc_bench.training.loop import cosine, fit, sgd, stepped
-from mmc_bench.training.precision import cross_entropy, full_precision
-from mmc_bench.training.probe import features, linear_probe
+from mmc_bench.training.precision import cross_entropy, environment_risks, full_precision
+from mmc_bench.training.probe import frozen_features, linear_probe
 from mmc_bench.training.progress import NonFiniteLossError, Progress
-from mmc_bench.training.task import Task
+from mmc_bench.training.task import Method, Task
+from mmc_bench.training.training import Training
 
 __all__ = [
+    "Backbone",
+    "Descent",
+    "Method",
     "NonFiniteLossError",
     "Progress",
     "Task",
+    "Training",
+    "constant",
     "cosine",
     "cross_entropy",
+    "environment_risks",
     "evaluate",
     "features",
-    "fit",
+    "frozen_features",
     "full_precision",
     "linear_probe",
-    "sgd",
     "stepped",
 ]

@@ -53,8 +53,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def let_go(error: BaseException) -> None:
-    """Free what the functions held through which an error came; somebody may have kept the error or a frame."""
+def free_frames(error: BaseException) -> None:
+    """Free what the functions held through which an error came, even where a reference to the error is left."""
     for cause in _causes(error):
         traceback.clear_frames(cause.__traceback__)
 

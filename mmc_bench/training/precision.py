@@ -54,10 +54,20 @@ def arithmetic(precision: str, device: torch.device | str) -> AbstractContextMan
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
 
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Return values of a lower precision as float32, and others as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
     """Return the cross-entropy (nats) of logits (n, K), in float32 or better whatever the mode."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(logits, labels, reduction=reduction)
+    return F.cross_entropy(at_least_float32(logits), labels, reduction=reduction)
+
+
+def environment_risks(logits: torch.Tensor, *labels: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy (nats) of each of E environments, whose logits follow each other in (n, K): (E,)."""
+    parts = logits.split([len(own) for own in labels])
+    return torch.stack([cross_entropy(part, own) for part, own in zip(parts, labels)])
 
 
 @contextmanager

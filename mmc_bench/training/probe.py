@@ -1,29 +1,25 @@
 """Frozen features, computed once, and the linear layer trained on them."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
 
 from mmc_bench.data.splits import CuedImages
-from mmc_bench.training.loop import cosine, sgd
+from mmc_bench.training.backbone import Backbone, features
+from mmc_bench.training.descent import Descent
 from mmc_bench.training.precision import cross_entropy, full_precision
 from mmc_bench.training.progress import Progress
 
 
 @torch.no_grad()
-def features(model: nn.Module, images: CuedImages) -> torch.Tensor:
-    """Return what the model's last linear layer sees, in eval mode, of shape (N, F).
-
-    F is ``model.get_classifier().in_features``; in some of timm's models it is not ``num_features``."""
+def frozen_features(model: Backbone, images: CuedImages) -> torch.Tensor:
+    """Return the `features` of a set of images, in float32, of shape (N, F); the model is put into eval mode."""
     model.eval()
-    batches = [
-        model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
-        for x, _ in images.in_order()
-    ]
-    return torch.cat(batches).float()
+    return torch.cat([features(model, x) for x, _ in images.in_order()]).float()
 
 
 def linear_probe(
-    model: nn.Module,
+    model: Backbone,
     images: CuedImages,
     *,
     epochs: int,
@@ -31,7 +27,7 @@ def linear_probe(
     batch_size: int,
     generator: torch.Generator,
     progress: Progress,
-) -> nn.Module:
+) -> Backbone:
     """Replace the model's last linear layer by a new random one trained on frozen features, in place.
 
     Last-layer retraining (Kirichenko et al., 2022b): SGD with momentum .9 and no weight decay, cosine to 0.
@@ -39,23 +35,28 @@ def linear_probe(
 
     Returns
     -------
-    nn.Module
+    Backbone
         The model, in eval mode.
     """
-    inputs = features(model, images)  # (N, F)
-    model.reset_classifier(model.num_classes)  # type: ignore[operator]
-    layer = model.get_classifier().to(inputs.device)  # type: ignore[operator]
-    steps = -(-len(inputs) // batch_size)
-    optimizer = sgd(layer.parameters(), lr=lr, weight_decay=0.0)
-    schedule = cosine(optimizer, epochs * steps)
-    for _ in progress.epochs(epochs):
-        order = torch.randperm(len(inputs), generator=generator, device=generator.device).to(inputs.device)
-        for rows in order.split(batch_size):
-            with full_precision(inputs.device):  # a learning rate of 30 would magnify bfloat16's rounding
-                loss = cross_entropy(layer(inputs[rows]), images.labels[rows])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            progress.step(loss, len(rows))
+    inputs = frozen_features(model, images)  # (N, F)
+    model.reset_classifier(model.num_classes)
+    layer = model.get_classifier().to(inputs.device)
+
+    def shuffled() -> Sequence[torch.Tensor]:
+        order = torch.randperm(len(inputs), generator=generator, device=generator.device)
+        batches: Sequence[torch.Tensor] = order.to(inputs.device).split(batch_size)
+        return batches
+
+    descent = Descent(
+        layer.parameters(),
+        lr=lr,
+        epochs=epochs,
+        steps_per_epoch=-(-len(inputs) // batch_size),
+        progress=progress,
+        weight_decay=0.0,
+    )
+    for rows in descent.each(shuffled):
+        with full_precision(inputs.device):  # a learning rate of 30 would magnify bfloat16's rounding
+            loss = cross_entropy(layer(inputs[rows]), images.labels[rows])
+        descent.minimise(loss)
     return model.eval()

@@ -1,4 +1,4 @@
-"""What a training loop tells the world: losses stay on the device until an epoch ends."""
+"""What a training loop reports: losses stay on the device until an epoch ends."""
 
 import time
 from collections.abc import Callable, Iterator

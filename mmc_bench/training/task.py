@@ -1,13 +1,17 @@
-"""What a method is given."""
+"""A method, and what it is given."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import nn
 
+from mmc_bench.data.contract import has_cue
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
+from mmc_bench.training.backbone import Backbone
+from mmc_bench.training.descent import Schedule, cosine
 from mmc_bench.training.progress import Progress
+from mmc_bench.training.training import Training
 
 
 class UndeclaredDataError(UserError):
@@ -35,11 +39,12 @@ class Task:
     generator
         Source of randomness on `device`, seeded from the experiment's seed; torch's global one is seeded too.
     progress
-        To be told of every step: ``for epoch in task.progress.epochs(n)`` and ``task.progress.step(loss, n)``.
+        Gets every step's loss. `training` does it; a loop of your own is
+        ``for epoch in task.progress.epochs(n)`` with ``task.progress.step(loss, images)``.
     """
 
-    model: nn.Module
-    pretrained: nn.Module
+    model: Backbone
+    pretrained: Backbone
     clean: CuedImages
     validation: CuedImages
     num_classes: int
@@ -77,4 +82,45 @@ class Task:
             raise UndeclaredDataError(
                 'the method asked for task.environments: declare needs={"cued", "environments"} in its spec'
             )
-        return self.cued.cues.reshape(len(self.cued), -1)[:, 0].ge(0).long()
+        return has_cue(self.cued.cues).long()
+
+    def training(
+        self,
+        *,
+        lr: float,
+        epochs: int,
+        batch_size: int,
+        weight_decay: float = 1e-4,
+        schedule: Schedule = cosine,
+        model: Backbone | None = None,
+    ) -> Training[Backbone]:
+        """Return the training of `model`, by default the task's own, on the clean images.
+
+        Parameters
+        ----------
+        lr
+            Initial learning rate of SGD with momentum .9.
+        epochs
+            Passes over the clean images.
+        """
+        return Training(
+            model or self.model,
+            self.clean,
+            lr=lr,
+            epochs=epochs,
+            batch_size=batch_size,
+            generator=self.generator,
+            progress=self.progress,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        )
+
+
+class Method(Protocol):
+    """A fine-tuning method.
+
+    Its class is made with its ``Config``, or without arguments and then given `config`.
+    """
+
+    def fine_tune(self, task: Task) -> Backbone:
+        """Return the repaired model: the architecture of ``task.model``, with other weights."""

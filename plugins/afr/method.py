@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, features, full_precision
+from mmc_bench.training import Backbone, Descent, Task, constant, frozen_features, full_precision
 
 
 class AutomaticFeatureReweighting:
@@ -40,24 +40,31 @@ class AutomaticFeatureReweighting:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the model with its retrained last layer."""
-        c, layer = self.config, task.model.get_classifier()  # type: ignore[operator]
-        inputs, held_out = features(task.model, task.clean), features(task.model, task.validation)
+        c, layer = self.config, task.model.get_classifier()
+        inputs, held_out = (frozen_features(task.model, images) for images in (task.clean, task.validation))
         labels = task.clean.labels
         start = last_layer(layer)  # (K, F + 1)
         gammas, pulls = torch.tensor(list(product(c.gammas, c.pulls)), device=task.device).T  # (R,) each
         with full_precision(task.device):
             weights = torch.stack([example_weights(logits(start, inputs), labels, gamma) for gamma in gammas])  # (R, N)
             layers = start.repeat(len(gammas), 1, 1).requires_grad_()  # (R, K, F + 1)
-            optimizer = torch.optim.SGD([layers], lr=c.lr)
+            descent = Descent(
+                [layers],
+                lr=c.lr,
+                epochs=c.epochs,
+                steps_per_epoch=1,
+                progress=task.progress,
+                momentum=0.0,
+                weight_decay=0.0,
+                schedule=constant,
+            )
             best, best_score = start, torch.full((), -1.0, dtype=torch.float64, device=task.device)
-            for _ in task.progress.epochs(c.epochs):
+            for _ in descent.each(lambda: [inputs]):
                 losses = objective(layers, start, inputs, labels, weights, pulls)  # (R,)
-                optimizer.zero_grad(set_to_none=True)
                 losses.sum().backward()  # no term has two of the layers, so each gets its own gradient
-                optimizer.step()
-                task.progress.step(losses.mean(), len(labels))
+                descent.update(losses.mean())
                 score, run = scores(layers.detach(), held_out, task.validation.labels).max(0)
                 best = torch.where(score > best_score, layers.detach().index_select(0, run[None])[0], best)
                 best_score = torch.maximum(score, best_score)

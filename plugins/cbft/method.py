@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, cross_entropy, full_precision, sgd
+from mmc_bench.training import Backbone, Task, cross_entropy, full_precision
 
 
 class CBFT:
@@ -32,37 +32,23 @@ class CBFT:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
-        c, model = self.config, task.model
-        steps = task.clean.steps(c.batch_size)
-        optimizer = sgd(model.parameters(), lr=c.lr)
-        schedule = cosine(optimizer, c.epochs * steps)
-        classifier: nn.Module = model.get_classifier()  # type: ignore[operator]
-        cued = task.cued.stream(c.batch_size, task.generator)
-        positions = iter(draw_path_positions(c.path_position, c.epochs * steps, task.generator))
-
-        def minimise(loss: torch.Tensor) -> None:
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-
-        for epoch in task.progress.epochs(c.epochs):
+        c, classifier = self.config, task.model.get_classifier()
+        training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
+        positions = draw_path_positions(c.path_position, training.steps, task.generator)
+        for (x_nc, y_nc), (x_c, y_c) in training.pairs(task.cued):
+            if c.barrier:
+                t = positions[training.step]
+                training.minimise(barrier_loss(task.model, task.pretrained, x_c, y_c, t, c.barrier_loss))
+            f_nc = training.features(x_nc)
+            loss = cross_entropy(classifier(f_nc), y_nc)
             # As in the authors' code, features have one epoch to settle before they are compared.
-            weight = c.invariance_weight if epoch > 0 else 0.0
-            for x_nc, y_nc in task.clean.shuffled(c.batch_size, task.generator):
-                x_c, y_c = next(cued)
-                if c.barrier:
-                    minimise(barrier_loss(model, task.pretrained, x_c, y_c, next(positions), c.barrier_loss))
-                features_nc = features(model, x_nc)
-                loss = cross_entropy(classifier(features_nc), y_nc)
-                if weight:
-                    gap = invariance_loss(features(model, x_c), y_c, features_nc, y_nc, task.num_classes)
-                    loss = loss + weight * gap
-                minimise(loss)
-                schedule.step()
-                task.progress.step(loss, len(y_nc))
-        return model
+            if c.invariance_weight and training.epoch > 0:
+                gap = invariance_loss(training.features(x_c), y_c, f_nc, y_nc, task.num_classes)
+                loss = loss + c.invariance_weight * gap
+            training.minimise(loss)
+        return task.model
 
 
 def barrier_loss(
@@ -110,9 +96,3 @@ def draw_path_positions(law: str, n: int, generator: torch.Generator) -> list[fl
         normal = torch.special.ndtri(1 - inner + uniform * (2 * inner - 1))
     positions: list[float] = (0.5 + 0.5 * normal).tolist()
     return positions
-
-
-def features(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """What the classifier sees, of shape (n, F), in float32 or better."""
-    f = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
-    return f.to(torch.promote_types(f.dtype, torch.float32))

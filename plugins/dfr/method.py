@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, features
+from mmc_bench.training import Backbone, Task, frozen_features
 
 # A class's weights and, in the last column, its intercept; a row for each of K classes, of F + 1 numbers.
 Rows = np.ndarray
@@ -36,13 +36,13 @@ class DeepFeatureReweighting:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the model with its new last layer."""
         random = np.random.default_rng(int(torch.randint(2**31, (), generator=task.generator, device=task.device)))
         scaler = StandardScaler()
-        inputs = scaler.fit_transform(features(task.model, task.clean).double().cpu().numpy())
+        inputs = scaler.fit_transform(frozen_features(task.model, task.clean).double().cpu().numpy())
         labels = task.clean.labels.cpu().numpy()
-        held_out = scaler.transform(features(task.model, task.validation).double().cpu().numpy())
+        held_out = scaler.transform(frozen_features(task.model, task.validation).double().cpu().numpy())
         held_out_labels = task.validation.labels.cpu().numpy()
 
         subset = balanced_subset(labels, random)
@@ -55,7 +55,7 @@ class DeepFeatureReweighting:
         rows = np.mean(
             [one_against_rest(inputs[s], labels[s], task.num_classes, strength, random) for s in subsets], axis=0
         )
-        write(task.model.get_classifier(), rows, scaler)  # type: ignore[operator]
+        write(task.model.get_classifier(), rows, scaler)
         return task.model
 
 

@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, features, fit, full_precision, sgd
+from mmc_bench.training import Backbone, Task, frozen_features, full_precision
 
 
 class FinePruning:
@@ -31,10 +31,10 @@ class FinePruning:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the pruned and fine-tuned model."""
-        c, model = self.config, task.model
-        weight = model.get_classifier().weight  # type: ignore[operator]
+        c = self.config
+        weight = task.model.get_classifier().weight
         keep = self.kept(task)  # (F,)
 
         @torch.no_grad()
@@ -42,24 +42,17 @@ class FinePruning:
             weight.mul_(keep)
 
         prune()
-        optimizer = sgd(model.parameters(), lr=c.lr)
-        optimizer.register_step_post_hook(prune)
-        return fit(
-            model,
-            task.clean,
-            epochs=c.epochs,
-            batch_size=c.batch_size,
-            optimizer=optimizer,
-            schedule=cosine(optimizer, c.epochs * task.clean.steps(c.batch_size)),
-            generator=task.generator,
-            progress=task.progress,
-        )
+        training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
+        training.optimizer.register_step_post_hook(prune)
+        return training.fit()
 
     def kept(self, task: Task) -> torch.Tensor:
         """Return 1 for each feature to keep and 0 for each to prune, (F,)."""
-        layer = task.model.get_classifier()  # type: ignore[operator]
-        order = features(task.model, task.clean).abs().mean(0).argsort(stable=True)
-        accuracies = pruned_accuracies(layer, features(task.model, task.validation), task.validation.labels, order)
+        layer = task.model.get_classifier()
+        order = frozen_features(task.model, task.clean).abs().mean(0).argsort(stable=True)
+        accuracies = pruned_accuracies(
+            layer, frozen_features(task.model, task.validation), task.validation.labels, order
+        )
         floor = accuracies[0] - self.config.tolerance
         pruned = next((n - 1 for n, accuracy in enumerate(accuracies) if accuracy < floor), len(order) - 1)
         return torch.ones_like(layer.weight[0]).index_fill(0, order[:pruned], 0.0).detach()

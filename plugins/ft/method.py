@@ -3,10 +3,9 @@
 from typing import Literal
 
 from pydantic import Field
-from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, fit, sgd, stepped
+from mmc_bench.training import Backbone, Task, cosine, stepped
 
 
 class FineTuning:
@@ -24,19 +23,8 @@ class FineTuning:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
         c = self.config
-        optimizer = sgd(task.model.parameters(), lr=c.lr)
-        steps = c.epochs * task.clean.steps(c.batch_size)
-        falling = cosine(optimizer, steps) if c.schedule == "cosine" else stepped(optimizer, (0.4, 0.8), 0.1, steps)
-        return fit(
-            task.model,
-            task.clean,
-            epochs=c.epochs,
-            batch_size=c.batch_size,
-            optimizer=optimizer,
-            schedule=falling,
-            generator=task.generator,
-            progress=task.progress,
-        )
+        schedule = cosine if c.schedule == "cosine" else stepped((0.4, 0.8), 0.1)
+        return task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size, schedule=schedule).fit()

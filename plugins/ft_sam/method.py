@@ -4,11 +4,10 @@ from collections.abc import Mapping
 
 import torch
 from pydantic import Field
-from torch import nn
 from torch.func import functional_call
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, cross_entropy, sgd
+from mmc_bench.training import Backbone, Task, cross_entropy
 
 
 class SharpnessAwareFineTuning:
@@ -30,24 +29,20 @@ class SharpnessAwareFineTuning:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
         c, model = self.config, task.model
-        optimizer = sgd(model.parameters(), lr=c.lr)
-        schedule = cosine(optimizer, c.epochs * task.clean.steps(c.batch_size))
+        training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
         theta = dict(model.named_parameters())
-        for _ in task.progress.epochs(c.epochs):
-            for x, y in task.clean.shuffled(c.batch_size, task.generator):
-                loss = cross_entropy(model(x), y)
-                worst = worst_neighbour(theta, gradients_of(loss, theta), c.rho)
-                # The second pass, too, normalises by the batch, but running statistics are of θ, not of θ + ε.
-                scratch = {name: buffer.clone() for name, buffer in model.named_buffers()}
-                worst_loss = cross_entropy(functional_call(model, {**worst, **scratch}, (x,)), y)
-                for parameter, gradient in zip(theta.values(), gradients_of(worst_loss, worst)):
-                    parameter.grad = gradient
-                optimizer.step()
-                schedule.step()
-                task.progress.step(loss, len(y))
+        for x, y in training.batches():
+            loss = cross_entropy(training.logits(x), y)
+            worst = worst_neighbour(theta, gradients_of(loss, theta), c.rho)
+            # The second pass, too, normalises by the batch, but running statistics are of θ, not of θ + ε.
+            scratch = {name: buffer.clone() for name, buffer in model.named_buffers()}
+            worst_loss = cross_entropy(functional_call(model, {**worst, **scratch}, (x,)), y)
+            for parameter, gradient in zip(theta.values(), gradients_of(worst_loss, worst)):
+                parameter.grad = gradient
+            training.update(loss)
         return model
 
 

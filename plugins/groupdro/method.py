@@ -1,11 +1,12 @@
 """Group distributionally robust optimisation (Sagawa et al., ICLR 2020, algorithm 1 and eq. 5)."""
 
+from collections.abc import Sequence
+
 import torch
 from pydantic import Field
-from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, cross_entropy, full_precision, sgd
+from mmc_bench.training import Backbone, Task, cross_entropy, full_precision
 
 
 class GroupDRO:
@@ -32,31 +33,29 @@ class GroupDRO:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
-        c, model = self.config, task.model
+        c = self.config
         pool = task.clean.joined(task.cued)
         groups = groups_of(pool.labels, task.environments, task.num_classes)
         counts = torch.bincount(groups, minlength=2 * task.num_classes)  # (G,)
         chances = 1 / counts[groups].double()  # (N,): each group that has images is drawn equally often
         margins = torch.where(counts > 0, c.adjustment / counts.clamp(min=1).sqrt(), 0.0)
         q = (counts > 0) / (counts > 0).sum()
-        steps = task.clean.steps(c.batch_size)
-        optimizer = sgd(model.parameters(), lr=c.lr)
-        schedule = cosine(optimizer, c.epochs * steps)
-        for _ in task.progress.epochs(c.epochs):
-            drawn = torch.multinomial(chances, steps * c.batch_size, replacement=True, generator=task.generator)
-            for rows in drawn.split(c.batch_size):
-                x, y = pool.batch(rows)
-                losses = group_losses(cross_entropy(model(x), y, reduction="none"), groups[rows], len(counts))
-                q = reweighted(q, losses.detach() + margins, c.group_step_size)
-                loss = (q * (losses + margins)).sum()
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                task.progress.step(loss, len(y))
-        return model
+        training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
+        drawn = training.steps_per_epoch * c.batch_size
+
+        def epoch() -> Sequence[torch.Tensor]:
+            rows = torch.multinomial(chances, drawn, replacement=True, generator=task.generator)
+            batches: Sequence[torch.Tensor] = rows.split(c.batch_size)
+            return batches
+
+        for rows in training.each(epoch):
+            x, y = pool.batch(rows)
+            losses = group_losses(cross_entropy(training.logits(x), y, reduction="none"), groups[rows], len(counts))
+            q = reweighted(q, losses.detach() + margins, c.group_step_size)
+            training.minimise((q * (losses + margins)).sum())
+        return task.model
 
 
 def groups_of(labels: torch.Tensor, environments: torch.Tensor, num_classes: int) -> torch.Tensor:

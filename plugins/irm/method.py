@@ -2,10 +2,9 @@
 
 import torch
 from pydantic import Field
-from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, cross_entropy, sgd
+from mmc_bench.training import Backbone, Task, environment_risks
 
 
 class IRM:
@@ -23,41 +22,26 @@ class IRM:
         epochs: int = Field(20, ge=1, description="passes over the clean set")
         batch_size: int = Field(256, ge=2, description="images in a batch, of each environment")
         penalty_weight: float = Field(100.0, ge=0, description="weight of the penalty, after annealing")
-        annealing: float = Field(
-            0.1, ge=0, le=1, description="share of all steps with a weight of 1 (DomainBed: 500 of 5,001 steps)"
-        )
+        annealing: float = Field(0.1, ge=0, le=1, description="share of steps with weight 1 (DomainBed: 500 of 5,001)")
         rescale: bool = Field(True, description="divide the loss by a weight above 1, as the authors' code does")
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
-        c, model = self.config, task.model
-        steps = c.epochs * task.clean.steps(c.batch_size)
-        optimizer = sgd(model.parameters(), lr=c.lr)
-        schedule = cosine(optimizer, steps)
-        cued = task.cued.stream(c.batch_size, task.generator)
-        weight, step = 1.0, 0
-        for _ in task.progress.epochs(c.epochs):
-            for x_nc, y_nc in task.clean.shuffled(c.batch_size, task.generator):
-                x_c, y_c = next(cued)
-                if step == round(c.annealing * steps):
-                    weight = c.penalty_weight
-                    optimizer.state.clear()  # momentum of another objective; the schedule goes on
-                # One forward pass: BatchNorm sees both environments together, as in DomainBed.
-                logits = model(torch.cat([x_c, x_nc]))
-                logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).split([len(y_c), len(y_nc)])
-                environments = list(zip(logits, (y_c, y_nc)))
-                risk = torch.stack([cross_entropy(z, y) for z, y in environments]).mean()
-                penalty = torch.stack([irm_penalty(z, y) for z, y in environments]).mean()
-                loss = risk + weight * penalty
-                optimizer.zero_grad(set_to_none=True)
-                (loss / max(weight, 1.0) if c.rescale else loss).backward()
-                optimizer.step()
-                schedule.step()
-                step += 1
-                task.progress.step(loss, len(y_nc))
-        return model
+        c, weight = self.config, 1.0
+        training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
+        for (x_nc, y_nc), (x_c, y_c) in training.pairs(task.cued):
+            if training.step == round(c.annealing * training.steps):
+                weight = c.penalty_weight
+                training.forget_momentum()
+            # One forward pass: BatchNorm sees both environments together, as in DomainBed.
+            logits = training.logits(torch.cat([x_c, x_nc]))
+            z_c, z_nc = logits.split([len(y_c), len(y_nc)])
+            penalty = torch.stack([irm_penalty(z_c, y_c), irm_penalty(z_nc, y_nc)]).mean()
+            loss = environment_risks(logits, y_c, y_nc).mean() + weight * penalty
+            training.minimise(loss, max(weight, 1.0) if c.rescale else 1.0)
+        return task.model
 
 
 def irm_penalty(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

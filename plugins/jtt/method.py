@@ -1,11 +1,12 @@
 """Just train twice (Liu et al., ICML 2021, algorithm 1 and eq. 3)."""
 
+from itertools import islice
+
 import torch
 from pydantic import Field
-from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, cross_entropy, sgd
+from mmc_bench.training import Backbone, Task, cross_entropy
 
 
 class JTT:
@@ -31,26 +32,17 @@ class JTT:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
-        c, model = self.config, task.model
+        c = self.config
         pool = task.clean.joined(task.cued)
         with torch.no_grad():
             wrong = torch.cat([task.pretrained(x).argmax(1) != y for x, y in pool.in_order()])  # (N,)
         batches = pool.subset(upsampled(wrong, c.upsampling)).stream(c.batch_size, task.generator)
-        steps = task.clean.steps(c.batch_size)
-        optimizer = sgd(model.parameters(), lr=c.lr)
-        schedule = cosine(optimizer, c.epochs * steps)
-        for _ in task.progress.epochs(c.epochs):
-            for _ in range(steps):
-                x, y = next(batches)
-                loss = cross_entropy(model(x), y)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                task.progress.step(loss, len(y))
-        return model
+        training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
+        for x, y in training.each(lambda: islice(batches, training.steps_per_epoch)):
+            training.minimise(cross_entropy(training.logits(x), y))
+        return task.model
 
 
 def upsampled(wrong: torch.Tensor, times: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, cross_entropy, full_precision, sgd
+from mmc_bench.training import Backbone, Task, cross_entropy, full_precision
 
 
 class L2SP:
@@ -28,29 +28,23 @@ class L2SP:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
-        c, model = self.config, task.model
-        optimizer = sgd(model.parameters(), lr=c.lr, weight_decay=0.0)
-        schedule = cosine(optimizer, c.epochs * task.clean.steps(c.batch_size))
-        shared, head = shared_and_head(model)
+        c = self.config
+        training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size, weight_decay=0.0)
+        shared, head = shared_and_head(task.model)
         start = [weight.detach().clone() for weight in shared]
-        for _ in task.progress.epochs(c.epochs):
-            for x, y in task.clean.shuffled(c.batch_size, task.generator):
-                loss = cross_entropy(model(x), y)
-                with full_precision(task.device):
-                    loss = loss + penalty(shared, start, head, c.alpha, c.beta)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                task.progress.step(loss, len(y))
-        return model
+        for x, y in training.batches():
+            loss = cross_entropy(training.logits(x), y)
+            with full_precision(task.device):
+                loss = loss + penalty(shared, start, head, c.alpha, c.beta)
+            training.minimise(loss)
+        return task.model
 
 
-def shared_and_head(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def shared_and_head(model: Backbone) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the weights (parameters of two axes or more) before the last layer, and the last layer's."""
-    head = [weight for weight in model.get_classifier().parameters() if weight.ndim > 1]  # type: ignore[operator]
+    head = [weight for weight in model.get_classifier().parameters() if weight.ndim > 1]
     known = {id(weight) for weight in head}
     return [weight for weight in model.parameters() if weight.ndim > 1 and id(weight) not in known], head
 

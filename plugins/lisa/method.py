@@ -1,12 +1,13 @@
 """LISA, learning invariant predictors by selective augmentation (Yao et al., ICML 2022, algorithm 1)."""
 
+from collections.abc import Callable, Iterator
+
 import torch
 from pydantic import Field
-from torch import nn
 from torch.distributions import Beta
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, cross_entropy, sgd
+from mmc_bench.training import Backbone, Task, cross_entropy
 
 
 class LISA:
@@ -32,41 +33,39 @@ class LISA:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
-        c, model = self.config, task.model
+        c = self.config
         pool = task.clean.joined(task.cued)
         partners = Partners(pool.labels, task.environments, task.num_classes)
-        steps = task.clean.steps(c.batch_size)
-        optimizer = sgd(model.parameters(), lr=c.lr)
-        schedule = cosine(optimizer, c.epochs * steps)
+        training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
+        steps = training.steps_per_epoch
         alpha = torch.tensor(c.mixing, device=task.device)
         shares = Beta(alpha, alpha, validate_args=False)
-        for _ in task.progress.epochs(c.epochs):
+
+        def epoch() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             drawn = torch.multinomial(partners.chances, steps * c.batch_size, True, generator=task.generator)
             strategies = torch.rand(steps, generator=task.generator, device=task.device) < c.intra_label
-            for rows, within_label in zip(drawn.split(c.batch_size), strategies):
-                others = partners.draw(rows, within_label, task.generator)
-                x, y = pool.batch(torch.cat([rows, others]))
-                share = shares.sample(rows.shape)
-                loss = mixed_loss(model, x, y, share)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                task.progress.step(loss, len(rows))
-        return model
+            return zip(drawn.split(c.batch_size), strategies)
+
+        for rows, within_label in training.each(epoch):
+            others = partners.draw(rows, within_label, task.generator)
+            x, y = pool.batch(torch.cat([rows, others]))
+            training.minimise(mixed_loss(training.logits, x, y, shares.sample(rows.shape)))
+        return task.model
 
 
-def mixed_loss(model: nn.Module, x: torch.Tensor, y: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+def mixed_loss(
+    logits: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, y: torch.Tensor, share: torch.Tensor
+) -> torch.Tensor:
     """Return the mean of λ CE(f(x̃), y) + (1-λ) CE(f(x̃), y'), x̃ = λx + (1-λ)x', for λ = `share` (n,).
 
     `x` (2n, …) and `y` (2n,) hold the n images, then their n partners.
     """
     (x, x_other), (y, y_other) = x.chunk(2), y.chunk(2)
     mixed = x_other.lerp(x, share.to(x.dtype).view(-1, *[1] * (x.ndim - 1)))
-    logits = model(mixed)
-    own, other = (cross_entropy(logits, labels, reduction="none") for labels in (y, y_other))
+    outputs = logits(mixed)
+    own, other = (cross_entropy(outputs, labels, reduction="none") for labels in (y, y_other))
     return (share * own + (1 - share) * other).mean()
 
 

@@ -1,10 +1,9 @@
 """Last-layer retraining (Kirichenko et al., 2022b, as Lubana et al., 2023, App. A.2 run it)."""
 
 from pydantic import Field
-from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, linear_probe
+from mmc_bench.training import Backbone, Task, linear_probe
 
 
 class LastLayerRetraining:
@@ -19,7 +18,7 @@ class LastLayerRetraining:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the model with its new last layer."""
         return linear_probe(
             task.model, task.clean, generator=task.generator, progress=task.progress, **dict(self.config)

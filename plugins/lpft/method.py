@@ -4,10 +4,9 @@ import copy
 from typing import Annotated
 
 from pydantic import Field
-from torch import nn
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, evaluate, fit, linear_probe, sgd
+from mmc_bench.training import Backbone, Task, evaluate, linear_probe
 
 
 class LPFT:
@@ -26,7 +25,7 @@ class LPFT:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model with the highest validation accuracy; the first of equals."""
         c = self.config
         probed = linear_probe(
@@ -41,16 +40,6 @@ class LPFT:
         candidates = []
         for lr in c.lrs:
             model = copy.deepcopy(probed)
-            optimizer = sgd(model.parameters(), lr=lr)
-            fit(
-                model,
-                task.clean,
-                epochs=c.epochs,
-                batch_size=c.batch_size,
-                optimizer=optimizer,
-                schedule=cosine(optimizer, c.epochs * task.clean.steps(c.batch_size)),
-                generator=task.generator,
-                progress=task.progress,
-            )
+            task.training(lr=lr, epochs=c.epochs, batch_size=c.batch_size, model=model).fit()
             candidates.append(model)
         return max(candidates, key=lambda model: evaluate(model, task.validation).accuracy)

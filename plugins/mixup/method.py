@@ -1,12 +1,13 @@
 """Fine-tuning with mixup (Zhang et al., 2018)."""
 
+from collections.abc import Callable
+
 import torch
 from pydantic import Field
-from torch import nn
 from torch.distributions import Beta
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Task, cosine, cross_entropy, sgd
+from mmc_bench.training import Backbone, Task, cross_entropy
 
 
 class Mixup:
@@ -26,30 +27,25 @@ class Mixup:
 
     config: Config
 
-    def fine_tune(self, task: Task) -> nn.Module:
+    def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
-        c, model = self.config, task.model
-        steps = c.epochs * task.clean.steps(c.batch_size)
-        optimizer = sgd(model.parameters(), lr=c.lr)
-        schedule = cosine(optimizer, steps)
+        c = self.config
+        training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
         alpha = torch.full((), c.alpha, device=task.device)
-        shares, step = Beta(alpha, alpha).sample((steps,)), 0
-        for _ in task.progress.epochs(c.epochs):
-            for x, y in task.clean.shuffled(c.batch_size, task.generator):
-                partners = torch.randperm(len(y), generator=task.generator, device=task.device)
-                loss = mixed_loss(model, x, y, partners, shares[step])
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                step += 1
-                task.progress.step(loss, len(y))
-        return model
+        shares = Beta(alpha, alpha).sample((training.steps,))
+        for x, y in training.batches():
+            partners = torch.randperm(len(y), generator=task.generator, device=task.device)
+            training.minimise(mixed_loss(training.logits, x, y, partners, shares[training.step]))
+        return task.model
 
 
 def mixed_loss(
-    model: nn.Module, x: torch.Tensor, y: torch.Tensor, partners: torch.Tensor, share: torch.Tensor
+    logits: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    y: torch.Tensor,
+    partners: torch.Tensor,
+    share: torch.Tensor,
 ) -> torch.Tensor:
     """Return λ CE(f(x̃), y) + (1 - λ) CE(f(x̃), y') of images x (n, …), each mixed with that in row `partners`."""
-    outputs = model(share * x + (1 - share) * x[partners])
+    outputs = logits(share * x + (1 - share) * x[partners])
     return share * cross_entropy(outputs, y) + (1 - share) * cross_entropy(outputs, y[partners])

@@ -41,7 +41,8 @@ class TwoLayer(nn.Module):
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the hidden neurons put out, (n, N)."""
-        return self.activation(self.hidden(x.flatten(1)))
+        outputs: torch.Tensor = self.activation(self.hidden(x.flatten(1)))
+        return outputs
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Return logits (n, K), or the hidden neurons' outputs (n, N) as they are."""
@@ -51,7 +52,7 @@ class TwoLayer(nn.Module):
         """Return logits (n, K)."""
         return self.forward_head(self.forward_features(x))
 
-    def get_classifier(self) -> nn.Module:
+    def get_classifier(self) -> nn.Linear:
         """Return the read-out."""
         return self.head
 

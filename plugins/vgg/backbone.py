@@ -29,7 +29,8 @@ class VGG13(nn.Module):
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Return the last feature maps, (n, 512, h, w)."""
-        return self.layers(x)
+        maps: torch.Tensor = self.layers(x)
+        return maps
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Return logits (n, K), or the pooled features (n, 512) before them."""
@@ -40,7 +41,7 @@ class VGG13(nn.Module):
         """Return logits (n, K)."""
         return self.forward_head(self.forward_features(x))
 
-    def get_classifier(self) -> nn.Module:
+    def get_classifier(self) -> nn.Linear:
         """Return the last linear layer."""
         return self.head
 

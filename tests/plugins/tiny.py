@@ -1,4 +1,4 @@
-"""A plugin for tests: a data set, a backbone and methods so small that a cell takes some milliseconds."""
+"""A plugin for tests: a dataset, a backbone and methods so small that a cell takes some milliseconds."""
 
 import os
 import signal
@@ -65,12 +65,9 @@ class TinySet:
             labels = torch.arange(n) % 3
             images = torch.randint(0, 100, (n, 3, 8, 8), generator=generator, dtype=torch.uint8)
             images[torch.arange(n), :, 2 + 2 * labels] += 60
-            return LabelledImages(images, labels)
+            return LabelledImages(images, labels, labels.clone())
 
         self.train, self.test = part(84), part(30)
-
-    def cue_of(self, labels):
-        return labels.clone()
 
     def random_cue(self, n, generator):
         import torch
@@ -78,8 +75,10 @@ class TinySet:
         return torch.randint(3, (n,), generator=generator)
 
     def render(self, images, cue):
-        images, cued = images.clone(), cue >= 0
-        images[cued, :, 0, cue[cued]] = 1.0
+        import torch
+
+        images = images.clone()
+        images[torch.arange(len(images)), :, 0, cue] = 1.0
         return images
 
 
@@ -123,21 +122,8 @@ class TinyMethod:
         return getattr(self, "do_" + self.config.behaviour.replace("-", "_"))(task)
 
     def do_ft(self, task):
-        from mmc_bench.training import cosine, fit, sgd
-
-        optimizer = sgd(task.model.parameters(), lr=self.config.lr)
-        schedule = cosine(optimizer, 2 * task.clean.steps(6))
         assert len(task.cued) > len(task.clean)
-        return fit(
-            task.model,
-            task.clean,
-            epochs=2,
-            batch_size=6,
-            optimizer=optimizer,
-            schedule=schedule,
-            generator=task.generator,
-            progress=task.progress,
-        )
+        return task.training(lr=self.config.lr, epochs=2, batch_size=6).fit()
 
     def do_still(self, task):
         return task.model

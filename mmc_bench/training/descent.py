@@ -1,0 +1,129 @@
+"""The update step: SGD, its learning-rate schedule, and the loop over the batches of all epochs."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR
+
+from mmc_bench.training.progress import Progress
+
+Batch = TypeVar("Batch")
+
+#: Makes the schedule of an optimiser for a number of steps.
+Schedule = Callable[[torch.optim.Optimizer, int], LRScheduler]
+
+
+def cosine(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """Return a schedule that falls from the optimiser's learning rate to 0 as a cosine, a step at a time."""
+    return CosineAnnealingLR(optimizer, T_max=max(steps, 1))
+
+
+def constant(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """Return a schedule that leaves the learning rate as it is."""
+    return LambdaLR(optimizer, lambda step: 1.0)
+
+
+def stepped(drops: Sequence[float], factor: float) -> Schedule:
+    """Return what makes a schedule that multiplies the learning rate by `factor` at each fraction of all steps."""
+    return lambda optimizer, steps: MultiStepLR(optimizer, [round(drop * steps) for drop in drops], gamma=factor)
+
+
+class Descent:
+    """SGD on a loss that is computed in a loop over batches; each pass through the loop is one step::
+
+        for rows in descent.each(epoch):
+            descent.minimise(loss_of(rows))
+
+    When a pass ends, the schedule advances, and `progress` gets the loss of the last update. No step waits for the
+    device.
+
+    Parameters
+    ----------
+    parameters
+        What is trained.
+    lr
+        Initial learning rate.
+    steps_per_epoch
+        Batches of an epoch.
+    momentum, weight_decay
+        By default the paper's (App. A).
+    schedule
+        `cosine`, `constant`, or what `stepped` returns.
+
+    Attributes
+    ----------
+    steps
+        Steps of all epochs.
+    epoch, step
+        Which of all epochs and steps this is, from 0.
+    optimizer
+        The SGD.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[torch.Tensor],
+        *,
+        lr: float,
+        epochs: int,
+        steps_per_epoch: int,
+        progress: Progress,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        schedule: Schedule = cosine,
+    ) -> None:
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.steps = epochs * steps_per_epoch
+        self.epoch = self.step = 0
+        self.optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        self.optimizer.zero_grad(set_to_none=True)
+        self._schedule = schedule(self.optimizer, self.steps)
+        self._progress = progress
+        self._loss = torch.tensor(float("nan"))
+
+    def each(
+        self, batches: Callable[[], Iterable[Batch]], after_epoch: Callable[[], None] = lambda: None
+    ) -> Iterator[Batch]:
+        """Yield the batches of all epochs: those that ``batches()`` returns, called anew for each epoch.
+
+        A batch is a tensor, or a tuple whose first member has the step's images or rows.
+
+        Parameters
+        ----------
+        after_epoch
+            Called after each epoch; what it does is not part of the epoch's time.
+
+        Raises
+        ------
+        NonFiniteLossError
+            When a loss of an epoch was NaN or infinite.
+        """
+        for epoch in self._progress.epochs(self.epochs, after_epoch):
+            self.epoch = epoch
+            for batch in batches():
+                yield batch
+                self._schedule.step()
+                self._progress.step(self._loss, _images_in(batch))
+                self.step += 1
+
+    def minimise(self, loss: torch.Tensor, divided_by: float = 1.0) -> None:
+        """Update the weights once against the gradient of a loss, a scalar, divided by a number."""
+        (loss / divided_by if divided_by != 1 else loss).backward()
+        self.update(loss)
+
+    def update(self, loss: torch.Tensor) -> None:
+        """Update the weights once against the gradients that they hold, and drop these; the loss is for `progress`."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._loss = loss.detach()
+
+    def forget_momentum(self) -> None:
+        """Reset the optimiser's state, for another objective; the schedule goes on."""
+        self.optimizer.state.clear()
+
+
+def _images_in(batch: Any) -> int:
+    while isinstance(batch, tuple):
+        batch = batch[0]
+    return len(batch)

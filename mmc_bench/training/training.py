@@ -1,0 +1,150 @@
+"""Training a network on batches of images."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+import torch
+from torch import nn
+
+from mmc_bench.data.micro_batches import micro_batches
+from mmc_bench.data.splits import CuedImages
+from mmc_bench.errors import UserError
+from mmc_bench.training.backbone import features, logits
+from mmc_bench.training.compiled import Forward, compiled, is_worth_compiling
+from mmc_bench.training.descent import Descent, Schedule, cosine
+from mmc_bench.training.memory import PROBED_IMAGES, backward_in_parts, couples_images
+from mmc_bench.training.precision import cross_entropy
+from mmc_bench.training.progress import Progress
+
+Network = TypeVar("Network", bound=nn.Module)
+Images = tuple[torch.Tensor, torch.Tensor]  # (n, …), and labels (n,)
+
+
+class Training(Descent, Generic[Network]):
+    """SGD on a network's weights, in place, with a loss on batches of images::
+
+        training = task.training(lr=0.01, epochs=20, batch_size=256)
+        for x, y in training.batches():
+            training.minimise(cross_entropy(training.logits(x), y))
+
+    `logits` and `features` run compiled code in a long training on a GPU.
+
+    Parameters
+    ----------
+    model
+        The network; it is put into training mode before each epoch.
+    images
+        What an epoch passes over once.
+    generator
+        Source of the batches' order.
+    parameters
+        What is trained, if not the network's own parameters.
+
+    The others are those of `Descent`.
+
+    Raises
+    ------
+    UserError
+        When the images make no batch.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        images: CuedImages,
+        *,
+        lr: float,
+        epochs: int,
+        batch_size: int,
+        generator: torch.Generator,
+        progress: Progress,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        schedule: Schedule = cosine,
+        parameters: Iterable[torch.Tensor] | None = None,
+    ) -> None:
+        if not images.steps(batch_size):
+            raise UserError(f"a set of {len(images)} images makes no batch to train on")
+        super().__init__(
+            model.parameters() if parameters is None else parameters,
+            lr=lr,
+            epochs=epochs,
+            steps_per_epoch=images.steps(batch_size),
+            progress=progress,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            schedule=schedule,
+        )
+        self.model, self.images, self.batch_size, self.generator = model, images, batch_size, generator
+        self._compiles = is_worth_compiling(images.labels.device, self.steps)
+
+        self._marked = -1
+
+    def batches(self, after_epoch: Callable[[], None] = lambda: None) -> Iterator[Images]:
+        """Yield the batches of all epochs, each epoch in a new random order: see `each`."""
+        return self.each(lambda: self.images.shuffled(self.batch_size, self.generator), after_epoch)
+
+    def pairs(self, others: CuedImages) -> Iterator[tuple[Images, Images]]:
+        """Yield the batches of all epochs, each with one of `others`, which are gone through again and again."""
+        stream = others.stream(self.batch_size, self.generator)
+        return self.each(lambda: ((own, next(stream)) for own in self.images.shuffled(self.batch_size, self.generator)))
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the network's logits (n, K) of images, in float32 or better."""
+        return self._run(logits, x)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the last linear layer sees of images, in float32 or better, of shape (n, F)."""
+        return self._run(features, x)
+
+    def _run(self, forward: Forward, x: torch.Tensor) -> torch.Tensor:
+        if not self._compiles or len(x) % self.batch_size:  # an epoch's smaller last batch is not worth other code
+            return forward(self.model, x)
+        if self._marked != self.step:
+            torch.compiler.cudagraph_mark_step_begin()
+            self._marked = self.step
+        return compiled(forward)(self.model, x)
+
+    def fit(self, on_epoch: Callable[[torch.Tensor, torch.Tensor], None] | None = None) -> Network:
+        """Minimise the cross-entropy, and return the network in training mode.
+
+        After memory ran out, gradients are summed over micro-batches, unless the network couples a batch's images.
+
+        Parameters
+        ----------
+        on_epoch
+            Called as ``on_epoch(loss, accuracy)`` after each epoch with the running means over its batches,
+            scalars on the device; what it does is not part of the epoch's time.
+
+        Raises
+        ------
+        NonFiniteLossError
+            When a loss is NaN or infinite.
+        """
+        loss_sum, correct = torch.zeros(2, device=self.images.labels.device)
+        seen = 0
+
+        def finish_epoch() -> None:
+            nonlocal seen
+            if on_epoch is not None:
+                on_epoch(loss_sum / seen, correct / seen)
+                loss_sum.zero_(), correct.zero_()
+                seen = 0
+
+        parts = micro_batches()
+        if parts > 1 and couples_images(self.model, self.images.batch(slice(PROBED_IMAGES))[0]):
+            parts = 1
+        self.model.train()
+        for x, y in self.batches(finish_epoch):
+            if parts > 1:
+                loss, outputs = backward_in_parts(self.model, x, y, parts)
+                self.update(loss)
+            else:
+                outputs = self.logits(x)
+                loss = cross_entropy(outputs, y)
+                self.minimise(loss)
+            if on_epoch is not None:
+                loss_sum += loss.detach() * len(y)
+                correct += (outputs.detach().argmax(1) == y).sum()
+                seen += len(y)
+        return self.model
