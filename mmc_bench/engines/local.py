@@ -140,7 +140,7 @@ class Process:
         job = self.job
         assert job is not None
         try:
-            message = self.connection.recv()
+            message: _News | Outcome = self.connection.recv()
         except (EOFError, OSError):  # OSError: it was killed in the middle of a message
             return self._died(job)
         if isinstance(message, _News):

@@ -379,7 +379,8 @@ def _check_reachable(address: str) -> None:
 
 def _room(share: Share) -> int:
     """Return how many workers the nodes of the cluster have room for when nothing else is on them."""
-    return sum(share.room(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    nodes: list[dict[str, Any]] = ray.nodes()
+    return sum(share.room(node["Resources"]) for node in nodes if node["Alive"])
 
 
 def _last_line(error: RayError) -> str:

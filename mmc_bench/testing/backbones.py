@@ -12,11 +12,11 @@ from torch import nn
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment import permutation_groups
 from mmc_bench.plugin.parameters import build
-from mmc_bench.testing.checks import Fault, NotChecked, Property, told
+from mmc_bench.testing.checks import Fault, NotChecked, Property, one_line
 from mmc_bench.testing.common import COMMON, Subject
 from mmc_bench.testing.networks import ROUNDING, check_outputs, check_round_trip, first_difference
 from mmc_bench.testing.tiny_data import MANY, SQUARE, TALL, VECTORS, Shape
-from mmc_bench.training import cross_entropy
+from mmc_bench.training import Backbone, cross_entropy
 from mmc_bench.training.evaluate import eval_mode
 from mmc_bench.training.precision import arithmetic
 
@@ -28,11 +28,11 @@ BATCH = 4
 class BackboneSubject(Subject):
     """A backbone under test."""
 
-    def build(self, shape: Shape, seed: int = 0) -> nn.Module:
+    def build(self, shape: Shape, seed: int = 0) -> Backbone:
         """Return a network for a shape, its weights drawn from torch's global generator at `seed`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = build(
+            model: Backbone = build(
                 self.label,
                 self.target,
                 self.offer.spec.defaults,
@@ -44,11 +44,11 @@ class BackboneSubject(Subject):
         return model.to(memory_format=torch.channels_last)
 
     @cached_property
-    def _built(self) -> nn.Module:
+    def _built(self) -> Backbone:
         return self.build(self.shape)
 
     @property
-    def network(self) -> Any:
+    def network(self) -> Backbone:
         """A network for `shape`: a copy, since drawing weights takes longer."""
         return copy.deepcopy(self._built)
 
@@ -62,7 +62,7 @@ class BackboneSubject(Subject):
             When it refuses all of them.
         """
         if self._taken is None:
-            raise NotChecked("it can be built for none of the data sets' shapes: see what failed")
+            raise NotChecked("it can be built for none of the datasets' shapes: see what failed")
         return self._taken
 
     @property
@@ -237,7 +237,7 @@ def can_be_aligned(subject: BackboneSubject) -> str:
     except UserError as error:
         return f"not alignable: {error}"
     except (RuntimeError, TypeError, NotImplementedError) as error:  # what torch.export raises besides
-        return f"not alignable: {told(error)}"
+        return f"not alignable: {one_line(error)}"
     reasons = sorted({pinned.reason for pinned in groups.pinned if not pinned.reason.startswith("the network's")})
     pinned = f"; pinned by {', '.join(reasons)}" if reasons else ""
     units = sum(group.size for group in groups)

@@ -87,11 +87,11 @@ class Property:
             return Check(self.name, "not checked", str(reason))
         except UserError as error:
             return Check(self.name, "failed", str(error), self.remedy)
-        except (Exception, SystemExit) as error:  # whatever a stranger's code may raise
-            return Check(self.name, "failed", told(error), self.remedy)
+        except (Exception, SystemExit) as error:  # whatever the plugin's code may raise
+            return Check(self.name, "failed", one_line(error), self.remedy)
 
 
-def told(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error as one line with its type, and with the place where the plugin raised it."""
     own, libraries = Path(__file__).parents[1], ("site-packages", "dist-packages")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]

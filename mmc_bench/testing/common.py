@@ -24,7 +24,7 @@ NONSENSE = {"no": ["parameter", {"is": object()}]}
 #: Of these a float has to refuse one at least; an integer may be any, as a seed may.
 EXTREMES = (float("nan"), float("inf"), -float("inf"), -1e300, 1e300)
 
-# Imports the plugin as the registry does; a heavy module is not imported, which takes long, but told, with the line.
+# Imports the plugin as the registry does; a heavy module is not imported, which takes long, but printed, with the line.
 REGISTRATION = """
 import traceback
 from mmc_bench.plugin.registry import Registry
@@ -71,7 +71,7 @@ class Subject:
         try:
             file, line = inspect.getsourcefile(self.target), inspect.getsourcelines(self.target)[1]
         except (TypeError, OSError):
-            return self.offer.spec.target
+            return str(self.offer.spec.target)
         return f"{Path(file or '?').name}, line {line}"
 
 
@@ -101,12 +101,12 @@ def documents_parameters(subject: Subject) -> str | None:
             f"the spec of {subject.label} has no summary",
             f'write {type(subject.offer.spec).__name__}(…, summary="one line for mmc-bench list")',
         )
-    told = inspect.getdoc(subject.target) or ""
+    docstring = inspect.getdoc(subject.target) or ""
     silent = [
         name
         for name, field in subject.schema.model_fields.items()
         if not (field.description or "").strip()
-        and (hasattr(subject.target, "Config") or not re.search(rf"\b{name}\b", told))
+        and (hasattr(subject.target, "Config") or not re.search(rf"\b{name}\b", docstring))
     ]
     if silent:
         raise Fault(

@@ -1,4 +1,4 @@
-"""Asking a fresh interpreter about a plugin: it knows nothing of what this one has imported, drawn or hashed."""
+"""Running code on a plugin in a fresh interpreter, with nothing imported, drawn or hashed beforehand."""
 
 import json
 import os

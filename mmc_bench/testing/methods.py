@@ -8,7 +8,7 @@ from torch import nn
 
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.paths import check_same_architecture
-from mmc_bench.testing.checks import Fault, NotChecked, Property, told
+from mmc_bench.testing.checks import Fault, NotChecked, Property, one_line
 from mmc_bench.testing.common import COMMON
 from mmc_bench.testing.elsewhere import ask_elsewhere
 from mmc_bench.testing.networks import check_outputs, check_round_trip, first_difference, hooks_of
@@ -20,13 +20,13 @@ from mmc_bench.training.task import UndeclaredDataError
 REPETITION = """
 import torch
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.testing.checks import told
+from mmc_bench.testing.checks import one_line
 from mmc_bench.testing.runs import MethodSubject, digests
 
 torch.set_num_threads(more["threads"])
 registry = Registry([candidate])
 run = MethodSubject(registry.get("method", more["method"]), registry).first
-print(json.dumps({"error": told(run.error)} if run.error else {"weights": digests(run.returned[0])}))
+print(json.dumps({"error": one_line(run.error)} if run.error else {"weights": digests(run.returned[0])}))
 """
 
 
@@ -65,7 +65,7 @@ def fine_tunes(shape: Shape, subject: MethodSubject) -> None:
         raise Fault(run.refusal, f"it refuses every shape, of which {shape.name} is one: let it work on one at least")
     if run.error is not None and not (shape is subject.shape and run.returned):  # what it returned is judged below
         raise Fault(
-            told(run.error) if not isinstance(run.error, UserError) else str(run.error),
+            one_line(run.error) if not isinstance(run.error, UserError) else str(run.error),
             f"see {subject.place}: `mmc-bench check` hands over {shape.name}, in sets of a few images of each class",
         )
     if shape is not subject.shape:
@@ -143,7 +143,7 @@ def _difference(subject: MethodSubject, **otherwise: Any) -> str | None:
     """Run once more, under other circumstances; return the name of the first weight unlike the first run's."""
     again = subject.run(subject.shape, **otherwise)
     if again.error is not None:
-        raise Fault(f"a second run failed: {told(again.error)}", "keep nothing from one run for the next")
+        raise Fault(f"a second run failed: {one_line(again.error)}", "keep nothing from one run for the next")
     return first_difference(subject.model.state_dict().items(), again.returned[0].state_dict().items())
 
 
@@ -170,7 +170,7 @@ def follows_the_seed(subject: MethodSubject) -> str | None:
     subject.require_a_model()
     other = subject.run(subject.shape, seed=1)
     if other.error is not None:
-        raise Fault(f"with another seed it fails: {told(other.error)}", "look at what it draws at random")
+        raise Fault(f"with another seed it fails: {one_line(other.error)}", "look at what it draws at random")
     if constant := sorted(set(subject.first.reseeded) & set(other.reseeded)):
         raise Fault(
             f"fine_tune seeds torch with {constant[0]}, whatever the experiment's seed ({subject.place})",
@@ -239,7 +239,7 @@ def runs_in(precision: str, device_type: str, subject: MethodSubject) -> None:
     run = subject.run(subject.shape, device=device, precision=precision)
     if run.error is not None:
         raise Fault(
-            told(run.error),
+            one_line(run.error),
             "create tensors on task.device; under autocast, compute losses with mmc_bench.training.cross_entropy and "
             "other sums within full_precision(task.device)",
         )

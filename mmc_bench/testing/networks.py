@@ -7,7 +7,7 @@ from torch import nn
 
 from mmc_bench.testing.checks import Fault
 
-#: Dictionaries of a module that hold what somebody has hooked into it.
+#: Dictionaries of a module that hold its hooks.
 HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
     *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),

@@ -22,7 +22,7 @@ class ObserverSubject(Subject):
 def listens(subject: ObserverSubject) -> str:
     """It has functions that a run calls, and they ask for arguments that there are."""
     observer = subject.offer.make({}) if subject.target else None
-    return f"told of {', '.join(functions_of(subject.label, observer))}"
+    return f"has {', '.join(functions_of(subject.label, observer))}"
 
 
 PROPERTIES = (

@@ -138,7 +138,7 @@ class MethodSubject(Subject):
         with _own_randomness(salt), arithmetic(precision, device):
             try:
                 fine_tune(self._cell(shape, seed), tiny_network(shape, device), data, workshop, lambda event: None)
-            except Exception as raised:  # a stranger's code; the properties say what becomes of it
+            except Exception as raised:  # the plugin's own code may raise anything; the properties judge it
                 error = raised
         spoilt = first_difference(before, tensors_of(data))
         task = next(iter(workshop.tasks), None)
@@ -178,7 +178,8 @@ class MethodSubject(Subject):
             When it returned none that could be judged.
         """
         self.require_a_model()
-        return copy.deepcopy(self.first.returned[0])
+        model: nn.Module = copy.deepcopy(self.first.returned[0])
+        return model
 
     def require_a_model(self) -> None:
         """Raise `NotChecked` unless the first run returned something that can be judged further."""
@@ -236,7 +237,7 @@ def _own_randomness(salt: int) -> Iterator[None]:
 def _noting_seeds(seeds: list[int]) -> Iterator[None]:
     """Note what torch's global generator is seeded with.
 
-    Whoever imported ``manual_seed`` by its name beforehand escapes the patch; the seed that is left tells.
+    A function that imported ``manual_seed`` by its name escapes the patch; the seed that it leaves shows it.
     """
     real, before = torch.manual_seed, torch.initial_seed()
 

@@ -86,14 +86,16 @@ class Moments:
         dead = variance <= CONSTANT * moment
         scale = variance.masked_fill(dead, torch.inf).rsqrt()
         covariance = self.product / self.count - mean[0][:, None] * mean[1]
-        return (scale[0][:, None] * covariance * scale[1]).cpu().numpy()
+        correlation: np.ndarray = (scale[0][:, None] * covariance * scale[1]).cpu().numpy()
+        return correlation
 
     def inner_products(self) -> np.ndarray:
         """Return the mean products of two units' values, float64 of shape (n, n)."""
         x, y = self.shift.double()
         mean = self.first / self.count
         shifted = self.product / self.count
-        return (shifted + mean[0][:, None] * y + x[:, None] * mean[1] + x[:, None] * y).cpu().numpy()
+        products: np.ndarray = (shifted + mean[0][:, None] * y + x[:, None] * mean[1] + x[:, None] * y).cpu().numpy()
+        return products
 
 
 class GroupMoments:

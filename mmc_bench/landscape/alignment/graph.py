@@ -49,7 +49,7 @@ class Graph:
     outputs: tuple[fx.Node, ...]
 
     def run(
-        self, networks: Sequence[Mapping[str, torch.Tensor]], x: torch.Tensor, see: Callable[[fx.Node, list], None]
+        self, networks: Sequence[Mapping[str, torch.Tensor]], x: torch.Tensor, see: Callable[[fx.Node, list[Any]], None]
     ) -> None:
         """Run networks of this architecture side by side, and show `see` what every node yields in each.
 
@@ -66,7 +66,7 @@ class Graph:
                     del values[source]
 
     def _value(
-        self, node: fx.Node, tensors: Mapping[str, torch.Tensor], x: torch.Tensor, side: int, values: dict
+        self, node: fx.Node, tensors: Mapping[str, torch.Tensor], x: torch.Tensor, side: int, values: dict[fx.Node, Any]
     ) -> Any:
         if node.op == "placeholder":
             if node.name in self.weights:

@@ -121,7 +121,8 @@ def _rows(value: torch.Tensor, place: Place, size: int) -> torch.Tensor:
         first, count = place.rows
         return value[first : first + count].movedim(1, 0).reshape(size, -1)
     run = value.narrow(place.axis, place.start, place.outer * size * place.inner)
-    return run.unflatten(place.axis, (place.outer, size, place.inner)).movedim(place.axis + 1, 0).reshape(size, -1)
+    units: torch.Tensor = run.unflatten(place.axis, (place.outer, size, place.inner))
+    return units.movedim(place.axis + 1, 0).reshape(size, -1)
 
 
 def _score_in_blocks(
