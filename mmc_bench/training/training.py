@@ -32,7 +32,7 @@ class Training(Descent, Generic[Network]):
     Parameters
     ----------
     model
-        The network; it is put into training mode before each epoch.
+        The network; only `fit` puts it into training mode.
     images
         What an epoch passes over once.
     generator
@@ -77,8 +77,7 @@ class Training(Descent, Generic[Network]):
         )
         self.model, self.images, self.batch_size, self.generator = model, images, batch_size, generator
         self._compiles = is_worth_compiling(images.labels.device, self.steps)
-
-        self._marked = -1
+        self._marked = -1  # the last step that was marked for CUDA graphs
 
     def batches(self, after_epoch: Callable[[], None] = lambda: None) -> Iterator[Images]:
         """Yield the batches of all epochs, each epoch in a new random order: see `each`."""
