@@ -1,0 +1,79 @@
+"""Editing source: results are kept once equal numbers were shown, and no edit without that shows an old result."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mmc_bench.results.versions import PACKAGE
+from mmc_bench.testing.golden import PACKAGES, first_difference
+
+SUITE = """
+datasets: [digits-box]
+backbones: [resnet8]
+methods: [cbft, llr]
+cue_rates: [0.9]
+seeds: [0]
+threads: 1
+data: {pretrain_images: 96, clean_images: 48, validation_images: 24}
+pretrain: {epochs: 1, batch_size: 32, curve_images: 20}
+connect: {points: 2}
+parameters: {cbft: {epochs: 1}, llr: {epochs: 1}}
+"""
+
+
+class Checkout:
+    """A copy of the source in a git repository of its own, and the command that runs it."""
+
+    def __init__(self, root):
+        self.root, self.path = root / "checkout", root / "path"
+        self.root.mkdir()
+        self.path.mkdir()
+        (self.root / "suite.yaml").write_text(SUITE)
+        subprocess.run(["cp", "-r", *(str(PACKAGE.parent / name) for name in PACKAGES), str(self.root)], check=True)
+        for name, package in PACKAGES.items():
+            (self.path / package).symlink_to(self.root / name, target_is_directory=True)
+        for words in (["init", "-q"], ["add", "mmc_bench", "plugins", "benchmarks"], ["commit", "-qm", "Old"]):
+            subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *words], cwd=self.root, check=True)
+
+    def __call__(self, *words, code=0):
+        environment = {**os.environ, "PYTHONPATH": str(self.path)}
+        command = [sys.executable, "-m", "mmc_bench", *words]
+        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    def computed(self):
+        """Run the suite, and return the numbers of cells and of pretrainings that were computed."""
+        words = ("run", "--suite", "suite.yaml", "--json", "--workers", "0", "--device", "cpu", "--precision", "fp32")
+        text = self(*words)
+        content = json.loads(text[text.index("{") : text.rindex("}") + 1])
+        return content["computed"], content["pretrained"]
+
+    def edit(self, file, old, new):
+        content = (self.root / file).read_text()
+        assert old in content
+        (self.root / file).write_text(content.replace(old, new, 1))
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return Checkout(tmp_path)
+
+
+@pytest.mark.slow
+def test_an_edit_that_changes_no_number_keeps_all_results_and_one_that_may_computes_its_own_anew(checkout):
+    assert checkout.computed() == (2, 1)
+    checkout.edit("mmc_bench/landscape/quadratic.py", '"""', '"""A remark. ')
+    assert "stage connect" in checkout("lock", "check", code=4)
+    assert "are the same" in checkout("lock", "prove", "connect")
+    assert checkout.computed() == (0, 0)
+    checkout.edit("plugins/cbft/method.py", "Field(0.01,", "Field(0.02,")
+    assert checkout.computed() == (1, 0)
+
+
+def test_the_first_number_that_differs_is_named():
+    assert first_difference({"a": 1, "old": 2}, {"a": 1, "new": 3}) is None
+    assert first_difference({"a": 1, "b": 0.5}, {"a": 1, "b": 0.25}) == "b is 0.5 and 0.25"
