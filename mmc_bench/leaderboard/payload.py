@@ -4,12 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+from mmc_bench.leaderboard.checks import stage_versions_of
 from mmc_bench.leaderboard.compared_settings import ComparedSetting
 from mmc_bench.leaderboard.schemas import BoardSettings, VerifiedCell, Versions
 from mmc_bench.leaderboard.standings import DIGITS, Interval, Overall, RankedRow, Standings
 from mmc_bench.leaderboard.submissions import Entry
 from mmc_bench.results.jobs import PluginRef
 from mmc_bench.results.records import CellRecord
+from mmc_bench.results.versions import STAGES
 
 UNKNOWN = "unknown"
 
@@ -143,6 +145,10 @@ def _re_run_by(re_runs: Sequence[ReRun], cells: int) -> dict[str, Any] | None:
 def _versions(entries: Sequence[Entry]) -> dict[str, str]:
     records = [entry.record for entry in entries]
     versions = {"mmc-bench": _joined(record.provenance.mmc_bench for record in records)}
+    stages = [stage_versions_of(record) for record in records]
+    for name in STAGES:
+        if found := [own[name] for own in stages if name in own]:
+            versions[f"stage {name}"] = _joined(found)
     for name in sorted({name for record in records for name in record.provenance.packages}):
         versions[name] = _joined(record.provenance.packages.get(name, UNKNOWN) for record in records)
     if methods := [method for entry in entries if (method := _method_of(entry))]:
