@@ -129,5 +129,6 @@ def test_the_notebook_leads_from_the_import_to_a_method_s_row_and_its_picture(tm
     assert "2 cells: 2 computed" in run and "<td>blend</td>" in run
     assert "data:image/png" in shown(outputs["mmc_bench.plot(results, paths=False)"])
     assert "data:image/png" in shown(outputs["mmc_bench.gallery(task)"])
-    assert not [output for found in outputs.values() for output in found if output.get("name") == "stderr"]
+    said = [output["text"] for found in outputs.values() for output in found if output.get("name") == "stderr"]
+    assert len(said) == 1 and said[0].startswith("measuring linear at 5 points")
     assert os.listdir(tmp_path) == ["results"]
