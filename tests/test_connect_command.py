@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from mmc_bench.cli.main import run_command_line
 from mmc_bench.results.records import SPLITS, ConnectionRecord
+from mmc_bench.results.store import Store, read_record
 
 TINY = ("--backbone", "tiny-net", "--dataset", "tiny-set")
 PLAIN = (*TINY, "--set", "tiny-net.norm=false")  # without BatchNorm, whose statistics differ inside a path
@@ -73,6 +74,12 @@ def ends(along, measure):
     return along[measure][0], along[measure][-1]
 
 
+def weights_of(bench, key):
+    """Return the weights file of a pretraining's record."""
+    store = Store(bench.folder / "results")
+    return store.weights_file(read_record(store.root / "pretrained" / f"{key}.json").pretraining)
+
+
 def test_a_prefix_and_a_key_name_records_and_every_curve_ends_at_their_scores(bench, keys):
     content = connected(bench, keys["A"][:6], keys["ft"])
     record = content["record"]
@@ -103,7 +110,7 @@ def test_a_record_s_file_is_enough_wherever_it_lies(bench, keys):
 
 
 def test_a_record_and_a_file_compare_on_the_record_s_data(bench, keys):
-    shutil.copy(bench.folder / "results" / "pretrained" / f"{keys['A']}.safetensors", bench.folder / "copy.safetensors")
+    shutil.copy(weights_of(bench, keys["A"]), bench.folder / "copy.safetensors")
     record = connected(bench, "copy.safetensors", keys["B"], "--paths", "linear")["record"]
     assert record["connection"]["first"]["label"] == "copy.safetensors"
     experiment = record["connection"]["experiment"]
@@ -166,7 +173,7 @@ def test_a_second_call_reads_the_record_back(bench, keys, monkeypatch):
     assert (second.code, second.out) == (0, first.out)
     assert "read back, nothing computed" in second.err
     assert (file.read_bytes(), file.stat().st_mtime_ns) == before
-    shutil.copy(bench.folder / "results" / "pretrained" / f"{keys['A']}.safetensors", bench.folder / "new.safetensors")
+    shutil.copy(weights_of(bench, keys["A"]), bench.folder / "new.safetensors")
     renamed = bench("connect", "new.safetensors", keys["B"], "--paths", "linear", "--seed", "0", *FAST)
     assert json.loads(renamed.out)["cached"]
     assert json.loads(renamed.out)["record"]["connection"]["first"]["label"] == "new.safetensors"
@@ -346,7 +353,7 @@ def test_a_prefix_of_two_keys_names_both(bench, keys):
 
 def test_records_without_weights_say_how_to_get_them(bench, keys):
     assert "run its suite again with --keep-weights" in refused(bench, keys["A"], keys["still"])
-    weights = bench.folder / "results" / "pretrained" / f"{keys['A']}.safetensors"
+    weights = weights_of(bench, keys["A"])
     weights.write_bytes(weights.read_bytes() + b"x")
     assert "does not match its record's checksum" in refused(bench, keys["A"], keys["B"])
     assert weights.exists()

@@ -46,11 +46,8 @@ def test_entry_points_of_any_distribution_are_found_beside_the_built_in_ones(ins
     registry = Registry.discover()
     assert registry.failures == []
     offer = registry.get("method", "good")
-    assert (offer.plugin.name, offer.plugin.distribution, offer.plugin.version) == (
-        "acme",
-        "acme-methods",
-        "2.5",
-    )
+    assert (offer.plugin.name, offer.plugin.distribution) == ("acme", "acme-methods")
+    assert offer.plugin.version.startswith("2.5+")  # it lies in a folder that can be edited
     assert {"mmc-bench"} == {plugin.distribution for plugin in registry.plugins} - {"acme-methods"}
     assert names(registry, "dataset") and names(registry, "backbone") and registry.suites
 
@@ -186,6 +183,9 @@ def test_a_version_covers_a_target_outside_the_plugin_s_own_files_without_import
     first = Registry.discover().get("method", "good").version
     assert Registry.discover().get("method", "good").version == first
     write_source(tmp_path / "site-acme", file, unwanted + "  # edited")
+    assert "its files changed since this process loaded it" in Registry.discover().failures[0].error
+    for name in [name for name in sys.modules if name.startswith("acme_plugin")]:  # as in a new process
+        del sys.modules[name]
     assert Registry.discover().get("method", "good").version != first
 
 

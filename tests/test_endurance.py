@@ -127,7 +127,7 @@ def test_a_worker_that_a_plugin_has_swollen_is_replaced_before_its_next_cell(tmp
 
 def test_limits_need_a_worker_to_stop(bench):
     refused = bench.tiny("--cell-timeout", 1)
-    assert (refused.code, "use --workers 1 or more" in refused.err) == (4, True)
+    assert (refused.code, "they need 1 worker or more" in refused.err) == (4, True)
 
 
 def test_a_cell_whose_worker_a_cluster_ends_is_tried_again(bench):

@@ -183,8 +183,13 @@ def test_a_dataset_spec_names_its_sources_and_counts_its_classes(field, tmp_path
 
 
 @pytest.mark.parametrize("value", ["5", "[]", "b'x'", "'nowhere.py'", "'a\\0b'", "'/dev/zero'"])
-def test_a_plugin_whose_source_cannot_be_read_is_left_out(value, tmp_path):
-    left_out(tmp_path, "register(GOOD)", "method", f"__file__ = {value}\n")
+def test_a_plugin_that_misstates_its_file_is_as_good_as_any(value, tmp_path):
+    (tmp_path / "plugs").mkdir()
+    source = f"{HEADER}{ODD}__file__ = {value}\n@hookimpl\ndef register_methods(register):\n    register(GOOD)\n"
+    (tmp_path / "plugs" / "mine.py").write_text(source)
+    listed = ask(tmp_path, ["list", "methods"])
+    assert (listed.code, listed.err) == (0, "") and "good" in listed.out
+    assert ask(tmp_path, DRY_RUN).code == 0
 
 
 @pytest.mark.parametrize("raised", ["Odd()", "BaseException()", "GeneratorExit", "SystemExit(Odd())"])
@@ -192,10 +197,10 @@ def test_an_error_that_cannot_be_shown_or_is_none_leaves_its_plugin_out(raised, 
     left_out(tmp_path, f"raise {raised}", "method")
 
 
-def left_out(folder, call, kind, before=""):
+def left_out(folder, call, kind):
     """Return why a plugin that does `call` was left out; ``list`` and a dry run must go on without it."""
     (folder / "plugs").mkdir()
-    source = f"{HEADER}{ODD}{before}@hookimpl\ndef register_{kind}s(register):\n    {call}\n"
+    source = f"{HEADER}{ODD}@hookimpl\ndef register_{kind}s(register):\n    {call}\n"
     (folder / "plugs" / "mine.py").write_text(source)
     found = ask(folder, ["list", f"{kind}s"])
     assert "mmc-bench: plugin 'mine' of mine was left out: " in found.err

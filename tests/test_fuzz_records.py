@@ -10,6 +10,8 @@ import os
 import shutil
 
 import pytest
+import safetensors.torch
+import torch
 from conftest import PLUGINS, TINY_SUITE
 from helpers.fuzzing import ODD_TEXTS, answer, check, own_folder
 from helpers.leaderboard import TestBoard, of_seeds
@@ -26,7 +28,7 @@ from mmc_bench.suites.plan import make_plan
 from mmc_bench.suites.suite import load_suite
 
 SUITE = TINY_SUITE + "pairs: [{second: {cue_rate: 0.0}}]\n"
-WEIGHTS = b"weights"
+WEIGHTS = safetensors.torch.save({"weight": torch.zeros(1)})
 DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
 
 COMMANDS = (

@@ -6,11 +6,12 @@ from datetime import date
 import pytest
 from helpers.leaderboard import TestBoard, cell, model, of_seeds, plugin, write_results
 from helpers.plugins import GOOD, registry_of, write_source
-from mmc_bench.suites.version import core_version
 
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.leaderboard import adding
 from mmc_bench.leaderboard.schemas import Submission, read_model
+
+AT_HAND = {"pretrain": "1+0123456789ab", "score": "1"}
 
 
 @pytest.fixture
@@ -135,10 +136,11 @@ def test_who_sends_in_is_one_line_of_printable_text(board, by):
 def test_a_version_that_is_neither_known_nor_at_hand_is_refused(board):
     unknown = plugin("tune", version="9+abc")
     refused(board, r"acme:method:tune 9\+abc \(not installed\)", cell(0, unknown))
-    refused(board, r"mmc-bench 2\+core \(at hand is", cell(0, "tune", core="2+core"))
+    refused(board, r"pretrain 2 \(at hand is", cell(0, "tune", versions={"pretrain": "2", "score": "1"}))
 
 
-def test_the_version_at_hand_becomes_known_with_what_it_says_of_itself(board, tmp_path):
+def test_the_version_at_hand_becomes_known_with_what_it_says_of_itself(board, tmp_path, monkeypatch):
+    monkeypatch.setattr("mmc_bench.leaderboard.adding.version_of_stage", lambda stage: AT_HAND.get(stage, "1"))
     registry = registry_of(
         write_source(
             tmp_path, "good.py", GOOD.replace("name='good'", "name='good', needs={'cued'}, summary='does good'")
@@ -146,17 +148,17 @@ def test_the_version_at_hand_becomes_known_with_what_it_says_of_itself(board, tm
     )
     offer = registry.get("method", "good")
     good = plugin("good", version=offer.version, distribution="good")
-    refused(board, "not installed", cell(0, good, core=core_version()))
+    refused(board, "not installed", cell(0, good, versions=AT_HAND))
     old = plugin("good", version="0+older", distribution="good")
     refused(board, f"at hand is {offer.version.replace('+', '.')}", cell(0, old), registry=registry)
-    added = board.send_in(cell(0, good, core=core_version()), registry=registry)
-    assert added.new_versions == (f"good:method:good {offer.version}", f"mmc-bench {core_version()}")
+    added = board.send_in(cell(0, good, versions=AT_HAND), registry=registry)
+    assert added.new_versions == (f"good:method:good {offer.version}", f"pretrain {AT_HAND['pretrain']}")
     known = board.opened().versions
-    assert core_version() in known.core and "1+core" in known.core
+    assert {AT_HAND["pretrain"], "1"} == {*known.stages["pretrain"]}
     assert known.find("method", good).model_dump() == {"summary": "does good", "needs": ("cued",)}
     board.build()
     assert board.problems() == []
-    assert board.send_in(cell(1, good, core=core_version())).new_versions == ()
+    assert board.send_in(cell(1, good, versions=AT_HAND)).new_versions == ()
 
 
 def test_a_folder_that_is_no_leaderboard_is_refused(tmp_path):

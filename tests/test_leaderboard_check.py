@@ -136,7 +136,6 @@ def _permuted_path_from_elsewhere(content):
         (_set("timing", "seconds", value={}), "no seconds of its stage 'fine_tune'"),
         (_set("num_classes", value=7), "says 7 classes"),
         (_set("provenance", "plugins", value={}), "other plugins or versions"),
-        (_set("provenance", "mmc_bench", value="0.9"), "provenance of mmc-bench 0.9"),
         (_set("provenance", "seeds", value={"experiment": 99}), "provenance of seed 99"),
         (_set("cell", "method", "name", value="elsewise"), "the key does not match the content"),
         (_set("pretrained_sha256", value="1" * 64), "other pretrained weights"),
@@ -272,12 +271,12 @@ def test_another_seed_or_parameter_is_another_cell(board):
     assert board.problems() == []
 
 
-@pytest.mark.parametrize("part", ["plugins", "core"])
+@pytest.mark.parametrize("part", ["plugins", "stages"])
 def test_an_unknown_version_is_named(board, part):
     versions = json.loads((board.root / "versions.yaml").read_text())
-    versions["plugins"].pop("acme:method:tune") if part == "plugins" else versions["core"].clear()
+    versions["plugins"].pop("acme:method:tune") if part == "plugins" else versions["stages"].pop("pretrain")
     (board.root / "versions.yaml").write_text(json.dumps(versions))
-    says = "acme:method:tune, 1+abc" if part == "plugins" else "the core, 1+core"
+    says = "acme:method:tune, 1+abc" if part == "plugins" else "pretrain, 1"
     assert any(f"unknown version of {says}" in problem for problem in board.problems())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -223,14 +224,17 @@ def test_a_stranger_s_method_of_the_same_name_is_another(board):
     assert all(method.mean is None for method in overall)
 
 
-@pytest.mark.parametrize("part", ["version", "core"])
+@pytest.mark.parametrize("part", ["version", "pretrain version"])
 def test_no_mean_over_settings_mixes_versions(board, part):
     board.counting([0], rates=(0.9, 0.5)).send_in(*bases())
-    (board.root / "versions.yaml").write_text((board.root / "versions.yaml").read_text().replace("1+core", "2+core"))
     versions = json.loads((board.root / "versions.yaml").read_text())
-    versions["core"] = ["1+core", "2+core"]
+    versions["stages"]["pretrain"] = ["1", "2"]
     (board.root / "versions.yaml").write_text(json.dumps(versions))
-    newer = {"core": "2+core"} if part == "core" else {"method": plugin("tune", version="2+abc")}
+    newer = (
+        {"versions": {"pretrain": "2", "score": "1"}}
+        if part == "pretrain version"
+        else {"method": plugin("tune", version="2+abc")}
+    )
     board.send_in(cell(0), cell(0, cue_rate=0.5, **newer))
     overall = [method for method in standings(board).overall if method.method == "tune"]
     assert len(overall) == 2 and len({method.note for method in overall}) == 2
@@ -303,8 +307,8 @@ def test_rows_of_one_setting_never_share_a_label(board):
 
 def test_barriers_are_shown_where_paths_were_measured_as_the_baseline_s(board):
     def measured_at_two_points(record):
-        connect = record.cell.connect.model_copy(update={"points": 2})
-        changed = record.cell.model_copy(update={"connect": connect})
+        connect = replace(record.cell.connect, points=2)
+        changed = replace(record.cell, connect=connect)
         curves = {s: [c.accuracy[0], c.accuracy[-1]] for s, c in record.paths["linear"].test.splits.items()}
         path = connectivity_record(curves, losses={split: [1.0, 1.0] for split in SPLITS})
         return record.model_copy(

@@ -14,7 +14,17 @@ from mmc_bench import UserError
 from mmc_bench.landscape.barriers import connectivity
 from mmc_bench.landscape.invariance import invariances
 from mmc_bench.results.jobs import Cell
-from mmc_bench.results.records import SPLITS, CellRecord, Failure, Metrics, PretrainRecord, Provenance, Score, Timing
+from mmc_bench.results.records import (
+    SPLITS,
+    CellRecord,
+    Failure,
+    Metrics,
+    PretrainRecord,
+    Provenance,
+    Score,
+    Timing,
+    WeightsOrigin,
+)
 from mmc_bench.results.store import Store
 
 SCORES = {name: Score(accuracy=0.5 + place / 10, loss=1.25 - place / 8) for place, name in enumerate(SPLITS)}
@@ -100,8 +110,8 @@ def weights():
 
 def saved(store, cell, **changed):
     """Save the weights of a pretraining, and return their checksum."""
-    training = store.save_weights(cell.pretraining, {**weights(), **changed}, seconds={}, provenance=PROVENANCE)
-    return training.weights_sha256
+    origin = WeightsOrigin(key=cell.pretraining.weights_key, seconds={}, provenance=PROVENANCE)
+    return store.save_weights(cell.pretraining, {**weights(), **changed}, origin)
 
 
 # --- records
@@ -285,7 +295,7 @@ def test_a_failure_is_kept_beside_the_record_until_the_job_succeeds(store, cell)
 
 def test_weights_come_back_to_the_bit(store, cell):
     record = pretrain_record(cell, saved(store, cell))
-    loaded = store.load_weights(record)
+    loaded = store.load_weights(record).tensors
     assert loaded.keys() == weights().keys()
     for name, tensor in weights().items():
         assert torch.equal(loaded[name], tensor) and loaded[name].dtype == tensor.dtype
@@ -312,4 +322,4 @@ def test_damaged_weights_are_refused_set_aside_and_made_anew(store, cell, damage
     record = pretrain_record(cell, saved(store, cell))
     store.save(record)
     assert store.find(cell.pretraining) == record
-    assert torch.equal(store.load_weights(record)["a"], weights()["a"])
+    assert torch.equal(store.load_weights(record).tensors["a"], weights()["a"])

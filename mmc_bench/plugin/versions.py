@@ -96,8 +96,9 @@ def _is_editable(distribution: Distribution) -> bool:
         return False
     if installed.get("dir_info", {}).get("editable"):
         return True
-    # The metadata of a project that is used where it lies, without being installed.
-    return Path(str(getattr(distribution, "_path", ""))).suffix == ".egg-info" and not installed
+    # A folder on the import path that has metadata, but no list of installed files.
+    place = Path(str(distribution.locate_file(""))).name
+    return place not in ("site-packages", "dist-packages") and not distribution.read_text("RECORD")
 
 
 def _is_importable(path: Path) -> bool:

@@ -65,9 +65,9 @@ class Source:
         except OSError as error:
             raise UserError(f"{self.weights} cannot be read: {error.strerror}") from None
         weights = decoded_weights(content)
-        if weights is None:
-            raise UserError(f"{self.weights} is no safetensors file{self._remedy}")
-        if self.record and weights.sha256 != self.record.weights_sha256:
+        if weights is None and self.record is None:
+            raise UserError(f"{self.weights} is no safetensors file")
+        if weights is None or (self.record and weights.sha256 != self.record.weights_sha256):
             raise UserError(f"weights file {self.weights} does not match its record's checksum{self._remedy}")
         key = self.record.key if self.record else None
         return Checkpoint(label=self.label, weights_sha256=weights.sha256, record=key), weights.tensors
