@@ -1,7 +1,6 @@
 """``mmc-bench check``: what it selects, prints and exits with; and that every built-in plugin passes."""
 
 import json
-import re
 import sys
 from dataclasses import replace
 
@@ -29,7 +28,7 @@ def test_a_sound_plugin_gets_a_line_a_property_and_exit_code_0(planted):
     result = planted("")
     first, *lines, last = result.out.splitlines()
     assert result.code == 0
-    assert re.fullmatch(r"backbone planted \(planted 0\+[0-9a-f]{12}\)", first)
+    assert first == "backbone planted (planted 0)"
     assert "  ok      has timm's interface: 8 features" in lines
     assert last.startswith(f"{sum(line.startswith('  ok') for line in lines)} ok, ")
 

@@ -23,6 +23,7 @@ from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import Connection, Pretraining
 from mmc_bench.results.records import ConnectionRecord, Failure
 from mmc_bench.results.store import Store
+from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.stages.checkpoints import experiment_suite, locate
 from mmc_bench.suites.plan import make_plan
 from mmc_bench.suites.suite import load_suite
@@ -69,7 +70,9 @@ def template(tmp_path_factory):
     suite = experiment_suite(sources, None, None)
     experiment = make_plan(suite, registry).pretrainings[0]
     (first, _), (second, _) = (source.read() for source in sources)
-    connection = Connection(first=first, second=second, experiment=experiment, connect=suite.connect)
+    connection = Connection(
+        versions=versions_of_stages("connect"), first=first, second=second, experiment=experiment, connect=suite.connect
+    )
     record = pair_record(paths={"linear": flat(), "permuted": flat()})
     known = {name: getattr(record, name) for name in ("comparison", "timing", "provenance")}
     store.save_connection(ConnectionRecord(key=connection.key, connection=connection, num_classes=3, **known))

@@ -144,10 +144,10 @@ def test_a_stages_digest_follows_its_own_files_alone(tmp_path, monkeypatch):
         (copy / file).write_bytes(original)
 
 
-@pytest.mark.parametrize("thing", locked_things(Registry.discover()), ids=lambda thing: f"{thing.kind} {thing.name}")
+@pytest.mark.parametrize("thing", locked_things(Registry.discover()), ids=lambda thing: thing.label)
 def test_the_lock_lists_the_source_at_hand(thing):
     assert thing.is_listed, (
-        f"{thing.kind} {thing.name} was edited. Where its numbers change, raise its version; "
+        f"{thing.label} was edited. Where its numbers change, raise its version; "
         f"where they do not, show it: mmc-bench lock prove {thing.name}"
     )
 

@@ -94,7 +94,8 @@ def _checked(offer: Offer, registry: Registry, folders: dict[str, str], quiet: b
     torch.set_num_threads(1)  # tiny networks gain nothing from more
     started = time.perf_counter()
     if not quiet:
-        click.echo(f"{offer.spec.kind} {offer.spec.name} ({offer.plugin.distribution} {offer.plugin.version})")
+        version = offer.plugin.version.partition("+")[0]
+        click.echo(f"{offer.spec.kind} {offer.spec.name} ({offer.plugin.distribution} {version})")
     checks = []
     for check in run_checks(offer, registry, folders):
         checks.append(check)

@@ -34,7 +34,7 @@ def check() -> None:
 
     unlisted = [thing for thing in locked_things(discovered(())) if not thing.is_listed]
     for thing in unlisted:
-        click.echo(f"{thing.kind} {thing.name}: the source at hand is not listed under version {thing.version}")
+        click.echo(f"{thing.label}: the source at hand is not listed under version {thing.version}")
     if unlisted:
         names = " ".join(thing.name for thing in unlisted)
         raise UserError(f"raise the version where numbers change, or show that none does: mmc-bench lock prove {names}")
@@ -66,13 +66,13 @@ def prove(names: Sequence[str], against: str | None) -> None:
             revision = against or _newest_listed(thing, folder)
             old = old_source(ROOT, revision, folder / "source")
             suite = golden_suite(thing, registry, named)
-            tell(f"{thing.kind} {thing.name}: running small cells in {revision[:12]} and at hand")
+            tell(f"{thing.label}: running small cells in {revision[:12]} and at hand")
             before = numbers_of(old, suite, registry, folder / "old")
             now = numbers_of(ROOT, suite, registry, folder / "new")
         if difference := first_difference(before, now):
-            raise UserError(f"{thing.kind} {thing.name} gives other numbers: {difference}: raise its version")
+            raise UserError(f"{thing.label} gives other numbers: {difference}: raise its version")
         add_to_lock(thing.kind, thing.name, thing.version, thing.digest)
-        click.echo(f"{thing.kind} {thing.name}: {len(now)} numbers are the same; listed under version {thing.version}")
+        click.echo(f"{thing.label}: {len(now)} numbers are the same; listed under version {thing.version}")
     if not wanted:
         click.echo("nothing to prove: all source is listed")
 
@@ -91,7 +91,7 @@ def _newest_listed(thing: "Locked", scratch: Path) -> str:
         found = digest_in(old_source(ROOT, revision, scratch / f"commit{number}"), thing)
         if found and found[0] == thing.version and found[1] in known_digests(thing.kind, thing.name, found[0]):
             return revision
-    raise UserError(f"no commit at hand has listed source of {thing.kind} {thing.name}: name one with --against REV")
+    raise UserError(f"no commit at hand has listed source of {thing.label}: name one with --against REV")
 
 
 def _commits() -> Iterator[str]:

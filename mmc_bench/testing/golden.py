@@ -48,6 +48,11 @@ class Locked:
     offers: tuple[Offer, ...] = ()
 
     @property
+    def label(self) -> str:
+        """For people: ``"stage connect"``."""
+        return f"{self.kind.removesuffix('s')} {self.name}"
+
+    @property
     def is_listed(self) -> bool:
         """Whether the lock lists this source."""
         return self.digest in known_digests(self.kind, self.name, self.version)
