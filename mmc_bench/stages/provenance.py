@@ -8,12 +8,11 @@ from pathlib import Path
 
 import torch
 
-import mmc_bench
 from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.data.splits import DRAWS
 from mmc_bench.results.jobs import Connection, Job, references_of
 from mmc_bench.results.records import Provenance
-from mmc_bench.results.versions import digest_of_stage
+from mmc_bench.results.versions import PACKAGE, digest_of_stage
 from mmc_bench.seeds import derive_seed
 from mmc_bench.stages.resources import Resources
 
@@ -30,7 +29,7 @@ def provenance_of(job: Job | Connection, resources: Resources, seeds: dict[str, 
         if digest is not None:
             sources[f"plugin {kind} {plugin.distribution}:{plugin.name}"] = digest
     return Provenance(
-        mmc_bench=mmc_bench.__version__,
+        mmc_bench=version("mmc-bench"),
         python=platform.python_version(),
         packages=_package_versions(),
         plugins={f"{plugin.distribution}:{plugin.name}": plugin.version for _, plugin in references},
@@ -59,15 +58,14 @@ def _package_versions() -> dict[str, str]:
 @cache
 def _git_state() -> tuple[str | None, bool | None]:
     """Return the commit and dirty flag of the checkout that mmc_bench runs from, if it does."""
-    package = Path(mmc_bench.__file__).parent
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(package.parent), *arguments]
+        command = ["git", "-C", str(PACKAGE.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
         # An installed copy may lie inside somebody's unrelated repository.
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != package.parent.resolve():
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != PACKAGE.parent.resolve():
             return None, None
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "mmc_bench", "plugins"))
     except (OSError, subprocess.SubprocessError):
