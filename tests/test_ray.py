@@ -66,7 +66,7 @@ def test_options_say_what_a_worker_takes_and_gets(bench, monkeypatch, words, sha
         (["--engine", "ray", "--device", "mps"], "write cpu, cuda or auto"),
         (["--engine", "ray", "--address", "node"], "--address node: write host:port"),
         (["--engine", "ray", "--address", "ray://node:10001"], "--address ray://node:10001: write host:port"),
-        (["--engine", "ray", "--address", "127.0.0.1:1"], "--address 127.0.0.1:1: nobody answers there"),
+        (["--engine", "ray", "--address", "127.0.0.1:1"], "--address 127.0.0.1:1: nothing answers there"),
         (["--engine", "ray", "--gpus-per-cell", 2], "--gpus-per-cell"),
     ],
 )

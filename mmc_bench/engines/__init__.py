@@ -1,4 +1,4 @@
-"""Where cells run. An engine takes jobs and yields their outcomes; it knows nothing of suites or tables."""
+"""Where cells run: an engine takes jobs and yields their outcomes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from mmc_bench.results.jobs import Job, Pretraining
 if TYPE_CHECKING:
     from mmc_bench.results.records import AnyRecord, Failure
 
-Listener = Callable[[Job, dict[str, Any]], None]
+#: Called with the events of a job: its stage, an epoch, or a note.
+OnEvent = Callable[[Job, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker needs to know, as plain data that travels to it.
+    """The settings of a worker, as plain data that is sent to it.
 
-    `gpu_share` is the part of its GPU's memory that a worker may take; `methods` are the pickled in-memory methods. It
-    is the worker that resolves a `precision` of ``"auto"``.
+    `gpu_share` is the part of its GPU's memory that a worker may take; `methods` are the pickled in-memory methods. The
+    worker resolves a `precision` of ``"auto"``.
     """
 
     results: str
@@ -58,5 +59,5 @@ class StoppedError(UserError):
 class Engine(Protocol):
     """Runs jobs, pretrainings before what needs them."""
 
-    def run(self, jobs: Sequence[Job], settings: Settings, listener: Listener) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends; closing the iterator stops the work at once."""

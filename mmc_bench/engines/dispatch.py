@@ -1,4 +1,4 @@
-"""Which job is handed out next, when several runs share a results folder: every job is leased, done, released."""
+"""Jobs for the workers of a run that shares its results folder with others: each is leased, done, released."""
 
 import errno
 import time
@@ -7,27 +7,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mmc_bench.engines import Listener, Outcome
-from mmc_bench.engines.schedule import Schedule, blocked_failure
+from mmc_bench.engines import OnEvent, Outcome
+from mmc_bench.engines.schedule import Schedule
 from mmc_bench.results.jobs import Job, Pretraining
 from mmc_bench.results.leases import Leases
+from mmc_bench.results.records import Failure
 from mmc_bench.results.store import Store, UnwritableError
 
-#: Seconds before a job that another run is doing is looked at again.
+#: Seconds between two checks of a job that another run is doing.
 PAUSE = 0.5
 
-#: What a disk says that will not take files soon; anything else may be a server that is away for a moment.
+#: Errors of a disk that stays unwritable; others may come from a file server that is unavailable for a moment.
 FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
-#: Seconds for which it may be away.
+#: Seconds for which it may be unavailable.
 LONGEST_OUTAGE = 300.0
 
 
 class Dispatcher:
-    """Hands out the jobs of a run, each under a lease, and learns what other runs did meanwhile.
+    """The jobs of a run, each leased before it is done, and the outcomes of those that other runs did meanwhile.
 
-    An engine asks `take` for jobs whenever it can do one, returns each through `settle` (or `give_back`), passes on
-    what `outcomes` yields, and goes on while the dispatcher is true.
+    An engine calls `take` whenever it can do a job, returns each through `settle` (or `give_back`), yields what
+    `outcomes` yields, and continues while the dispatcher is true.
 
     Parameters
     ----------
@@ -35,14 +36,14 @@ class Dispatcher:
         What is missing.
     results
         The results folder.
-    listener
-        Receives a note when a job is tried again, with the reason.
+    on_event
+        Called with a note when a job is tried again, with the reason.
     workers
         How many jobs the engine does at a time.
     """
 
-    def __init__(self, jobs: Sequence[Job], results: str | Path, listener: Listener, workers: int = 1) -> None:
-        self._listener = listener
+    def __init__(self, jobs: Sequence[Job], results: str | Path, on_event: OnEvent, workers: int = 1) -> None:
+        self._on_event = on_event
         self._schedule = Schedule(jobs, workers)
         self._store = Store(results)
         self._leases = Leases(self._store.locks)
@@ -58,12 +59,12 @@ class Dispatcher:
         return bool(self._schedule or self._in_hand or self._outcomes)
 
     def take(self, last_pretraining: str | None = None) -> Job | None:
-        """Return a job that is now this run's to do, or None while others do all that could start.
+        """Lease and return a job, or None while other runs do all that could start.
 
         Parameters
         ----------
         last_pretraining
-            Key of the pretrained model that the worker has at hand.
+            Key of the pretrained model that the worker used last.
 
         Raises
         ------
@@ -88,12 +89,12 @@ class Dispatcher:
     def settle(self, outcome: Outcome) -> None:
         """Take back a job that ended; its outcome, and those of jobs that can now never run, are yielded by `outcomes`.
 
-        Two have not ended, but are done once more: one whose worker was killed from outside, and one that found its
-        pretrained weights damaged or gone, after these were made again.
+        A job is done once more when its worker was killed from outside, or when its pretrained weights were damaged or
+        gone; these are made again first.
         """
         job = outcome.job
         if outcome.failure is not None and self._to_try_again(outcome):
-            self._listener(job, {"note": f"{outcome.failure.error}; it is tried again"})
+            self._on_event(job, {"note": f"{outcome.failure.error}; it is tried again"})
             self.give_back(job)
             return
         if outcome.failure is not None and not outcome.elsewhere:
@@ -103,7 +104,8 @@ class Dispatcher:
         self._outcomes.append(outcome)
         for blocked in self._schedule.finished(job, succeeded=outcome.failure is None):
             assert outcome.failure is not None
-            self._outcomes.append(Outcome(blocked, failure=blocked_failure(blocked, outcome.failure)))
+            failure = Failure.of(blocked, f"its pretraining failed: {outcome.failure.error}")
+            self._outcomes.append(Outcome(blocked, failure=failure))
 
     def _to_try_again(self, outcome: Outcome) -> bool:
         """Return whether a failed job is to be tried again, and have the models that it lacked made again."""
@@ -145,7 +147,7 @@ class Dispatcher:
         return [self._in_hand[key] for key in self._leases.lost() if key in self._in_hand]
 
     def close(self) -> None:
-        """Give every lease back."""
+        """Release every lease."""
         self._leases.close()
 
     def _lease(self, job: Job) -> bool:
@@ -166,7 +168,7 @@ class Dispatcher:
         return leased
 
     def _done_elsewhere(self, job: Job) -> Outcome | None:
-        """Return how a job ended in another run since this one looked, or None when it is still to do."""
+        """Return how a job ended in another run since this run began, or None when it is still to do."""
         record = self._store.done(job)
         if record is not None:
             return Outcome(job, record=record, elsewhere=True)

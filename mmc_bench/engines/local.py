@@ -18,14 +18,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmc_bench.engines import Listener, Outcome, Settings
+from mmc_bench.engines import OnEvent, Outcome, Settings
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
 from mmc_bench.engines.schedule import pretraining_of
 from mmc_bench.engines.worker import Worker
 from mmc_bench.results.jobs import Job
 from mmc_bench.results.records import Failure
 
-#: Seconds between two looks at workers that send nothing.
+#: Seconds between two checks of workers that send nothing.
 TICK = 1.0
 
 GIGABYTE = 1 << 30
@@ -40,16 +40,16 @@ OUTER_SIGNALS = (-signal.SIGKILL, -signal.SIGTERM)
 class InProcessEngine:
     """Does every job in this process, one after the other: for debuggers, and for one small cell."""
 
-    def run(self, jobs: Sequence[Job], settings: Settings, listener: Listener) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends."""
         worker, last = Worker(settings), None
-        with closing(Dispatcher(jobs, settings.results, listener)) as dispatcher:
+        with closing(Dispatcher(jobs, settings.results, on_event)) as dispatcher:
             while dispatcher:
                 job = dispatcher.take(last)
                 if job is not None:
                     last = pretraining_of(job)
                     with contextlib.redirect_stdout(sys.stderr):  # standard output is for results alone
-                        dispatcher.settle(worker.attempt(job, listener))
+                        dispatcher.settle(worker.attempt(job, on_event))
                 elif dispatcher and not dispatcher.has_outcomes:
                     time.sleep(PAUSE)  # other runs do what is left
                 yield from dispatcher.outcomes()
@@ -73,10 +73,10 @@ class LocalEngine:
         self.workers = workers
         self.limits = limits
 
-    def run(self, jobs: Sequence[Job], settings: Settings, listener: Listener) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends; closing the iterator kills the workers."""
         team: list[Process] = []
-        with closing(Dispatcher(jobs, settings.results, listener, self.workers)) as dispatcher:
+        with closing(Dispatcher(jobs, settings.results, on_event, self.workers)) as dispatcher:
             try:
                 for _ in range(min(self.workers, len(jobs))):
                     team.append(Process(settings))
@@ -90,7 +90,7 @@ class LocalEngine:
                         process.give(job)
                     yield from dispatcher.outcomes()
                     for process in self._with_messages(team):
-                        if outcome := process.receive(listener):
+                        if outcome := process.receive(on_event):
                             dispatcher.settle(outcome)
                     lost = dispatcher.lost()
                     for process in team:
@@ -112,7 +112,7 @@ class LocalEngine:
 
 
 class Process:
-    """A worker process, as its owner sees it."""
+    """A worker process, as the process that started it uses it."""
 
     def __init__(self, settings: Settings) -> None:
         context = multiprocessing.get_context("spawn")
@@ -133,11 +133,11 @@ class Process:
         self.job, self.last_pretraining = job, pretraining_of(job)
         # Until its first event, it may be importing torch and the plugins, which is not part of the job.
         self._started, self._began = datetime.now(UTC), time.monotonic() + START_UP
-        with contextlib.suppress(BrokenPipeError):  # it died meanwhile: `receive` will find out
+        with contextlib.suppress(BrokenPipeError):  # it died meanwhile: `receive` reports that
             self.connection.send(job)
 
-    def receive(self, listener: Listener) -> Outcome | None:
-        """Take one message: an event goes to the listener; an outcome, or the process's death, is returned."""
+    def receive(self, on_event: OnEvent) -> Outcome | None:
+        """Take one message: pass an event to `on_event`, or return an outcome; a process that died has one too."""
         job = self.job
         assert job is not None
         try:
@@ -146,7 +146,7 @@ class Process:
             return self._died(job)
         if isinstance(message, _Event):
             self._began = min(self._began, time.monotonic())
-            listener(job, message.event)
+            on_event(job, message.event)
             return None
         self.job = None
         if self._first_size is None:
@@ -159,7 +159,7 @@ class Process:
         return self._process.is_alive() and (self._first_size is None or self._size < 2 * self._first_size + GIGABYTE)
 
     def enforce(self, limits: Limits) -> None:
-        """Stop the process when its job takes more than it may; `receive` will find out."""
+        """Stop the process when its job takes more than it may; `receive` reports that."""
         if self.job is None or self._stopped_because:
             return
         if limits.seconds is not None and time.monotonic() - self._began > limits.seconds:
@@ -171,7 +171,7 @@ class Process:
 
     @property
     def _size(self) -> int:
-        """Bytes of memory that the process has for itself, mapped files aside; 0 where the system does not tell."""
+        """Bytes of memory that the process has for itself, mapped files aside; 0 where the system does not say."""
         try:
             resident, shared = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1:3]
         except (OSError, ValueError):
@@ -183,14 +183,8 @@ class Process:
         self.job = None
         code = self._process.exitcode or 0
         how = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-        failure = Failure(
-            key=job.key,
-            label=job.label,
-            error=self._stopped_because
-            or f"its worker process {how}" + (" (out of memory?)" if code == -signal.SIGKILL else ""),
-            traceback="",
-            started=self._started,
-        )
+        how += " (out of memory?)" if code == -signal.SIGKILL else ""
+        failure = Failure.of(job, self._stopped_because or f"its worker process {how}", self._started)
         return Outcome(job, failure=failure, killed=self._stopped_because is None and code in OUTER_SIGNALS)
 
     def kill(self) -> None:
@@ -253,8 +247,8 @@ class _Output(io.TextIOWrapper):
 
 
 def _work(connection: Connection, settings: Settings) -> None:
-    """Run in the worker process: do jobs until the owner hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the owner decides
+    """Run in the worker process: do jobs until the owner closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the owner stops its workers
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
     os.dup2(2, 1)  # standard output is for results alone, whatever a plugin prints
     sys.stdout = sys.stderr = _Output(os.fdopen(2, "wb", closefd=False), encoding="utf-8", line_buffering=True)

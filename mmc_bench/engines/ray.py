@@ -1,8 +1,8 @@
-"""Cells on a Ray cluster: workers on whichever nodes have room for them, each under an actor of its own.
+"""Cells on a Ray cluster: workers on the nodes that have room for them, each held by an actor.
 
 An actor keeps a worker process just as the local engine does, so that cells are computed, limited and reported in the
-same way. The actor itself loads no torch: it holds the share of its node that the worker uses, and outlives it. What
-dies with an actor is thus no cell's doing: the job is done again elsewhere, and another actor is asked for.
+same way. The actor itself loads no torch: it holds the share of its node that the worker uses, and outlives it. The
+loss of an actor is thus no failure of a cell: the job is done again elsewhere, and another actor is requested.
 """
 
 import logging
@@ -23,7 +23,7 @@ import ray
 import ray._private.worker
 from ray.exceptions import OutOfMemoryError, RayError
 
-from mmc_bench.engines import Listener, Outcome, Settings, StoppedError
+from mmc_bench.engines import OnEvent, Outcome, Settings, StoppedError
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
 from mmc_bench.engines.local import TICK, Limits, Process
 from mmc_bench.engines.schedule import pretraining_of
@@ -33,10 +33,10 @@ from mmc_bench.results.records import Failure
 from mmc_bench.results.versions import core_digest
 from mmc_bench.system.processes import available_cores
 
-#: Seconds between two looks at how many workers the cluster has room for.
+#: Seconds between two checks of how many workers the cluster has room for.
 LOOK = 5.0
 
-#: Seconds without any worker until it is said that the run waits for one.
+#: Seconds without any worker until the run reports that it waits for one.
 SILENCE = 20.0
 
 #: Seconds that a cluster with no node of the wanted size is given to get one.
@@ -95,7 +95,7 @@ class RayEngine:
         self.address = address
         self.limits = limits or Limits()
 
-    def run(self, jobs: Sequence[Job], settings: Settings, listener: Listener) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends; closing the iterator kills the workers.
 
         Raises
@@ -112,8 +112,8 @@ class RayEngine:
                     f"this machine does not offer {self.share} for a worker: lower --cpus-per-cell or --gpus-per-cell, "
                     "or give the --address of a cluster"
                 )
-            dispatcher = Dispatcher(jobs, settings.results, listener, self.workers or room)
-            team = _Team(self, jobs, settings, dispatcher, listener)
+            dispatcher = Dispatcher(jobs, settings.results, on_event, self.workers or room)
+            team = _Team(self, jobs, settings, dispatcher, on_event)
             with closing(dispatcher), closing(team):
                 while dispatcher:
                     team.fill()
@@ -128,7 +128,7 @@ class RayEngine:
 
 
 class _Team:
-    """The workers of a run: asks for as many as fit, and for others in the place of those that are lost."""
+    """The workers of a run: as many as fit, those that are lost replaced."""
 
     def __init__(
         self,
@@ -136,10 +136,10 @@ class _Team:
         jobs: Sequence[Job],
         settings: Settings,
         dispatcher: Dispatcher,
-        listener: Listener,
+        on_event: OnEvent,
     ) -> None:
         self._engine, self._jobs, self._settings = engine, jobs, settings
-        self._dispatcher, self._listener = dispatcher, listener
+        self._dispatcher, self._on_event = dispatcher, on_event
         self._members: list[_Member] = []
         self._room = 0
         self._next_look = self._last_seen = time.monotonic()
@@ -175,7 +175,7 @@ class _Team:
             )
         elif now - self._last_seen > SILENCE and not self._has_said_that_it_waits:
             self._has_said_that_it_waits = True
-            self._listener(
+            self._on_event(
                 self._jobs[0], {"note": f"waits for a node of the Ray cluster with {self._engine.share} free"}
             )
 
@@ -197,7 +197,7 @@ class _Team:
             When workers cannot start.
         """
         try:
-            outcome = member.receive(self._listener)
+            outcome = member.receive(self._on_event)
         except RayError as error:
             self._lose(member, error)
             return
@@ -218,11 +218,11 @@ class _Team:
         short = isinstance(error, OutOfMemoryError)
         how = f"its worker on {member.host} was {'stopped by Ray, for want of memory' if short else 'lost'}"
         if self._losses[job.key] < MOST_LOSSES:
-            self._listener(job, {"note": f"{how}; it is done again elsewhere"})
+            self._on_event(job, {"note": f"{how}; it is done again elsewhere"})
             self._dispatcher.give_back(job)
         else:
             how = f"{how}, the last of {MOST_LOSSES}: {_last_line(error)}"
-            self._dispatcher.settle(Outcome(job, failure=member.failure(job, how)))
+            self._dispatcher.settle(Outcome(job, failure=Failure.of(job, how, member.started)))
 
     def stop(self, jobs: Sequence[Job]) -> None:
         """Do jobs no longer."""
@@ -243,7 +243,7 @@ class _Team:
 
 
 class _Member:
-    """A worker somewhere on the cluster, as the run sees it: asked for, then there, with a job or without."""
+    """A worker somewhere on the cluster, as the run uses it: requested, then started, with a job or without."""
 
     def __init__(self, engine: RayEngine, settings: Settings) -> None:
         passed_on = {name: text for name, text in os.environ.items() if name.startswith("MMC_BENCH_")}
@@ -257,15 +257,15 @@ class _Member:
         self.host: str | None = None
         self.job: Job | None = None
         self.last_pretraining: str | None = None
-        self._started = datetime.now(UTC)
+        self.started = datetime.now(UTC)
 
     def give(self, job: Job) -> None:
         """Send a job to the worker."""
-        self.job, self.last_pretraining, self._started = job, pretraining_of(job), datetime.now(UTC)
+        self.job, self.last_pretraining, self.started = job, pretraining_of(job), datetime.now(UTC)
         self.awaited = self._host.attempt.options(num_returns="streaming").remote(job)
 
-    def receive(self, listener: Listener) -> Outcome | None:
-        """Take the message that is there: events go to the listener, an outcome is returned.
+    def receive(self, on_event: OnEvent) -> Outcome | None:
+        """Take the message that is there: pass events to `on_event`, or return an outcome.
 
         Raises
         ------
@@ -288,12 +288,8 @@ class _Member:
             return message
         assert self.job is not None
         for event in message:
-            listener(self.job, event)
+            on_event(self.job, event)
         return None
-
-    def failure(self, job: Job, error: str) -> Failure:
-        """Return the failure of the job that the worker was given last."""
-        return Failure(key=job.key, label=job.label, error=error, traceback="", started=self._started)
 
     def kill(self) -> None:
         """End the worker at once, or no longer ask for it."""
@@ -301,7 +297,7 @@ class _Member:
 
 
 class _Host:
-    """The actor: keeps a worker process on its node, and passes on what it tells."""
+    """The actor: keeps a worker process on its node, and passes on its messages."""
 
     def __init__(self, settings: Settings, limits: Limits, environment: dict[str, str]) -> None:
         os.environ.update(environment)
@@ -331,7 +327,7 @@ class _Host:
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
-    """Be connected to the cluster at an address, or to one of this machine alone, without Ray's chatter.
+    """Connect to the cluster at an address, or to one of this machine alone, with Ray's log silenced.
 
     Raises
     ------
@@ -343,7 +339,7 @@ def _connected(address: str | None) -> Iterator[None]:
         _check_reachable(address)
     else:
         options |= {"num_cpus": available_cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a run tells nobody of itself
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a run sends no usage statistics
     # Errors of a cluster would be printed on standard output, a hundred lines each, whatever `log_to_driver` says.
     ray._private.worker._worker_logs_enabled = False
     on_terminate = signal.getsignal(signal.SIGTERM)  # Ray puts its own handler there
@@ -363,7 +359,7 @@ def _connected(address: str | None) -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Find out whether anybody answers: Ray itself would take a minute, and fill the screen."""
+    """Check that something listens at the address: Ray itself takes a minute, and fills the screen."""
     host, colon, port = address.rpartition(":")
     if address == "auto":
         return
@@ -372,7 +368,7 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
-        raise UserError(f"--address {address}: nobody answers there ({message_of(error)})") from None
+        raise UserError(f"--address {address}: nothing answers there ({message_of(error)})") from None
 
 
 def _room(share: Share) -> int:
@@ -382,6 +378,6 @@ def _room(share: Share) -> int:
 
 
 def _last_line(error: RayError) -> str:
-    """Return the end of what Ray says, where an error's own words are."""
+    """Return the last line of a Ray error, which has the message of its cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

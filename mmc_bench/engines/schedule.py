@@ -1,19 +1,17 @@
-"""The order of jobs: pretrainings first, what needs them once the pretrained models are there."""
+"""The order of jobs: pretrainings first, then what needs them."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 
 from mmc_bench.results.jobs import Job, Pretraining, models_of
-from mmc_bench.results.records import Failure
 
 
 class Schedule:
-    """Keeps the jobs that are still to start, and says which can.
+    """The jobs that are still to start, in the order in which a worker should do them.
 
-    A cell or pair is ready when no pretraining that it needs is among the jobs still to do. A worker is offered
-    those of the pretrained model it worked on last, whose data it has at hand. Of several workers, each is offered
-    pretrainings first while there are any: they are the longest jobs. One alone does what a pretraining makes
-    possible before the next pretraining, so that wherever it is stopped, few models were trained in vain.
+    A cell or pair is ready once every pretraining that it needs is done. Those of the model that a worker used last
+    come first, since its data is loaded. With several workers, pretrainings, the longest jobs, come before all
+    others. One worker alone does what a pretraining makes possible before the next pretraining, so that few models are
+    trained in vain when it is stopped.
     """
 
     def __init__(self, jobs: Sequence[Job], workers: int = 1) -> None:
@@ -70,14 +68,12 @@ class Schedule:
         self._unfinished.discard(job.key)
         waiting = self._waiting.pop(job.key, {})
         self._left -= len(waiting)
-        if succeeded:
-            for other in waiting.values():
-                self._drop_waiting(other)
-                self.add(other)
-            return []
         for other in waiting.values():
-            self._drop_waiting(other)
-        return list(waiting.values())
+            for model in models_of(other):
+                self._waiting.get(model.key, {}).pop(other.key, None)
+            if succeeded:
+                self.add(other)
+        return [] if succeeded else list(waiting.values())
 
     def again(self, models: Sequence[Pretraining]) -> None:
         """Do pretrainings again that were done, before the jobs that need them."""
@@ -91,10 +87,6 @@ class Schedule:
                 self.remove(job)
                 self.add(job)
 
-    def _drop_waiting(self, job: Job) -> None:
-        for model in models_of(job):
-            self._waiting.get(model.key, {}).pop(job.key, None)
-
     def __bool__(self) -> bool:
         return bool(self._pretrainings or self._left)
 
@@ -102,14 +94,3 @@ class Schedule:
 def pretraining_of(job: Job) -> str:
     """Return the key of the pretraining that a job makes, or needs first."""
     return job.key if isinstance(job, Pretraining) else models_of(job)[0].key
-
-
-def blocked_failure(job: Job, cause: Failure) -> Failure:
-    """Return the failure of a job whose pretraining failed."""
-    return Failure(
-        key=job.key,
-        label=job.label,
-        error=f"its pretraining failed: {cause.error}",
-        traceback="",
-        started=datetime.now(UTC),
-    )

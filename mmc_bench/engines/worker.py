@@ -1,4 +1,4 @@
-"""One worker: opens its resources once, then does job after job. The one place where any error is caught."""
+"""One worker: does job after job with resources that it opens once. Errors of any kind are caught here alone."""
 
 import gc
 import traceback
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from mmc_bench.engines import Listener, Outcome, Settings
+from mmc_bench.engines import OnEvent, Outcome, Settings
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.results import records
 from mmc_bench.results.jobs import Cell, Job, canonical_json
@@ -25,20 +25,14 @@ PICKLED = "<dynamic-code>"
 
 
 class Worker:
-    """Does jobs in this process.
-
-    Parameters
-    ----------
-    settings
-        Where results, plugins and images are, and how to compute.
-    """
+    """Does jobs in this process, with resources that are opened by the first."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._resources: Resources | None = None
         self._micro_batches: dict[str, int] = {}
 
-    def attempt(self, job: Job, listener: Listener) -> Outcome:
+    def attempt(self, job: Job, on_event: OnEvent) -> Outcome:
         """Do a job; an error becomes a failure in the outcome.
 
         When memory runs out, the job is done again from its start with batches in twice as many parts, and so are,
@@ -50,7 +44,7 @@ class Worker:
         started = datetime.now(UTC)
 
         def report(event: dict[str, Any]) -> None:
-            listener(job, event)
+            on_event(job, event)
 
         alike = _but_for_the_seed(job)
         while True:
@@ -63,16 +57,10 @@ class Worker:
                     return Outcome(job, record=do_job(job, self._resources, report))
             except (Exception, SystemExit) as error:
                 out_of_memory = is_out_of_memory(error)
-                failure = Failure(
-                    key=job.key,
-                    label=job.label,
-                    error=_sentence(error) if parts == 1 else _sentence_after_retries(error, parts, out_of_memory),
-                    traceback=traceback.format_exc(),
-                    started=started,
-                )
+                text = _sentence(error) if parts == 1 else _sentence_after_retries(error, parts, out_of_memory)
                 ended = Outcome(
                     job,
-                    failure=failure,
+                    failure=Failure.of(job, text, started, traceback.format_exc()),
                     unwritable=str(error) if isinstance(error, UnwritableError) else None,
                     lost_models=(error.pretraining,) if isinstance(error, LostWeightsError) else (),
                 )
@@ -84,7 +72,7 @@ class Worker:
             report({"note": f"memory ran out; it is tried again in {2 * parts} micro-batches"})
 
     def _make_room(self) -> None:
-        """Give memory back: what the failed attempt left, and images that can be loaded again."""
+        """Free what the failed attempt left, and images that can be loaded again."""
         import torch
 
         if self._resources is not None:
@@ -124,7 +112,7 @@ def open_resources(settings: Settings) -> "Resources":
 
 
 def _but_for_the_seed(job: Job) -> str:
-    """Return what a job shares with those that need as much memory."""
+    """Return what a job has in common with those that need as much memory."""
     content = job.content()
     for experiment in (content, *content.values()):
         if isinstance(experiment, dict):

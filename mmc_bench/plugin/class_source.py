@@ -1,4 +1,4 @@
-"""The source of a class and of all that it names in its own module, as a digest that identifies what it does."""
+"""Identifying a class that no plugin registers: a digest of its source and of what that names."""
 
 import ast
 import hashlib
@@ -14,18 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from mmc_bench.errors import UserError
+from mmc_bench.system.digests import digest_of_text
 
 
-def digest_of(target: type) -> str:
-    """Return a digest of a class's source and, recursively, of what its code names.
+def digest_of_class(target: type) -> str:
+    """Return a digest of a class's source and, recursively, of what that names.
 
     It covers functions, classes and constants of the class's own module (a notebook's cells are one module), and
-    whole files of other modules that are not installed. Installed packages are no part.
-
-    Parameters
-    ----------
-    target
-        The class.
+    whole files of other modules that are not installed. Installed packages are left out.
 
     Raises
     ------
@@ -34,8 +30,7 @@ def digest_of(target: type) -> str:
     """
     parts: dict[str, str] = {}
     _collect(target, parts)
-    content = json.dumps(sorted(parts.items()))
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
+    return digest_of_text(json.dumps(sorted(parts.items())))
 
 
 def _collect(value: Any, parts: dict[str, str]) -> None:
@@ -129,7 +124,7 @@ def _places(value: type) -> Iterator[tuple[list[str], int | None]]:
         if function.__qualname__.startswith(f"{value.__qualname__}."):
             yield linecache.getlines(function.__code__.co_filename), function.__code__.co_firstlineno
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    for cell in reversed(shell.user_ns.get("In", []) if shell else []):  # a class without functions tells no file
+    for cell in reversed(shell.user_ns.get("In", []) if shell else []):  # a class without functions names no file
         yield shell.transform_cell(cell).splitlines(keepends=True), None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.class_source import digest_of
+from mmc_bench.plugin.class_source import digest_of_class
 from mmc_bench.plugin.parameters import parameters_of
 from mmc_bench.plugin.registry import Offer, Plugin, Registry
 from mmc_bench.plugin.specs import MethodSpec
@@ -78,7 +78,7 @@ def offer_of(method: object) -> InMemoryOffer:
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"class {target.__name__}: {error}") from None
-    digest = digest_of(target)
+    digest = digest_of_class(target)
     plugin = Plugin(name, DISTRIBUTION, f"0+{digest}", target.__module__, digest=digest)
     return InMemoryOffer(spec, plugin, target)
 

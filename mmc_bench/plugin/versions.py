@@ -1,11 +1,10 @@
-"""The version that a plugin runs under: what tells its results from those of other source.
+"""The version that a registered plugin runs under. It is a part of every key, so that other source has other results.
 
 A built-in plugin declares ``VERSION``, and ``versions.lock`` says which source has its numbers. An installed wheel is
 its distribution's version. Where source can be edited, in an editable install or a plugin folder, a digest of all files
 of the distribution's packages is added: helpers, data files and sibling packages among them.
 """
 
-import hashlib
 import importlib.util
 import json
 import re
@@ -16,7 +15,8 @@ from importlib.metadata import Distribution
 from pathlib import Path
 from types import ModuleType
 
-from mmc_bench.results.versions import digest_of, files_below, locked_version
+from mmc_bench.results.versions import locked_version
+from mmc_bench.system.digests import digest_of_files, digest_of_text, files_below
 
 #: The distribution whose plugins declare versions that the lock proves.
 OWN_DISTRIBUTION = "mmc-bench"
@@ -28,7 +28,7 @@ PROJECT_FILES = frozenset({"setup.py", "conftest.py", "noxfile.py", "tasks.py"})
 def built_in_version(name: str, module: ModuleType) -> tuple[str, str]:
     """Return the version that a built-in plugin runs under, and the digest of its folder's files."""
     folder = Path(module.__file__ or "").parent
-    digest = digest_of(folder, files_below(folder))
+    digest = digest_of_files(folder, files_below(folder))
     return locked_version("plugins", name, module.VERSION, digest), digest
 
 
@@ -52,18 +52,14 @@ def digest_of_roots(module: ModuleType, roots: Iterable[Path], targets: Iterable
             origin = Path(spec.origin).resolve()
             if not any(origin == root or origin.is_relative_to(root) for root in roots):
                 roots.append(origin.parent if spec.parent else origin)
-    digest = "".join(digest_of(root.parent, files_below(root) if root.is_dir() else [root]) for root in roots)
-    digest = digest if len(roots) == 1 else _digest_of_text(digest)
+    digest = "".join(digest_of_files(root.parent, files_below(root) if root.is_dir() else [root]) for root in roots)
+    digest = digest if len(roots) == 1 else digest_of_text(digest)
     # Kept with the module's spec, which is another one once the module is reloaded.
     if vars(module.__spec__).setdefault("mmc_bench_digest", digest) != digest:
         raise RuntimeError(
             "its files changed since this process loaded it: start a new process (or restart the kernel)"
         )
     return digest
-
-
-def _digest_of_text(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def folder_roots(path: Path, module: ModuleType) -> list[Path]:

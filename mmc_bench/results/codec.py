@@ -16,8 +16,8 @@ from mmc_bench.system.files import is_intact, read_whole, with_checksum
 
 if TYPE_CHECKING:  # records are models of pydantic, and many commands read none
     from mmc_bench.results.jobs import Job
-    from mmc_bench.results.records import AnyRecord, CellRecord, ConnectionRecord, Failure, PretrainRecord
-    from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
+    from mmc_bench.results.records import AnyRecord, ConnectionRecord, Failure
+    from mmc_bench.results.scores import ScoreReader
 
 OneRecord = TypeVar("OneRecord", bound="AnyRecord | ConnectionRecord")
 
@@ -105,24 +105,12 @@ def weights_in(content: bytes, kind: str, key: str) -> tuple[str, ...] | None:
     return tuple(checksum.decode() for checksum in found.groups()) if found else None
 
 
-def cell_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> CellScores | CellRecord:
-    """Return the scores of the cell with this key in a file's content; raises like `parsed`."""
-    from mmc_bench.results.records import CellRecord
-
-    if weights_in(content, "cell", key):
+def scores_in(path: str, content: bytes, kind: str, key: str, reader: ScoreReader) -> Any:
+    """Return the scores of the cell or pretraining with this key in a file's content; raises like `parsed`."""
+    if weights_in(content, kind, key):
         with contextlib.suppress(ValueError):  # `parsed` says what is wrong
-            return reader.cell(content)
-    return parsed(path, content, CellRecord, key)
-
-
-def model_scores_in(path: str, content: bytes, key: str, reader: ScoreReader) -> ModelScores | PretrainRecord:
-    """Return the scores of the pretraining with this key in a file's content; raises like `parsed`."""
-    from mmc_bench.results.records import PretrainRecord
-
-    if weights_in(content, "pretraining", key):
-        with contextlib.suppress(ValueError):
-            return reader.model(content)
-    return parsed(path, content, PretrainRecord, key)
+            return reader.cell(content) if kind == "cell" else reader.model(content)
+    return parsed(path, content, schema_of(kind), key)
 
 
 def read_if_there(path: str | Path) -> bytes | None:

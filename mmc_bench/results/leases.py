@@ -6,9 +6,9 @@ A run claims a job before it does it, and releases it when the job's record or f
 claim n + 1 can be made only where claim n is there and its owner has gone, and of several runs that try, one succeeds,
 because a file comes into being under its name once (a hard link, which is atomic on network file systems too). A late
 claim can thus never take the place of a newer one. No lock of the operating system is needed, and no clock is compared
-with another machine's: an owner touches its claims every `HEARTBEAT` seconds, and has gone when somebody has watched a
-claim for `STALE_AFTER` seconds of their own without seeing it touched, or when its process is known to have ended: on
-one machine, that can be told.
+with another machine's: an owner touches its claims every `HEARTBEAT` seconds, and counts as gone when another process
+has watched a claim for `STALE_AFTER` seconds by its own clock without a touch, or when the owner's process is known to
+have ended, which only processes on the same machine can find out.
 """
 
 import contextlib
@@ -37,13 +37,13 @@ STALE_AFTER = 120.0
 #: The same where the owner's process is known to have ended: its workers need a moment to notice.
 STALE_WHEN_ENDED = 1.0
 
-#: Seconds between two looks at a claim, at most, for it to count as watched meanwhile.
+#: Seconds between two reads of a claim, at most, for it to count as watched meanwhile.
 LONGEST_PAUSE = 2 * HEARTBEAT
 
-#: What systems say of links that they do not have.
+#: Errors of file systems without hard links.
 WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
-#: A lease is a few hundred bytes; what is much longer is none.
+#: Bytes of a claim, at most: a valid one has a few hundred.
 LONGEST = 10_000
 
 
@@ -74,13 +74,7 @@ class _Watched(NamedTuple):
 
 
 class Leases:
-    """The leases that this run has on jobs, kept alive by a thread until they are released.
-
-    Parameters
-    ----------
-    folder
-        Where the claims of all runs are.
-    """
+    """The leases that this run has on jobs, kept alive by a thread until they are released."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -98,7 +92,7 @@ class Leases:
         self.close()
 
     def claim(self, key: str, label: str) -> bool:
-        """Claim a job; False when somebody else has it.
+        """Claim a job; False when another run has it.
 
         Raises
         ------
@@ -109,7 +103,7 @@ class Leases:
         number = 0
         while not self._make(key, number, label):
             before = _read(self._path(key, number))
-            if before is None or not self._is_stale(before):  # released just now, or in good hands
+            if before is None or not self._is_stale(before):  # released just now, or alive
                 return False
             number += 1
         if not self._follows(before, key, number):
@@ -118,15 +112,19 @@ class Leases:
         with self._guard:
             self._held[key] = number
             self._lost.discard(key)
-        self._beat()
+        if self._heart is None:
+            self._heart = threading.Thread(target=self._keep_touching, name="heartbeat", daemon=True)
+            self._heart.start()
         return True
 
     def _follows(self, before: Claim | None, key: str, number: int) -> bool:
-        """Tell whether a claim that was just made stands where it should: after a stale one, and before none."""
+        """Return whether a claim that was just made is valid: it follows a stale one, and none follows it."""
         # What was stale a moment ago may have been taken over, done and released meanwhile: then ours counts on from
         # one that is no more.
-        if before is not None and not _is_there(before, self._path(key, before.number)):
-            return False
+        if before is not None:
+            found = _read(self._path(key, before.number))
+            if found is None or found.token != before.token:
+                return False
         # Owners that were killed while they released leave their highest claims behind.
         above = [claim for claim in _claims(self._folder, key) if claim.number > number]
         stale = [self._is_stale(claim) for claim in above]
@@ -136,7 +134,7 @@ class Leases:
         return all(stale)
 
     def release(self, key: str) -> None:
-        """Give a claim back, with those that it followed; one that was lost meanwhile is its new owner's."""
+        """Remove a claim and those that it followed; one that was lost meanwhile stays with its new owner."""
         with self._guard:
             number = self._held.pop(key, None)
             self._lost.discard(key)
@@ -147,12 +145,12 @@ class Leases:
                 self._path(key, earlier).unlink(missing_ok=True)
 
     def lost(self) -> set[str]:
-        """Return the jobs that somebody took over because this process did not touch them in time."""
+        """Return the jobs that another run took over because this process did not touch them in time."""
         with self._guard:
             return set(self._lost)
 
     def sweep(self) -> None:
-        """Remove the claims of processes that have ended, where nobody went on with their jobs.
+        """Remove the claims of processes that have ended, unless another run continued their jobs.
 
         Takes `STALE_WHEN_ENDED` seconds when there are any.
         """
@@ -164,7 +162,7 @@ class Leases:
                 self.release(claim.key)
 
     def close(self) -> None:
-        """Give every claim back."""
+        """Release every claim."""
         self._closed.set()
         for key in list(self._held):
             self.release(key)
@@ -195,7 +193,7 @@ class Leases:
         return True
 
     def _is_stale(self, claim: Claim) -> bool:
-        """Tell whether a claim has been watched without a touch for so long that its owner must have gone."""
+        """Return whether a claim has been watched for so long without a touch that its owner must have gone."""
         now = time.monotonic()
         before = self._watched.get(claim.token)
         # After a pause, which may have been the whole file system's, watching begins anew.
@@ -204,17 +202,12 @@ class Leases:
         self._watched[claim.token] = _Watched(claim.touched, since, now)
         return now - since >= (STALE_WHEN_ENDED if claim.has_ended else STALE_AFTER)
 
-    def _beat(self) -> None:
-        if self._heart is None:
-            self._heart = threading.Thread(target=self._keep_touching, name="heartbeat", daemon=True)
-            self._heart.start()
-
     def _keep_touching(self) -> None:
         while not self._closed.wait(HEARTBEAT):
             self.touch()
 
     def touch(self) -> None:
-        """Show that this process lives; note the claims that somebody has taken over."""
+        """Show that this process lives; note the claims that another run has taken over."""
         with self._guard:
             held = dict(self._held)
         try:
@@ -239,7 +232,7 @@ class Leases:
 
 
 def find_claims(folder: Path) -> list[Claim]:
-    """Return the newest claim on every job that somebody has claimed, by the time of the claim."""
+    """Return the newest claim on every job, by the time of the claim."""
     newest = dict(sorted(_names(folder)))
     claims = [_read(folder / f"{key}.{number}.lease") for key, number in newest.items()]
     return sorted((claim for claim in claims if claim), key=lambda claim: (claim.since, claim.key))
@@ -277,7 +270,7 @@ def _read(path: Path) -> Claim | None:
     if not key or not number.isdecimal():
         return None
     try:
-        # Opening asks a network file system for the present state; a pipe must not keep us waiting.
+        # Opening gets the present state from a network file system; a pipe must not block.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         return None
@@ -285,18 +278,12 @@ def _read(path: Path) -> Claim | None:
         with contextlib.suppress(OSError):
             return Claim(key, int(number), token=path.name, touched=path.stat().st_mtime_ns)
         return Claim(key, int(number), token=path.name, touched=0)
-    with contextlib.closing(_Descriptor(descriptor)):
+    try:
         status = os.fstat(descriptor)
         content = _parsed(os.read(descriptor, LONGEST) if stat.S_ISREG(status.st_mode) else b"")
+    finally:
+        os.close(descriptor)
     return Claim(key, int(number), touched=status.st_mtime_ns, **{"token": path.name, **content})
-
-
-@dataclass(frozen=True)
-class _Descriptor:
-    number: int
-
-    def close(self) -> None:
-        os.close(self.number)
 
 
 def _parsed(content: bytes) -> dict[str, Any]:
@@ -313,14 +300,9 @@ def _parsed(content: bytes) -> dict[str, Any]:
     return {**texts, "owner": owner}
 
 
-def _is_there(claim: Claim, path: Path) -> bool:
-    found = _read(path)
-    return found is not None and found.token == claim.token
-
-
 @contextlib.contextmanager
 def leased(leases: Leases, key: str, label: str, pause: float = 0.2) -> Iterator[None]:
-    """Hold a job's lease meanwhile; wait for it as long as somebody else has it."""
+    """Hold a job's lease meanwhile; wait for it as long as another run has it."""
     while not leases.claim(key, label):
         time.sleep(pause)
     try:

@@ -1,11 +1,11 @@
 """The records that results are kept in: pydantic models with a schema version."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
-from mmc_bench.results.jobs import Cell, Connection, Fraction, Pair, Pretraining
+from mmc_bench.results.jobs import Cell, Connection, Fraction, Job, Pair, Pretraining
 
 SPLITS = ("NC", "C", "RC", "RI")
 
@@ -285,3 +285,9 @@ class Failure(_Record):
     traceback: str
     started: AwareDatetime | datetime
     sha256: Checksum = None
+
+    @classmethod
+    def of(cls, job: Job, error: str, started: datetime | None = None, traceback: str = "") -> Self:
+        """Return the failure of a job, by default one that failed before it started."""
+        started = started or datetime.now(UTC)
+        return cls(key=job.key, label=job.label, error=error, traceback=traceback, started=started)

@@ -30,13 +30,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mmc_bench.errors import UserError
 from mmc_bench.results.codec import (
     DamagedError,
-    cell_scores_in,
     encoded,
     job_of,
-    model_scores_in,
     parsed,
     read_if_there,
     schema_of,
+    scores_in,
     weights_in,
     weights_of,
 )
@@ -67,7 +66,7 @@ Read = TypeVar("Read")
 
 
 class UnwritableError(UserError):
-    """The results folder takes no more files: the disk is full or read-only, or somebody else's."""
+    """The results folder takes no more files: the disk is full or read-only, or belongs to another user."""
 
 
 @dataclass(frozen=True)
@@ -164,12 +163,12 @@ class Store:
 
     def find_scores(self, cell: Cell, reader: ScoreReader) -> CellScores | CellRecord | None:
         """Return the scores of a cell, whatever weights it was made from, or None when it has no valid record."""
-        return self._read(self._name(cell), lambda path, content: cell_scores_in(path, content, cell.key, reader))
+        return self._read(self._name(cell), lambda path, content: scores_in(path, content, "cell", cell.key, reader))
 
     def find_model_scores(self, pretraining: Pretraining, reader: ScoreReader) -> ModelScores | PretrainRecord | None:
         """Return the scores of a pretrained model, or None when it has no valid record."""
-        key = pretraining.key
-        return self._read(self._name(pretraining), lambda path, content: model_scores_in(path, content, key, reader))
+        kind, key = "pretraining", pretraining.key
+        return self._read(self._name(pretraining), lambda path, content: scores_in(path, content, kind, key, reader))
 
     def find_connection(self, connection: Connection) -> ConnectionRecord | None:
         """Return the valid record of a connection, or None."""
@@ -181,12 +180,12 @@ class Store:
         return [Path(path) for kind in FOLDERS for path in self._record_files(kind, prefix)]
 
     def has_weights(self, pretraining: Pretraining) -> bool:
-        """Tell whether a pretraining's weights are there."""
+        """Return whether a pretraining's weights are there."""
         return self.weights_file(pretraining).exists()
 
     @property
     def locks(self) -> Path:
-        """The folder of the leases: who does which job."""
+        """The folder of the leases."""
         return self.root / "locks"
 
     def find_failure(self, job: Job) -> Failure | None:
@@ -204,19 +203,17 @@ class Store:
         Raises
         ------
         DamagedError
-            When a file holds no valid record, and nobody is to be told of it.
+            When a file holds no valid record and the store has no `on_damage`.
         """
         return self._records("cell")
 
     def cell_scores(self, reader: ScoreReader) -> Iterator[CellScores | CellRecord]:
         """Yield the scores of every valid cell record in the folder, like `cell_records`."""
-        return self._read_all("cell", lambda path, content: cell_scores_in(path, content, _key_in(path), reader))
+        return self._all_scores("cell", reader)
 
     def model_scores(self, reader: ScoreReader) -> Iterator[ModelScores | PretrainRecord]:
         """Yield the scores of every pretraining's valid record in the folder, like `cell_records`."""
-        return self._read_all(
-            "pretraining", lambda path, content: model_scores_in(path, content, _key_in(path), reader)
-        )
+        return self._all_scores("pretraining", reader)
 
     def pretrain_records(self) -> Iterator[PretrainRecord]:
         """Yield every pretraining's valid record in the folder, like `cell_records`."""
@@ -239,6 +236,9 @@ class Store:
     def _records(self, kind: str) -> Iterator[Any]:
         schema = schema_of(kind)
         return self._read_all(kind, lambda path, content: parsed(path, content, schema, _key_in(path)))
+
+    def _all_scores(self, kind: str, reader: ScoreReader) -> Iterator[Any]:
+        return self._read_all(kind, lambda path, content: scores_in(path, content, kind, _key_in(path), reader))
 
     def _read_all(self, kind: str, read: Callable[[str, bytes], Read]) -> Iterator[Read]:
         for path in self._record_files(kind):

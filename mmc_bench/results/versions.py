@@ -1,18 +1,16 @@
-"""Versions of what decides results: a declared integer for each stage and built-in plugin, and the lock that proves it.
+"""Versions of stages, and the lock that says which source has the numbers of a declared version.
 
 ``versions.lock`` lists, for each version, the digests of the source files that are known to give its numbers. Source
 whose digest is listed runs under the plain version, ``1``; any other runs under ``1+<digest>``. Edited code therefore
 never reuses old results, and an edit that changes no number costs nothing once its digest is listed.
 """
 
-import hashlib
 import json
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from mmc_bench.system.digests import digest_of_files, digest_of_text, files_below
 from mmc_bench.system.files import read_whole, write_whole
 
 PACKAGE = Path(__file__).parents[1]
@@ -20,9 +18,6 @@ LOCK = PACKAGE / "versions.lock"
 
 #: Digests by kind (``stages``, ``plugins``), name and version.
 Lock = dict[str, dict[str, dict[str, list[str]]]]
-
-#: Folders that hold no source.
-CACHES = frozenset({"__pycache__", "build", "dist", "node_modules", "venv"})
 
 
 @dataclass(frozen=True)
@@ -45,47 +40,14 @@ STAGES = {
 }
 
 
-def files_below(folder: Path) -> list[Path]:
-    """Return all files of a folder, sorted, without hidden ones, caches, and what builds and environments leave."""
-    found = []
-    for here, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not _is_left_out(Path(here) / name)]
-        found += [
-            Path(here) / name for name in names if not name.startswith(".") and not name.endswith((".pyc", ".pyo"))
-        ]
-    return sorted(found)
-
-
-def _is_left_out(folder: Path) -> bool:
-    name = folder.name
-    return name.startswith(".") or name in CACHES or name.endswith(".egg-info") or (folder / "pyvenv.cfg").exists()
-
-
-def digest_of(root: Path, files: Iterable[Path]) -> str:
-    """Return a digest of files: their names below `root` and their content, line ends of text normalised."""
-    digest = hashlib.sha256()
-    for file in files:
-        content = read_whole(file)
-        if b"\0" not in content:
-            content = content.replace(b"\r\n", b"\n")
-        digest.update(file.relative_to(root).as_posix().encode(errors="surrogateescape") + b"\0")
-        digest.update(hashlib.sha256(content).digest())
-    return digest.hexdigest()[:12]
-
-
-def files_of_stage(name: str) -> list[Path]:
-    """Return the files that a stage rests on, sorted."""
+@cache
+def digest_of_stage(name: str) -> str:
+    """Return the digest of a stage's source."""
     files: set[Path] = set()
     for source in STAGES[name].sources:
         path = PACKAGE / source
         files |= {file for file in files_below(path) if file.suffix == ".py"} if path.is_dir() else {path}
-    return sorted(files)
-
-
-@cache
-def digest_of_stage(name: str) -> str:
-    """Return the digest of a stage's source."""
-    return digest_of(PACKAGE, files_of_stage(name))
+    return digest_of_files(PACKAGE, sorted(files))
 
 
 def version_of_stage(name: str) -> str:
@@ -101,8 +63,8 @@ def versions_of_stages(*names: str) -> dict[str, str]:
 
 @cache
 def core_digest() -> str:
-    """Return one digest of all stages, by which two installations are told apart."""
-    return hashlib.sha256("".join(map(digest_of_stage, STAGES)).encode()).hexdigest()[:12]
+    """Return one digest of all stages; installations that compute the same have the same."""
+    return digest_of_text("".join(map(digest_of_stage, STAGES)))
 
 
 def locked_version(kind: str, name: str, version: int, digest: str) -> str:

@@ -1,4 +1,4 @@
-"""Files that are read only where they end, written whole or not at all, checksums in them, digests of source files."""
+"""Files: read only where they end, written whole or not at all, with checksums of themselves."""
 
 import errno
 import hashlib
