@@ -129,7 +129,7 @@ def test_a_shard_is_planned_and_told_of_alone(bench):
     assert "2 cells, 0 cached, 2 to run; 1 of 1 pretrainings" in bench("run", "--dry-run", *words, "2/2").out
     assert "0 of 1 cells done, 1 missing" in bench("status", *words, "3/4").out
     empty = bench("run", *words, "5/5")
-    assert empty.code == 5 and "--shard 5/5 holds nothing" in empty.err
+    assert empty.code == 5 and "shard 5/5 holds nothing" in empty.err
 
 
 def test_lists_name_what_there_is(bench):

@@ -8,14 +8,14 @@ from typing import Any, get_args
 
 import click
 
-from mmc_bench.cli.options import list_option, place_options
+from mmc_bench.cli.options import device_option, download_option, list_option, place_options, precision_option, words_of
 from mmc_bench.cli.plot import FORMATS
 from mmc_bench.cli.run import put
 from mmc_bench.results.jobs import Matching
 from mmc_bench.results.records import SPLITS
 from mmc_bench.running.connecting import PATHS, Connected, PathChanges, connect_ends, known
 from mmc_bench.running.launch import Computing
-from mmc_bench.running.session import Session
+from mmc_bench.running.session import Session, several
 from mmc_bench.system.streams import tell
 
 
@@ -23,7 +23,7 @@ from mmc_bench.system.streams import tell
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option("--backbone", metavar="NAME", help="Backbone that the weights belong to.  [default: a record's]")
-@click.option("--dataset", metavar="NAME", help="Data set to compare them on.  [default: a record's]")
+@click.option("--dataset", metavar="NAME", help="Dataset to compare them on.  [default: a record's]")
 @click.option(
     "--cue-rate", type=click.FloatRange(0, 1), help="Share of pretraining images with the cue, for the record."
 )
@@ -41,15 +41,9 @@ from mmc_bench.system.streams import tell
 @click.option("--out", default="figures", show_default=True, metavar="DIR", help="Folder for the figure and its CSV.")
 @click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True, help="File format.  [default: both]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
-@click.option("--download/--no-download", default=True, help="Whether missing images may be downloaded.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    type=click.Choice(("auto", "fp32", "bf16")),
-    help="Arithmetic; auto is bf16 where the hardware gains from it.",
-)
+@download_option
+@device_option
+@precision_option
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
 @place_options
 def command(session: Session, first: str, second: str, **options: Any) -> None:
@@ -59,23 +53,15 @@ def command(session: Session, first: str, second: str, **options: Any) -> None:
     .safetensors file. Two files alone need --backbone and --dataset. The result is kept as a record: the same
     call computes nothing again.
     """
-    splits = known("split", _words(options["splits"]), SPLITS) or SPLITS
+    splits = known("split", words_of(options["splits"]), SPLITS) or SPLITS
     settings = (options[name] for name in ("points", "matching", "batchnorm_images", "train_images"))
-    changes = PathChanges.of(_words(options["paths"]), *settings)
+    changes = PathChanges.of(words_of(options["paths"]), *settings)
     computing = Computing(**{name: options[name] for name in ("download", "device", "precision", "threads")})
-    session = replace(session, selection=_overriding(options))
+    chosen = {"cue_rates": several(options["cue_rate"]), "seeds": several(options["seed"])}
+    session = replace(session, selection=chosen)
     connected = connect_ends(session, (first, second), options["dataset"], options["backbone"], changes, computing)
     figures = connected.plot(splits).save(options["out"], options["formats"] or FORMATS)
     _print(connected, splits, figures, options["as_json"])
-
-
-def _words(lists: Sequence[Sequence[str]]) -> list[str]:
-    return [word for words in lists for word in words]
-
-
-def _overriding(options: dict[str, Any]) -> dict[str, list[Any]]:
-    chosen = {"cue_rates": options["cue_rate"], "seeds": options["seed"]}
-    return {field: [] if value is None else [value] for field, value in chosen.items()}
 
 
 def _print(connected: Connected, splits: Sequence[str], figures: Sequence[Path], as_json: bool) -> None:

@@ -14,10 +14,13 @@ import click
 
 from mmc_bench.cli.options import (
     Command,
+    device_option,
     discovered,
+    download_option,
     folders_of,
     list_option,
     plugins_dir_option,
+    words_of,
 )
 from mmc_bench.errors import UserError
 from mmc_bench.running.interrupts import raised_interrupts
@@ -67,8 +70,7 @@ def add(
     opened, folder = _open(board), Path(results)
     if not folder.is_dir():
         raise UserError(f"there is no results folder {results}")
-    chosen = [name for names in methods for name in names]
-    added = take_in(opened, folder, discovered(plugins_dir), by or _git_user(), _today(), note, chosen)
+    added = take_in(opened, folder, discovered(plugins_dir), by or _git_user(), _today(), note, words_of(methods))
     click.echo(f"taken into {added.folder}: {added.cells} cells ({', '.join(added.methods)})")
     click.echo(f"with the records of their {added.pretrainings} pretrainings")
     if added.already_there:
@@ -92,7 +94,7 @@ def build(board: str) -> None:
         click.echo(f"{opened.path(name)}: {'written' if name in changed else 'unchanged'}")
 
 
-@command.command("check", short_help="Tell what is wrong with the leaderboard.")
+@command.command("check", short_help="Check the leaderboard.")
 @_board_option
 def check(board: str) -> None:
     """Check records, checksums, versions and verifications, and that the generated files are what a build writes.
@@ -118,8 +120,8 @@ def check(board: str) -> None:
 @click.option("--seed", type=int, help="Seed of the draw.  [default: a new one]")
 @_by_option
 @click.option("--data", multiple=True, metavar="SOURCE=DIR", help="Where images are, as for run.")
-@click.option("--download/--no-download", default=True, help="Whether missing images may be downloaded.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
+@download_option
+@device_option
 @click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True, help="Worker processes.")
 @_board_option
 @plugins_dir_option
@@ -153,8 +155,7 @@ def verify(
     start = time.perf_counter()
     import_module("mmc_bench.stages.job")  # imports torch, which may swallow what Ctrl-C raises below
     with raised_interrupts(), tempfile.TemporaryDirectory(prefix="mmc-bench-verify-") as scratch:
-        folders = tuple(map(str, _folders(plugins_dir)))
-        session = Session(data=folders_of(data), results=scratch, plugin_folders=folders)
+        session = Session.of(data=folders_of(data), results=scratch, plugins_dir=plugins_dir)
         records = _run_again(session, chosen, **options)
     cells = _compare(opened, chosen, records)
     if not cells:
@@ -237,12 +238,6 @@ def _open(board: str) -> "Board":
     return Board.open(board)
 
 
-def _folders(plugins_dir: Sequence[str]) -> list[Path]:
-    from mmc_bench.plugin.discovery import configured_folders
-
-    return configured_folders(plugins_dir)
-
-
 def _today() -> date:
     return datetime.now(UTC).date()
 
@@ -256,5 +251,5 @@ def _git_user() -> str:
     except (OSError, subprocess.SubprocessError):
         found = ""
     if not found:
-        raise UserError("nobody knows who ran it: give --by NAME, or set user.name of git")
+        raise UserError("the name of who ran it is unknown: give --by NAME, or set user.name of git")
     return found

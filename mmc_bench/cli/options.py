@@ -8,8 +8,7 @@ import click
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.discovery import configured_folders
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.running.session import DEFAULT_SUITE, Session, default_results, part_of
-from mmc_bench.suites.settings import read_settings
+from mmc_bench.running.session import DEFAULT_SUITE, Session, default_results
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -33,45 +32,29 @@ class _Words(click.ParamType):
         return values
 
 
-class _Shard(click.ParamType):
-    """Which part of how many, as ``3/8``."""
-
-    name = "I/N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return part_of(value)
-        except UserError as error:
-            self.fail(str(error), param, ctx)
-
-
 def session_options(command: Command) -> Command:
-    """Add the options of a `Session`, and hand it to the command as ``session``."""
+    """Add the options of a `Session`, which the command gets as ``session``."""
     return _given_session(command, [*_SUITE_OPTIONS, *_PLACE_OPTIONS])
 
 
 def place_options(command: Command) -> Command:
-    """Add the options of a `Session` that say where things are and what is set, without a suite's."""
+    """Add the options of a `Session` but those of a suite."""
     return _given_session(command, _PLACE_OPTIONS)
 
 
 def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> Command:
     def _with_session(**options: Any) -> Any:
-        selection = {
-            field: [value for values in options.pop(field, None) or () for value in values]
-            for field in ("methods", "datasets", "backbones", "cue_rates", "seeds")
-        }
-        session = Session(
-            suite=options.pop("suite", None),
-            selection=selection,
-            settings=read_settings(options.pop("settings")),
-            data=folders_of(options.pop("data")),
-            results=options.pop("results"),
-            plugin_folders=tuple(map(str, configured_folders(options.pop("plugins_dir")))),
-            observe=tuple(name for names in options.pop("observe", ()) for name in names),
-            shard=options.pop("shard", None),
+        fields = ("methods", "datasets", "backbones", "cue_rates", "seeds")
+        session = Session.of(
+            options.pop("suite", None),
+            {field: words_of(options.pop(field, ())) for field in fields},
+            options.pop("settings"),
+            folders_of(options.pop("data")),
+            options.pop("results"),
+            options.pop("plugins_dir"),
+            words_of(options.pop("observe", ())),
+            options.pop("shard", None),
+            origin="command line",
         )
         return command(session=session, **options)
 
@@ -86,7 +69,7 @@ def shard_option(command: Command) -> Command:
     """Add ``--shard`` to a command whose options are a session's."""
     return click.option(
         "--shard",
-        type=_Shard(),
+        metavar="I/N",
         help="Only this part of the suite, 3/8 for the third of eight: what shares a pretrained model stays together.",
     )(command)
 
@@ -125,19 +108,46 @@ def folders_of(assignments: Sequence[str]) -> dict[str, str]:
     UserError
         When one does not read SOURCE=DIR.
     """
-    return dict(_assignment(text) for text in assignments)
+    folders = {}
+    for text in assignments:
+        name, _, folder = text.partition("=")
+        if not name or not folder:
+            raise UserError(f"--data {text}: write SOURCE=DIR, for example --data cifar10=images/")
+        folders[name] = folder
+    return folders
 
 
-def _assignment(text: str) -> tuple[str, str]:
-    name, equals, folder = text.partition("=")
-    if not equals or not name or not folder:
-        raise UserError(f"--data {text}: write SOURCE=DIR, for example --data cifar10=images/")
-    return name, folder
+def words_of(lists: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return the values of a `list_option`, which may be repeated, as one list."""
+    return [value for values in lists for value in values]
 
 
 def list_option(name: str, of: type, text: str) -> Callable[[Command], Command]:
     """Add an option whose value is a list: commas separate its parts, and it may be repeated."""
     return click.option(f"--{name}", type=_Words(of), multiple=True, help=text)
+
+
+def download_option(command: Command) -> Command:
+    """Add ``--download`` and ``--no-download``."""
+    return click.option("--download/--no-download", default=True, help="Whether missing images may be downloaded.")(
+        command
+    )
+
+
+def device_option(command: Command) -> Command:
+    """Add ``--device``."""
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")(command)
+
+
+def precision_option(command: Command) -> Command:
+    """Add ``--precision``."""
+    return click.option(
+        "--precision",
+        default="auto",
+        show_default=True,
+        type=click.Choice(("auto", "fp32", "bf16")),
+        help="Arithmetic; auto is bf16 where the hardware gains from it.",
+    )(command)
 
 
 _SUITE_OPTIONS: list[Callable[[Any], Any]] = [

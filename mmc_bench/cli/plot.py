@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from mmc_bench.cli.options import session_options
+from mmc_bench.cli.options import download_option, session_options
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.running.selection import selected_pairs, selected_records
 from mmc_bench.running.session import Session
@@ -25,7 +25,7 @@ PICTURES = ("png", "svg")
     help="Pictures, and the numbers in them as CSV.  [default: all three]",
 )
 @click.option("--paths/--no-paths", default=True, help="Whether to draw the path curves of every cell.")
-@click.option("--download/--no-download", default=True, help="Whether missing images may be downloaded.")
+@download_option
 @session_options
 def command(
     session: Session, dataset: str | None, out: str, formats: tuple[str, ...], paths: bool, download: bool

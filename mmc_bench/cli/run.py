@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmc_bench.cli.cluster import cluster_options
-from mmc_bench.cli.options import list_option, session_options, shard_option
+from mmc_bench.cli.options import (
+    device_option,
+    download_option,
+    list_option,
+    precision_option,
+    session_options,
+    shard_option,
+)
 from mmc_bench.running.session import Session
 
 if TYPE_CHECKING:
@@ -16,15 +23,9 @@ if TYPE_CHECKING:
 
 
 @click.command("run", short_help="Run a suite and print the table.")
-@click.option("--download/--no-download", default=True, help="Whether missing images may be downloaded.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
-@click.option(
-    "--precision",
-    default="auto",
-    show_default=True,
-    type=click.Choice(("auto", "fp32", "bf16")),
-    help="Arithmetic; auto is bf16 where the hardware gains from it.",
-)
+@download_option
+@device_option
+@precision_option
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
@@ -107,6 +108,6 @@ def _print_results(session: Session, summary: "Summary", as_json: bool) -> None:
 
 
 def put(text: str) -> None:
-    """Print results on stdout; that nobody reads them any more must not hide how the run went."""
+    """Print results on stdout; a closed pipe must not hide how the run went."""
     with contextlib.suppress(BrokenPipeError):
         click.echo(text, nl=False)

@@ -147,25 +147,14 @@ def connect_ends(
         if not isinstance(text, str):
             raise UserError(f"{type(text).__name__} is no key or file: a model in memory needs the task that it is of")
     sources = [locate(text, session.store) for text in texts]
-    plan = plan_of_one(session, session.plan_of(experiment_suite(sources, dataset, backbone)))
-    ends = [End(*source.read(), source.name[:LONGEST_NAME]) for source in sources]
-    return measure(session, plan, ends, changes, computing)
-
-
-def plan_of_one(session: Session, plan: Plan) -> Plan:
-    """Return the plan if it has one experiment and nothing is set that would train it otherwise.
-
-    Raises
-    ------
-    UserError
-        When it has several.
-    """
     for setting in session.settings:
         if setting.section == "pretrain":
             raise UserError(f"{setting}: connect pretrains nothing; set connect.…, data.… or PLUGIN.parameter")
+    plan = session.plan_of(experiment_suite(sources, dataset, backbone))
     if len(plan.pretrainings) != 1:
-        raise UserError(f"--dataset and --backbone select {len(plan.pretrainings)} experiments: name one of each")
-    return plan
+        raise UserError(f"dataset and backbone select {len(plan.pretrainings)} experiments: name one of each")
+    ends = [End(*source.read(), source.name[:LONGEST_NAME]) for source in sources]
+    return measure(session, plan, ends, changes, computing)
 
 
 def measure(session: Session, plan: Plan, ends: Sequence[End], changes: PathChanges, computing: Computing) -> Connected:

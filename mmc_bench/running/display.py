@@ -8,7 +8,7 @@ from typing import Any, Self
 from mmc_bench.engines import Outcome
 from mmc_bench.results.jobs import Cell, Job
 from mmc_bench.results.records import SPLITS, PairRecord
-from mmc_bench.running.runner import RunDisplay, Summary
+from mmc_bench.running.runner import Summary
 from mmc_bench.system.streams import tell
 
 #: What a caller may ask for: lines or bars to suit (None, True), nothing (False), or a function that takes each line.
@@ -16,7 +16,7 @@ Progress = Callable[[str], object] | bool | None
 
 
 class LineDisplay:
-    """Prints one line for every job that ends.
+    """Shows a run, as a context manager around it: prints one line for every job that ends.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ class LineDisplay:
         self._write(line)
 
 
-def display_of(suite: str, progress: Progress = None) -> RunDisplay:
-    """Return what suits: a bar in a notebook, live bars on a terminal, lines elsewhere; or what `progress` asks for."""
+def display_of(suite: str, progress: Progress = None) -> LineDisplay:
+    """Return a bar in a notebook, live bars on a terminal, lines elsewhere; or what `progress` asks for."""
     if progress is False:
         return LineDisplay(lambda line: None)
     if callable(progress):

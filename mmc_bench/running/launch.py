@@ -1,4 +1,4 @@
-"""Starting a run: which device and how many workers, what a worker is given, and what is checked beforehand."""
+"""Starting a run: which device and how many workers, the settings of a worker, and the checks beforehand."""
 
 import time
 from dataclasses import dataclass, replace
@@ -11,11 +11,11 @@ from mmc_bench.engines import Engine, Settings
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.in_memory import pickled
 from mmc_bench.running.cluster import Cluster
+from mmc_bench.running.display import LineDisplay
 from mmc_bench.running.interrupts import interrupted_after, raised_interrupts
 from mmc_bench.running.observers import Observers
 from mmc_bench.running.runner import (
     Missing,
-    RunDisplay,
     Summary,
     check_plugins,
     find_missing,
@@ -64,8 +64,7 @@ class Computing:
     cluster: Cluster = LOCAL
 
     def __post_init__(self) -> None:
-        least = {"workers": 0, "threads": 1}
-        for name, smallest in least.items():
+        for name, smallest in (("workers", 0), ("threads", 1)):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < smallest):
                 raise UserError(f"{name} = {value!r}: must be a whole number, {smallest} or more")
@@ -77,7 +76,7 @@ class Computing:
             raise UserError(f"unknown precision {self.precision!r}: write {', '.join(PRECISIONS)}")
 
 
-def run_session(session: Session, computing: Computing, display: RunDisplay) -> Summary:
+def run_session(session: Session, computing: Computing, display: LineDisplay) -> Summary:
     """Run what a session's plan still needs, and return how it went.
 
     Raises
@@ -88,10 +87,8 @@ def run_session(session: Session, computing: Computing, display: RunDisplay) -> 
     started = time.monotonic()
     plan, _ = session.plan, session.observers
     missing = find_missing(plan, session.store, computing.retry_failed)
-    if computing.keep_weights:
-        _report_weights(session)
-    if computing.precision != "auto":
-        _report_precision(session, computing.precision)
+    if computing.keep_weights or computing.precision != "auto":
+        _report_cached(session, computing)
     session.store.sweep()
     if not missing.jobs:
         return Summary.before(plan, missing)
@@ -99,7 +96,7 @@ def run_session(session: Session, computing: Computing, display: RunDisplay) -> 
 
 
 def _run_missing(
-    session: Session, missing: Missing, started: float, computing: Computing, display: RunDisplay
+    session: Session, missing: Missing, started: float, computing: Computing, display: LineDisplay
 ) -> Summary:
     """Check what can be checked beforehand, then run. A time limit counts from `started`."""
     plan, cluster = session.plan, computing.cluster
@@ -122,7 +119,7 @@ def _run_missing(
 
 
 def worker_settings(session: Session, computing: Computing) -> Settings:
-    """Return what a worker needs to know; the device is a resolved one, and the number of threads is known."""
+    """Return the settings of a worker; the device is a resolved one."""
     return Settings(
         results=str(session.store.root.resolve()),
         plugin_folders=tuple(str(Path(folder).resolve()) for folder in session.plugin_folders),
@@ -151,28 +148,26 @@ def _local_engine(workers: int | None, limits: "Limits") -> Engine:
     if workers:
         return LocalEngine(workers, limits)
     if limits != Limits():
-        raise UserError("cell-timeout and cell-memory stop a worker process: they need 1 worker or more")
+        raise UserError("cell_timeout and cell_memory stop a worker process: they need 1 worker or more")
     import_module("mmc_bench.stages.job")  # imports torch, which may swallow what Ctrl-C raises later
     return InProcessEngine()
 
 
-def _report_precision(session: Session, precision: str) -> None:
-    """Say how many finished cells were computed in another precision than the one asked for."""
-    records, _ = found_records(session.plan, session.store)
-    others = sum(record.provenance.precision != precision for record in records)
-    if others:
-        tell(f"mmc-bench: {others} cached cells were not computed in {precision}; another --results makes them anew")
-
-
-def _report_weights(session: Session) -> None:
-    """Say how many finished cells will not get the weights that ``--keep-weights`` asks for."""
+def _report_cached(session: Session, computing: Computing) -> None:
+    """Warn of finished cells that lack the weights or the precision asked for."""
     records, _ = found_records(session.plan, session.store)
     without = sum(record.weights_sha256 is None for record in records)
-    if without:
+    if computing.keep_weights and without:
         which = "1 cached cell keeps no weights: delete its record to make it again"
         if without > 1:
             which = f"{without} cached cells keep no weights: delete their records to make them again"
         tell(f"mmc-bench: {which}")
+    others = sum(record.provenance.precision != computing.precision for record in records)
+    if computing.precision != "auto" and others:
+        tell(
+            f"mmc-bench: {others} cached cells were not computed in {computing.precision}; "
+            "another results folder makes them anew"
+        )
 
 
 def resolve_device(name: str) -> str:

@@ -122,27 +122,13 @@ class Results:
 
         cells, models = self._scores
         if what == "cells":
-            rows = [
-                {
-                    **_place(cell.cell.pretraining),
-                    "method": cell.cell.method.name,
-                    **values_of_cell(cell),
-                    "parameters": dict(cell.cell.method.parameters),
-                    "key": cell.key,
-                }
-                for cell in cells
-            ]
+            rows = []
+            for cell in cells:
+                method = {"method": cell.cell.method.name, "parameters": dict(cell.cell.method.parameters)}
+                rows.append(_place(cell.cell.pretraining) | method | values_of_cell(cell) | {"key": cell.key})
         elif what == "pretrained":
-            rows = [
-                {
-                    **_place(model.pretraining),
-                    "method": "pretrained",
-                    **values_of_model(model),
-                    "parameters": {},
-                    "key": model.key,
-                }
-                for model in models
-            ]
+            alone = {"method": "pretrained", "parameters": {}}
+            rows = [_place(one.pretraining) | alone | values_of_model(one) | {"key": one.key} for one in models]
         else:
             raise UserError(f"to_frame gives 'cells' or 'pretrained', not {what!r}")
         return pd.DataFrame(rows, columns=COLUMNS)

@@ -43,12 +43,18 @@ class Preview:
         """Return it as ``mmc-bench run --dry-run --json`` prints it."""
         plan, to_run = self.plan, {job.key for job in self.missing.jobs}
         parts: dict[str, Sequence[Job]] = {"pretrainings": plan.pretrainings, "cells": plan.cells, "pairs": plan.pairs}
+
+        def state_of(key: str) -> str:
+            state = _state(key, to_run, self.missing)
+            return "failed before" if state == "to run" and key in self.missing.failed_before else state
+
         return {
             "suite": plan.suite.name,
             "results": str(self.store.root),
             "estimated_seconds": self.seconds,
             **{
-                name: [_entry(job.key, job.label, to_run, self.missing) for job in jobs] for name, jobs in parts.items()
+                name: [{"key": job.key, "label": job.label, "state": state_of(job.key)} for job in jobs]
+                for name, jobs in parts.items()
             },
         }
 
@@ -143,13 +149,6 @@ def counted(plan: Plan) -> str:
 def _method_of(job: Job) -> str:
     """Return the kind of work that a job is: its method, or comparing a pair."""
     return job.method.name if isinstance(job, Cell) else "pair"
-
-
-def _entry(key: str, label: str, to_run: set[str], missing: Missing) -> dict[str, str]:
-    state = _state(key, to_run, missing)
-    if state == "to run" and key in missing.failed_before:
-        state = "failed before"
-    return {"key": key, "label": label, "state": state}
 
 
 def _state(key: str, to_run: set[str], missing: Missing) -> str:

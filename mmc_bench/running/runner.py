@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any
 
 from mmc_bench.engines import Engine, Outcome, Settings, StoppedError
 from mmc_bench.results.jobs import Job, Pretraining, models_of
@@ -19,31 +19,7 @@ from mmc_bench.suites.plan import Plan
 if TYPE_CHECKING:
     from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
     from mmc_bench.results.scores import CellScores, ModelScores
-
-
-class RunDisplay(Protocol):
-    """Shows a run while it goes on, as a context manager around it."""
-
-    def __enter__(self) -> Self:
-        """Begin."""
-
-    def __exit__(self, *exception: object) -> None:
-        """End."""
-
-    def started(self, jobs: list[Job]) -> None:
-        """Show that these jobs are about to run."""
-
-    def event(self, job: Job, event: dict[str, Any]) -> None:
-        """Show what a job is doing."""
-
-    def finished(self, outcome: Outcome) -> None:
-        """Show how a job ended."""
-
-    def warn(self, message: str) -> None:
-        """Show what went wrong beside the run itself."""
-
-    def close(self, summary: Summary, results: Path) -> None:
-        """Show how the run went."""
+    from mmc_bench.running.display import LineDisplay
 
 
 @dataclass
@@ -220,7 +196,7 @@ def run_plan(
     engine: Engine,
     settings: Settings,
     observers: Observers,
-    display: RunDisplay,
+    display: LineDisplay,
     fail_fast: bool = False,
 ) -> Summary:
     """Run what is missing of a plan. Ctrl-C ends the run with everything finished kept.
@@ -262,7 +238,7 @@ def run_plan(
 
 
 def _outcomes(
-    engine: Engine, missing: Missing, settings: Settings, display: RunDisplay, observers: Observers
+    engine: Engine, missing: Missing, settings: Settings, display: LineDisplay, observers: Observers
 ) -> Generator[Outcome]:
     def forward(job: Job, event: dict[str, Any]) -> None:
         display.event(job, event)

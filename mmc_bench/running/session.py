@@ -1,4 +1,4 @@
-"""What a caller asks for: a suite with changes, plugins, images and a results folder; and the plan that follows."""
+"""Sessions: a suite with changes, plugins, images and a results folder; and the plan that follows."""
 
 import os
 import re
@@ -74,7 +74,7 @@ class DamageReport:
 
 @dataclass(frozen=True)
 class Session:
-    """What a caller asks for, and what follows from it.
+    """A suite with changes, and where its plugins, images and results are.
 
     Parameters
     ----------
@@ -107,8 +107,9 @@ class Session:
         plugins_dir: Any = (),
         observe: Any = (),
         part: str | tuple[int, int] | None = None,
+        origin: str = "arguments",
     ) -> "Session":
-        """Return the session that a Python caller describes; a list may be one value.
+        """Return the session that a caller describes; a list may be one value.
 
         Raises
         ------
@@ -124,7 +125,7 @@ class Session:
             plugin_folders=tuple(map(str, configured_folders(several(plugins_dir, commas=False)))),
             observe=tuple(several(observe)),
             shard=None if part is None else part_of("/".join(map(str, part)) if isinstance(part, tuple) else str(part)),
-            origin="arguments",
+            origin=origin,
         )
 
     @property
@@ -161,7 +162,7 @@ class Session:
         part, parts = self.shard
         own = shard(plan, part, parts)
         if not own.pretrainings:
-            raise NothingSelectedError(f"--shard {part}/{parts} holds nothing: the suite has fewer cells than that")
+            raise NothingSelectedError(f"shard {part}/{parts} holds nothing: the suite has fewer cells than that")
         return own
 
     def _suite(self) -> "Suite":
