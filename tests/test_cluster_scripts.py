@@ -64,11 +64,11 @@ def test_the_array_script_runs_one_part_of_a_suite(bench):
         slurm = {"SLURM_ARRAY_TASK_ID": part, "SLURM_ARRAY_TASK_MAX": "2"}
         code, log = submit(bench, "slurm-array.sh", *words, **slurm)
         assert code == 0, log
-        assert "1 cells: 1 computed" in log
+        assert "1 cell: 1 computed" in log
     assert len(bench.records()) == 4
 
 
 def test_parts_that_are_sent_again_alone_are_those_of_the_whole(bench):
     words = ["--suite", "tiny.yaml", "--methods", "tiny-still", "--dry-run"]
     slurm = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MAX": "1", "SHARDS": "2"}
-    assert "1 cells" in submit(bench, "slurm-array.sh", *words, **slurm)[1]
+    assert "1 cell" in submit(bench, "slurm-array.sh", *words, **slurm)[1]

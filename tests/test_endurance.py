@@ -179,4 +179,4 @@ def test_a_machine_that_is_lost_leaves_its_jobs_to_the_others(bench):
         "0",
         "1",
     ]
-    assert "1 cells: 1 computed" in done.stderr
+    assert "1 cell: 1 computed" in done.stderr

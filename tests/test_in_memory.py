@@ -255,5 +255,5 @@ def test_an_error_in_a_class_of_a_script_is_a_failure_with_its_place(bench):
         )
     )
     out, err = bench.start(executable_arguments=["script.py"]).communicate(timeout=180)
-    assert "1 cells: 0 computed, 0 cached, 1 failed" in out, err
+    assert "1 cell: 0 computed, 0 cached, 1 failed" in out, err
     assert out.strip().endswith("ValueError: planted (line 6 of its file or cell)")

@@ -138,6 +138,34 @@ def test_imports_run_downwards_only(file):
             assert LAYER_OF[other] < LAYER_OF[own], f"{relative(file)} imports {module}, which is not below {own}"
 
 
+def test_no_modules_import_each_other_in_a_circle():
+    files = {module_of(file): file for file in python_files("mmc_bench") if file.name != "__init__.py"}
+
+    def needs(module):
+        named = imported(files[module])
+        parents = {f"{name}.{alias}" for name in named for alias in _from_packages(files[module], name)}
+        return {name for name in named | parents if name in files}
+
+    above, done = [], set()
+
+    def visit(module):
+        assert module not in above, f"a circle: {' -> '.join([*above[above.index(module) :], module])}"
+        if module not in done:
+            above.append(module)
+            for needed in sorted(needs(module)):
+                visit(needed)
+            done.add(above.pop())
+
+    for module in files:
+        visit(module)
+
+
+def _from_packages(file, package):
+    """Return what a file imports from a package by name: these may be modules."""
+    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    return {a.name for node in nodes if isinstance(node, ast.ImportFrom) and node.module == package for a in node.names}
+
+
 @pytest.mark.parametrize("file", python_files("plugins"), ids=relative)
 def test_built_in_plugins_use_only_what_anybody_s_may(file):
     core = {module for module in imported(file) if module.split(".")[0].startswith("mmc_bench")}

@@ -172,7 +172,7 @@ def test_damaged_weights_are_told_of_and_made_again_by_the_run_that_finds_them(b
     assert result.code == 0
     assert "does not match its record's checksum: set aside as" in result.err
     assert "it is tried again" in result.err
-    assert "1 cells: 1 computed" in result.err
+    assert "1 cell: 1 computed" in result.err
     after = bench.records()
     assert all(after[name] == record for name, record in before.items())
 

@@ -19,7 +19,7 @@ from mmc_bench.cli.options import (
 from mmc_bench.running.session import Session
 
 if TYPE_CHECKING:
-    from mmc_bench.running.runner import Summary
+    from mmc_bench.running.summary import Summary
 
 
 @click.command("run", short_help="Run a suite and print the table.")

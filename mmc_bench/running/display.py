@@ -1,66 +1,12 @@
-"""What is shown of a run while it goes on: one line a job, and closing lines."""
+"""Which display of a run suits the place: a notebook, a terminal, or lines."""
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Self
 
-from mmc_bench.engines import Outcome
-from mmc_bench.results.jobs import Cell, Job
-from mmc_bench.results.records import SPLITS, PairRecord
-from mmc_bench.running.runner import Summary
-from mmc_bench.system.streams import tell
+from mmc_bench.running.lines import LineDisplay
 
 #: What a caller may ask for: lines or bars to suit (None, True), nothing (False), or a function that takes each line.
 Progress = Callable[[str], object] | bool | None
-
-
-class LineDisplay:
-    """Shows a run, as a context manager around it: prints one line for every job that ends.
-
-    Parameters
-    ----------
-    write
-        Takes a line; on stderr unless given.
-    """
-
-    def __init__(self, write: Callable[[str], object] = tell) -> None:
-        self._write = write
-        self._total = self._done = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def started(self, jobs: list[Job]) -> None:
-        """Note how many jobs there are."""
-        self._total = len(jobs)
-
-    def event(self, job: Job, event: dict[str, Any]) -> None:
-        """Print what is out of the ordinary, and nothing else of what a job is doing."""
-        if "note" in event:
-            self.warn(f"{job.label}: {event['note']}")
-
-    def finished(self, outcome: Outcome) -> None:
-        """Print the job's line."""
-        self._done += 1
-        self._total = max(self._total, self._done)  # a model whose weights were lost is one more
-        width = len(str(self._total))
-        self._print(f"[{self._done:{width}}/{self._total}] {describe(outcome)}")
-
-    def warn(self, message: str) -> None:
-        """Print a warning."""
-        self._print(f"mmc-bench: {message}")
-
-    def close(self, summary: Summary, results: Path) -> None:
-        """Print how the run went, and each failure once more."""
-        for line in closing_lines(summary, results):
-            self._write(line)
-
-    def _print(self, line: str) -> None:
-        self._write(line)
 
 
 def display_of(suite: str, progress: Progress = None) -> LineDisplay:
@@ -84,37 +30,3 @@ def _in_notebook() -> bool:
     """Return whether this process is a Jupyter kernel."""
     get_shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
     return hasattr(get_shell(), "kernel")
-
-
-def describe(outcome: Outcome) -> str:
-    """Return a job's result as one line."""
-    if outcome.record is None:
-        assert outcome.failure is not None
-        return f"{outcome.job.label}: FAILED: {outcome.failure.error}"
-    took = f"{sum(outcome.record.timing.seconds.values()):.0f} s"
-    if (parts := outcome.record.provenance.micro_batches) > 1:
-        took += f", for want of memory in {parts} micro-batches"
-    if outcome.elsewhere:
-        took += ", by another run"
-    if isinstance(outcome.record, PairRecord):
-        return f"{outcome.job.label}:  {_of_pair(outcome.record)}  ({took})"
-    scores = "  ".join(f"{name} {100 * getattr(outcome.record.metrics, name).accuracy:5.1f}" for name in SPLITS)
-    name = outcome.job.label if isinstance(outcome.job, Cell) else f"{outcome.job.label} · pretraining"
-    return f"{name}:  {scores}  ({took})"
-
-
-def _of_pair(record: PairRecord) -> str:
-    barriers = ", ".join(f"{name} {path.test.largest_barrier:.2f}" for name, path in record.comparison.paths.items())
-    mechanisms = "similar" if record.comparison.similar else "dissimilar"
-    return f"largest loss barrier {barriers}; mechanistically {mechanisms}"
-
-
-def closing_lines(summary: Summary, results: Path) -> list[str]:
-    """Return how the run went, and each failure once more."""
-    lines = []
-    if summary.stopped:
-        lines.append(
-            f"mmc-bench: stopped: {summary.stopped}; nothing that is done is lost: the same command goes on from here"
-        )
-    lines.append(f"{summary} in {summary.seconds:.0f} s; records in {results}/")
-    return lines + [f"  failed: {failure.label}: {failure.error}" for failure in summary.failures]

@@ -22,8 +22,8 @@ from mmc_bench.results.jobs import Checkpoint, Pretraining
 from mmc_bench.results.records import SPLITS
 from mmc_bench.results.weights import checksum_of
 from mmc_bench.running.connecting import LONGEST_NAME, Connected, End, PathChanges, measure
-from mmc_bench.running.display import LineDisplay
 from mmc_bench.running.launch import Computing, resolve_device, run_session, share_cores, worker_settings
+from mmc_bench.running.lines import LineDisplay
 from mmc_bench.running.session import Session
 from mmc_bench.stages.checkpoints import PATHS, locate
 from mmc_bench.stages.finetune import task_of

@@ -11,18 +11,12 @@ from mmc_bench.engines import Engine, Settings
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.in_memory import pickled
 from mmc_bench.running.cluster import Cluster
-from mmc_bench.running.display import LineDisplay
 from mmc_bench.running.interrupts import interrupted_after, raised_interrupts
+from mmc_bench.running.lines import LineDisplay
 from mmc_bench.running.observers import Observers
-from mmc_bench.running.runner import (
-    Missing,
-    Summary,
-    check_plugins,
-    find_missing,
-    found_records,
-    run_plan,
-)
+from mmc_bench.running.runner import Missing, check_plugins, find_missing, found_records, run_plan
 from mmc_bench.running.session import Session
+from mmc_bench.running.summary import Summary
 from mmc_bench.system.processes import available_cores
 from mmc_bench.system.streams import tell
 
@@ -91,7 +85,7 @@ def run_session(session: Session, computing: Computing, display: LineDisplay) ->
         _report_cached(session, computing)
     session.store.sweep()
     if not missing.jobs:
-        return Summary.before(plan, missing)
+        return Summary.before(plan, missing.found)
     return _run_missing(session, missing, started, computing, display)
 
 

@@ -10,8 +10,8 @@ from IPython.display import HTML, display  # there wherever this module is used
 
 from mmc_bench.engines import Outcome
 from mmc_bench.results.jobs import Job
-from mmc_bench.running.display import LineDisplay, closing_lines
-from mmc_bench.running.runner import Summary
+from mmc_bench.running.lines import LineDisplay, closing_lines
+from mmc_bench.running.summary import Summary
 
 #: Seconds between two drawings, at least.
 PAUSE = 0.3

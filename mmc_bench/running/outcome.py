@@ -10,9 +10,9 @@ from mmc_bench.errors import UserError
 from mmc_bench.report.rows import make_rows, values_of_cell, values_of_model
 from mmc_bench.results.jobs import Pretraining
 from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.running.runner import Summary
 from mmc_bench.running.selection import selected_pairs, selected_records, selected_scores
 from mmc_bench.running.session import Session
+from mmc_bench.running.summary import Summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +161,7 @@ class Results:
 
     def _lines(self) -> Sequence[str]:
         if self.summary is not None:
-            from mmc_bench.running.display import closing_lines
+            from mmc_bench.running.lines import closing_lines
 
             return closing_lines(self.summary, self.folder)
         cells, models = self._scores

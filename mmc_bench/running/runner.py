@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,66 +14,13 @@ from mmc_bench.engines import Engine, Outcome, Settings, StoppedError
 from mmc_bench.results.jobs import Job, Pretraining, models_of
 from mmc_bench.results.store import Listing, Store, UnwritableError
 from mmc_bench.running.observers import Observers
+from mmc_bench.running.summary import Summary
 from mmc_bench.suites.plan import Plan
 
 if TYPE_CHECKING:
-    from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
+    from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
     from mmc_bench.results.scores import CellScores, ModelScores
-    from mmc_bench.running.display import LineDisplay
-
-
-@dataclass
-class Summary:
-    """How a run went, in cells and pairs; `cached` were there before, or done by another run meanwhile.
-
-    `stopped` says why it could not go on.
-    """
-
-    cells: int
-    cached: int
-    unit: str = "cells"
-    computed: int = 0
-    failed: int = 0
-    pretrained: int = 0
-    interrupted: bool = False
-    stopped: str | None = None
-    seconds: float = 0.0
-    failures: list[Failure] = field(default_factory=list)
-
-    @classmethod
-    def before(cls, plan: Plan, missing: Missing) -> Summary:
-        """Return the summary of a run that has done nothing yet."""
-        unit = "cells and pairs" if plan.cells and plan.pairs else "pairs" if plan.pairs else "cells"
-        cached = sum(job.key in missing.found for job in plan.results)
-        return cls(cells=len(plan.results), cached=cached, unit=unit)
-
-    @property
-    def not_run(self) -> int:
-        """Those that have no record and did not fail: left out, or not reached."""
-        return self.cells - self.cached - self.computed - self.failed
-
-    @property
-    def exit_code(self) -> int:
-        """Pytest's convention: 0 all done, 1 some failed, 2 interrupted."""
-        return 2 if self.interrupted else int(bool(self.failures or self.stopped))
-
-    def __str__(self) -> str:
-        """The counts in words, as ``"24 cells: 20 computed, 4 cached"``."""
-        parts = [f"{self.computed} computed", f"{self.cached} cached"]
-        if not self.cells:
-            parts = [f"{self.pretrained} pretrained"]
-        if self.failed:
-            parts.append(f"{self.failed} failed")
-        if self.not_run:
-            parts.append(f"{self.not_run} not run")
-        return f"{'interrupted: ' if self.interrupted else ''}{self.cells} {self.unit}: {', '.join(parts)}"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for ``--json`` and for observers."""
-        names = ("cells", "cached", "computed", "failed", "not_run", "pretrained", "interrupted", "stopped", "seconds")
-        counts = {name: getattr(self, name) for name in names}
-        failures = [{"key": item.key, "cell": item.label, "error": item.error} for item in self.failures]
-        return {**counts, "failures": failures}
+    from mmc_bench.running.lines import LineDisplay
 
 
 @dataclass(frozen=True)
@@ -212,7 +159,7 @@ def run_plan(
         When an observer refuses the run, before anything runs.
     """
     start = time.perf_counter()
-    summary = Summary.before(plan, missing)
+    summary = Summary.before(plan, missing.found)
     observers.start(display.warn, plan, list(missing.jobs), Path(settings.results))
     display.started(list(missing.jobs))
     try:

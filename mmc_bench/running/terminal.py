@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from mmc_bench.engines import Outcome
 from mmc_bench.results.jobs import Job
-from mmc_bench.running.display import LineDisplay
+from mmc_bench.running.lines import LineDisplay
 
 STAGE_WIDTH = 9
 
