@@ -1,7 +1,11 @@
 """Runs: what they keep, what they repeat, and that neither company nor order changes a number."""
 
 import json
+from dataclasses import replace
 
+import pytest
+
+from mmc_bench.results import versions
 from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.stages.resources import Resources
 
@@ -218,6 +222,61 @@ def test_weights_are_kept_on_request(bench):
     assert not list((bench.folder / "results" / "fine-tuned").glob("*.safetensors"))
     bench.tiny("--seeds", "0", "--methods", "tiny-still", "--keep-weights")
     assert len(list((bench.folder / "results" / "fine-tuned").glob("*.safetensors"))) == 1
+
+
+def test_other_settings_of_paths_measure_kept_weights_anew_and_train_nothing(bench, monkeypatch):
+    words = ("--seeds", "0", "--methods", "tiny-ft", "--set", "connect.points=3")
+    bench.tiny(*words, "--keep-weights")
+    monkeypatch.setattr("mmc_bench.stages.job.fine_tune", lambda *_: 1 / 0)
+    monkeypatch.setattr("mmc_bench.stages.job.pretrain", lambda *_: 1 / 0)
+    again = bench.tiny(*words[:-1], "connect.points=5")
+    assert "1 cell: 1 computed" in again.err
+    records = [record for record in bench.records().values() if record["kind"] == "cell"]
+    first, second = sorted(records, key=lambda record: len(record["paths"]["linear"]["test"]["t"]))
+    assert (len(first["paths"]["linear"]["test"]["t"]), len(second["paths"]["linear"]["test"]["t"])) == (3, 5)
+    for name in ("metrics", "parameters", "weights_sha256", "invariance"):
+        assert first[name] == second[name]
+    ends = [record["paths"]["linear"]["test"]["splits"]["C"]["loss"] for record in (first, second)]
+    assert (ends[0][0], ends[0][-1]) == (ends[1][0], ends[1][-1])
+    assert (
+        first["training_provenance"] is None and second["training_provenance"]["seeds"] == first["provenance"]["seeds"]
+    )
+    assert "1 cell: 0 computed, 1 cached" in bench.tiny(*words[:-1], "connect.points=5").err
+
+
+def test_a_new_version_of_scoring_scores_kept_weights_anew_and_trains_nothing(bench, monkeypatch):
+    words = ("--seeds", "0", "--methods", "tiny-ft")
+    bench.tiny(*words, "--keep-weights")
+    before = bench.records()
+    monkeypatch.setitem(versions.STAGES, "score", replace(versions.STAGES["score"], version=2))
+    monkeypatch.setattr("mmc_bench.stages.job.fine_tune", lambda *_: 1 / 0)
+    monkeypatch.setattr("mmc_bench.stages.job.pretrain", lambda *_: 1 / 0)
+    versions.versions_of_stages.cache_clear()
+    try:
+        again = bench.tiny(*words)
+    finally:
+        versions.versions_of_stages.cache_clear()
+    assert "1 cell: 1 computed" in again.err
+    anew = [record for name, record in bench.records().items() if name not in before]
+    assert sorted(record["kind"] for record in anew) == ["cell", "pretraining"]
+    for record in anew:
+        old = next(one for one in before.values() if one["kind"] == record["kind"])
+        assert (record["metrics"], record["weights_sha256"]) == (old["metrics"], old["weights_sha256"])
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "another cell's"])
+def test_kept_weights_that_are_not_the_cells_own_are_set_aside_and_never_scored(bench, damage):
+    words = ("--seeds", "0", "--methods", "tiny-ft,tiny-still", "--set", "connect.points=3")
+    bench.tiny(*words, "--keep-weights")
+    before = {record["cell"]["method"]["name"]: record for record in bench.records().values() if "cell" in record}
+    one, other = sorted((bench.folder / "results" / "fine-tuned").glob("*.safetensors"))
+    content = other.read_bytes()
+    one.write_bytes(content if damage == "another cell's" else content[:-1] + bytes([content[-1] ^ 1]))
+    assert "2 cells: 2 computed" in bench.tiny(*words[:-1], "connect.points=5").err
+    assert one.with_suffix(".damaged").exists()
+    anew = [r for r in bench.records().values() if "cell" in r and len(r["paths"]["linear"]["test"]["t"]) == 5]
+    for record in anew:
+        assert record["metrics"] == before[record["cell"]["method"]["name"]]["metrics"]
 
 
 def test_cached_cells_that_keep_no_weights_are_told_of(bench):

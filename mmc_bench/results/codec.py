@@ -72,6 +72,10 @@ def parsed(path: str | Path, content: bytes, schema: type[OneRecord], key: str |
     try:
         record: OneRecord = reader.model_validate_json(content)
     except ValidationError as error:
+        for problem in error.errors(include_url=False):
+            if problem["loc"] == ("schema_version",) and isinstance(problem["input"], int):
+                version = f"its schema version is {problem['input']}, from another version of mmc-bench"
+                raise DamagedError(f"{path} is no valid record here: {version}") from None
         raise DamagedError(f"{path} is no valid record: {first_problem(error)}") from None
     if is_intact(content) is False:
         raise DamagedError(f"{path} is no valid record: it does not match its checksum")

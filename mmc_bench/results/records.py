@@ -160,7 +160,8 @@ class Provenance(_Record):
     """What made this record: software, machine, precision, seeds.
 
     `micro_batches` is above 1 where memory ran out and batches were computed in so many parts instead. `sources` has
-    the digests of the source behind the versions, by ``stage NAME`` and ``plugin KIND DISTRIBUTION:NAME``.
+    the digests of the source behind the versions, by ``stage NAME`` and ``plugin KIND DISTRIBUTION:NAME``. `training`
+    is what made the weights, where they were kept from another run.
     """
 
     mmc_bench: str
@@ -176,6 +177,7 @@ class Provenance(_Record):
     micro_batches: Annotated[int, Field(ge=1)] = 1
     seeds: dict[str, int]
     sources: dict[str, str] = {}
+    training: "Provenance | None" = None
     sha256: Checksum = None
 
 
@@ -204,10 +206,7 @@ class WeightsOrigin(_Record):
 
 
 class PretrainRecord(_JobRecord):
-    """The result of one pretraining.
-
-    `training_provenance` is that of weights that were kept from another run, and scored in this one.
-    """
+    """The result of one pretraining."""
 
     kind: Literal["pretraining"] = "pretraining"
     pretraining: Pretraining
@@ -218,14 +217,10 @@ class PretrainRecord(_JobRecord):
     curve: tuple[Epoch, ...]
     timing: Timing
     provenance: Provenance
-    training_provenance: Provenance | None = None
 
 
 class CellRecord(_JobRecord):
-    """The result of one method on one pretrained model.
-
-    `training_provenance` is that of weights that were kept from another run, and scored in this one.
-    """
+    """The result of one method on one pretrained model."""
 
     kind: Literal["cell"] = "cell"
     cell: Cell
@@ -238,7 +233,6 @@ class CellRecord(_JobRecord):
     invariance: dict[str, Invariance]
     timing: Timing
     provenance: Provenance
-    training_provenance: Provenance | None = None
     weights_sha256: str | None = None
 
     @model_validator(mode="after")

@@ -29,7 +29,7 @@ class Assembly:
         self._started, self._last = datetime.now(UTC), time.perf_counter()
         self._seconds: dict[str, float] = {}
         self._images_per_second: float | None = None
-        self._training_provenance: Provenance | None = None
+        self._training: Provenance | None = None
 
     def lap(self, stage: str, of_which: dict[str, float] | None = None) -> None:
         """Count the time since the last lap as a stage's, the device's queued work included.
@@ -54,7 +54,7 @@ class Assembly:
         """Note that weights were kept from another run: its times of training count."""
         self._seconds = {**origin.seconds, **self._seconds}
         self._images_per_second = origin.images_per_second
-        self._training_provenance = origin.provenance
+        self._training = origin.provenance
 
     def origin(self, **content: Any) -> WeightsOrigin:
         """Return how the weights that were just trained were made."""
@@ -64,12 +64,10 @@ class Assembly:
 
     def record(self, schema: type[OneRecord], **content: Any) -> OneRecord:
         """Return the record with this content, its timing and its provenance."""
-        if "training_provenance" in schema.model_fields:
-            content["training_provenance"] = self._training_provenance
         return schema(
             key=self._job.key,
             timing=Timing(started=self._started, seconds=self._seconds, images_per_second=self._images_per_second),
-            provenance=self._provenance(),
+            provenance=self._provenance().model_copy(update={"training": self._training}),
             **content,
         )
 
