@@ -80,7 +80,8 @@ def test_the_payload_is_plain_data_without_numbers_of_this_machine(board):
 def test_a_row_says_who_ran_it_on_what_with_which_versions(board):
     row = row_of(payload(board), "tune")
     assert (row["by"], row["device"], row["precision"], row["standing"]) == ("Ann", "cpu", "fp32", "reported")
-    assert row["versions"] == {"mmc-bench": "1", "torch": "2.9", "plugin": "1+abc"}
+    stages = {f"stage {stage}": "1" for stage in ("pretrain", "fine-tune", "score", "connect")}
+    assert row["versions"] == {"mmc-bench": "1", **stages, "torch": "2.9", "plugin": "1+abc"}
     assert (row["summary"], row["needs"]) == ("tunes", ["clean", "cued"])
     assert len(row["records"]) == 2
     assert all((board.root / record).is_file() for record in row["records"])

@@ -40,14 +40,19 @@ STAGES = {
 }
 
 
-@cache
-def digest_of_stage(name: str) -> str:
-    """Return the digest of a stage's source."""
+def files_of_stage(name: str) -> list[Path]:
+    """Return the files that a stage rests on, sorted."""
     files: set[Path] = set()
     for source in STAGES[name].sources:
         path = PACKAGE / source
         files |= {file for file in files_below(path) if file.suffix == ".py"} if path.is_dir() else {path}
-    return digest_of_files(PACKAGE, sorted(files))
+    return sorted(files)
+
+
+@cache
+def digest_of_stage(name: str) -> str:
+    """Return the digest of a stage's source."""
+    return digest_of_files(PACKAGE, files_of_stage(name))
 
 
 def version_of_stage(name: str) -> str:
