@@ -1,7 +1,9 @@
 """Identifying a class that no plugin registers: a digest of its source and of what that names."""
 
 import ast
+import functools
 import hashlib
+import importlib.util
 import inspect
 import json
 import linecache
@@ -14,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mmc_bench.errors import UserError
-from mmc_bench.system.digests import digest_of_text
+from mmc_bench.system.digests import digest_of_text, files_below
+
+#: Members of a class that are compared as they are now, whatever its source says.
+PLAIN = (bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, type(None))
 
 
 def digest_of_class(target: type) -> str:
@@ -28,49 +33,80 @@ def digest_of_class(target: type) -> str:
     UserError
         When the source of the class, or of what it names, is not available.
     """
-    parts: dict[str, str] = {}
-    _collect(target, parts)
-    return digest_of_text(json.dumps(sorted(parts.items())))
+    source = _Source()
+    source.add(target.__name__, target, target.__module__)
+    return digest_of_text(json.dumps(sorted(source.parts)))
 
 
-def _collect(value: Any, parts: dict[str, str]) -> None:
-    """Add the source of a class or function of one module, and of what it names."""
-    label = value.__qualname__
-    if label in parts:
-        return
-    source = parts[label] = _source(value)
-    namespace = {**vars(sys.modules[value.__module__]), **_enclosed(value)}
-    for name in _names(source):
-        if name in namespace and not name.startswith("__"):
-            _collect_named(name, inspect.unwrap(namespace[name]), value.__module__, parts)
+class _Source:
+    """The parts of a class's source that were found so far: names with texts."""
 
+    def __init__(self) -> None:
+        self.parts: list[tuple[str, str]] = []
+        self._seen: dict[int, Any] = {}  # with the objects, so that no other gets their number
 
-def _collect_named(name: str, value: Any, module: str, parts: dict[str, str]) -> None:
-    if isinstance(value, types.ModuleType):
-        _collect_file(value, parts)
-    elif isinstance(value, (type, types.FunctionType)):
-        if value.__module__ == module:
-            _collect(value, parts)
+    def add(self, name: str, value: Any, module: str) -> None:
+        """Add what a name stands for in a module: a class, function, module, or any other object."""
+        if id(value) in self._seen or isinstance(value, types.BuiltinFunctionType):
+            return
+        self._seen[id(value)] = value
+        if isinstance(value, types.ModuleType):
+            self._add_file(value)
+        elif isinstance(value, functools.partial):
+            self.add(name, inspect.unwrap(value.func), module)
+            self.parts.append((f"{name} =", _constant(name, (value.args, value.keywords))))
+        elif not isinstance(value, (type, types.FunctionType)):
+            self.add(type(value).__name__, type(value), module)
+            if type(value).__module__ != "typing":
+                self.parts.append((f"{name} =", _constant(name, value)))
+        elif value.__module__ != module:
+            self._add_file(sys.modules.get(value.__module__))
         else:
-            _collect_file(sys.modules.get(value.__module__), parts)
-    elif not isinstance(value, types.BuiltinFunctionType):
-        parts[f"{name} ="] = _constant(name, value)
+            self._add_code(value)
 
+    def _add_code(self, value: Any) -> None:
+        """Add a class or function, what its code names, its base classes, and what its class has by now."""
+        source = _source(value)
+        self.parts.append((value.__qualname__, source))
+        module = value.__module__
+        for imported in _imports(source):
+            self._add_file(imported)
+        namespace = {**vars(sys.modules[module]), **_enclosed(value)}
+        for name in _names(value, source):
+            if name in namespace and not name.startswith("__"):
+                self.add(name, inspect.unwrap(namespace[name]), module)
+        if isinstance(value, type):
+            for base in value.__mro__[1:-1]:
+                self.add(base.__name__, base, module)
+            for function in _functions(value):
+                self.add(function.__qualname__, function, module)
+            for name, member in vars(value).items():
+                if isinstance(member, PLAIN) and not name.startswith("__"):
+                    self.parts.append((f"{value.__qualname__}.{name} =", _constant(name, member)))
 
-def _collect_file(module: types.ModuleType | None, parts: dict[str, str]) -> None:
-    """Add the file of a module that is not installed, as one beside a script or notebook."""
-    file = Path(getattr(module, "__file__", None) or "")
-    if module is None or file.suffix != ".py" or module.__name__.partition(".")[0].startswith("mmc_bench"):
-        return
-    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-    if "site-packages" not in file.parts and not any(file.is_relative_to(folder) for folder in installed):
-        parts[f"file {module.__name__}"] = file.read_text(encoding="utf-8", errors="replace")
+    def _add_file(self, module: types.ModuleType | None) -> None:
+        """Add the files of a module that is not installed, as one beside a script or notebook, and those it imports."""
+        if module is not None:
+            module = sys.modules.get(module.__name__.partition(".")[0], module)
+        file = Path(getattr(module, "__file__", None) or "")
+        if module is None or file.suffix != ".py" or module.__name__.partition(".")[0].startswith("mmc_bench"):
+            return
+        installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+        if "site-packages" in file.parts or any(file.is_relative_to(folder) for folder in installed):
+            return
+        for path in files_below(file.parent) if hasattr(module, "__path__") else [file]:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if ("file", text) in self.parts:
+                continue
+            self.parts.append(("file", text))
+            for imported in _imports(text) if path.suffix == ".py" else ():
+                self._add_file(imported)
 
 
 def _constant(name: str, value: Any) -> str:
     """Return a text that identifies a constant: JSON of plain data, else a digest of its pickle."""
     try:
-        return json.dumps(value, sort_keys=True)
+        return json.dumps(value, sort_keys=True, default=_listed)
     except (TypeError, ValueError):
         pass
     import cloudpickle
@@ -81,9 +117,50 @@ def _constant(name: str, value: Any) -> str:
         raise UserError(f"the global {name!r} has no identity ({error}): define it inside the method") from None
 
 
-def _names(source: str) -> list[str]:
-    tree = ast.parse(textwrap.dedent(source))
-    return sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
+def _listed(value: Any) -> list[str]:
+    """Return a set as a list; its own order differs between processes."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(repr, value))
+    raise TypeError
+
+
+def _imports(source: str) -> list[types.ModuleType]:
+    """Return the top-level modules that source imports anywhere; those not imported yet are found and not run."""
+    names: set[str] = set()
+    for node in ast.walk(_parsed(source) or ast.Module([], [])):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    modules = []
+    for top in sorted({name.partition(".")[0] for name in names} - {"__main__"}):
+        try:
+            spec = None if top in sys.modules else importlib.util.find_spec(top)
+        except (ImportError, ValueError):
+            continue
+        found = importlib.util.module_from_spec(spec) if spec and spec.origin else sys.modules.get(top)
+        modules += [found] if found is not None else []
+    return modules
+
+
+def _parsed(source: str) -> ast.Module | None:
+    """Return the syntax tree of source; None where it is a piece of an expression, as that of a lambda may be."""
+    try:
+        return ast.parse(textwrap.dedent(source))
+    except SyntaxError:
+        return None
+
+
+def _names(value: Any, source: str) -> list[str]:
+    """Return the names that the code of a class or function uses."""
+    tree = _parsed(source)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} if tree else set()
+    codes = [function.__code__ for function in _functions(value)]
+    while codes:
+        code = codes.pop()
+        names |= {*code.co_names, *code.co_freevars}
+        codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
+    return sorted(names)
 
 
 def _enclosed(value: Any) -> dict[str, Any]:
@@ -98,7 +175,10 @@ def _enclosed(value: Any) -> dict[str, Any]:
 
 def _functions(value: Any) -> Iterator[types.FunctionType]:
     for member in vars(value).values() if isinstance(value, type) else (value,):
-        function = inspect.unwrap(getattr(member, "__func__", getattr(member, "fget", member)))
+        function = member
+        for name in ("__func__", "fget", "func"):  # of class and static methods, properties, cached ones
+            function = getattr(function, name, function)
+        function = inspect.unwrap(function)
         if isinstance(function, types.FunctionType):
             yield function
 

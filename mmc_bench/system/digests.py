@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mmc_bench.system.files import read_whole
 
-#: Folders that hold no source.
-CACHES = frozenset({"__pycache__", "build", "dist", "node_modules", "venv"})
+#: Folders beside packages that hold no source.
+BUILT = frozenset({"build", "dist", "node_modules", "venv"})
 
 
 def digest_of_text(text: str) -> str:
@@ -31,13 +31,19 @@ def digest_of_files(root: Path, files: Iterable[Path]) -> str:
 def files_below(folder: Path) -> list[Path]:
     """Return all files of a folder, sorted, without hidden ones, caches, and what builds and environments leave."""
     found = []
-    for here, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not _is_left_out(Path(here) / name)]
+    seen = {os.path.realpath(folder)}
+    for here, folders, names in os.walk(folder, followlinks=True):
+        places = {name: os.path.realpath(Path(here) / name) for name in folders if not _is_left_out(Path(here) / name)}
+        folders[:] = [name for name, place in places.items() if place not in seen]
+        seen |= {*places.values()}
         kept = [name for name in names if not name.startswith(".") and not name.endswith((".pyc", ".pyo"))]
-        found += [Path(here) / name for name in kept]
+        found += [path for name in kept if (path := Path(here) / name).exists()]  # a link may lead nowhere
     return sorted(found)
 
 
 def _is_left_out(folder: Path) -> bool:
     name = folder.name
-    return name.startswith(".") or name in CACHES or name.endswith(".egg-info") or (folder / "pyvenv.cfg").exists()
+    if name == "__pycache__" or name.startswith(".") or name.endswith(".egg-info"):
+        return True
+    in_package = (folder.parent / "__init__.py").exists()  # whatever its name, part of the package
+    return (name in BUILT and not in_package) or (folder / "pyvenv.cfg").exists()

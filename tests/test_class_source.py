@@ -1,0 +1,118 @@
+"""Whatever the code of a class at hand rests on is part of its identity."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from mmc_bench.plugin.class_source import digest_of_class
+
+FILES = {
+    "first_helper.py": "from second_helper import g\nclass Thing:\n    a = 1\ndef f():\n    return g()\n",
+    "second_helper.py": "def g():\n    return 1\n",
+    "helper_package/__init__.py": "",
+    "helper_package/sub.py": "def f():\n    return 1\n",
+}
+START = """
+import functools
+import first_helper as h1
+import helper_package.sub
+thing = h1.Thing()
+part = functools.partial(h1.f)
+words = {"one", "two", "three"}
+one = lambda: 1; two = lambda: 2
+class Base:
+    def step(self):
+        return 1
+class Mine(Base):
+    rate = 1
+    def fine_tune(self, task):
+        BODY
+"""
+BODIES = {
+    "a helper's helper": ("return h1.f()", "second_helper.py", "return 1", "return 2"),
+    "a submodule": ("return helper_package.sub.f()", "helper_package/sub.py", "return 1", "return 2"),
+    "an import inside the method": (
+        "import second_helper; return second_helper",
+        "second_helper.py",
+        "return 1",
+        "return 2",
+    ),
+    "an object's class": ("return thing", "first_helper.py", "a = 1", "a = 2"),
+    "a partial": ("return part()", "first_helper.py", "return g()", "return g() + 1"),
+    "the second of two lambdas": ("return one() + two()", "own.py", "two = lambda: 2", "two = lambda: 3"),
+    "a base class": (
+        "return self.step()",
+        "own.py",
+        "def step(self):\n        return 1",
+        "def step(self):\n        return 2",
+    ),
+    "a set": ("return words", "own.py", '"three"}', '"four"}'),
+}
+
+
+@pytest.fixture
+def digest(tmp_path, monkeypatch):
+    """Return a function that imports the files as a new process does, and digests the class in them."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def forget():
+        for name in ("own", "first_helper", "second_helper", "helper_package", "helper_package.sub"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+
+    def digest():
+        forget()
+        return digest_of_class(importlib.import_module("own").Mine)
+
+    yield digest
+    forget()
+
+
+def write(folder, body):
+    for name, text in {**FILES, "own.py": START.replace("BODY", body)}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize("case", BODIES)
+def test_an_edit_of_what_the_class_rests_on_changes_its_identity(tmp_path, digest, case):
+    body, file, old, new = BODIES[case]
+    write(tmp_path, body)
+    before = digest()
+    assert digest() == before
+    text = (tmp_path / file).read_text()
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new))
+    assert digest() != before
+
+
+@pytest.mark.parametrize("change", [{"rate": 2}, {"fine_tune": lambda self, task: None}])
+def test_a_class_that_was_changed_after_its_definition_has_another_identity(tmp_path, digest, change):
+    write(tmp_path, "return 1")
+    before = digest()
+    mine = sys.modules["own"].Mine
+    for name, value in change.items():
+        setattr(mine, name, value)
+    assert digest_of_class(mine) != before
+
+
+def test_a_set_is_the_same_in_every_process(tmp_path):
+    write(tmp_path, "return words")
+    code = "from mmc_bench.plugin.class_source import digest_of_class; import own; print(digest_of_class(own.Mine))"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONHASHSEED": seed}, capture_output=True, text=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1 and len(found.pop()) == 13
+
+
+def test_a_lambda_over_two_lines_has_a_source(tmp_path, digest):
+    write(tmp_path, "return late()")
+    with (tmp_path / "own.py").open("a") as file:
+        file.write("late = dict(\n    it=(lambda:\n        1))['it']\n")
+    assert len(digest()) == 12
