@@ -70,7 +70,7 @@ def test_a_time_limit_stops_a_run_as_ctrl_c_does_and_the_next_run_goes_on(bench)
     words = ["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", 1]
     first = bench.apart(*words, "--methods", "tiny-still", "--time-limit", 60)
     assert (first.code, "1 cell: 1 computed" in first.err) == (0, True), first.err
-    stopped = bench.apart(*words, "--methods", "tiny-still,tiny-sleep", "--time-limit", 0.1)
+    stopped = bench.apart(*words, "--methods", "tiny-still,tiny-sleep", "--time-limit", 0.25)
     assert (stopped.code, "Traceback" in stopped.err) == (2, False), stopped.err
     assert "interrupted: 2 cells: 0 computed, 1 cached, 1 not run" in stopped.err
 

@@ -96,3 +96,12 @@ def test_a_class_with_an_init_and_no_parameters_is_given_an_empty_config():
 def test_long_lists_of_known_names_are_cut():
     assert nearest("zzz", [f"a{n}" for n in range(10)]).endswith("a8, a9")
     assert nearest("zzz", [f"a{n:02}" for n in range(1200)]).endswith("a08, a09, … (1190 more)")
+
+
+def test_a_config_that_is_no_pydantic_model_is_refused_in_one_sentence():
+    class Odd:
+        class Config:
+            lr = 0.1
+
+    with pytest.raises(UserError, match=r"Odd\.Config is no pydantic model: derive it from mmc_bench\.BaseConfig"):
+        check_parameters("method odd", Odd, {})

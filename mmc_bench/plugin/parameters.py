@@ -58,8 +58,16 @@ def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any]) -> 
 
 
 def parameters_of(target: Any) -> type[BaseModel]:
-    """Return the target's ``Config``, or one made of what its signature names."""
+    """Return the target's ``Config``, or one made of what its signature names.
+
+    Raises
+    ------
+    UserError
+        When its ``Config`` is no pydantic model.
+    """
     schema: type[BaseModel] = getattr(target, "Config", None) or _signature_config(target)
+    if not (inspect.isclass(schema) and issubclass(schema, BaseModel)):
+        raise UserError(f"{target.__name__}.Config is no pydantic model: derive it from mmc_bench.BaseConfig")
     return schema
 
 
