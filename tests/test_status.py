@@ -44,4 +44,4 @@ def test_status_names_claims_of_the_dead_and_of_nobody(bench):
     os.utime(locks / "junk.0.lease", (1, 1))
     lines = bench("status", "--suite", "tiny.yaml").out.splitlines()
     assert any(line.split()[0] == "ended:" for line in lines)
-    assert any("silent for" in line and "nobody knows who" in line and line.endswith("junk") for line in lines)
+    assert any("silent for" in line and "an unknown process" in line and line.endswith("junk") for line in lines)

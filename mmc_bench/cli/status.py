@@ -38,7 +38,7 @@ class State:
     at_work: list[AtWork] = field(default_factory=list)
 
     def works_on(self, plan: Plan) -> bool:
-        """Tell whether somebody is at work on a job of this plan."""
+        """Whether a run works on a job of this plan."""
         keys = {job.key for job in (*plan.results, *plan.pretrainings)}
         return any(entry.state == AT_WORK and entry.key in keys for entry in self.at_work)
 

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or read by nobody any more: none of them may end a run."""
+"""Standard streams that are closed, full or no longer read: none of them may end a run."""
 
 import errno
 import io

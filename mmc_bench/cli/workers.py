@@ -43,7 +43,7 @@ def lines(entries: list[AtWork]) -> list[str]:
     rows = [
         [
             f"{entry.state}:",
-            f"{entry.host}, process {entry.pid}" if entry.host else "nobody knows who",
+            f"{entry.host}, process {entry.pid}" if entry.host else "an unknown process",
             f"since {_time(entry.since)}",
             entry.job or entry.key[:8],
         ]

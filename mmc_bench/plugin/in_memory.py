@@ -113,7 +113,7 @@ def unpickled(content: bytes) -> Sequence[InMemoryOffer]:
 
 
 def kebab(name: str) -> str:
-    """Return a class's name as a method's: ``MyMethod`` is ``my-method``, ``CBFTPlus`` is ``cbft-plus``."""
+    """Return a class's name as a method's: ``MyMethod`` is ``my-method``, ``SGDPlus`` is ``sgd-plus``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).replace("_", "-").lower().strip("-")
 
 

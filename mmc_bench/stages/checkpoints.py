@@ -23,7 +23,7 @@ Tensors = Mapping[str, "torch.Tensor"]
 FEWEST_DIGITS = 6
 KEY = re.compile(r"[0-9a-fA-F]{1,64}")
 
-#: What is measured unless somebody says otherwise.
+#: The paths that are measured by default.
 PATHS: tuple[PathName, ...] = ("linear", "permuted")
 
 

@@ -64,7 +64,7 @@ def _git_state() -> tuple[str | None, bool | None]:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        # An installed copy may lie inside somebody's unrelated repository.
+        # An installed copy may lie inside an unrelated repository.
         if Path(git("rev-parse", "--show-toplevel")).resolve() != PACKAGE.parent.resolve():
             return None, None
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "mmc_bench", "plugins"))
