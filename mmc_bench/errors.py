@@ -12,10 +12,10 @@ class UserError(Exception):
     --------
     >>> import mmc_bench
     >>> try:
-    ...     mmc_bench.dry_run("quick", methods="cbtf")
+    ...     mmc_bench.dry_run("quik")
     ... except mmc_bench.UserError as error:
     ...     print(error)
-    unknown method 'cbtf': did you mean cbft?
+    unknown suite 'quik': did you mean quick?, or the path of a .yaml file
     """
 
     exit_code = 4

@@ -62,10 +62,10 @@ def task(
     Examples
     --------
     >>> import mmc_bench
-    >>> task = mmc_bench.task("digits-box", seed=0, set={"pretrain.epochs": 1})
-    >>> task
-    task digits-box resnet8 cue rate 0.95 seed 0: 150 clean images, 150 validation images, 10 classes
-    >>> images, labels = task.clean.batch(task.clean.index[:2] * 0)
+    >>> task = mmc_bench.task(seed=0, set={"pretrain.epochs": 1})
+    >>> len(task.clean), len(task.validation), task.num_classes
+    (150, 150, 10)
+    >>> images, labels = task.clean.batch(slice(2))
     >>> images.shape
     torch.Size([2, 3, 32, 32])
     """
@@ -100,7 +100,7 @@ def score(model: "nn.Module", task: "InteractiveTask") -> "pd.Series[float]":
     Examples
     --------
     >>> import mmc_bench
-    >>> task = mmc_bench.task("digits-box", seed=0, set={"pretrain.epochs": 1})
+    >>> task = mmc_bench.task(seed=0, set={"pretrain.epochs": 1})
     >>> scores = mmc_bench.score(task.pretrained, task)
     >>> list(scores.index)
     ['NC', 'C', 'RC', 'RI', 'worst_split', 'cue_reliance']
@@ -165,7 +165,7 @@ def connect(
     Examples
     --------
     >>> import mmc_bench
-    >>> task = mmc_bench.task("digits-box", seed=0, set={"pretrain.epochs": 1})
+    >>> task = mmc_bench.task(seed=0, set={"pretrain.epochs": 1})
     >>> connected = mmc_bench.connect(task.pretrained, task.fresh().model, task, paths="linear", points=2)
     >>> connected.record.comparison.paths["linear"].test.t
     (0.0, 1.0)
@@ -203,9 +203,9 @@ def gallery(task: "InteractiveTask") -> "Picture":
     Examples
     --------
     >>> import mmc_bench
-    >>> task = mmc_bench.task("digits-box", seed=0, set={"pretrain.epochs": 1})
-    >>> mmc_bench.gallery(task).name
-    'images-digits-box'
+    >>> task = mmc_bench.task(seed=0, set={"pretrain.epochs": 1})
+    >>> mmc_bench.gallery(task).name.startswith("images-")
+    True
     """
     from mmc_bench.running.interactive import picture_of, the_experiment
 

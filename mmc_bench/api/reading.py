@@ -50,9 +50,12 @@ def load(
     Examples
     --------
     >>> import mmc_bench
-    >>> small = {"pretrain.epochs": 1, "ft-medium.epochs": 1, "connect.points": 2}
-    >>> made = mmc_bench.run("quick", methods="ft-medium", seeds=0, set=small)
-    >>> len(mmc_bench.load(made.folder, methods="ft-*"))
+    >>> class Unchanged:
+    ...     def fine_tune(self, task):
+    ...         return task.model
+    >>> small = {"pretrain.epochs": 1, "connect.points": 2}
+    >>> made = mmc_bench.run(methods=Unchanged, seeds=0, set=small)
+    >>> len(mmc_bench.load(made.folder, seeds=0))
     1
     """
     folder = Path(results or default_results())
@@ -85,9 +88,9 @@ def list(kind: str = "methods", *, plugins_dir: Any = ()) -> "pd.DataFrame":
     Examples
     --------
     >>> import mmc_bench
-    >>> frame = mmc_bench.list("datasets")
-    >>> frame.loc[frame["name"] == "digits-box", "sources"].item()
-    ['digits']
+    >>> frame = mmc_bench.list("suites")
+    >>> frame.loc[frame["name"] == "quick", "seeds"].item()
+    [0, 1, 2]
     """
     import pandas as pd
 
@@ -117,10 +120,13 @@ def plot(results: Results, paths: bool = True) -> "Pictures":
     Examples
     --------
     >>> import mmc_bench
-    >>> small = {"pretrain.epochs": 1, "ft-medium.epochs": 1, "connect.points": 2}
-    >>> results = mmc_bench.run("quick", methods="ft-medium", seeds=0, set=small)
-    >>> [picture.name for picture in mmc_bench.plot(results, paths=False)]
-    ['splits-digits-box-resnet8-0.95']
+    >>> class Unchanged:
+    ...     def fine_tune(self, task):
+    ...         return task.model
+    >>> small = {"pretrain.epochs": 1, "connect.points": 2}
+    >>> results = mmc_bench.run(methods=Unchanged, seeds=0, set=small)
+    >>> len(mmc_bench.plot(results, paths=False))
+    1
     """
     if not isinstance(results, Results):
         raise UserError(f"plot takes results of mmc_bench.run or mmc_bench.load, not {type(results).__name__}")

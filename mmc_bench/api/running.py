@@ -105,20 +105,14 @@ def run(
     Examples
     --------
     >>> import mmc_bench
-    >>> small = {"pretrain.epochs": 1, "ft-medium.epochs": 1, "connect.points": 2}
-    >>> results = mmc_bench.run("quick", methods=["ft-medium"], seeds=[0], set=small)
-    >>> results.to_frame()[["dataset", "backbone", "seed", "method"]]
-          dataset backbone  seed     method
-    0  digits-box  resnet8     0  ft-medium
-
-    A class runs like a plugin:
-
     >>> class Unchanged:
     ...     def fine_tune(self, task):
     ...         return task.model
-    >>> results = mmc_bench.run(methods=Unchanged, seeds=0, set={"pretrain.epochs": 1, "connect.points": 2})
-    >>> list(results.to_frame()["method"])
-    ['unchanged']
+    >>> small = {"pretrain.epochs": 1, "connect.points": 2}
+    >>> results = mmc_bench.run("quick", methods=[Unchanged], seeds=[0], set=small)
+    >>> results.to_frame()[["seed", "method"]]
+       seed     method
+    0     0  unchanged
     """
     started = time.monotonic()
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
@@ -181,11 +175,14 @@ def dry_run(
     Examples
     --------
     >>> import mmc_bench
-    >>> frame = mmc_bench.dry_run("quick", methods=["llr"], seeds=[7]).to_frame()
-    >>> frame[["kind", "label", "state"]]
-              kind                                         label   state
-    0  pretraining        digits-box resnet8 cue rate 0.95 seed 7  to run
-    1         cell  digits-box resnet8 cue rate 0.95 seed 7 · llr  to run
+    >>> class Unchanged:
+    ...     def fine_tune(self, task):
+    ...         return task.model
+    >>> frame = mmc_bench.dry_run("quick", methods=[Unchanged], seeds=[7]).to_frame()
+    >>> frame[["kind", "state"]]
+              kind   state
+    0  pretraining  to run
+    1         cell  to run
     """
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
     return preview(Session.of(suite, lists, set, data, results, plugins_dir, observe, shard), retry_failed)

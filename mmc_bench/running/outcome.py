@@ -54,12 +54,15 @@ class Results:
     Examples
     --------
     >>> import mmc_bench
-    >>> small = {"pretrain.epochs": 1, "ft-medium.epochs": 1, "connect.points": 2}
-    >>> results = mmc_bench.run("quick", methods="ft-medium", seeds=0, set=small)
+    >>> class Unchanged:
+    ...     def fine_tune(self, task):
+    ...         return task.model
+    >>> small = {"pretrain.epochs": 1, "connect.points": 2}
+    >>> results = mmc_bench.run(methods=Unchanged, seeds=0, set=small)
     >>> results.summary.failed, results.failures
     (0, [])
     >>> results.to_frame().loc[0, "method"]
-    'ft-medium'
+    'unchanged'
     """
 
     def __init__(self, session: Session, summary: Summary | None = None) -> None:
