@@ -62,7 +62,7 @@ def test_weights_failures_pairs_and_idle_pretrainings_stay_behind(board):
 def test_submissions_of_one_day_and_person_get_folders_of_their_own(board):
     names = [board.send_in(cell(seed, "tune"), by="Ann O'Nym").folder.name for seed in range(2)]
     assert names == ["2026-01-02-ann-o-nym", "2026-01-02-ann-o-nym-2"]
-    assert board.send_in(cell(7, "tune"), by="../Жук").folder.name == "2026-01-02-somebody"
+    assert board.send_in(cell(7, "tune"), by="../Жук").folder.name == "2026-01-02-anonymous"
 
 
 def test_only_the_methods_asked_for_are_taken(board):
@@ -136,7 +136,7 @@ def test_who_sends_in_is_one_line_of_printable_text(board, by):
 def test_a_version_that_is_neither_known_nor_at_hand_is_refused(board):
     unknown = plugin("tune", version="9+abc")
     refused(board, r"acme:method:tune 9\+abc \(not installed\)", cell(0, unknown))
-    refused(board, r"pretrain 2 \(at hand is", cell(0, "tune", versions={"pretrain": "2", "score": "1"}))
+    refused(board, r"pretrain 2 \(installed is", cell(0, "tune", versions={"pretrain": "2", "score": "1"}))
 
 
 def test_the_version_at_hand_becomes_known_with_what_it_says_of_itself(board, tmp_path, monkeypatch):
@@ -150,7 +150,7 @@ def test_the_version_at_hand_becomes_known_with_what_it_says_of_itself(board, tm
     good = plugin("good", version=offer.version, distribution="good")
     refused(board, "not installed", cell(0, good, versions=AT_HAND))
     old = plugin("good", version="0+older", distribution="good")
-    refused(board, f"at hand is {offer.version.replace('+', '.')}", cell(0, old), registry=registry)
+    refused(board, f"installed is {offer.version.replace('+', '.')}", cell(0, old), registry=registry)
     added = board.send_in(cell(0, good, versions=AT_HAND), registry=registry)
     assert added.new_versions == (f"good:method:good {offer.version}", f"pretrain {AT_HAND['pretrain']}")
     known = board.opened().versions

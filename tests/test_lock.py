@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from mmc_bench.errors import UserError
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.versions import PACKAGE
-from mmc_bench.testing.golden import PACKAGES, first_difference
+from mmc_bench.testing.golden import FAILED, PACKAGES, first_difference, locked_things, tried_name, untried
 
 SUITE = """
 datasets: [digits-box]
@@ -75,5 +77,19 @@ def test_an_edit_that_changes_no_number_keeps_all_results_and_one_that_may_compu
 
 
 def test_the_first_number_that_differs_is_named():
-    assert first_difference({"a": 1, "old": 2}, {"a": 1, "new": 3}) is None
+    assert first_difference({"a": 1}, {"a": 1, "new": 3}) is None
+    gone = "old is 2 in the old source, and not there in the new one"
+    assert first_difference({"a": 1, "old": 2}, {"a": 1, "new": 3}) == gone
+    failed = {"a cell: failed": "no memory"}
+    assert first_difference({"a": 1, **failed}, {"a": 1, **failed}) is None
+    with pytest.raises(UserError, match="the old source gives no number, so nothing is shown"):
+        first_difference(failed, failed)
     assert first_difference({"a": 1, "b": 0.5}, {"a": 1, "b": 0.25}) == "b is 0.5 and 0.25"
+
+
+def test_small_cells_try_everything_that_built_in_plugins_offer():
+    for thing in locked_things(Registry.discover()):
+        assert all(tried_name(offer) for offer in thing.offers), thing.label
+        names = [f"cell set {tried_name(offer)} seed 0: metrics" for offer in thing.offers]
+        assert untried(thing, names) == []
+        assert untried(thing, [f"{name}{FAILED}" for name in names]) == [offer.spec.name for offer in thing.offers]

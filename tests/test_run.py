@@ -272,7 +272,9 @@ def test_kept_weights_that_are_not_the_cells_own_are_set_aside_and_never_scored(
     one, other = sorted((bench.folder / "results" / "fine-tuned").glob("*.safetensors"))
     content = other.read_bytes()
     one.write_bytes(content if damage == "another cell's" else content[:-1] + bytes([content[-1] ^ 1]))
-    assert "2 cells: 2 computed" in bench.tiny(*words[:-1], "connect.points=5").err
+    again = bench.tiny(*words[:-1], "connect.points=5")
+    assert "2 cells: 2 computed" in again.err
+    assert f"{one.name} is damaged or another job's: set aside as {one.stem}.damaged, and made again" in again.err
     assert one.with_suffix(".damaged").exists()
     anew = [r for r in bench.records().values() if "cell" in r and len(r["paths"]["linear"]["test"]["t"]) == 5]
     for record in anew:

@@ -50,7 +50,14 @@ def prove(names: Sequence[str], against: str | None) -> None:
     NAMES are stages and plugins; without them, all whose source is not listed.
     """
     from mmc_bench.suites.suite import load_suite
-    from mmc_bench.testing.golden import first_difference, golden_suite, locked_things, numbers_of, old_source
+    from mmc_bench.testing.golden import (
+        first_difference,
+        golden_suite,
+        locked_things,
+        numbers_of,
+        old_source,
+        untried,
+    )
 
     registry = discovered(())
     things = locked_things(registry)
@@ -71,6 +78,8 @@ def prove(names: Sequence[str], against: str | None) -> None:
             now = numbers_of(ROOT, suite, registry, folder / "new")
         if difference := first_difference(before, now):
             raise UserError(f"{thing.label} gives other numbers: {difference}: raise its version")
+        if missed := untried(thing, now):
+            raise UserError(f"{thing.label}: no small cell uses {', '.join(missed)}, so nothing is shown")
         add_to_lock(thing.kind, thing.name, thing.version, thing.digest)
         click.echo(f"{thing.label}: {len(now)} numbers are the same; listed under version {thing.version}")
     if not wanted:

@@ -13,7 +13,7 @@ AT_WORK = "at work"
 
 @dataclass(frozen=True)
 class AtWork:
-    """A claim on a job: whose it is, since when (UTC), and whether its owner lives, as far as can be told from here."""
+    """A claim on a job: its owner, since when (UTC), and whether the owner lives, as far as this machine can see."""
 
     key: str
     job: str

@@ -181,7 +181,7 @@ def _versions(
             if version not in known.stages.get(stage, ()):
                 stages[stage].add(version)
                 if version != version_of_stage(stage):
-                    unknown[f"{stage} {version}"] = f"at hand is {version_of_stage(stage)}"
+                    unknown[f"{stage} {version}"] = f"installed is {version_of_stage(stage)}"
         for kind, plugin in references_of(job_of(entry.record)):
             name = plugin_name(kind, plugin)
             if known.find(kind, plugin) is None and plugin.version not in plugins[name]:
@@ -189,7 +189,7 @@ def _versions(
                 if found and found[0] == plugin.version:
                     plugins[name][plugin.version] = found[1]()
                 else:
-                    unknown[f"{name} {plugin.version}"] = f"at hand is {found[0]}" if found else "not installed"
+                    unknown[f"{name} {plugin.version}"] = f"installed is {found[0]}" if found else "not installed"
     if unknown:
         shown = "; ".join(f"{name} ({why})" for name, why in sorted(unknown.items())[:MOST_SHOWN])
         raise UserError(
@@ -239,7 +239,7 @@ def _write(
 
 def _free_name(root: Path, submission: Submission) -> Path:
     """Return a folder that is not there yet, named after the day and who sends it in."""
-    person = re.sub(r"[^a-z0-9]+", "-", submission.by.lower()).strip("-")[:40] or "somebody"
+    person = re.sub(r"[^a-z0-9]+", "-", submission.by.lower()).strip("-")[:40] or "anonymous"
     name = f"{submission.date.isoformat()}-{person}"
     tried, number = root / name, 1
     while tried.exists():

@@ -132,7 +132,7 @@ class BoardSettings(_File):
 
 
 class KnownVersion(_File):
-    """What a version of a plugin said of itself; `needs` are those of a method."""
+    """How a version of a plugin describes itself; `needs` are those of a method."""
 
     summary: str = ""
     needs: tuple[str, ...] | None = None

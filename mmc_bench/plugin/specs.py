@@ -31,6 +31,8 @@ class PluginSpec:
         For a family: ``"module:function"``, called with a member's name when a run starts, to raise
         `mmc_bench.UserError` if there is none of that name. Without it, the target refuses it later, in each
         of its cells. Like a target it is imported when it is used, so a dry run never asks.
+    example
+        For a family: the name of a small member, which stands for all of them where one is tried.
 
     Raises
     ------
@@ -45,6 +47,7 @@ class PluginSpec:
     summary: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     check_member: str | None = None
+    example: str | None = None
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -54,6 +57,8 @@ class PluginSpec:
             raise ValueError(f"{owner}: target {self.target!r} must read 'module:Class'")
         if self.check_member is not None and not TARGET.fullmatch(self.check_member):
             raise ValueError(f"{owner}: check_member {self.check_member!r} must read 'module:function'")
+        if self.example is not None and not (isinstance(self.example, str) and NAME.fullmatch(self.example)):
+            raise ValueError(f"{owner}: example {self.example!r} must be a member's name")
         if not isinstance(self.summary, str):
             raise ValueError(f"{owner}: summary {self.summary!r} must be text")
         if not isinstance(self.defaults, Mapping):

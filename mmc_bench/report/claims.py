@@ -137,7 +137,7 @@ class PublishedClaim(_Checked):
 
 
 class Claims(_Checked):
-    """What is said of published tables and figures.
+    """Claims on published tables and figures.
 
     `source` says by whom. `numbers` names the CSVs, beside the file, that claims on accuracies were made on; `classes`
     has the number of classes of each dataset in them, for chance.

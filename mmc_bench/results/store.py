@@ -192,10 +192,9 @@ class Store:
         """Return why the last try at this job failed, or None."""
         schema: type[Failure] = schema_of("failure")
         content = read_if_there(self._path(job, ".failure.json"))
-        try:
-            return None if content is None or is_intact(content) is False else schema.model_validate_json(content)
-        except ValueError:  # pydantic's ValidationError
-            return None
+        with contextlib.suppress(ValueError):  # pydantic's ValidationError
+            return schema.model_validate_json(content) if content and is_intact(content) is not False else None
+        return None
 
     def cell_records(self) -> Iterator[CellRecord]:
         """Yield every valid cell record in the folder, in the order of their keys.
@@ -306,14 +305,12 @@ class Store:
         return weights
 
     def kept_weights(
-        self, job: Pretraining | Cell, made_from: str | None = None
+        self, job: Pretraining | Cell, made_from: str | None, warn: Callable[[str], object]
     ) -> tuple[Weights, WeightsOrigin] | None:
-        """Return a job's weights, and how they were made, where an earlier run left them; a damaged file is set aside.
+        """Return a job's weights, and how they were made, where an earlier run left them.
 
-        Parameters
-        ----------
-        made_from
-            Checksum of the weights that they must have been fine-tuned from.
+        `made_from` is the checksum of the weights that they must have been fine-tuned from; None for a pretraining.
+        A damaged file is set aside, and `warn` gets one sentence about it.
         """
         from mmc_bench.results.weights import WeightsFile
 
@@ -322,7 +319,8 @@ class Store:
             return None
         weights = file.weights()
         if weights is None or weights.origin is None or weights.origin.key != job.weights_key:
-            file.set_aside()
+            aside = file.set_aside()
+            warn(f"weights file {file.path} is damaged or another job's: set aside as {aside.name}, and made again")
             return None
         return (weights, weights.origin) if weights.origin.made_from == made_from else None
 

@@ -39,7 +39,7 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
     assembly = Assembly(job, resources, experiment_seeds(job.seed))
     data = resources.data(job)
     assembly.lap("data")
-    kept = resources.store.kept_weights(job)
+    kept = resources.store.kept_weights(job, None, lambda message: report({"note": message}))
     with arithmetic(resources.precision, resources.device):
         if kept is not None:
             weights, origin = kept
@@ -76,7 +76,8 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
     data = resources.data(job.pretraining)
     pretrained, before = resources.pretrained(job.pretraining, data)
     assembly.lap("data")
-    kept = resources.store.kept_weights(job, made_from=before.weights_sha256)
+    made_from = before.weights_sha256
+    kept = resources.store.kept_weights(job, made_from, lambda message: report({"note": message}))
     with arithmetic(resources.precision, resources.device):
         report({"stage": "fine-tune"})
         if kept is not None:
@@ -89,7 +90,7 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
             fine_tuned, parameters, progress, seeds["fine-tuning"] = fine_tune(job, pretrained, data, resources, report)
             assembly.trained(progress)
             assembly.lap("fine_tune")
-            origin = assembly.origin(key=job.weights_key, made_from=before.weights_sha256, parameters=parameters)
+            origin = assembly.origin(key=job.weights_key, made_from=made_from, parameters=parameters)
         report({"stage": "score"})
         metrics = score(fine_tuned, data, data.clean)
         assembly.lap("score")
@@ -105,7 +106,7 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
             CellRecord,
             cell=job,
             pretraining_key=job.pretraining.key,
-            pretrained_sha256=before.weights_sha256,
+            pretrained_sha256=made_from,
             num_classes=data.num_classes,
             parameters=origin.parameters,
             metrics=metrics,

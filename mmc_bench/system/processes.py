@@ -1,4 +1,4 @@
-"""Which process on which machine: told apart from all others, also after it has gone; and what cores it may use."""
+"""The identity of a process on a machine, unique also after it has ended; and the cores that it may use."""
 
 import os
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -34,6 +34,8 @@ TINY = {
     "connect": {"points": 3, "batchnorm_images": 48},
 }
 IMAGES_OF_A_CLASS = 6
+#: Ends the name of a failed cell's error.
+FAILED = ": failed"
 LONGEST = 1800  # seconds
 
 
@@ -86,8 +88,12 @@ def golden_suite(thing: Locked, registry: Registry, usual: Mapping[str, Any]) ->
     connect: dict[str, Any] = dict(TINY["connect"])  # type: ignore[call-overload]
     suite: dict[str, Any] = {**TINY, "cue_rates": [0.9], "seeds": [0], "usual": usual["datasets"][0]}
     for kind in chosen:
-        if names := [o.spec.name for o in thing.offers if o.spec.kind == kind and "*" not in o.spec.name]:
+        if names := [name for offer in thing.offers if offer.spec.kind == kind and (name := tried_name(offer))]:
             chosen[kind] = names
+    if any(offer.spec.kind == "backbone" for offer in thing.offers):  # each on all images that suit it
+        embedded = {*registry.get("dataset", suite["usual"]).spec.sources}
+        sets = [offer.spec for offer in registry.offers("dataset") if offer.plugin.distribution == OWN_DISTRIBUTION]
+        chosen["dataset"] = [spec.name for spec in sets if embedded >= {*spec.sources}]
     if thing.kind == "stages" and thing.name == "fine-tune":
         own = [offer for offer in registry.offers("method") if offer.plugin.distribution == OWN_DISTRIBUTION]
         chosen["method"] = [offer.spec.name for offer in own]
@@ -98,6 +104,18 @@ def golden_suite(thing: Locked, registry: Registry, usual: Mapping[str, Any]) ->
     suite |= {f"{kind}s": names for kind, names in chosen.items()} | {"connect": connect}
     suite["parameters"] = {name: short for name in chosen["method"] if (short := _short(registry, name))}
     return suite
+
+
+def tried_name(offer: Offer) -> str | None:
+    """Return the name under which small cells try what is offered; None for a family without an example."""
+    name: str = offer.spec.name
+    return offer.spec.example if "*" in name else name
+
+
+def untried(thing: Locked, numbers: Iterable[str]) -> list[str]:
+    """Return what a plugin offers that no cell with numbers has used."""
+    used = {word for name in numbers if not name.endswith(FAILED) for word in name.partition(":")[0].split()}
+    return [offer.spec.name for offer in thing.offers if tried_name(offer) not in used]
 
 
 def _short(registry: Registry, method: str) -> dict[str, Any]:
@@ -111,7 +129,7 @@ def _short(registry: Registry, method: str) -> dict[str, Any]:
 
 
 def numbers_of(source: Path, suite: Mapping[str, Any], registry: Registry, folder: Path) -> dict[str, Any]:
-    """Run a suite in the source of a checkout, and return every number by name.
+    """Run a suite in the source of a checkout, and return every number by name, and why cells failed.
 
     Raises
     ------
@@ -141,9 +159,9 @@ def numbers_of(source: Path, suite: Mapping[str, Any], registry: Registry, folde
         text=True,
         timeout=LONGEST,
     )
-    if done.returncode:
-        told = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise UserError(f"golden cells do not run in {source}: {told}")
+    if done.returncode not in (0, 1):  # 1: some cells failed, as where a backbone does not suit a dataset
+        message = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise UserError(f"golden cells do not run in {source}: {message}")
     return dict(_numbers(results))
 
 
@@ -165,6 +183,7 @@ def _numbers(results: Path) -> Iterator[tuple[str, Any]]:
     for file in sorted(results.glob("*/*.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
         if "kind" not in record:
+            yield f"{record['label']}{FAILED}", record["error"]
             continue
         label = _label(record)
         for name in NUMBERS:
@@ -174,7 +193,7 @@ def _numbers(results: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _label(record: Mapping[str, Any]) -> str:
-    job = record[{"pretraining": "pretraining"}.get(record["kind"], record["kind"])]
+    job = record[record["kind"]]
     first = job.get("pretraining") or job.get("first") or job
     words = [record["kind"], first["dataset"]["name"], first["backbone"]["name"], f"seed {first['seed']}"]
     return " ".join([*words, *([job["method"]["name"]] if "method" in job else [])])
@@ -192,17 +211,21 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """Return a sentence about the first number that differs, of those that both have; None when none does.
+    """Return a clause about the first number that differs or is gone; None when the old ones are all there.
 
     Raises
     ------
     UserError
-        When they have none in common: nothing is shown by that.
+        When there is no old number: nothing is shown by that.
     """
-    common = [name for name in old if name in new]
-    if not common:
-        raise UserError("the two sources have no number in common, so nothing is shown")
-    return next((f"{name} is {old[name]} and {new[name]}" for name in common if old[name] != new[name]), None)
+    if not any(not name.endswith(FAILED) for name in old):
+        raise UserError("the old source gives no number, so nothing is shown")
+    for name, value in old.items():
+        if name not in new:
+            return f"{name} is {value} in the old source, and not there in the new one"
+        if new[name] != value:
+            return f"{name} is {value} and {new[name]}"
+    return None
 
 
 def old_source(root: Path, revision: str, folder: Path) -> Path:

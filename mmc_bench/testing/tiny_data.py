@@ -200,19 +200,6 @@ class TinyNet(Backbone):
         x = x.mean((2, 3))
         return x if pre_logits else self.head(x)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits (n, K)."""
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Linear:
-        """Return the last linear layer."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Put a new random linear layer at the end."""
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes, device=self.head.weight.device)
-
 
 class TinyTwoLayer(TinyNet):
     """Linear, ReLU, Linear, for vectors."""

@@ -7,13 +7,19 @@ from mmc_bench.training.precision import at_least_float32
 
 
 class Backbone(nn.Module):
-    """A network with timm's interface. This class is for annotations: a network need not derive from it.
+    """A network with timm's interface. A network need not derive from it.
 
-    ``model(x)`` is ``model.forward_head(model.forward_features(x))``, the logits (n, K) of images (n, …).
+    A subclass sets `num_classes`, `num_features` and `head`, its last linear layer, and defines the two halves of
+    the forward pass.
     """
 
     num_classes: int
     num_features: int
+    head: nn.Linear
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits (n, K) of images (n, …)."""
+        return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """Return the last feature maps (n, …)."""
@@ -25,11 +31,13 @@ class Backbone(nn.Module):
 
     def get_classifier(self) -> nn.Linear:
         """Return the last linear layer."""
-        raise NotImplementedError
+        return self.head
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the last linear layer by a new random one, and set `num_classes`."""
-        raise NotImplementedError
+        weight = self.head.weight
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)
 
 
 def logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The update step: SGD, its learning-rate schedule, and the loop over the batches of all epochs."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR
@@ -27,6 +27,17 @@ def constant(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
 def stepped(drops: Sequence[float], factor: float) -> Schedule:
     """Return what makes a schedule that multiplies the learning rate by `factor` at each fraction of all steps."""
     return lambda optimizer, steps: MultiStepLR(optimizer, [round(drop * steps) for drop in drops], gamma=factor)
+
+
+class DescentSettings(TypedDict):
+    """The parameters of `Descent` that a `mmc_bench.training.Training` passes on."""
+
+    lr: float
+    epochs: int
+    progress: Progress
+    momentum: NotRequired[float]
+    weight_decay: NotRequired[float]
+    schedule: NotRequired[Schedule]
 
 
 class Descent:

@@ -1,7 +1,7 @@
 """Training a network on batches of images."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, Unpack
 
 import torch
 from torch import nn
@@ -11,10 +11,9 @@ from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
 from mmc_bench.training.backbone import features, logits
 from mmc_bench.training.compiled import Forward, compiled, is_worth_compiling
-from mmc_bench.training.descent import Descent, Schedule, cosine
+from mmc_bench.training.descent import Descent, DescentSettings
 from mmc_bench.training.memory import PROBED_IMAGES, backward_in_parts, couples_images
 from mmc_bench.training.precision import cross_entropy
-from mmc_bench.training.progress import Progress
 
 Network = TypeVar("Network", bound=nn.Module)
 Images = tuple[torch.Tensor, torch.Tensor]  # (n, …), and labels (n,)
@@ -53,27 +52,17 @@ class Training(Descent, Generic[Network]):
         model: Network,
         images: CuedImages,
         *,
-        lr: float,
-        epochs: int,
         batch_size: int,
         generator: torch.Generator,
-        progress: Progress,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
-        schedule: Schedule = cosine,
         parameters: Iterable[torch.Tensor] | None = None,
+        **settings: Unpack[DescentSettings],
     ) -> None:
         if not images.steps(batch_size):
             raise UserError(f"a set of {len(images)} images makes no batch to train on")
         super().__init__(
             model.parameters() if parameters is None else parameters,
-            lr=lr,
-            epochs=epochs,
             steps_per_epoch=images.steps(batch_size),
-            progress=progress,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            schedule=schedule,
+            **settings,
         )
         self.model, self.images, self.batch_size, self.generator = model, images, batch_size, generator
         self._compiles = is_worth_compiling(images.labels.device, self.steps)

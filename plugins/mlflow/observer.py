@@ -1,4 +1,4 @@
-"""What MLflow is told of a run: one MLflow run for every job, written as a whole when the job has ended.
+"""What MLflow records of a run: one MLflow run for every job, written as a whole when the job has ended.
 
 Where to is MLflow's own matter: ``MLFLOW_TRACKING_URI``, and ``MLFLOW_EXPERIMENT_NAME`` unless the parameter
 ``experiment`` says otherwise. Parameters are the job's settings. Metrics are the figures of its record,

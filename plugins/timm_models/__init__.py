@@ -16,6 +16,7 @@ def register_backbones(register: Callable[[BackboneSpec], None]) -> None:
             name="timm/*",
             target=".backbone:build",
             check_member=".backbone:check_model",
+            example="timm/test_resnet",
             summary="any timm model from random weights, e.g. timm/resnet10t; CIFAR stem for ResNet, RegNet, "
             "DenseNet, EfficientNet and MobileNetV3",
         )

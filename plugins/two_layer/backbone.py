@@ -8,13 +8,14 @@ from pydantic import Field
 from torch import nn
 
 from mmc_bench import UserError
+from mmc_bench.training import Backbone
 
 HIDDEN = 512
 
 Neurons = Annotated[int, Field(ge=1, description="N, the number of hidden neurons")]
 
 
-class TwoLayer(nn.Module):
+class TwoLayer(Backbone):
     """Linear, ReLU, Linear, with biases and torch's own initialisation.
 
     The paper writes f(x; W) = mean of ReLU(Wᵀx), which is convex in x and cannot represent an attribute of
@@ -47,20 +48,6 @@ class TwoLayer(nn.Module):
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Return logits (n, K), or the hidden neurons' outputs (n, N) as they are."""
         return x if pre_logits else self.head(x)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits (n, K)."""
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Linear:
-        """Return the read-out."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Put a new random linear layer at the end."""
-        weight = self.head.weight
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)
 
 
 class MeanOfNeurons(TwoLayer):

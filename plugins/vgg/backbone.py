@@ -3,11 +3,13 @@
 import torch
 from torch import nn
 
+from mmc_bench.training import Backbone
+
 # width, stride of the ten 3x3 convolutions
 LAYERS = ((64, 1), (64, 2), (128, 1), (128, 2), (256, 1), (256, 2), (512, 1), (512, 2), (512, 1), (512, 1))
 
 
-class VGG13(nn.Module):
+class VGG13(Backbone):
     """Ten 3x3 convolutions with BatchNorm and ReLU, a global average pool, a linear layer."""
 
     def __init__(self, num_classes: int, input_shape: tuple[int, ...]) -> None:
@@ -36,17 +38,3 @@ class VGG13(nn.Module):
         """Return logits (n, K), or the pooled features (n, 512) before them."""
         x = self.pool(x)
         return x if pre_logits else self.head(x)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits (n, K)."""
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Linear:
-        """Return the last linear layer."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Put a new random linear layer at the end."""
-        weight = self.head.weight
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)

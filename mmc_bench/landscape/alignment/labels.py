@@ -95,7 +95,7 @@ class Labels:
         self.operator = "?"  # the one at work: the reason for what is pinned meanwhile
 
     def fresh(self, size: int) -> Label:
-        """Return a label of new units; a single position is fixed, having nobody to change places with."""
+        """Return a label of new units; a single position is fixed, since there is no other to swap it with."""
         return ((Units(size),),) if size > 1 else self.fixed(size)
 
     def fixed(self, size: int) -> Label:

@@ -1,9 +1,9 @@
 """What each operator says about the labels of its operands and its result.
 
 One table, `RULES`, from an operator's name to a rule; besides, whatever torch itself tags as pointwise is
-elementwise. A rule is given a `Call` and returns the labels of the result (`Axes`, or a tuple of them), having
-told the `Labels` what it knows. A rule for a new operator is one function and one row of the table; an operator
-that has none pins every axis that reaches it (see `unknown`).
+elementwise. A rule takes a `Call`, adds what it knows to the `Labels`, and returns the labels of the result (`Axes`,
+or a tuple of them). A rule for a new operator is one function and one row of the table; an operator that has none
+pins every axis that reaches it (see `unknown`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ const details = (() => {
     return element;
   }
 
-  // A stranger's text, kept from reordering what stands beside it.
+  // Text from a submission, kept from reordering what stands beside it.
   const bdi = (text) => node("bdi", { textContent: text });
 
   function number(value, digits, sign = "") {

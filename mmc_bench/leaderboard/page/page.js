@@ -77,7 +77,7 @@
 
   function methodFits(row) {
     const without = state.without.split(",").filter(Boolean);
-    // Of a method whose needs are unknown nobody can say that it needs none of these.
+    // A method whose needs are unknown may need one of these.
     const satisfied = !without.length || (row.needs !== null && !row.needs.some((need) => without.includes(need)));
     return satisfied && methodName(row).toLowerCase().includes(state.q.trim().toLowerCase());
   }
