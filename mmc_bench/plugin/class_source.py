@@ -138,7 +138,11 @@ def _imports(source: str) -> list[types.ModuleType]:
             spec = None if top in sys.modules else importlib.util.find_spec(top)
         except (ImportError, ValueError):
             continue
-        found = importlib.util.module_from_spec(spec) if spec and spec.origin else sys.modules.get(top)
+        found = (
+            importlib.util.module_from_spec(spec)
+            if spec and (spec.origin or "").endswith(".py")
+            else sys.modules.get(top)
+        )
         modules += [found] if found is not None else []
     return modules
 
