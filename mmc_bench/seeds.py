@@ -3,6 +3,9 @@
 import hashlib
 import json
 
+#: What the sets of an experiment draw at random, each with a seed of its own, derived from the data seed.
+DRAWS = ("held-out sets", "test order", "RI images", "RC cues", "train RI images", "train RC cues")
+
 
 def derive_seed(what: str, seed: int) -> int:
     """Return the seed of one random draw.

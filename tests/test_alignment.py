@@ -93,7 +93,7 @@ def test_a_permuted_copy_is_brought_back_exactly_by_both_criteria(architecture, 
     monkeypatch.setattr("mmc_bench.landscape.alignment.Observer", lambda model, x: architecture.observer)
     model, reference = architecture.permuted, architecture.reference
     assert architecture.difference_halfway(model) > 1e-2
-    for criterion in ("activations", "weights"):
+    for criterion in ("correlations-before-relu", "correlations-after-relu", "weights"):
         alignment = align(model, reference, [architecture.images], criterion=criterion)
         assert undone(alignment.permutations, architecture.permutations, alignment.groups) == []
         assert alignment.verified and alignment.difference < 1e-9 and alignment.unseen == ()

@@ -176,7 +176,7 @@ def test_small_networks_are_brought_back_exactly_from_any_seed(kind):
         reference = make(kind, seed)
         groups = permutation_groups(reference, SMALL)
         model, permutations = shuffled(reference, groups, seed=10 + seed)
-        for criterion in ("activations", "inner-products", "weights"):
+        for criterion in ("correlations-before-relu", "correlations-after-relu", "inner-products", "weights"):
             found = align(model, reference, [batch(16, SMALL)], criterion=criterion)
             assert undone(found.permutations, permutations, groups) == []
 

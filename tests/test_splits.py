@@ -155,7 +155,7 @@ def test_the_cue_goes_to_the_first_of_each_class_in_data_set_order(cue_rate, see
     expected = {}
     for k in range(K):
         members = [number for number in range(60) if number in chosen and labels[number] == k]
-        quota = round(cue_rate * len(members))
+        quota = int(cue_rate * len(members))
         expected.update({number: k if rank < quota else -1 for rank, number in enumerate(members)})
     assert {number: cue for number, cue, _ in contents(data.pretraining)} == expected
 

@@ -157,7 +157,7 @@ def test_a_file_wins_over_nothing_and_a_shipped_name_needs_no_path(suite_from, m
         (LEAST + "data: {clean: 3}\n", "mine.yaml: unknown key 'data.clean': did you mean clean_images"),
         (
             LEAST + "connect: {steps: 3}\n",
-            "mine.yaml: unknown key 'connect.steps': known: batchnorm_images, matching, paths, points",
+            "mine.yaml: unknown key 'connect.steps': known: batchnorm_images, matching, matching_images, paths, points",
         ),
         (LEAST.replace("0.5", "1.5"), "mine.yaml: cue_rates.0 = 1.5: input should be less than or equal to 1"),
         (LEAST.replace("0.5", "[0.5, -0.1]"), "cue_rates.1 = -0.1: input should be greater than or equal to 0"),

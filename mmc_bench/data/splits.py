@@ -14,9 +14,6 @@ from mmc_bench.seeds import derive_seed
 
 HELD_OUT_IMAGES = 2500
 
-#: What the sets of an experiment draw at random, each with a seed of its own.
-DRAWS = ("held-out sets", "test order", "RI images", "RC cues", "train RI images", "train RC cues")
-
 # On a CPU, larger batches fall out of the cache: 2.7 times slower at 1,000 than at 64 (ResNet-8, one core).
 EVALUATION_BATCH = {"cpu": 100, "cuda": 2000}
 
@@ -159,9 +156,10 @@ def cued_images(
 class ExperimentData:
     """Every set of one experiment.
 
-    `pretraining` carries cues at the cue rate and `pretraining_nc` is the same images without; `clean` and
-    `validation` are held out of both and carry none. `splits` are the test images as NC, C, RC and RI;
-    `train_splits` are the pretraining images, all with their own cue on C whatever the cue rate.
+    `pretraining` carries cues at the cue rate and `pretraining_nc` is the same images without. `clean` and `validation`
+    carry none and are held out of both, unless the settings make `pretraining_nc` the clean set. `splits` are the test
+    images as NC, C, RC and RI; `train_splits` are the pretraining images, all with their own cue on C whatever the cue
+    rate. `fully_cued` are the images of all three training sets, each with its own cue.
     """
 
     pretraining: CuedImages
@@ -170,6 +168,7 @@ class ExperimentData:
     validation: CuedImages
     splits: dict[str, CuedImages]
     train_splits: dict[str, CuedImages]
+    fully_cued: CuedImages
     num_classes: int
     input_shape: tuple[int, ...]
 
@@ -234,16 +233,17 @@ def derive_experiment(
         validation=of_train(rows["validation"].to(device), no_cue),
         splits=splits,
         train_splits=_four_splits(train, pretrain_rows, dataset, seed, "train "),
+        fully_cued=of_train(torch.cat([*rows.values()]).unique().to(device), train.cues),
         num_classes=dataset.num_classes,
         input_shape=tuple(example.shape[1:]),
     )
 
 
 def first_of_each_class(labels: torch.Tensor, num_classes: int, rate: float) -> torch.Tensor:
-    """Return a boolean mask (N,) of the first `rate` of each class, in order; counts are rounded."""
+    """Return a boolean mask (N,) of the first ``int(rate * n)`` images of each class of n, in order."""
     one_hot = torch.nn.functional.one_hot(labels, num_classes)  # (N, K)
     rank = one_hot.cumsum(0).gather(1, labels[:, None])[:, 0] - 1  # position within the class
-    quota = (one_hot.sum(0).double() * rate).round().long()
+    quota = (one_hot.sum(0).double() * rate).long()
     return rank < quota[labels]
 
 
@@ -271,7 +271,8 @@ def _rows_of(storage: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 def _partition(total: int, dataset: Dataset, settings: DataSettings, seed: int) -> dict[str, torch.Tensor]:
     """Split the training rows into clean, validation and pretraining sets, by the seed."""
-    clean: int = settings.clean_images or int(getattr(dataset, "clean_images", HELD_OUT_IMAGES))
+    held_out = settings.clean_set == "held-out"
+    clean: int = (settings.clean_images or int(getattr(dataset, "clean_images", HELD_OUT_IMAGES))) if held_out else 0
     validation: int = settings.validation_images or int(getattr(dataset, "validation_images", HELD_OUT_IMAGES))
     left = total - clean - validation
     pretraining = settings.pretrain_images or left
@@ -282,10 +283,11 @@ def _partition(total: int, dataset: Dataset, settings: DataSettings, seed: int) 
         )
     order = torch.randperm(total, generator=_generator("held-out sets", seed))
     clean_rows, validation_rows, pretrain_rows = order.split([clean, validation, left])
+    pretrain_rows = pretrain_rows[:pretraining]
     return {
-        "clean": clean_rows,
+        "clean": clean_rows if held_out else pretrain_rows[: settings.clean_images],
         "validation": validation_rows,
-        "pretraining": pretrain_rows[:pretraining],
+        "pretraining": pretrain_rows,
     }
 
 
@@ -296,7 +298,8 @@ def _four_splits(
     n, device = len(rows), rows.device
     labels, own_cues = part.labels[rows], part.cues[rows]
     other = rows.sort().values[torch.randint(n, (n,), generator=_generator(f"{draws}RI images", seed)).to(device)]
-    random_cues = dataset.random_cue(n, _generator(f"{draws}RC cues", seed)).to(device)
+    random_cue = getattr(dataset, "random_train_cue", dataset.random_cue) if draws else dataset.random_cue
+    random_cues = random_cue(n, _generator(f"{draws}RC cues", seed)).to(device)
     no_cue = torch.full_like(own_cues, -1)
 
     def split(index: torch.Tensor, cues: torch.Tensor) -> CuedImages:

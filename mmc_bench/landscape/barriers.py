@@ -9,15 +9,15 @@ from mmc_bench.results.records import Barrier, Connectivity, Curve, Score
 def barrier(ts: Sequence[float], scores: Sequence[Score]) -> Barrier:
     """Return the height of a path above the chord between its ends.
 
-    max over t of L(γ(t)) - ((1-t)·L(θ₁) + t·L(θ₂)) for the loss, and of the chord's accuracy minus the
-    path's for accuracy. Neither is below 0, the ends being part of the path.
+    max over t of L(γ(t)) - ((1-t)·L(γ(0)) + t·L(γ(1))) for the loss, and of the chord's accuracy minus the path's
+    for accuracy. Neither is below 0, the ends being part of the path; on a level path both are exactly 0.
     """
     first, last = scores[0], scores[-1]
 
     def height(start: float, end: float, values: Sequence[float], sign: float) -> float:
         # The ends lie on their own chord: a barrier is 0 or more, free of their rounding.
         inner = zip(ts[1:-1], values[1:-1], strict=True)
-        return max([0.0, *(sign * (value - ((1 - t) * start + t * end)) for t, value in inner)])
+        return max([0.0, *(sign * (value - (start + t * (end - start))) for t, value in inner)])
 
     return Barrier(
         accuracy=height(first.accuracy, last.accuracy, [score.accuracy for score in scores], -1.0),

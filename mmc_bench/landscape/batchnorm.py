@@ -15,6 +15,12 @@ from mmc_bench.training.evaluate import eval_mode
 WORTHWHILE_PARTS = 4
 
 
+def statistics_layers(model: nn.Module) -> list[_BatchNorm]:
+    """Return the layers whose running statistics normalise in eval mode."""
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [layer for layer in layers if layer.track_running_stats]
+
+
 @torch.no_grad()
 def reestimate_batchnorm(model: nn.Module, images: CuedImages, batch_size: int | None = None) -> None:
     """Replace the running statistics by sample-weighted averages over `images`, in place.
@@ -25,8 +31,7 @@ def reestimate_batchnorm(model: nn.Module, images: CuedImages, batch_size: int |
     GPU 1,000, unless said otherwise; where memory is short its statistics are gathered from parts of it.
     """
     batch_size = batch_size or (1000 if images.labels.device.type == "cuda" else 250)
-    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    layers = [layer for layer in layers if layer.track_running_stats]
+    layers = statistics_layers(model)
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]

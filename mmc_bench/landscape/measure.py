@@ -16,7 +16,6 @@ from mmc_bench.results.jobs import ConnectSettings, Matching
 from mmc_bench.results.records import SPLITS, AlignmentSummary, Connectivity, PathRecord, Score
 from mmc_bench.training import Progress
 from mmc_bench.training.checks import check_same_architecture
-from mmc_bench.training.evaluate import evaluate_sets
 
 #: What the training images' splits are called beside the test images'.
 TRAIN = "train "
@@ -33,13 +32,16 @@ class PathImages:
     sets
         The four test splits by name, and those of some training images as ``train NC``, ….
     batchnorm
-        Cue-free training images: they re-estimate BatchNorm statistics, and permutations are matched on them.
+        Training images without cues, which re-estimate BatchNorm statistics.
+    matching
+        Training images that permutations are matched on.
     with_cues, without_cues
         Training images with and without their cues, to train the bends of quadratic paths on.
     """
 
     sets: Mapping[str, CuedImages]
     batchnorm: CuedImages
+    matching: CuedImages
     with_cues: CuedImages
     without_cues: CuedImages
 
@@ -50,20 +52,14 @@ def path_images(data: ExperimentData, settings: ConnectSettings) -> PathImages:
     if settings.train_images:
         for name, images in data.train_splits.items():
             sets[TRAIN + name] = images.first(settings.train_images).rendered()
+    cued, cue_free = data.train_splits["C"], data.pretraining_nc
     return PathImages(
         sets,
-        data.pretraining_nc.first(settings.batchnorm_images),
-        data.train_splits["C"],
-        data.train_splits["NC"],
+        cue_free.first(settings.batchnorm_images),
+        (cued if settings.matching_images == "cued" else cue_free).first(settings.batchnorm_images),
+        cued,
+        cue_free,
     )
-
-
-def scores_of(model: nn.Module, images: PathImages, known: Scores | None = None) -> dict[str, Score]:
-    """Return a model's scores on all sets; those that are known are not computed again."""
-    known = known or {}
-    unknown = {name: one for name, one in images.sets.items() if name not in known}
-    scores = {**known, **evaluate_sets(model, unknown)}
-    return {name: scores[name] for name in images.sets}
 
 
 def measure_paths(
@@ -71,7 +67,7 @@ def measure_paths(
     second: nn.Module,
     images: PathImages,
     settings: ConnectSettings,
-    scores: tuple[Scores, Scores],
+    ends: tuple[Scores, Scores],
     generator_of: Callable[[str], torch.Generator],
     progress: Progress,
 ) -> dict[str, PathRecord]:
@@ -79,8 +75,8 @@ def measure_paths(
 
     Parameters
     ----------
-    scores
-        The models' scores on all sets.
+    ends
+        The scores of the two models as ends of a path (`end_scores`), on all sets.
     generator_of
         Returns the source of randomness of a path, by its name, so that no path depends on which others are measured.
 
@@ -105,7 +101,7 @@ def measure_paths(
             bend = train_bend(first, second, seen, settings.quadratic, generator_of(name), own)
             progress.images, progress.seconds = progress.images + own.images, progress.seconds + own.seconds
             path, bend_loss = quadratic_path(first, bend, second), tuple(losses)
-        ts, along = evaluate_path(path, second, images.sets, images.batchnorm, settings.points, scores)
+        ts, along = evaluate_path(path, second, images.sets, images.batchnorm, settings.points, ends)
         records[name] = PathRecord(
             test=connectivity(ts, {split: along[split] for split in SPLITS}),
             train=_of_train(ts, along),
@@ -116,7 +112,7 @@ def measure_paths(
 
 
 def _aligned(first: nn.Module, second: nn.Module, images: PathImages, matching: Matching) -> Alignment:
-    aligned = align(first, second, images.batchnorm, criterion=matching)
+    aligned = align(first, second, images.matching, criterion=matching)
     if not aligned.verified:
         raise UserError(
             f"the permuted network does not compute what the network did (outputs differ by "

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mmc_bench.data.splits import CuedImages
-from mmc_bench.landscape.batchnorm import reestimate_batchnorm
+from mmc_bench.landscape.batchnorm import reestimate_batchnorm, statistics_layers
 from mmc_bench.results.records import Score
 from mmc_bench.training.evaluate import evaluate_sets
 from mmc_bench.training.progress import NonFiniteLossError
@@ -45,6 +45,28 @@ def set_parameters(model: nn.Module, values: Sequence[torch.Tensor]) -> None:
         parameter.copy_(value)
 
 
+def end_scores(
+    model: nn.Module, sets: Mapping[str, CuedImages], batchnorm_images: CuedImages, own: Mapping[str, Score]
+) -> dict[str, Score]:
+    """Return the scores of a path's end: a model after its BatchNorm statistics were re-estimated; it is left as it is.
+
+    Parameters
+    ----------
+    own
+        Known scores of the model as it is, which are those of a network without such statistics.
+
+    Raises
+    ------
+    NonFiniteLossError
+        When a loss is NaN or infinite; the message names the set.
+    """
+    if not statistics_layers(model):
+        return {**evaluate_sets(model, {name: one for name, one in sets.items() if name not in own}), **own}
+    end = copy.deepcopy(model)
+    reestimate_batchnorm(end, batchnorm_images)
+    return evaluate_sets(end, sets)
+
+
 @torch.no_grad()
 def evaluate_path(
     path: Path,
@@ -52,12 +74,12 @@ def evaluate_path(
     sets: Mapping[str, CuedImages],
     batchnorm_images: CuedImages,
     points: int,
-    end_scores: tuple[Mapping[str, Score], Mapping[str, Score]],
+    ends: tuple[Mapping[str, Score], Mapping[str, Score]],
 ) -> tuple[list[float], dict[str, list[Score]]]:
     """Score γ(t) at `points` equidistant t in [0, 1].
 
-    For 0 < t < 1 the BatchNorm statistics are re-estimated on cue-free training images, once a point, for all
-    sets. At t = 0 and 1 the checkpoints' own statistics count, so their scores are taken over as they are.
+    At every t the BatchNorm statistics are re-estimated on cue-free training images, once for all sets. Since the
+    ends are the same for all paths between two models, their scores are given.
 
     Parameters
     ----------
@@ -65,8 +87,8 @@ def evaluate_path(
         A model of the path's architecture; it is left as it is.
     sets
         Image sets by name.
-    end_scores
-        The scores of the path's ends on these sets.
+    ends
+        What `end_scores` returns for the path's ends.
 
     Returns
     -------
@@ -79,7 +101,7 @@ def evaluate_path(
         When a loss on the path is NaN or infinite; the message names t and the set.
     """
     ts = [index / (points - 1) for index in range(points)]
-    scores: dict[str, list[Score]] = {name: [end_scores[0][name]] for name in sets}
+    scores: dict[str, list[Score]] = {name: [ends[0][name]] for name in sets}
     between = copy.deepcopy(like)
     for t in ts[1:-1]:
         set_parameters(between, path(t))
@@ -91,5 +113,5 @@ def evaluate_path(
         for name in sets:
             scores[name].append(of_point[name])
     for name in sets:
-        scores[name].append(end_scores[1][name])
+        scores[name].append(ends[1][name])
     return ts, scores

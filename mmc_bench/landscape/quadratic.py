@@ -1,4 +1,4 @@
-"""Training the bend of a quadratic path (Garipov et al., 2018; Lubana et al., 2023, App. C.1)."""
+"""Training the bend of a quadratic path (Garipov et al., 2018; Lubana et al., 2023, App. B.1)."""
 
 import copy
 import random

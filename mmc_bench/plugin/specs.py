@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/\*|/[\w.-]+)?")
 TARGET = re.compile(r"\.{0,2}[\w.]*:\w+")
-NEEDS = frozenset({"clean", "cued", "environments"})
+NEEDS = frozenset({"clean", "cued", "environments", "fully-cued"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +137,8 @@ class MethodSpec(PluginSpec):
     ----------
     needs
         What the method is given beyond the clean and validation sets: ``{"cued"}`` for the cued pretraining
-        set, ``{"cued", "environments"}`` for that and which of its images carry a cue. Touching what is not
-        declared is an error.
+        set, ``{"cued", "environments"}`` for that and which of its images carry a cue, ``{"fully-cued"}`` for the
+        pretraining images with a cue on every one. Touching what is not declared is an error.
 
     The other parameters, and what is raised, are those of `BackboneSpec`.
 
@@ -149,7 +149,7 @@ class MethodSpec(PluginSpec):
     frozenset({'cued'})
     >>> MethodSpec(name="mine", target=".method:Mine", needs={"test"})
     Traceback (most recent call last):
-    ValueError: method 'mine' needs ['test']; a method can need ['clean', 'cued', 'environments']
+    ValueError: method 'mine' needs ['test']; a method can need ['clean', 'cued', 'environments', 'fully-cued']
     """
 
     kind: ClassVar[str] = "method"

@@ -104,7 +104,7 @@ def weights_of(record: AnyRecord) -> tuple[str, ...]:
 
 def weights_in(content: bytes, kind: str, key: str) -> tuple[str, ...] | None:
     """Return `weights_of` the record in a file that is as it was written; None when it must be looked at closely."""
-    start = b'{\n "schema_version": 2,\n "kind": "%s",\n "key": "%s",\n' % (kind.encode(), key.encode())
+    start = b'{\n "schema_version": 3,\n "kind": "%s",\n "key": "%s",\n' % (kind.encode(), key.encode())
     found = WEIGHTS[kind].search(content) if content.startswith(start) and is_intact(content) else None
     return tuple(checksum.decode() for checksum in found.groups()) if found else None
 

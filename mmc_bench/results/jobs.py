@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-KEY_VERSION = 2
+KEY_VERSION = 3
 
 Fraction = Annotated[float, Ge(0), Le(1)]
 
@@ -23,7 +23,7 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 PathName = Literal["linear", "permuted", "quadratic", "quadratic-nc"]
 
 #: What permutations of units are found by: `mmc_bench.landscape.alignment.align` says how.
-Matching = Literal["activations", "inner-products", "weights"]
+Matching = Literal["correlations-before-relu", "correlations-after-relu", "inner-products", "weights"]
 
 
 def _of(*stages: str) -> Predicate:
@@ -62,11 +62,19 @@ class PluginRef(_Plain):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(_Plain):
-    """Sizes of the training sets; ``None`` stands for the dataset's own."""
+    """The training sets: their sizes (``None`` stands for the dataset's own), and how they are drawn.
+
+    `clean_set` says what methods repair a model with: images held out of pretraining, or the pretraining images
+    themselves without their cues, as in the paper's Fig. 5; `clean_images` bounds those, too. `seed` draws the sets
+    and the random cues and images of the splits; ``None`` stands for the experiment's own seed, which always decides
+    initial weights and the order of batches. Models of one data seed share all their images.
+    """
 
     pretrain_images: Annotated[int, Ge(2)] | None = None
     clean_images: Annotated[int, Ge(2)] | None = None
     validation_images: Annotated[int, Ge(1)] | None = None
+    clean_set: Literal["held-out", "pretraining"] = "held-out"
+    seed: Annotated[int, Ge(0)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +97,7 @@ class Recipe(_Plain):
 
 @dataclass(frozen=True, kw_only=True)
 class QuadraticSettings(_Plain):
-    """How the bend θ₁₂ of a quadratic path is trained (Garipov et al., 2018; paper, App. C.1).
+    """How the bend θ₁₂ of a quadratic path is trained (Garipov et al., 2018; paper, App. B.1).
 
     It starts at the chord's middle, or at random weights as in the authors' code.
     """
@@ -106,16 +114,17 @@ class QuadraticSettings(_Plain):
 class ConnectSettings(_Plain):
     """How the paths between two models are measured.
 
-    `batchnorm_images` bounds the cue-free training images that re-estimate the BatchNorm statistics and that
-    permutations are matched on. `train_images` is the number of training images on which the paths are measured
-    besides the test images.
+    `batchnorm_images` bounds the training images without cues that re-estimate the BatchNorm statistics, and those
+    that permutations are matched on, without cues or with them as `matching_images` says (paper, App. B.2).
+    `train_images` is the number of training images on which the paths are measured besides the test images.
     """
 
     points: Annotated[int, Ge(2)] = 11
     batchnorm_images: Annotated[int, Ge(2)] | None = None
     train_images: Annotated[int, Ge(0)] = 0
     paths: Annotated[tuple[PathName, ...], MinLen(1)] = ("linear",)
-    matching: Matching = "activations"
+    matching: Matching = "correlations-after-relu"
+    matching_images: Literal["cue-free", "cued"] = "cue-free"
     quadratic: QuadraticSettings = QuadraticSettings()
 
 
@@ -145,6 +154,11 @@ class Pretraining(_Plain):
     def key(self) -> str:
         """SHA-256 that names this pretraining's record."""
         return key_of({"stage": "pretraining", "weights": self.weights_key, "score": self.versions["score"]})
+
+    @property
+    def data_seed(self) -> int:
+        """The seed that the sets and splits are drawn from."""
+        return self.seed if self.data.seed is None else self.data.seed
 
     @property
     def label(self) -> str:

@@ -27,7 +27,7 @@ class _Record(BaseModel):
 class _JobRecord(_Record):
     """The result of a job, which is the field that `kind` names."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     kind: str
     key: str
 
@@ -54,6 +54,11 @@ class Metrics(_Record):
     RI: Score
     train: Score
     validation: Score
+
+    @property
+    def splits(self) -> dict[str, Score]:
+        """The scores on the test splits, by name."""
+        return {name: getattr(self, name) for name in SPLITS}
 
 
 class Curve(_Record):
@@ -128,16 +133,33 @@ class Invariance(_Record):
     invariant: bool
 
 
+class Effect(_Record):
+    """By how much one intervention changes two models, on the test images that carry their cues.
+
+    Each pair is of the first and the second model: the changes of loss (nats) and accuracy (a fraction), and the share
+    of images whose prediction changes. `flips_of_both` is the share whose prediction changes in both models.
+    """
+
+    split: str
+    loss_changes: tuple[Number, Number]
+    accuracy_changes: tuple[Number, Number]
+    flips: tuple[Fraction, Fraction]
+    flips_of_both: Fraction
+
+
 class Comparison(_Record):
     """Two models of one architecture: their scores, their mechanisms, and the paths between them.
 
-    `similar` is definition 4: both have the same invariances. `pattern_distance` is the Wasserstein-1 distance
-    between the activation patterns of their last hidden layers on C (paper, App. F.3), None where pooling hides these.
+    `scores` are those of the models as they are; a path's ends have re-estimated BatchNorm statistics. `similar` is
+    definition 4: both have the same invariances, and `effects` say how much each model changes. `pattern_distance` is
+    the Wasserstein-1 distance between the activation patterns of their last hidden layers on C (paper, App. F.3), None
+    where pooling hides these.
     """
 
     scores: dict[str, tuple[Score, Score]]
     invariance: tuple[dict[str, Invariance], dict[str, Invariance]]
     similar: bool
+    effects: dict[str, Effect] = {}
     paths: Annotated[dict[str, PathRecord], Field(min_length=1)]
     pattern_distance: Number | None = None
 
@@ -220,7 +242,10 @@ class PretrainRecord(_JobRecord):
 
 
 class CellRecord(_JobRecord):
-    """The result of one method on one pretrained model."""
+    """The result of one method on one pretrained model.
+
+    `effects` are those of the interventions on the pretrained and the fine-tuned model.
+    """
 
     kind: Literal["cell"] = "cell"
     cell: Cell
@@ -231,6 +256,7 @@ class CellRecord(_JobRecord):
     metrics: Metrics
     paths: dict[str, PathRecord]
     invariance: dict[str, Invariance]
+    effects: dict[str, Effect] = {}
     timing: Timing
     provenance: Provenance
     weights_sha256: str | None = None

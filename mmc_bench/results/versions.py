@@ -33,10 +33,10 @@ class Stage:
 _COMMON = ("data", "seeds.py", "stages/job.py", "stages/resources.py", "training")
 
 STAGES = {
-    "pretrain": Stage(1, (*_COMMON, "stages/pretrain.py")),
-    "fine-tune": Stage(1, (*_COMMON, "stages/finetune.py")),
-    "score": Stage(1, (*_COMMON, "stages/score.py", "landscape/invariance.py")),
-    "connect": Stage(1, (*_COMMON, "stages/connect.py", "landscape")),
+    "pretrain": Stage(2, (*_COMMON, "stages/pretrain.py")),
+    "fine-tune": Stage(2, (*_COMMON, "stages/finetune.py")),
+    "score": Stage(2, (*_COMMON, "stages/score.py", "landscape/invariance.py")),
+    "connect": Stage(2, (*_COMMON, "stages/connect.py", "landscape")),
 }
 
 

@@ -37,7 +37,7 @@ def compare_checkpoints(
         When a checkpoint does not fit the backbone, or leads to a loss that is not finite.
     """
     experiment, settings = connection.experiment, connection.connect
-    seeds = {**experiment_seeds(experiment.seed), **path_seeds(settings, experiment.seed)}
+    seeds = {**experiment_seeds(experiment), **path_seeds(settings, experiment.seed)}
     assembly = Assembly(connection, resources, seeds)
     data = resources.data(experiment)
     first, second = (

@@ -5,14 +5,16 @@ from collections.abc import Callable
 import torch
 
 from mmc_bench.data.splits import ExperimentData
-from mmc_bench.landscape.invariance import invariances, mechanistically_similar
-from mmc_bench.landscape.measure import PathImages, Scores, measure_paths, path_images, scores_of
+from mmc_bench.landscape.invariance import effects, invariances, mechanistically_similar
+from mmc_bench.landscape.measure import PathImages, Scores, measure_paths, path_images
+from mmc_bench.landscape.paths import end_scores
 from mmc_bench.landscape.patterns import pattern_distance
 from mmc_bench.results.jobs import Cell, ConnectSettings
-from mmc_bench.results.records import SPLITS, Comparison, Metrics, PathRecord
+from mmc_bench.results.records import Comparison, Metrics, PathRecord
 from mmc_bench.seeds import derive_seed
 from mmc_bench.stages.resources import Resources
 from mmc_bench.training import Backbone, Progress
+from mmc_bench.training.evaluate import evaluate_sets
 
 #: The paths that are trained.
 BENT = ("quadratic", "quadratic-nc")
@@ -28,35 +30,41 @@ def connect(
 ) -> dict[str, PathRecord]:
     """Return the paths of a cell; the linear one is always among them.
 
-    `metrics` are those of the two models: what they hold is not computed again.
+    `metrics` are those of the two models as they are.
     """
     settings = cell.connect.with_changes(paths=tuple(dict.fromkeys(("linear", *cell.connect.paths))))
     images = path_images(data, settings)
-    models = pretrained, fine_tuned
-    known = [{name: getattr(model, name) for name in SPLITS} for model in metrics]
-    scores = [scores_of(model, images, of_test) for model, of_test in zip(models, known, strict=True)]
+
+    def scores_at_end(model: Backbone, own: Metrics) -> Scores:
+        return end_scores(model, images.sets, images.batchnorm, own.splits)
+
+    start = "start of paths", cell.pretraining.key, settings.batchnorm_images, settings.train_images
+    ends = (
+        resources.once(lambda: scores_at_end(pretrained, metrics[0]), *start),
+        scores_at_end(fine_tuned, metrics[1]),
+    )
     generator_of = _generators(resources, cell.pretraining.seed)
-    return measure_paths(*models, images, settings, (scores[0], scores[1]), generator_of, Progress())
+    return measure_paths(pretrained, fine_tuned, images, settings, ends, generator_of, Progress())
 
 
 def compare(
-    first: Backbone,
-    second: Backbone,
-    images: PathImages,
-    settings: ConnectSettings,
-    resources: Resources,
-    seed: int,
-    known: tuple[Scores, Scores] = ({}, {}),
+    first: Backbone, second: Backbone, images: PathImages, settings: ConnectSettings, resources: Resources, seed: int
 ) -> tuple[Comparison, Progress]:
     """Return all that two models are compared by, and the progress of what was trained on the way."""
-    scores = scores_of(first, images, known[0]), scores_of(second, images, known[1])
+    predictions: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = {}, {}
+    scores = evaluate_sets(first, images.sets, predictions[0]), evaluate_sets(second, images.sets, predictions[1])
+    ends = (
+        end_scores(first, images.sets, images.batchnorm, scores[0]),
+        end_scores(second, images.sets, images.batchnorm, scores[1]),
+    )
     progress = Progress()
-    paths = measure_paths(first, second, images, settings, scores, _generators(resources, seed), progress)
+    paths = measure_paths(first, second, images, settings, ends, _generators(resources, seed), progress)
     mechanisms = invariances(scores[0]), invariances(scores[1])
     comparison = Comparison(
         scores={name: (scores[0][name], scores[1][name]) for name in images.sets},
         invariance=mechanisms,
         similar=mechanistically_similar(*mechanisms),
+        effects=effects(scores, predictions),
         paths=paths,
         pattern_distance=pattern_distance(first, second, images.sets["C"]),
     )

@@ -63,5 +63,7 @@ def task_of(
         progress=Progress(report),
         needs=needs,
         _cued=data.pretraining if "cued" in needs else None,
+        _fully_cued=data.train_splits["C"] if "fully-cued" in needs else None,
+        _all_fully_cued=data.fully_cued if "fully-cued" in needs else None,
     )
     return task, seed

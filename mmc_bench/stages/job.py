@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from mmc_bench.landscape.invariance import invariances
+from mmc_bench.landscape.invariance import effects, invariances
 from mmc_bench.landscape.measure import path_images
 from mmc_bench.results.jobs import Cell, Job, Pair, Pretraining
-from mmc_bench.results.records import SPLITS, AnyRecord, CellRecord, PairRecord, PretrainRecord, Score
+from mmc_bench.results.records import AnyRecord, CellRecord, PairRecord, PretrainRecord
 from mmc_bench.stages.assembly import Assembly
 from mmc_bench.stages.connect import compare, connect, path_seeds
 from mmc_bench.stages.finetune import fine_tune
@@ -13,6 +13,7 @@ from mmc_bench.stages.pretrain import pretrain
 from mmc_bench.stages.provenance import experiment_seeds
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.stages.score import score
+from mmc_bench.training.evaluate import predictions_on
 from mmc_bench.training.precision import arithmetic
 
 #: Saves the weights of a job under way, if they are to be kept, and makes its record.
@@ -36,7 +37,7 @@ def do_job(job: Job, resources: Resources, report: Report) -> AnyRecord:
 
 
 def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Finish:
-    assembly = Assembly(job, resources, experiment_seeds(job.seed))
+    assembly = Assembly(job, resources, experiment_seeds(job))
     data = resources.data(job)
     assembly.lap("data")
     kept = resources.store.kept_weights(job, None, lambda message: report({"note": message}))
@@ -52,7 +53,7 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
             assembly.lap("pretrain", {"curve": curve_seconds})
             origin = assembly.origin(key=job.weights_key, curve=curve)
         report({"stage": "score"})
-        metrics = score(model, data, data.pretraining)
+        metrics, _ = score(model, data, data.pretraining)
         assembly.lap("score")
 
     def finish() -> PretrainRecord:
@@ -63,7 +64,7 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
             num_classes=data.num_classes,
             weights_sha256=kept[0].sha256 if kept else store.save_weights(job, model.state_dict(), origin),
             metrics=metrics,
-            invariance=invariances({name: getattr(metrics, name) for name in data.splits}),
+            invariance=invariances(metrics.splits),
             curve=curve,
         )
 
@@ -71,7 +72,7 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
 
 
 def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
-    seeds = experiment_seeds(job.pretraining.seed)
+    seeds = experiment_seeds(job.pretraining)
     assembly = Assembly(job, resources, seeds)
     data = resources.data(job.pretraining)
     pretrained, before = resources.pretrained(job.pretraining, data)
@@ -92,11 +93,16 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
             assembly.lap("fine_tune")
             origin = assembly.origin(key=job.weights_key, made_from=made_from, parameters=parameters)
         report({"stage": "score"})
-        metrics = score(fine_tuned, data, data.clean)
+        metrics, predictions = score(fine_tuned, data, data.clean)
+        of_pretrained = resources.once(
+            lambda: predictions_on(pretrained, data.rendered), "predictions", job.pretraining.key
+        )
         assembly.lap("score")
         report({"stage": "connect"})
         paths = connect(job, pretrained, fine_tuned, data, (before.metrics, metrics), resources)
         assembly.lap("connect")
+
+    scores = before.metrics.splits, metrics.splits
 
     def finish() -> CellRecord:
         sha256 = kept[0].sha256 if kept else None
@@ -111,7 +117,8 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
             parameters=origin.parameters,
             metrics=metrics,
             paths=paths,
-            invariance=invariances({name: getattr(metrics, name) for name in data.splits}),
+            invariance=invariances(scores[1]),
+            effects=effects(scores, (of_pretrained, predictions)),
             weights_sha256=sha256,
         )
 
@@ -119,18 +126,17 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
 
 
 def _pair(job: Pair, resources: Resources, report: Report) -> Finish:
-    seeds = {**experiment_seeds(job.data.seed), **path_seeds(job.connect, job.data.seed)}
+    seeds = {**experiment_seeds(job.data), **path_seeds(job.connect, job.data.seed)}
     assembly = Assembly(job, resources, seeds)
     data = resources.data(job.data)
     (first, first_record), (second, second_record) = (
         resources.pretrained(end, data) for end in (job.first, job.second)
     )
-    known = _known_scores(job, job.first, first_record), _known_scores(job, job.second, second_record)
     images = path_images(data, job.connect)
     assembly.lap("data")
     report({"stage": "connect"})
     with arithmetic(resources.precision, resources.device):
-        comparison, progress = compare(first, second, images, job.connect, resources, job.data.seed, known)
+        comparison, progress = compare(first, second, images, job.connect, resources, job.data.seed)
     assembly.trained(progress)
     assembly.lap("connect")
     return lambda: assembly.record(
@@ -140,9 +146,3 @@ def _pair(job: Pair, resources: Resources, report: Report) -> Finish:
         num_classes=data.num_classes,
         comparison=comparison,
     )
-
-
-def _known_scores(pair: Pair, end: Pretraining, record: PretrainRecord) -> dict[str, Score]:
-    """Return the scores of a model on the test splits of the pair's data, where these are the very ones it has."""
-    ours, theirs = ((of.dataset, of.images, of.seed) for of in (end, pair.data))
-    return {name: getattr(record.metrics, name) for name in SPLITS} if ours == theirs else {}

@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 
 from mmc_bench.data.micro_batches import micro_batches
-from mmc_bench.data.splits import DRAWS
-from mmc_bench.results.jobs import Connection, Job, references_of
+from mmc_bench.results.jobs import Connection, Job, Pretraining, references_of
 from mmc_bench.results.records import Provenance
 from mmc_bench.results.versions import PACKAGE, digest_of_stage
-from mmc_bench.seeds import derive_seed
+from mmc_bench.seeds import DRAWS, derive_seed
 from mmc_bench.stages.resources import Resources
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn")
@@ -45,9 +44,10 @@ def provenance_of(job: Job | Connection, resources: Resources, seeds: dict[str, 
     )
 
 
-def experiment_seeds(seed: int) -> dict[str, int]:
-    """Return an experiment's seed and those derived from it for its data and its pretraining."""
-    return {"experiment": seed, **{what: derive_seed(what, seed) for what in (*DRAWS, "pretraining")}}
+def experiment_seeds(experiment: Pretraining) -> dict[str, int]:
+    """Return an experiment's seeds: its own, and those derived from it and its data seed."""
+    draws = {what: derive_seed(what, experiment.data_seed) for what in DRAWS}
+    return {"experiment": experiment.seed, **draws, "pretraining": derive_seed("pretraining", experiment.seed)}
 
 
 @cache

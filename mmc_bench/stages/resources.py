@@ -33,6 +33,7 @@ class Resources:
     threads: int
     precision: str = "fp32"
     keep_weights: bool = False
+    _kept: dict[tuple[object, ...], Any] = field(default_factory=dict)
     _loaded: dict[str, Dataset] = field(default_factory=dict)
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
 
@@ -40,6 +41,13 @@ class Resources:
         """Release the loaded images and derived sets; they are made again when a job needs them."""
         self._loaded.clear()
         self._derived.clear()
+        self._kept.clear()
+
+    def once(self, make: Callable[[], Any], *what: object) -> Any:
+        """Return what `make` returned when it was called for the same `what` and images, or call it now."""
+        if what not in self._kept:
+            self._kept[what] = make()
+        return self._kept[what]
 
     def offer(self, kind: str, reference: PluginRef) -> Offer:
         """Return what a plugin offers under a reference.
@@ -65,14 +73,15 @@ class Resources:
             dataset: Dataset = offer.make(offer.configure(pretraining.dataset.parameters))
             dataset.load(replace(self.sources, allowed=offer.spec.sources))
             self._loaded[dataset_key] = dataset
-        key = canonical_json([dataset_key, pretraining.data.content(), pretraining.cue_rate, pretraining.seed])
+        key = canonical_json([dataset_key, pretraining.data.content(), pretraining.cue_rate, pretraining.data_seed])
         if key not in self._derived:
             self._derived.clear()
+            self._kept.clear()
             self._derived[key] = derive_experiment(
                 self._loaded[dataset_key],
                 pretraining.data,
                 pretraining.cue_rate,
-                pretraining.seed,
+                pretraining.data_seed,
                 self.device,
             )
         return self._derived[key]

@@ -25,9 +25,20 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-@torch.inference_mode()
 def evaluate(model: nn.Module, images: CuedImages) -> Score:
     """Return accuracy and mean cross-entropy (nats) of `model` in eval mode; its mode is restored after.
+
+    Raises
+    ------
+    NonFiniteLossError
+        When the loss is NaN or infinite.
+    """
+    return evaluate_with_predictions(model, images)[0]
+
+
+@torch.inference_mode()
+def evaluate_with_predictions(model: nn.Module, images: CuedImages) -> tuple[Score, torch.Tensor]:
+    """Return what `evaluate` does, and the predicted class of each image, int64 of shape (N,).
 
     Sums stay on the device, the loss's in float64, until the last batch is through.
 
@@ -37,21 +48,30 @@ def evaluate(model: nn.Module, images: CuedImages) -> Score:
         When the loss is NaN or infinite.
     """
     device = images.labels.device
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    predicted = []
     loss = torch.zeros((), dtype=torch.float64, device=device)
     with eval_mode(model):
         for x, y in images.in_order():
             logits = model(x)
-            correct += (logits.argmax(1) == y).sum()
+            predicted.append(logits.argmax(1))
             loss += cross_entropy(logits, y, reduction="sum")
     mean = loss.item() / len(images)
     if not math.isfinite(mean):
         raise NonFiniteLossError(f"the model's mean loss over {len(images)} images is not finite ({mean})")
-    return Score(accuracy=correct.item() / len(images), loss=mean)
+    predictions = torch.cat(predicted)
+    correct = (predictions == images.labels).sum().item()
+    return Score(accuracy=correct / len(images), loss=mean), predictions
 
 
-def evaluate_sets(model: nn.Module, sets: Mapping[str, CuedImages]) -> dict[str, Score]:
+def evaluate_sets(
+    model: nn.Module, sets: Mapping[str, CuedImages], predictions: dict[str, torch.Tensor] | None = None
+) -> dict[str, Score]:
     """Return the scores of `model` on sets of images by their names.
+
+    Parameters
+    ----------
+    predictions
+        Where given, the predicted classes (N,) on each set are put into it.
 
     Raises
     ------
@@ -61,7 +81,16 @@ def evaluate_sets(model: nn.Module, sets: Mapping[str, CuedImages]) -> dict[str,
     scores = {}
     for name, images in sets.items():
         try:
-            scores[name] = evaluate(model, images)
+            scores[name], predicted = evaluate_with_predictions(model, images)
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"on {name}, {error}") from None
+        if predictions is not None:
+            predictions[name] = predicted
     return scores
+
+
+def predictions_on(model: nn.Module, sets: Mapping[str, CuedImages]) -> dict[str, torch.Tensor]:
+    """Return the predicted classes (N,) of `model` on sets of images by their names."""
+    predictions: dict[str, torch.Tensor] = {}
+    evaluate_sets(model, sets, predictions)
+    return predictions

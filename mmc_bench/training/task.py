@@ -53,6 +53,8 @@ class Task:
     progress: Progress
     needs: frozenset[str] = frozenset()
     _cued: CuedImages | None = None
+    _fully_cued: CuedImages | None = None
+    _all_fully_cued: CuedImages | None = None
 
     @property
     def cued(self) -> CuedImages:
@@ -66,6 +68,35 @@ class Task:
         if "cued" not in self.needs or self._cued is None:
             raise UndeclaredDataError('the method asked for task.cued: declare needs={"cued"} in its spec')
         return self._cued
+
+    @property
+    def fully_cued(self) -> CuedImages:
+        """The pretraining images, every one with its own cue, whatever the cue rate of the pretraining was.
+
+        Raises
+        ------
+        UndeclaredDataError
+            When the method's spec does not declare ``needs={"fully-cued"}``.
+        """
+        return self._declared(self._fully_cued)
+
+    @property
+    def all_fully_cued(self) -> CuedImages:
+        """As `fully_cued`, with the images of `clean` and `validation` among them, which thus show their cues as well.
+
+        Raises
+        ------
+        UndeclaredDataError
+            When the method's spec does not declare ``needs={"fully-cued"}``.
+        """
+        return self._declared(self._all_fully_cued)
+
+    def _declared(self, images: CuedImages | None) -> CuedImages:
+        if "fully-cued" not in self.needs or images is None:
+            raise UndeclaredDataError(
+                'the method asked for fully cued images: declare needs={"fully-cued"} in its spec'
+            )
+        return images
 
     @property
     def environments(self) -> torch.Tensor:

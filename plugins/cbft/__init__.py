@@ -6,7 +6,7 @@ from typing import Any
 from mmc_bench import MethodSpec, hookimpl
 
 mmc_bench_api = 1
-VERSION = 1
+VERSION = 2
 
 VARIANTS: dict[str, tuple[dict[str, Any], str]] = {
     "cbft": ({}, "Connectivity-based fine-tuning (Lubana et al., 2023)"),
@@ -17,14 +17,22 @@ VARIANTS: dict[str, tuple[dict[str, Any], str]] = {
 
 @hookimpl
 def register_methods(register: Callable[[MethodSpec], None]) -> None:
-    """Register CBFT and the ablations of table 3."""
+    """Register CBFT, the ablations of table 3, and CBFT with images cued at the pretraining's rate."""
     for name, (defaults, summary) in VARIANTS.items():
         register(
             MethodSpec(
                 name=name,
                 target=".method:CBFT",
                 defaults=defaults,
-                needs=frozenset({"cued"}),
+                needs=frozenset({"fully-cued"}),
                 summary=summary,
             )
         )
+    register(
+        MethodSpec(
+            name="cbft-partly-cued",
+            target=".method:PartlyCuedCBFT",
+            needs=frozenset({"cued"}),
+            summary="CBFT whose cued images are cued at the pretraining's rate",
+        )
+    )

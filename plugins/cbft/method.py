@@ -9,12 +9,15 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mmc_bench import BaseConfig
+from mmc_bench.data.splits import CuedImages
 from mmc_bench.training import Backbone, Task, cross_entropy, full_precision
 
 
-class CBFT:
+class PartlyCuedCBFT:
     """Alternate two steps on θ: raise a loss barrier towards θ_C on cued data, then fit the clean data while
     the mean features of each class agree with and without the cue. One SGD, momentum and schedule for both.
+
+    The cued data D_C are the images that θ_C was pretrained on, cued at the pretraining's rate.
     """
 
     class Config(BaseConfig):
@@ -37,7 +40,7 @@ class CBFT:
         c, classifier = self.config, task.model.get_classifier()
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
         positions = draw_path_positions(c.path_position, training.steps, task.generator)
-        for (x_nc, y_nc), (x_c, y_c) in training.pairs(task.cued):
+        for (x_nc, y_nc), (x_c, y_c) in training.pairs(self.cued_images(task)):
             if c.barrier:
                 t = positions[training.step]
                 training.minimise(barrier_loss(task.model, task.pretrained, x_c, y_c, t, c.barrier_loss))
@@ -49,6 +52,25 @@ class CBFT:
                 loss = loss + c.invariance_weight * gap
             training.minimise(loss)
         return task.model
+
+    def cued_images(self, task: Task) -> CuedImages:
+        """Return D_C."""
+        return task.cued
+
+
+class CBFT(PartlyCuedCBFT):
+    """CBFT as the authors run it: every image of D_C carries its cue, whatever θ_C was pretrained on."""
+
+    class Config(PartlyCuedCBFT.Config):
+        """`held_out` makes D_C all images, as in the authors' code; the paper's text takes the pretraining images."""
+
+        held_out: bool = Field(False, description="D_C holds the clean and validation images, too, with their cues")
+
+    config: Config
+
+    def cued_images(self, task: Task) -> CuedImages:
+        """Return D_C."""
+        return task.all_fully_cued if self.config.held_out else task.fully_cued
 
 
 def barrier_loss(

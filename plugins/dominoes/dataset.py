@@ -18,7 +18,8 @@ class Dominoes:
     The upper half is enlarged to CIFAR-10's size, in three equal channels. Its values lie in [0, 1], and are 0
     without a cue, as in the authors' code; those of the lower half lie in [-1, 1].
 
-    A cue code is a row of all Fashion-MNIST images, the training ones first. RC draws from the test images.
+    A cue code is a row of all Fashion-MNIST images, the training ones first. RC draws from the test images, and
+    `train RC` from the training images.
     """
 
     class Config(BaseConfig):
@@ -44,6 +45,10 @@ class Dominoes:
     def random_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Return `n` Fashion-MNIST test images drawn uniformly, whatever their class."""
         return torch.randint(self._first_test, len(self._uppers), (n,), generator=generator)
+
+    def random_train_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Return `n` Fashion-MNIST training images drawn uniformly, whatever their class."""
+        return torch.randint(self._first_test, (n,), generator=generator)
 
     def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
         """Return images of shape (n, 3, 2H, W): the cue's image above each image."""
@@ -79,9 +84,18 @@ def partners(labels: torch.Tensor, upper_labels: torch.Tensor) -> torch.Tensor:
 
 
 def enlarged(images: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """Return uint8 images resized bilinearly and rounded; in stretches, whose floats need little memory."""
-    stretches = [
-        F.interpolate(stretch.float(), size=tuple(size), mode="bilinear", align_corners=False).round().byte()
-        for stretch in images.split(500)
-    ]
-    return torch.cat(stretches)
+    """Return uint8 images (N, 1, h, w) resized bilinearly to `size`, rounded after each axis, as Pillow does it.
+
+    In stretches, whose floats need little memory.
+    """
+    height, width = size
+
+    def resized(stretch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return F.interpolate(stretch, size=size, mode="bilinear", align_corners=False, antialias=True).add(0.5).floor()
+
+    return torch.cat(
+        [
+            resized(resized(stretch.float(), (stretch.shape[-2], width)), (height, width)).byte()
+            for stretch in images.split(500)
+        ]
+    )

@@ -3,7 +3,7 @@
 Hidden units can be renumbered without changing what a network computes, provided that everybody who
 produces or reads them is renumbered alike. `permutation_groups` finds out who that is from the traced graph
 (`labels` says how), `align` finds the numbering that makes one network most like another, by what units do
-(`activations`) or by their weights (`weights`), and `permute` applies it.
+(correlations or inner products of activations) or by their weights, and `permute` applies it.
 
 What reaches an operator that `rules` does not know stays as it is, and is reported.
 """
@@ -20,7 +20,7 @@ from torch import nn
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError, message_of
-from mmc_bench.landscape.alignment.activations import CHUNK, Observer, joint_moments, match_activations
+from mmc_bench.landscape.alignment.activations import CHUNK, Observer, Side, joint_moments, match_activations
 from mmc_bench.landscape.alignment.graph import INPUT, OUTPUT
 from mmc_bench.landscape.alignment.groups import (
     Group,
@@ -121,7 +121,7 @@ def align(
     reference: nn.Module,
     images: CuedImages | Iterable[torch.Tensor],
     *,
-    criterion: Matching = "activations",
+    criterion: Matching = "correlations-after-relu",
     seed: int = 0,
 ) -> Alignment:
     """Permute the units of a network so that they match another's.
@@ -136,7 +136,8 @@ def align(
         What to compare activations on, such as the cue-free training images; or batches of inputs (N, …). With
         the weights as the criterion, their shape alone is used.
     criterion
-        ``"activations"``: correlations between units over the images, before the nonlinearity.
+        ``"correlations-before-relu"``: between units over the images, before the nonlinearity.
+        ``"correlations-after-relu"``: the same after it, as in the authors' code.
         ``"inner-products"``: of activations after it, which brings those of the two networks closest (eq. 6).
         ``"weights"``: inner products of weights (Ainsworth et al., 2022).
     seed
@@ -159,9 +160,9 @@ def align(
         if criterion == "weights":
             permutations = match_weights(reference, model, groups, torch.Generator().manual_seed(seed))
         else:
-            exact = criterion == "inner-products"
-            moments = joint_moments(reference, model, observer, chain([first], batches), "after" if exact else "before")
-            score = moments.inner_product if exact else moments.correlation
+            side: Side = "before" if criterion == "correlations-before-relu" else "after"
+            moments = joint_moments(reference, model, observer, chain([first], batches), side)
+            score = moments.inner_product if criterion == "inner-products" else moments.correlation
             permutations, unseen = match_activations(groups, score), moments.unseen
     permuted = permute(model, groups, permutations)
     difference = output_difference(model, permuted, tuple(first.shape[1:]), first[:CHECKED_INPUTS])

@@ -4,8 +4,8 @@ One pass runs both networks side by side. At every place where units are seen (`
 a likeness needs are taken as matrix products, and the activations are dropped. A group's score is the
 sum over all places at which it is seen: a residual stream is one group, seen after every addition.
 
-Two likenesses come from the same sums. Correlations, before the nonlinearity, count every unit alike, as matching
-layer by layer by cosine similarity does. Inner products, after the nonlinearity, are eq. 6 as it stands:
+Two likenesses come from the same sums. Correlations count every unit alike; the authors' code takes them after the
+nonlinearity, and they can be taken before it. Inner products, after the nonlinearity, are eq. 6 as it stands:
 ‖a - πb‖² is least where Σ⟨a, πb⟩ is largest, so units that are large decide, and a unit's mean counts.
 
 Units that the images do not tell apart, being constant on all of them or multiples of one another, are
