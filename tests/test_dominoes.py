@@ -69,9 +69,10 @@ def enlarged_by_hand(image):
             y, x = (min(max((place + 0.5) * 28 / 32 - 0.5, 0), 27) for place in (row, column))
             top, left = int(y), int(x)
             bottom, right = min(top + 1, 27), min(left + 1, 27)
-            upper = int(image[top, left]) * (1 - (x - left)) + int(image[top, right]) * (x - left)
-            lower = int(image[bottom, left]) * (1 - (x - left)) + int(image[bottom, right]) * (x - left)
-            result[row, column] = round(upper * (1 - (y - top)) + lower * (y - top))
+            # Rounded after each axis, halves up.
+            upper = int(int(image[top, left]) * (1 - (x - left)) + int(image[top, right]) * (x - left) + 0.5)
+            lower = int(int(image[bottom, left]) * (1 - (x - left)) + int(image[bottom, right]) * (x - left) + 0.5)
+            result[row, column] = int(upper * (1 - (y - top)) + lower * (y - top) + 0.5)
     return result
 
 
@@ -148,6 +149,25 @@ def test_every_split_and_set_is_what_a_loop_over_images_builds():
             assert torch.allclose(pixels[row], expected, rtol=0, atol=1e-6)
 
 
+def test_upper_halves_are_to_the_bit_what_pillow_makes_of_fashion_mnist():
+    sources = FakeSources()
+    everything = torch.cat([part.images for part in sources.parts["fashion-mnist"]])
+    rows = torch.arange(len(everything))
+    images = loaded(sources).render(torch.zeros(len(rows), 3, 32, 32), rows)
+    for row, upper in enumerate(everything):
+        enlarged = np.array(Image.fromarray(upper[0].numpy()).resize((32, 32), Image.Resampling.BILINEAR))
+        assert torch.equal((images[row, 0, :32] * 255).round().byte(), torch.from_numpy(enlarged))
+
+
+def test_random_cues_are_training_images_on_training_splits_and_test_images_on_test_splits():
+    sources = FakeSources()
+    data = derive_experiment(loaded(sources), SETTINGS, 0.5, seed=1)
+    first_test = len(sources.parts["fashion-mnist"][0].labels)
+    assert (data.train_splits["RC"].cues < first_test).all()
+    assert (data.splits["RC"].cues >= first_test).all()
+    assert len(data.train_splits["RC"].cues.unique()) > 50
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.6, 1.0])
 def test_the_first_of_each_class_carry_the_cue(rate):
     data = derive_experiment(loaded(FakeSources()), SETTINGS, rate, seed=0)
@@ -155,7 +175,7 @@ def test_the_first_of_each_class_carry_the_cue(rate):
     labels, cued = data.pretraining.labels[order], data.pretraining.cues[order] >= 0
     for label in range(10):
         flags = cued[labels == label].tolist()
-        quota = round(len(flags) * rate)
+        quota = int(rate * len(flags))
         assert flags == [True] * quota + [False] * (len(flags) - quota)
 
 

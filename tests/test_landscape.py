@@ -4,15 +4,18 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from mmc_bench import UserError
 from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.landscape.barriers import barrier, connectivity, mode_connected
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
-from mmc_bench.landscape.invariance import invariances
-from mmc_bench.landscape.paths import evaluate_path, linear_path, set_parameters
-from mmc_bench.results.records import Score
-from mmc_bench.training import evaluate
+from mmc_bench.landscape.invariance import effects, invariances
+from mmc_bench.landscape.measure import PathImages, measure_paths
+from mmc_bench.landscape.paths import end_scores, evaluate_path, linear_path, set_parameters
+from mmc_bench.results.jobs import ConnectSettings
+from mmc_bench.results.records import SPLITS, Score
+from mmc_bench.training import Progress, evaluate
 from mmc_bench.training.checks import check_same_architecture
 
 
@@ -143,17 +146,16 @@ def test_interpolation_is_linear_in_every_parameter_and_leaves_the_ends_alone(ti
     assert same_statistics(between, before[2], tolerance=0)
 
 
-def test_the_paths_ends_are_the_checkpoints_scores_and_its_inside_has_its_own_statistics(tiny_net, image_set):
+def test_a_path_has_statistics_of_its_own_at_its_ends_and_inside(tiny_net, image_set):
     start, end = tiny_net(0).eval(), tiny_net(1).eval()
     splits = {"NC": image_set(30, 4), "C": image_set(30, 5)}
     training = image_set(40, 6)
-    ends = [{name: evaluate(model, split) for name, split in splits.items()} for model in (start, end)]
+    ends = [end_scores(model, splits, training, {}) for model in (start, end)]
     before = copy.deepcopy(start.state_dict()), copy.deepcopy(end.state_dict())
     ts, scores = evaluate_path(linear_path(start, end), end, splits, training, 5, (ends[0], ends[1]))
     assert ts == [0.0, 0.25, 0.5, 0.75, 1.0]
     for name, split in splits.items():
-        assert scores[name][0] == ends[0][name] and scores[name][-1] == ends[1][name]
-        for t, found in list(zip(ts, scores[name], strict=True))[1:-1]:
+        for t, found in zip(ts, scores[name], strict=True):
             between = copy.deepcopy(start)
             with torch.no_grad():
                 for gamma, last in zip(between.parameters(), end.parameters()):
@@ -163,6 +165,28 @@ def test_the_paths_ends_are_the_checkpoints_scores_and_its_inside_has_its_own_st
             assert found.loss == pytest.approx(expected.loss, rel=1e-9)
     for model, state in zip((start, end), before):
         assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items())
+
+
+def test_the_ends_of_a_path_between_networks_without_statistics_have_the_scores_that_are_known(image_set):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(2 * 6 * 6, 3)).double()
+    splits = {"NC": image_set(30, 4), "C": image_set(30, 5)}
+    known = {"NC": score(1.5, 0.25)}
+    found = end_scores(network, splits, image_set(20, 6), known)
+    assert found == {"NC": known["NC"], "C": evaluate(network, splits["C"])}
+
+
+@pytest.mark.parametrize("kind", ["linear", "permuted"])
+def test_a_model_and_itself_have_a_barrier_of_exactly_zero(tiny_net, image_set, kind):
+    model = tiny_net(0, torch.float32)
+    model(image_set(30, 9, torch.float32).batch(slice(None))[0])  # running statistics unlike the re-estimated ones
+    sets = {name: image_set(30, seed, torch.float32) for seed, name in enumerate(SPLITS)}
+    images = PathImages(sets, *[image_set(40, 6, torch.float32)] * 4)
+    ends = end_scores(model, sets, images.batchnorm, {}), end_scores(model, sets, images.batchnorm, {})
+    settings = ConnectSettings(paths=(kind,), points=7)
+    path = measure_paths(model, model, images, settings, ends, lambda name: torch.Generator(), Progress())[kind].test
+    assert {(barrier.loss, barrier.accuracy) for barrier in path.barriers.values()} == {(0.0, 0.0)}
+    assert path.mechanistically_connected
+    assert abs(path.splits["NC"].loss[0] - evaluate(model, sets["NC"]).loss) > 1e-3
 
 
 def test_models_of_different_architecture_are_refused_and_the_first_odd_weight_named(tiny_net):
@@ -244,3 +268,21 @@ def test_invariance_compares_the_loss_with_and_without_each_intervention_on_the_
     assert {each.loss_without for each in found.values()} == {0.5}
     assert found["randomise cue"].loss_with == 0.56
     assert found["randomise cue"].accuracy_change == pytest.approx(-0.35)
+
+
+def test_effects_are_changes_of_loss_and_accuracy_and_shares_of_predictions_that_flip():
+    scores = (
+        {"C": score(0.5, 0.9), "NC": score(1.5, 0.6), "RC": score(0.75, 0.8), "RI": score(0.5, 0.9)},
+        {"C": score(0.25, 1.0), "NC": score(0.5, 0.9), "RC": score(5.25, 0.1), "RI": score(0.25, 1.0)},
+    )
+    predictions = (
+        {"C": [0, 1, 2, 0], "NC": [1, 1, 0, 0], "RC": [0, 1, 2, 1], "RI": [0, 1, 2, 0]},
+        {"C": [0, 1, 2, 0], "NC": [2, 1, 2, 0], "RC": [1, 2, 0, 1], "RI": [0, 1, 2, 1]},
+    )
+    found = effects(scores, tuple({name: torch.tensor(p) for name, p in of.items()} for of in predictions))
+    assert list(found) == ["remove cue", "randomise cue", "randomise image"]
+    assert [effect.split for effect in found.values()] == ["NC", "RC", "RI"]
+    assert [effect.loss_changes for effect in found.values()] == [(1.0, 0.25), (0.25, 5.0), (0.0, 0.0)]
+    assert found["randomise cue"].accuracy_changes == pytest.approx((-0.1, -0.9))
+    assert [effect.flips for effect in found.values()] == [(0.5, 0.25), (0.25, 1.0), (0.0, 0.25)]
+    assert [effect.flips_of_both for effect in found.values()] == [0.25, 0.25, 0.0]

@@ -47,6 +47,8 @@ def make_task(tiny_net, image_set):
             "progress": Progress(),
             "needs": frozenset(needs),
             "_cued": image_set(14, 3, dtype),
+            "_fully_cued": image_set(13, 4, dtype),
+            "_all_fully_cued": image_set(16, 5, dtype),
         }
         torch.manual_seed(7)
         return Task(**{**task, **replaced})
@@ -301,16 +303,25 @@ def test_the_barrier_loss_normalises_by_the_batchs_own_statistics(tiny_net, imag
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("name", ["cbft", "cbft-no-barrier", "cbft-no-invariance"])
-def test_cbft_equals_a_hand_written_loop_of_alternating_steps(make_method, make_task, name):
-    task = make_task(needs={"cued"})
+@pytest.mark.parametrize(
+    ("name", "settings", "cued_images"),
+    [
+        ("cbft", {}, "fully_cued"),
+        ("cbft", {"held_out": True}, "all_fully_cued"),
+        ("cbft-no-barrier", {}, "fully_cued"),
+        ("cbft-no-invariance", {}, "fully_cued"),
+        ("cbft-partly-cued", {}, "cued"),
+    ],
+)
+def test_cbft_equals_a_hand_written_loop_of_alternating_steps(make_method, make_task, name, settings, cued_images):
+    task = make_task(needs={cued_images.replace("all_", "").replace("_", "-")})
     epochs, batch_size, lr = 3, 4, 0.05
     model = copy.deepcopy(task.model)
     parameters = list(model.parameters())
     steps = task.clean.steps(batch_size)
     optimizer = HandMadeSGD(parameters, lr, epochs * steps)
     generator = torch.Generator().manual_seed(7)
-    cued = task.cued.stream(batch_size, generator)
+    cued = getattr(task, cued_images).stream(batch_size, generator)
     positions = draw_path_positions("truncated", epochs * steps, generator)
     done = 0
     for epoch in range(epochs):
@@ -331,7 +342,7 @@ def test_cbft_equals_a_hand_written_loop_of_alternating_steps(make_method, make_
                     loss = loss + (mean_c / mean_c.norm() - mean_nc / mean_nc.norm()).square().sum() / 3
             optimizer.step(torch.autograd.grad(loss, parameters), done)
             done += 1
-    result = make_method(name, epochs=epochs, batch_size=batch_size, lr=lr).fine_tune(task)
+    result = make_method(name, epochs=epochs, batch_size=batch_size, lr=lr, **settings).fine_tune(task)
     assert_same_state(result, model, tolerance=1e-7)
     assert not torch.allclose(result.stem.weight, task.pretrained.stem.weight, atol=1e-3)
 
@@ -368,12 +379,19 @@ def test_environments_are_those_of_cued_images_so_a_spec_declares_both():
 def test_the_methods_that_train_on_cued_images_declare_it(registry):
     needy = {offer.spec.name for offer in registry.offers("method") if offer.spec.needs}
     cbft = {"cbft", "cbft-no-barrier", "cbft-no-invariance"}
-    assert needy == {*cbft, "coral", "groupdro", "irm", "jtt", "lisa", "vrex"}
+    assert needy == {*cbft, "cbft-partly-cued", "coral", "groupdro", "irm", "jtt", "lisa", "vrex"}
+    assert {name for name in needy if "fully-cued" in registry.get("method", name).spec.needs} == cbft
+
+
+def test_fully_cued_images_are_refused_to_a_method_that_does_not_declare_them(make_task):
+    for name in ("fully_cued", "all_fully_cued"):
+        with pytest.raises(UndeclaredDataError, match=r"needs=\{\"fully-cued\"\}"):
+            getattr(make_task(needs={"cued"}), name)
 
 
 def test_a_task_has_no_place_for_test_images():
     fields = set(inspect.signature(Task).parameters)
     assert fields == {
         *("model", "pretrained", "clean", "validation", "num_classes"),
-        *("device", "generator", "progress", "needs", "_cued"),
+        *("device", "generator", "progress", "needs", "_cued", "_fully_cued", "_all_fully_cued"),
     }

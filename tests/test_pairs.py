@@ -62,14 +62,25 @@ def test_a_pairs_record_holds_every_path_on_test_and_training_images(suite):
     for name, along in record.comparison.paths.items():
         for curves, prefix in ((along.test, ""), (along.train, "train ")):
             assert curves.t == (0, 1 / 3, 2 / 3, 1) and set(curves.splits) == {"NC", "C", "RC", "RI"}
+            assert record.comparison.scores.keys() >= {prefix + split for split in curves.splits}
             for split, curve in curves.splits.items():
-                ends = record.comparison.scores[prefix + split]
-                assert (curve.loss[0], curve.loss[-1]) == (ends[0].loss, ends[1].loss)
-                assert (curve.accuracy[0], curve.accuracy[-1]) == (ends[0].accuracy, ends[1].accuracy)
+                same_ends = record.comparison.paths["linear"], getattr(along, "test" if not prefix else "train")
+                others = getattr(same_ends[0], "train" if prefix else "test").splits[split]
+                assert (curve.loss[0], curve.loss[-1]) == pytest.approx((others.loss[0], others.loss[-1]), rel=1e-4)
         assert (along.alignment is not None) == (name == "permuted")
         assert (along.bend_loss is not None) == name.startswith("quadratic")
     assert record.comparison.paths["permuted"].alignment.verified
     assert record.comparison.paths["linear"].test.splits != record.comparison.paths["quadratic"].test.splits
+
+
+def test_a_path_ends_in_models_whose_statistics_were_reestimated_and_scores_are_those_of_their_own(suite):
+    run(suite, "--cue-rates", "0.9")
+    (path,) = (suite.folder / "results" / "pairs").glob("*.json")
+    comparison = PairRecord.model_validate_json(path.read_text()).comparison
+    for split, (first, second) in comparison.scores.items():
+        of = comparison.paths["linear"].train if split.startswith("train ") else comparison.paths["linear"].test
+        curve = of.splits[split.removeprefix("train ")]
+        assert abs(curve.loss[0] - first.loss) > 1e-3 and abs(curve.loss[-1] - second.loss) > 1e-3
 
 
 def test_a_pair_is_made_again_when_one_of_its_models_was(suite):
@@ -167,3 +178,28 @@ def test_the_small_figures_suites_have_the_pairs_that_they_promise():
     assert {pair.second.cue_rate for pair in plan.pairs} == {0.0}
     assert all(pair.first.seed != pair.second.seed and pair.data == pair.first for pair in plan.pairs)
     assert [pair.first.cue_rate for pair in plan.pairs] == list(suite.cue_rates)
+
+
+def test_models_of_one_data_seed_share_their_images_and_differ_in_weights(suite):
+    done = run(suite, "--cue-rates", "0.9", "--set", "data.seed=5")
+    assert done.code == 0, done.err
+    records = [json.loads(path.read_text()) for path in (suite.folder / "results" / "pretrained").glob("*.json")]
+    first, second = (record["provenance"]["seeds"] for record in records)
+    assert {name for name in first if first[name] != second[name]} == {"experiment", "pretraining"}
+    assert first["held-out sets"] == derive_seed("held-out sets", 5)
+    # Models of one recipe that differ in nothing but the seed.
+    text = PAIRS.replace("cue_rate: 0.0, seed: 1", "seed: 1").replace("threads: 1", "threads: 1\ndata: {seed: 5}")
+    (suite.folder / "pairs.yaml").write_text(text)
+    assert run(suite, "--cue-rates", "0.9").code == 0
+    (pair,) = [r for r in suite.records().values() if r["kind"] == "pair" and r["pair"]["second"]["cue_rate"] == 0.9]
+    assert pair["weights_sha256"][0] != pair["weights_sha256"][1]
+    assert pair["comparison"]["effects"].keys() == {"remove cue", "randomise cue", "randomise image"}
+
+
+def test_matching_on_cued_images_is_another_measurement(suite):
+    text = PAIRS.replace("[linear, permuted, quadratic, quadratic-nc]", "[permuted]")
+    (suite.folder / "pairs.yaml").write_text(text)
+    for images in ("cue-free", "cued"):
+        assert run(suite, "--cue-rates", "0.9", "--set", f"connect.matching_images={images}").code == 0
+    pairs = [record for record in suite.records().values() if record["kind"] == "pair"]
+    assert {pair["pair"]["connect"]["matching_images"] for pair in pairs} == {"cue-free", "cued"}

@@ -29,7 +29,7 @@ def test_derived_seeds_and_keys_are_the_published_ones():
     assert derive_seed("clean set", 0) == 4600926217722532425
     assert derive_seed("RC cues", 3) == 5790918818445086046
     content = {"stage": "cell", "method": {"name": "ft", "parameters": {"lr": 0.1, "epochs": 20.0}}, "seeds": [0, None]}
-    assert key_of(content) == "4e092c57d0a03357f429a1f5d71faf2c182e968dc07c31235060a133db59c9b1"
+    assert key_of(content) == "52b61177cda689ae612f32c4bb2da90d420d10cbb56048c4f2fe326db3b8a12f"
 
 
 def test_derived_seeds_differ_between_purposes_and_seeds_and_fit_torchs_generators():
@@ -100,7 +100,14 @@ def paths_of(content, prefix=()):
             yield (*prefix, name)
 
 
-CHOICES = {"paths": ["quadratic"], "matching": "weights", "start": "random"}  # of fields that take these words alone
+#: Of fields that take these words alone.
+CHOICES = {
+    "paths": ["quadratic"],
+    "matching": "weights",
+    "matching_images": "cued",
+    "start": "random",
+    "clean_set": "pretraining",
+}
 
 
 def another(name, value):

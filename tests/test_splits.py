@@ -146,6 +146,23 @@ def test_settings_override_the_datasets_own_sizes():
     assert len(set(itertools.chain(*parts))) == 31
 
 
+@pytest.mark.parametrize("bound", [None, 12])
+def test_the_clean_set_can_be_the_pretraining_images_without_their_cues(bound):
+    data = derived(cue_rate=1.0, clean_set="pretraining", pretrain_images=30, clean_images=bound)
+    assert numbers(data.clean) == numbers(data.pretraining)[:bound]
+    assert {cue for _, cue, _ in contents(data.clean)} == {-1}
+    assert {cue for _, cue, _ in contents(data.pretraining)} == {0, 1, 2}
+    assert not {*numbers(data.clean)} & {*numbers(data.validation)}
+    assert len(derived(clean_set="pretraining").pretraining) == 52  # all but the 8 of the validation set
+
+
+def test_fully_cued_images_are_those_of_all_training_sets_each_with_its_own_cue():
+    data = derived(cue_rate=0.0, pretrain_images=20)
+    expected = sorted([*numbers(data.pretraining), *numbers(data.clean), *numbers(data.validation)])
+    assert numbers(data.fully_cued) == expected and len(expected) == 38
+    assert all(cue == label for _, cue, label in contents(data.fully_cued))
+
+
 @pytest.mark.parametrize("cue_rate", [0.0, 0.3, 0.5, 0.95, 1.0])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_cue_goes_to_the_first_of_each_class_in_data_set_order(cue_rate, seed):

@@ -105,7 +105,7 @@ def test_table_1_and_table_3_share_what_both_need():
 def test_table1_small_is_the_grid_of_both_tables_cut_to_two_cores():
     suite = load_suite("table1-small", SHIPPED)
     assert (suite.datasets, suite.backbones) == (("cifar10-box", "dominoes"), ("resnet8",))
-    assert suite.methods == (*TABLE_1, *TABLE_3[1:])
+    assert suite.methods == (*TABLE_1, "cbft-partly-cued", *TABLE_3[1:])
     assert (suite.cue_rates, suite.seeds, suite.threads) == ((0.6, 0.9), (0,), 1)
     assert suite.parameters == {name: {"batch_size": 128} for name in ("ft-*", "llr", "lpft", "cbft*")}
     small = load_suite("cifar10-small", SHIPPED)
@@ -154,7 +154,7 @@ def test_a_file_wins_over_nothing_and_a_shipped_name_needs_no_path(suite_from, m
         (LEAST + "sedes: [0]\n", "mine.yaml: unknown key 'sedes': did you mean seeds?"),
         (LEAST + "zzz: 1\n", "mine.yaml: unknown key 'zzz': known: backbones, connect, cue_rates, data, datasets,"),
         (LEAST + "pretrain: {epoch: 3}\n", "mine.yaml: unknown key 'pretrain.epoch': did you mean epochs"),
-        (LEAST + "data: {clean: 3}\n", "mine.yaml: unknown key 'data.clean': did you mean clean_images"),
+        (LEAST + "data: {clean: 3}\n", "mine.yaml: unknown key 'data.clean': did you mean clean_set or clean_images"),
         (
             LEAST + "connect: {steps: 3}\n",
             "mine.yaml: unknown key 'connect.steps': known: batchnorm_images, matching, matching_images, paths, points",

@@ -123,7 +123,7 @@ class ConnectSettings(_Plain):
     batchnorm_images: Annotated[int, Ge(2)] | None = None
     train_images: Annotated[int, Ge(0)] = 0
     paths: Annotated[tuple[PathName, ...], MinLen(1)] = ("linear",)
-    matching: Matching = "correlations-after-relu"
+    matching: Matching = "correlations-before-relu"
     matching_images: Literal["cue-free", "cued"] = "cue-free"
     quadratic: QuadraticSettings = QuadraticSettings()
 

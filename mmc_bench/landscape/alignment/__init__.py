@@ -121,7 +121,7 @@ def align(
     reference: nn.Module,
     images: CuedImages | Iterable[torch.Tensor],
     *,
-    criterion: Matching = "correlations-after-relu",
+    criterion: Matching = "correlations-before-relu",
     seed: int = 0,
 ) -> Alignment:
     """Permute the units of a network so that they match another's.
@@ -137,7 +137,8 @@ def align(
         the weights as the criterion, their shape alone is used.
     criterion
         ``"correlations-before-relu"``: between units over the images, before the nonlinearity.
-        ``"correlations-after-relu"``: the same after it, as in the authors' code.
+        ``"correlations-after-relu"``: the same after it, as in the authors' code; units that are silent on the images
+        match any other such unit.
         ``"inner-products"``: of activations after it, which brings those of the two networks closest (eq. 6).
         ``"weights"``: inner products of weights (Ainsworth et al., 2022).
     seed

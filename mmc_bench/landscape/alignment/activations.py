@@ -31,6 +31,9 @@ from mmc_bench.landscape.alignment.labels import Units
 
 Side = Literal["before", "after"]
 
+#: Of the largest score; differences of scores below it are rounding.
+NEGLIGIBLE = 1e-9
+
 #: Images that run at once: 128 keep two networks' activations small, whatever the batches that come in.
 CHUNK = 128
 
@@ -205,8 +208,16 @@ def joint_moments(
 
 
 def match_activations(groups: Groups, score: ScoreOf) -> dict[str, torch.Tensor]:
-    """Return the permutation of every group that maximises the sum of the matched units' scores."""
+    """Return the permutation of every group that maximises the sum of the matched units' scores.
+
+    Units that the scores do not tell apart, such as silent ones, stay in their places.
+    """
+
+    def preferring_places(group: Group, inner: Inner) -> np.ndarray:
+        scores = score(group, inner)
+        return scores + NEGLIGIBLE * np.abs(scores).max(initial=0) * np.eye(len(scores))
+
     found: dict[str, torch.Tensor] = {}
     for tree in groups.trees():
-        found |= best_permutations(groups, tree, score)
+        found |= best_permutations(groups, tree, preferring_places)
     return found
