@@ -108,7 +108,7 @@ def damage(path, how, donor):
     elif how == "truncated":
         path.write_bytes(content[:-100])
     elif how == "another schema":
-        path.write_bytes(content.replace(b'"schema_version": 2', b'"schema_version": 3'))
+        path.write_bytes(content.replace(b'"schema_version": 3', b'"schema_version": 4'))
     else:
         path.write_bytes(encoded(donor))
 

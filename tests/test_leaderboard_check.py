@@ -111,12 +111,20 @@ def _permuted_path_from_elsewhere(content):
     content["paths"]["permuted"]["test"]["splits"]["C"]["loss"][0] = 0.75
 
 
+def _effects(**values):
+    def change(content):
+        effect = {"loss_changes": [0, 0], "accuracy_changes": [0, 0], "flips": [0, 0], "flips_of_both": 0}
+        content["effects"] = {"remove cue": {"split": "NC", **effect, **values}}
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (_set("metrics", "NC", "accuracy", value=1.2), "less than or equal to 1"),
         (_set("metrics", "NC", "accuracy", value=0.905), "no number of 100 test images"),
-        (_set("metrics", "NC", "accuracy", value=0.91), "whose end is not its own scores"),
+        (_set("metrics", "NC", "accuracy", value=0.91), "invariance to 'remove cue' that does not follow"),
         (_set("metrics", "C", "loss", value=0.5), "invariance to 'remove cue' that does not follow"),
         (_set("metrics", "C", "loss", value=float("nan")), "NaN, which is no number"),
         (_set("metrics", "C", "loss", value=float("inf")), "Infinity, which is no number"),
@@ -129,9 +137,11 @@ def _permuted_path_from_elsewhere(content):
         (_set(*LINEAR, "mechanistically_connected", value=True), "a verdict on the linear path that does not follow"),
         (_set(*LINEAR, "t", value=[0, 0.6, 0.5]), "positions on the linear path"),
         (_set(*LINEAR, "splits", "NC", "accuracy", value=[0.5, 0.6]), "an accuracy and a loss for each t"),
-        (_set(*LINEAR, "splits", "C", "accuracy", 0, value=0.8), "whose start is not its pretraining's record"),
+        (_set(*LINEAR, "splits", "C", "accuracy", 0, value=0.8), "barrier on the linear path for C"),
+        (_effects(loss_changes=[0.0, 3.0]), "an effect of 'remove cue' that does not follow from the scores"),
+        (_effects(flips=[0.1, 0.2], flips_of_both=0.15), "more predictions that 'remove cue' flips in both models"),
         (_set(*LINEAR, "splits", "C", "accuracy", 1, value=0.123), "that is no number of 100 test images"),
-        (_permuted_path_from_elsewhere, "a permuted path on C whose start is not its pretraining's record"),
+        (_permuted_path_from_elsewhere, "a permuted path on C whose start is not that of the linear path"),
         (_set("timing", "seconds", "fine_tune", value=-1.0), "took -1.0 seconds"),
         (_set("timing", "seconds", value={}), "no seconds of its stage 'fine_tune'"),
         (_set("num_classes", value=7), "says 7 classes"),
@@ -348,7 +358,7 @@ def test_a_generated_file_that_was_edited_or_is_missing_is_named(board, name):
 
 def test_a_build_refuses_what_a_check_would_name(board):
     board.edit(first_cell(board), _set("metrics", "NC", "accuracy", value=0.91))
-    with pytest.raises(UserError, match="whose end is not its own scores"):
+    with pytest.raises(UserError, match="an invariance to 'remove cue' that does not follow"):
         board.build()
 
 

@@ -225,7 +225,7 @@ def test_a_file_that_is_no_record_counts_as_missing_and_is_named_when_all_are_re
     assert store.find(cell) == cell_record(cell)
 
 
-@pytest.mark.parametrize("change", [{"schema_version": 3}, {"surprise": 1}, {"kind": "pretraining"}])
+@pytest.mark.parametrize("change", [{"schema_version": 4}, {"surprise": 1}, {"kind": "pretraining"}])
 def test_a_record_of_another_schema_counts_as_missing(store, cell, change):
     content = {**json.loads(cell_record(cell).model_dump_json()), **change}
     record_path(store, cell).write_text(json.dumps(content), encoding="utf-8")

@@ -48,7 +48,7 @@ def problems_of_cell(record: CellRecord, before: PretrainRecord | None, test_ima
     Parameters
     ----------
     before
-        The record of its pretraining, with which its paths begin, where that is there.
+        The record of its pretraining, where that is there.
     test_images
         Number of test images, where it is known.
     """
@@ -63,6 +63,8 @@ def problems_of_cell(record: CellRecord, before: PretrainRecord | None, test_ima
         yield from _problems_of_path(f"the {name} path", path.test, points, test_images)
         if path.train is not None:
             yield from _problems_of_path(f"the {name} path on training images", path.train, points, None)
+    yield from _problems_of_ends(record)
+    yield from _problems_of_effects(record, before)
     if before is not None and before.num_classes != record.num_classes:
         yield f"says {record.num_classes} classes, and its pretraining {before.num_classes}"
 
@@ -143,6 +145,32 @@ def _problems_of_path(name: str, path: Connectivity, points: int, test_images: i
             yield f"has an accuracy on {name} for {split} that is no number of {test_images} test images"
     if path.mechanistically_connected != all(path.mode_connected.values()):
         yield f"has a verdict on {name} that does not follow from those on the splits"
+
+
+def _problems_of_ends(record: CellRecord) -> Iterator[str]:
+    """Compare the ends of paths, which all lead from one model to the other."""
+    linear = record.paths["linear"].test.splits
+    for name, path in record.paths.items():
+        for split, curve in path.test.splits.items():
+            for end, what in ((0, "start"), (-1, "end")):
+                if curve.accuracy[end] != linear[split].accuracy[end] or curve.loss[end] != linear[split].loss[end]:
+                    yield f"has a {name} path on {split} whose {what} is not that of the linear path"
+
+
+def _problems_of_effects(record: CellRecord, before: PretrainRecord | None) -> Iterator[str]:
+    """Compare what interventions change with the scores of the two models."""
+    metrics = (before.metrics if before else None, record.metrics)
+    for name, effect in record.effects.items():
+        for of_model, loss, accuracy in zip(metrics, effect.loss_changes, effect.accuracy_changes, strict=True):
+            if of_model is None or effect.split not in SPLITS:
+                continue
+            with_it, without = of_model.splits[effect.split], of_model.C
+            if not (
+                _equal(loss, with_it.loss - without.loss) and _equal(accuracy, with_it.accuracy - without.accuracy)
+            ):
+                yield f"has an effect of {name!r} that does not follow from the scores"
+        if effect.flips_of_both > min(effect.flips):
+            yield f"has more predictions that {name!r} flips in both models than in one"
 
 
 def _equal(first: float, second: float) -> bool:

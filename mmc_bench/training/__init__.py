@@ -8,6 +8,7 @@ A method is given a `Task`, and its training loop is its loss::
     return task.model
 """
 
+from mmc_bench.data.splits import CuedImages
 from mmc_bench.training.backbone import Backbone, features
 from mmc_bench.training.descent import Descent, constant, cosine, stepped
 from mmc_bench.training.evaluate import evaluate
@@ -19,6 +20,7 @@ from mmc_bench.training.training import Training
 
 __all__ = [
     "Backbone",
+    "CuedImages",
     "Descent",
     "Method",
     "NonFiniteLossError",

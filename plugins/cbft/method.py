@@ -9,8 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mmc_bench import BaseConfig
-from mmc_bench.data.splits import CuedImages
-from mmc_bench.training import Backbone, Task, cross_entropy, full_precision
+from mmc_bench.training import Backbone, CuedImages, Task, cross_entropy, full_precision
 
 
 class PartlyCuedCBFT:
