@@ -118,7 +118,7 @@ def damage(path, how, donor):
     [
         ("flipped bit", "is no valid record"),
         ("truncated", "is no valid record: "),
-        ("another schema", "is no valid record here: its schema version is 3, from another version of mmc-bench"),
+        ("another schema", "is no valid record here: its schema version is 4, from another version of mmc-bench"),
         ("foreign", "it holds that of another key, "),
     ],
 )

@@ -12,7 +12,6 @@ from helpers.leaderboard import TestBoard, cell, model, of_seeds, plugin
 from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.build import generated_files, stale_files
 from mmc_bench.leaderboard.checks import inspect
-from mmc_bench.leaderboard.schemas import Verification, as_yaml
 from mmc_bench.leaderboard.submissions import GENERATED, Board
 
 ROOT = Path(__file__).parents[1]
@@ -360,49 +359,3 @@ def test_a_build_refuses_what_a_check_would_name(board):
     board.edit(first_cell(board), _set("metrics", "NC", "accuracy", value=0.91))
     with pytest.raises(UserError, match="an invariance to 'remove cue' that does not follow"):
         board.build()
-
-
-# --- verifications
-
-
-def verification(board, **changed):
-    file = first_cell(board)
-    content = (board.root / file).read_bytes()
-    record = json.loads(content)
-    reported = {split: record["metrics"][split]["accuracy"] for split in ("NC", "C", "RC", "RI")}
-    one = {
-        "record": file,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "reported": reported,
-        "found": {**reported, "NC": reported["NC"] - 0.02},
-        "same_versions": True,
-        "tolerance": 0.02,
-        "agrees": True,
-        **changed,
-    }
-    return Verification(
-        by="Bob", date="2026-01-03", sample=1, seed=5, provenance=record["provenance"], seconds=1, cells=[one]
-    )
-
-
-@pytest.mark.parametrize(
-    ("changed", "says"),
-    [
-        ({}, None),
-        ({"sha256": "0" * 64}, "about another content"),
-        ({"record": "results/none/cells/x.json"}, "which is not there"),
-        ({"agrees": False}, "a verdict"),
-        ({"found": {"NC": 0.9, "C": 0.9, "RC": 0.1, "RI": 0.2}}, "a verdict"),
-        ({"found": {"NC": 0.9}}, "lacks an accuracy"),
-        ({"tolerance": 0.5}, "more than the leaderboard's"),
-        ({"reported": {"NC": 0.5, "C": 0.9, "RC": 0.7, "RI": 0.2}}, "says other accuracies"),
-    ],
-)
-def test_a_verification_must_follow_from_its_numbers(board, changed, says):
-    (board.root / "verifications").mkdir()
-    (board.root / "verifications" / "one.yaml").write_bytes(as_yaml(verification(board, **changed)))
-    if says is None:
-        board.build()
-        assert board.problems() == []
-    else:
-        assert any(says in problem for problem in board.problems())

@@ -164,10 +164,8 @@ def _problems_of_effects(record: CellRecord, before: PretrainRecord | None) -> I
         for of_model, loss, accuracy in zip(metrics, effect.loss_changes, effect.accuracy_changes, strict=True):
             if of_model is None or effect.split not in SPLITS:
                 continue
-            with_it, without = of_model.splits[effect.split], of_model.C
-            if not (
-                _equal(loss, with_it.loss - without.loss) and _equal(accuracy, with_it.accuracy - without.accuracy)
-            ):
+            end, start = of_model.splits[effect.split], of_model.C
+            if not (_equal(loss, end.loss - start.loss) and _equal(accuracy, end.accuracy - start.accuracy)):
                 yield f"has an effect of {name!r} that does not follow from the scores"
         if effect.flips_of_both > min(effect.flips):
             yield f"has more predictions that {name!r} flips in both models than in one"
