@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.leaderboard import TestBoard, cell, model, of_seeds
-from test_leaderboard_check import verification
+from test_leaderboard_verifications import verification
 
 from mmc_bench.leaderboard import markdown, untrusted
 from mmc_bench.leaderboard.page import page_html
