@@ -80,7 +80,7 @@ def weights_of(bench, key):
     return store.weights_file(read_record(store.root / "pretrained" / f"{key}.json").pretraining)
 
 
-def test_a_prefix_and_a_key_name_records_and_every_curve_ends_at_their_scores(bench, keys):
+def test_a_prefix_and_a_key_name_records_whose_scores_are_those_of_the_comparison(bench, keys):
     content = connected(bench, keys["A"][:6], keys["ft"])
     record = content["record"]
     connection = record["connection"]
@@ -89,11 +89,12 @@ def test_a_prefix_and_a_key_name_records_and_every_curve_ends_at_their_scores(be
     assert [connection[end]["weights_sha256"] for end in ("first", "second")] == [one["weights_sha256"] for one in own]
     assert own[0]["metrics"]["C"] != own[1]["metrics"]["C"]
     assert set(record["comparison"]["paths"]) == {"linear", "permuted"}
-    for path in record["comparison"]["paths"].values():
-        for split in SPLITS:
-            for measure in ("accuracy", "loss"):
-                expected = [one["metrics"][split][measure] for one in own]
-                assert ends(path["test"]["splits"][split], measure) == pytest.approx(expected, abs=1e-6)
+    linear, permuted = (path["test"]["splits"] for path in record["comparison"]["paths"].values())
+    for split in SPLITS:
+        for measure in ("accuracy", "loss"):
+            found = [score[measure] for score in record["comparison"]["scores"][split]]
+            assert found == pytest.approx([one["metrics"][split][measure] for one in own], abs=1e-6)
+            assert ends(linear[split], measure) == ends(permuted[split], measure)
     kept = json.loads((bench.folder / content["file"]).read_text())
     assert kept["provenance"].pop("sha256")  # the file's own, not the record's
     assert kept == record
@@ -228,8 +229,11 @@ def test_the_table_says_what_the_record_says(bench, files):
             barrier, connected_ = test["barriers"][split], test["mode_connected"][split]
             verdict = "yes" if connected_ else "no"
             assert cell == f"{100 * barrier['accuracy']:.1f} / {barrier['loss']:.2f} / {verdict}"
-    changes = [row for row in cells if len(row) == 6 and row[0] in "AB"]
+    changes = [row for row in cells if len(row) == 8 and row[0] in "AB"]
     assert len(changes) == 6
+    for row, (place, effect) in zip(changes, [(p, e) for p in (0, 1) for e in comparison["effects"].values()]):
+        assert float(row[6]) == pytest.approx(100 * effect["accuracy_changes"][place], abs=0.051)
+        assert row[7] == f"{100 * effect['flips'][place]:.1f} / {100 * effect['flips_of_both']:.1f}"
     for row, one in zip(changes, [one for model in comparison["invariance"] for one in model.values()]):
         assert float(row[4]) == pytest.approx(one["loss_with"] - one["loss_without"], abs=0.0051)
         assert row[5] == ("yes" if one["invariant"] else "no")

@@ -21,7 +21,7 @@ from mmc_bench.landscape.invariance import TOLERANCE
 from mmc_bench.report.connection_tables import render
 from mmc_bench.report.connections import connections, tally, unpermuted
 from mmc_bench.results.jobs import ConnectSettings
-from mmc_bench.results.records import PathRecord
+from mmc_bench.results.records import Effect, PathRecord
 from mmc_bench.results.store import Store
 
 BROKEN = "randomise cue"
@@ -213,6 +213,25 @@ def test_what_it_cannot_do_is_one_sentence(bench, words, code, says):
     result = bench("table", *words)
     assert (result.code, result.out) == (code, "")
     assert says in result.err and len(result.err.strip().splitlines()) == 1
+
+
+def test_effects_of_interventions_stand_beside_the_verdict(bench):
+    names = ("remove cue", "randomise cue", "randomise image")
+    effect = Effect(
+        split="NC", loss_changes=(1.5, 0.0), accuracy_changes=(-0.25, 0.5), flips=(0.5, 0.25), flips_of_both=0.125
+    )
+    record = pair_record()
+    comparison = record.comparison.model_copy(update={"effects": dict.fromkeys(names, effect)})
+    stored(bench, record.model_copy(update={"comparison": comparison}))
+    text = bench("table", "--connections").out
+    for name in names:
+        assert all(f"{name}: {what}" in text for what in ("Δ loss", "Δ accuracy", "flips"))
+    assert text.count("+1.50 / +0.00") == text.count("-25.0 / +50.0") == text.count("50.0 / 25.0 / 12.5") == 3
+    line = next(csv.DictReader(bench("table", "--connections", "--format", "csv").out.splitlines()))
+    assert (line["remove_cue_loss_changes_first"], line["randomise_image_flips_second"]) == ("1.5", "0.25")
+    assert line["randomise_cue_flips_of_both"] == "0.125"
+    content = json.loads(bench("table", "--connections", "--format", "json").out)
+    assert content["connections"][0]["effects"]["remove cue"] == effect.model_dump(mode="json")
 
 
 def test_it_is_printed_without_torch(bench):

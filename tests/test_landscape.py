@@ -10,7 +10,8 @@ from mmc_bench import UserError
 from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.landscape.barriers import barrier, connectivity, mode_connected
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
-from mmc_bench.landscape.invariance import effects, invariances
+from mmc_bench.landscape.effects import effects
+from mmc_bench.landscape.invariance import invariances
 from mmc_bench.landscape.measure import PathImages, measure_paths
 from mmc_bench.landscape.paths import end_scores, evaluate_path, linear_path, set_parameters
 from mmc_bench.results.jobs import ConnectSettings

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from mmc_bench.landscape.invariance import INTERVENTIONS
 from mmc_bench.report.curves import POINT, points_of
-from mmc_bench.report.tables import Report, TextTable, yes_or_no
+from mmc_bench.report.tables import ABSENT, Report, TextTable, yes_or_no
 from mmc_bench.results.records import AlignmentSummary, ConnectionRecord, Connectivity
 
 #: The columns of a path's points.
@@ -93,19 +93,23 @@ def _score_table(record: ConnectionRecord, splits: Sequence[str]) -> TextTable:
 
 def _invariance_table(record: ConnectionRecord) -> TextTable:
     rows = []
-    for model, found in zip("AB", record.comparison.invariance, strict=True):
+    for place, found in enumerate(record.comparison.invariance):
         for name, without, _ in INTERVENTIONS:
             if name not in found:
                 continue
-            one = found[name]
+            one, effect = found[name], record.comparison.effects.get(name)
+            flips = ABSENT if effect is None else f"{100 * effect.flips[place]:.1f} / {100 * effect.flips_of_both:.1f}"
             rows.append(
                 [
-                    model,
+                    "AB"[place],
                     f"{name} ({without} → {one.split})",
                     f"{one.loss_without:.2f}",
                     f"{one.loss_with:.2f}",
                     f"{one.loss_with - one.loss_without:+z.2f}",
                     yes_or_no(one.invariant),
+                    f"{100 * one.accuracy_change:+z.1f}",
+                    flips,
                 ]
             )
-    return TextTable(["model", "intervention", "loss without", "loss with", "change", "invariant"], rows, words=2)
+    headers = ["model", "intervention", "loss without", "loss with", "change", "invariant"]
+    return TextTable([*headers, "change of accuracy (points)", "predictions flipped / in both (%)"], rows, words=2)

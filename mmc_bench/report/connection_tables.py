@@ -14,6 +14,8 @@ PATH_COLUMNS = (
     *(f"{column}_{split}" for column in ("barrier", "connected") for split in SHOWN),
     *("largest_barrier", "mechanistically_connected"),
 )
+#: What is said of each intervention's effect, on the first and on the second model.
+EFFECTS = ("loss_changes", "accuracy_changes", "flips")
 RULE = (
     f"Linearly connected: along the straight path, or along it after permutation, the loss on {JUDGED} rises at most "
     f"{TOLERANCE:g} nats above the chord between the ends."
@@ -35,14 +37,19 @@ def render(found: Sequence[ModelConnection], form: str) -> str:
         blocks=list(_blocks(found)),
         columns=[
             *("kind", "first", "second", *(f"{name}_{column}" for name in names for column in PATH_COLUMNS)),
-            *("linearly_connected", "similar", "pattern_distance", "count"),
+            *("linearly_connected", "similar", "pattern_distance", *_effect_columns(found), "count"),
         ],
         lines=[*map(_line, found), *({"kind": "count", **line} for line in counts)],
         content={
             "rule": RULE,
             "tolerance": TOLERANCE,
             "connections": [
-                {**_ends(item), "paths": {name: _path(item, name) for name in item.paths}, **_verdicts(item)}
+                {
+                    **_ends(item),
+                    "paths": {name: _path(item, name) for name in item.paths},
+                    **_verdicts(item),
+                    "effects": {name: effect.model_dump(mode="json") for name, effect in item.effects.items()},
+                }
                 for item in found
             ],
             "counts": counts,
@@ -59,6 +66,12 @@ def _blocks(found: Sequence[ModelConnection]) -> Iterator[str | TextTable]:
     )
     for _, group in groupby(found, key=lambda item: item.kind):
         yield _table(list(group))
+    if effects := [item for item in found if item.effects]:
+        yield (
+            "**Effects of interventions** on the first / second model, for images with their cues: the change of the "
+            "loss (nats) and of the accuracy (points), and the share of predictions that flip (%), at last in both."
+        )
+        yield _effect_table(effects)
     yield from _counts(found)
 
 
@@ -78,6 +91,37 @@ def _table(found: Sequence[ModelConnection]) -> TextTable:
         distance = ABSENT if item.pattern_distance is None else f"{item.pattern_distance:.3f}"
         lines.append([*line, *[distance] * has_distance])
     return TextTable(headers, lines, words=2)
+
+
+def _effect_table(found: Sequence[ModelConnection]) -> TextTable:
+    names = list(dict.fromkeys(name for item in found for name in item.effects))
+    headers = [f"{name}: {what}" for name in names for what in ("Δ loss", "Δ accuracy", "flips")]
+    lines = []
+    for item in found:
+        line = [item.first, item.second]
+        for effect in (item.effects[name] for name in names):
+            line += [
+                " / ".join(f"{value:+z.2f}" for value in effect.loss_changes),
+                " / ".join(f"{100 * value:+z.1f}" for value in effect.accuracy_changes),
+                " / ".join(f"{100 * value:.1f}" for value in (*effect.flips, effect.flips_of_both)),
+            ]
+        lines.append(line)
+    return TextTable(["first", "second", *headers], lines, words=2)
+
+
+def _effect_columns(found: Sequence[ModelConnection]) -> list[str]:
+    return list(dict.fromkeys(column for item in found for column in _effects(item)))
+
+
+def _effects(item: ModelConnection) -> dict[str, float]:
+    """Return the numbers of the effects by column, such as ``remove_cue_flips_second``."""
+    numbers = {}
+    for name, effect in item.effects.items():
+        for what, (first, second) in zip(EFFECTS, (getattr(effect, what) for what in EFFECTS), strict=True):
+            column = f"{name} {what}".replace(" ", "_")
+            numbers |= {f"{column}_first": first, f"{column}_second": second}
+        numbers[f"{name} flips_of_both".replace(" ", "_")] = effect.flips_of_both
+    return numbers
 
 
 def _shown(item: ModelConnection, name: str) -> list[str]:
@@ -112,7 +156,7 @@ def _path_names(found: Sequence[ModelConnection]) -> list[str]:
 
 def _line(item: ModelConnection) -> dict[str, Any]:
     paths = {f"{name}_{key}": value for name in item.paths for key, value in _path(item, name).items()}
-    return {**_ends(item), **paths, **_verdicts(item)}
+    return {**_ends(item), **paths, **_verdicts(item), **_effects(item)}
 
 
 def _path(item: ModelConnection, name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from mmc_bench.landscape.invariance import TOLERANCE, mechanistically_similar
 from mmc_bench.report.curves import paths_of
 from mmc_bench.report.rows import cell_names, differences
-from mmc_bench.results.records import CellRecord, Invariance, PairRecord, PathRecord, PretrainRecord
+from mmc_bench.results.records import CellRecord, Effect, Invariance, PairRecord, PathRecord, PretrainRecord
 
 #: The split that linear connectivity is judged on: images with cues, as the first model was trained on.
 JUDGED = "C"
@@ -21,7 +21,8 @@ BOTH = (True, False)
 class ModelConnection:
     """Two models: the paths between them, and whether they have the same invariances (definition 4).
 
-    `similar` is None where a record has no invariances, or the pretrained model's is missing.
+    `similar` is None where a record has no invariances, or the pretrained model's is missing. `effects` say by how much
+    each intervention changes the two models.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class ModelConnection:
     second: str
     paths: Mapping[str, PathRecord]
     similar: bool | None
+    effects: Mapping[str, Effect]
     pattern_distance: float | None = None
 
     @property
@@ -56,6 +58,7 @@ def connections(
                 *ends[record.key],
                 paths_of(record),
                 record.comparison.similar,
+                record.comparison.effects,
                 record.comparison.pattern_distance,
             )
             for record in pairs
@@ -66,6 +69,7 @@ def connections(
                 *names[record.key],
                 paths_of(record),
                 _similar(before.get(record.pretraining_key), record.invariance),
+                record.effects,
             )
             for record in cells
         ),

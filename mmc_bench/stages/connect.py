@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 
 from mmc_bench.data.splits import ExperimentData
-from mmc_bench.landscape.invariance import effects, invariances, mechanistically_similar
+from mmc_bench.landscape.effects import effects
+from mmc_bench.landscape.invariance import invariances, mechanistically_similar
 from mmc_bench.landscape.measure import PathImages, Scores, measure_paths, path_images
 from mmc_bench.landscape.paths import end_scores
 from mmc_bench.landscape.patterns import pattern_distance

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from mmc_bench.landscape.invariance import effects, invariances
+from mmc_bench.landscape.effects import effects
+from mmc_bench.landscape.invariance import invariances
 from mmc_bench.landscape.measure import path_images
 from mmc_bench.results.jobs import Cell, Job, Pair, Pretraining
 from mmc_bench.results.records import AnyRecord, CellRecord, PairRecord, PretrainRecord
