@@ -1,10 +1,13 @@
 """Class folders, ``train/<class>/*`` and ``test/<class>/*``: which files are images, and which images they are."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
-from collections import Counter
+import stat
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +16,16 @@ from mmc_bench.errors import UserError
 from mmc_bench.system.files import read_whole, write_whole
 
 IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"}
-    | {".tif", ".tiff", ".webp"}
+    {".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
+    | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 PARTS = ("train", "test")
 
-#: File names that a message about left-out files quotes.
+#: File names that a message quotes for each reason why files are left out.
 QUOTED = 3
+
+#: Where a link leads when it leads nowhere: to nothing, to itself, or below a file.
+NOWHERE = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
 
 
 @dataclass(frozen=True)
@@ -45,126 +51,176 @@ class ClassFolders:
     images
         For ``"train"`` and ``"test"``, the images by class, folder and file name.
     left_out
-        For each reason (``"no image by its name"``), the files below `root` that are not read for it. Hidden files and
-        folders are no part of the images, and not among these.
+        For each reason (``"behind a dangling link"``), the names below `root` that are not read for it. Hidden files
+        and folders are no part of the images, and not among these.
     """
 
     root: Path
     classes: tuple[str, ...]
-    images: dict[str, tuple[ImageFile, ...]]
-    left_out: dict[str, tuple[str, ...]]
+    images: Mapping[str, tuple[ImageFile, ...]]
+    left_out: Mapping[str, tuple[str, ...]]
 
     @property
     def remark(self) -> str | None:
         """One sentence that counts what is left out, or None when nothing is."""
-        if not self.left_out:
-            return None
-        parts = []
-        for reason, names in sorted(self.left_out.items()):
-            quoted = ", ".join(names[:QUOTED]) + (", …" if len(names) > QUOTED else "")
-            parts.append(f"{len(names)} {reason} ({quoted})")
-        return f"{self.root}: left out {' and '.join(parts)}"
+        return f"{self.root}: left out: {_counted(self.left_out)}" if self.left_out else None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A file or folder of a class: its path below the root, and whether a link leads there."""
+
+    name: str
+    label: int
+    linked: bool
 
 
 def is_class_folder(folder: Path) -> bool:
-    """Tell whether `folder` has the layout ``train/<class>/*`` and ``test/<class>/*``."""
-    return all((folder / part).is_dir() for part in PARTS)
+    """Tell whether `folder` has the layout ``train/<class>/*`` and ``test/<class>/*``.
+
+    Raises
+    ------
+    UserError
+        When it may not be read.
+    """
+    try:
+        return all(stat.S_ISDIR((folder / part).stat().st_mode) for part in PARTS)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _unreadable(error, folder) from None
 
 
 def read_class_folders(root: Path) -> ClassFolders:
     """List the images of class folders.
 
     Class names sort into labels. Images may lie in folders below a class. Hidden files and folders
-    (``.ipynb_checkpoints``, ``._photo.png``) are skipped. Links are followed, and a folder or file that is reached
-    twice within a class is read once.
+    (``.ipynb_checkpoints``, ``._photo.png``) are skipped. Links are followed, and what several of them lead to is
+    read once in each of train and test: at its own place where that is in a class, or else at the first link.
 
     Raises
     ------
     UserError
         When train and test differ in their classes, a class has no image, or a folder cannot be read.
     """
-    classes = _class_names(root)
     left_out: dict[str, list[str]] = {}
-    images: dict[str, tuple[ImageFile, ...]] = {}
     try:
-        for part in PARTS:
-            images[part] = tuple(
-                image
-                for label, name in enumerate(classes)
-                for image in _images_of_class(root, root / part / name, label, left_out)
-            )
+        classes = _class_names(root, left_out)
+        images = {part: _images_of(root, part, classes, left_out) for part in PARTS}
     except OSError as error:
-        raise UserError(f"{error.filename or root} cannot be read: {error.strerror}") from None
-    for part in PARTS:
-        filled = Counter(image.label for image in images[part])
-        for label, name in enumerate(classes):
-            if not filled[label]:
-                raise UserError(f"{root / part / name} holds no image")
+        raise _unreadable(error, root) from None
+    _check_filled(root, classes, images, left_out)
     return ClassFolders(root, classes, images, {reason: tuple(names) for reason, names in left_out.items()})
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
-    names = {}
+def _class_names(root: Path, left_out: dict[str, list[str]]) -> tuple[str, ...]:
+    """Return the names of the class folders; add to `left_out` what lies beside them."""
+    names: dict[str, list[str]] = {}
+    beside = [entry.name for entry in _entries(root) if entry.name not in PARTS]
     for part in PARTS:
-        try:
-            entries = list((root / part).iterdir())
-        except OSError as error:
-            raise UserError(f"{root / part} cannot be read: {error.strerror}") from None
-        names[part] = sorted(path.name for path in entries if path.is_dir() and not _is_hidden(path.name))
+        entries = _entries(root / part)
+        names[part] = [entry.name for entry in entries if Path(entry.path).is_dir()]
+        beside += [f"{part}/{entry.name}" for entry in entries if entry.name not in names[part]]
     if not names["train"]:
         raise UserError(f"{root / 'train'} has no class folders")
     if names["train"] != names["test"]:
-        odd = sorted(set(names["train"]) ^ set(names["test"]))[0]
-        raise UserError(f"{root}: class {odd!r} is in only one of train and test")
+        odd = sorted(set(names["train"]) ^ set(names["test"]))
+        spelt = [name for name in odd[1:] if name.casefold() == odd[0].casefold()]
+        alike = f", and {spelt[0]!r} in only the other" if spelt else ""
+        raise UserError(f"{root}: class {odd[0]!r} is in only one of train and test{alike}")
+    if beside:
+        left_out["beside the class folders"] = beside
     return tuple(names["train"])
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+def _check_filled(
+    root: Path,
+    classes: Sequence[str],
+    images: Mapping[str, Sequence[ImageFile]],
+    left_out: Mapping[str, Sequence[str]],
+) -> None:
+    """Raise a `UserError` that names a class without images, and what is left out of its folder."""
+    for part in PARTS:
+        filled = {image.label for image in images[part]}
+        for label, name in enumerate(classes):
+            if label not in filled:
+                own = f"{part}/{name}/"
+                there = {why: [file for file in names if f"{file}/".startswith(own)] for why, names in left_out.items()}
+                counted = _counted({why: names for why, names in there.items() if names})
+                raise UserError(f"{root / part / name} holds no image" + (f"; left out: {counted}" if counted else ""))
 
 
-def _images_of_class(root: Path, folder: Path, label: int, left_out: dict[str, list[str]]) -> list[ImageFile]:
-    """Return a class's images, sorted by folder and name; add to `left_out` what else is there.
-
-    Links are followed last, so that a file is read at its own place, and left out where a link leads to it again.
-    """
+def _images_of(root: Path, part: str, classes: Sequence[str], left_out: dict[str, list[str]]) -> tuple[ImageFile, ...]:
+    """Return the images of train or test by class, folder and name; add to `left_out` what else is there."""
     images: list[ImageFile] = []
-    seen: set[tuple[int, int]] = set()
-    folders: list[Path] = [folder]
-    links: list[Path] = []
-    while folders or links:
-        if folders:
-            here = folders.pop()
-            seen.add(_inode(here.stat()))
-            with os.scandir(here) as entries:
-                found = [Path(entry.path) for entry in entries if not _is_hidden(entry.name)]
-            links += sorted(path for path in found if path.is_symlink())
-            paths = [path for path in found if not path.is_symlink()]
-        else:
-            paths = [links.pop(0)]
-        for path in paths:
-            name = path.relative_to(root).as_posix()
-            try:
-                status = path.stat()
-            except OSError:
-                left_out.setdefault("links that lead nowhere", []).append(name)
-                continue
-            again = _inode(status) in seen
-            if again and (path.is_symlink() or path.is_dir()):
-                left_out.setdefault("links to what is read already", []).append(name)
-            elif path.is_dir():
-                folders.append(path)
-            elif path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
-                seen.add(_inode(status))
-                state = f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-                images.append(ImageFile(name, label, status.st_size, state))
+    above = (*(root / each for each in PARTS), root.resolve(), *root.resolve().parents)
+    seen = {_inode(folder.stat()) for folder in above}  # a link back to these would read other classes again
+    starts = [_Place(f"{part}/{name}", label, (root / part / name).is_symlink()) for label, name in enumerate(classes)]
+    waiting = deque(place for place in starts if not place.linked)
+    links = deque(place for place in starts if place.linked)  # come last: images are read at their own places first
+    while waiting or links:
+        place = waiting.popleft() if waiting else links.popleft()
+        status = _status(root / place.name)
+        reason = None if status is None else _reason_to_leave_out(place, status, seen)
+        if status is None or reason:
+            left_out.setdefault(reason or "behind a dangling link", []).append(place.name)
+            continue
+        seen.add(_inode(status))
+        if not stat.S_ISDIR(status.st_mode):
+            state = f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+            images.append(ImageFile(place.name, place.label, status.st_size, state))
+            continue
+        for entry in _entries(root / place.name):
+            is_link = entry.is_symlink()
+            there = _Place(f"{place.name}/{entry.name}", place.label, place.linked or is_link)
+            if is_link:
+                links.append(there)
             else:
-                left_out.setdefault("files that are no images by their names", []).append(name)
-    return sorted(images, key=lambda image: (str(Path(image.name).parent), Path(image.name).name))
+                waiting.append(there)
+    return tuple(sorted(images, key=lambda image: (image.label, *image.name.rpartition("/"))))
+
+
+def _reason_to_leave_out(place: _Place, status: os.stat_result, seen: set[tuple[int, int]]) -> str | None:
+    if place.linked and _inode(status) in seen:
+        return "linked to, but read already"
+    if stat.S_ISDIR(status.st_mode):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return "neither file nor folder"
+    return None if Path(place.name).suffix.lower() in IMAGE_SUFFIXES else "without a known image suffix"
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what a folder holds, in the order of names, without what is hidden."""
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Return what is at a path, or None where its link leads nowhere."""
+    try:
+        return path.stat()
+    except OSError as error:
+        if error.errno in NOWHERE and path.is_symlink():
+            return None
+        raise
 
 
 def _inode(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+def _counted(left_out: Mapping[str, Sequence[str]]) -> str:
+    """Return how many names are left out for each reason, and the first of them."""
+    parts = []
+    for reason, names in sorted(left_out.items()):
+        quoted = ", ".join(sorted(names)[:QUOTED]) + (", …" if len(names) > QUOTED else "")
+        parts.append(f"{len(names)} {reason} ({quoted})")
+    return "; ".join(parts)
+
+
+def _unreadable(error: OSError, folder: Path) -> UserError:
+    return UserError(f"{error.filename or folder} cannot be read: {error.strerror}")
 
 
 def fingerprint(folders: ClassFolders) -> str:
@@ -192,7 +248,7 @@ def fingerprint(folders: ClassFolders) -> str:
             digest.update(_bytes(f"{name} {size}\n"))
             digest.update(read_whole(folders.root / name))
     except OSError as error:
-        raise UserError(f"{error.filename or folders.root} cannot be read: {error.strerror}") from None
+        raise _unreadable(error, folders.root) from None
     result = digest.hexdigest()[:16]
     with contextlib.suppress(OSError):  # without a cache the files are read again
         memory.parent.mkdir(parents=True, exist_ok=True)

@@ -53,8 +53,7 @@ def load_folder(folder: Path, size: tuple[int, int] | None, channels: int | None
                     tensors[f"{part}_pixels"], tensors[f"{part}_labels"] = pixels, labels
                 _write(cache, tensors)
     train, test = (
-        SourceImages(tensors[f"{part}_pixels"].permute(0, 3, 1, 2), tensors[f"{part}_labels"].long())
-        for part in PARTS
+        SourceImages(tensors[f"{part}_pixels"].permute(0, 3, 1, 2), tensors[f"{part}_labels"].long()) for part in PARTS
     )
     return train, test
 

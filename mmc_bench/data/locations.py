@@ -67,6 +67,7 @@ def identify(
         When a folder is missing, empty or of the wrong kind or class count, or no dataset reads the source.
     """
     identities = {}
+    remarks = []
     for name, path in folders.items():
         if name not in wanted:
             raise UserError(f"--data {name}=…: no selected dataset reads {name!r}: {nearest(name, wanted)}")
@@ -80,11 +81,12 @@ def identify(
                     f"--data {name}={path}: {len(found.classes)} classes, but the cue is made for {num_classes}"
                 )
             identities[name] = f"folder:{fingerprint(found)}"
-            if found.remark:
-                report(found.remark)
+            remarks += [found.remark] if found.remark else []
         elif not (known and known.present and (folder / known.present).exists()):
             files = f" or torchvision's {known.archive}" if known and known.archive else ""
             raise UserError(f"--data {name}={path}: holds neither train/<class>/ with test/<class>/{files}")
+    for remark in dict.fromkeys(remarks):  # one folder may stand for several sources
+        report(remark)
     return identities
 
 
