@@ -215,3 +215,25 @@ def test_a_folder_whose_parts_lead_to_themselves_is_one_sentence(tmp_path):
         (tmp_path / part).symlink_to(part)
     with pytest.raises(UserError, match="train cannot be read: Too many levels"):
         is_class_folder(tmp_path)
+
+
+@pytest.mark.parametrize("words", [["run", "--dry-run"], ["status"], ["check", "digits-box"]])
+def test_commands_say_once_on_stderr_what_is_left_out(tmp_path, bench, words):
+    for part in ("train", "test"):
+        for name in "0123456789":
+            for index in range(3):
+                draw(tmp_path / "digits" / part / name / f"{index}.png", shade=10 * int(name) + index)
+    (tmp_path / "digits" / "train" / "3" / "notes.txt").write_text("no image")
+    remark = "left out: 1 without a known image suffix (train/3/notes.txt)"
+    assert bench(*words, "--data", f"digits={tmp_path / 'digits'}").err.count(remark) == 1
+
+
+def test_the_python_interface_says_once_on_stderr_what_is_left_out(root, capfd):
+    import mmc_bench
+
+    for name in "cdefghij":
+        for part in ("train", "test"):
+            draw(root / part / name / "0.png")
+    (root / "notes.txt").write_text("no image")
+    mmc_bench.dry_run("quick", data={"digits": root})
+    assert capfd.readouterr().err.count("left out: 1 beside the class folders (notes.txt)") == 1
