@@ -15,7 +15,7 @@ from torchvision.datasets import CIFAR10
 
 from mmc_bench import UserError
 from mmc_bench.data import folders
-from mmc_bench.data.locations import check_present, data_root, fingerprint, identify
+from mmc_bench.data.locations import check_present, data_root, identify
 from mmc_bench.data.sources import Sources
 
 
@@ -389,6 +389,6 @@ def test_a_class_folders_identity_follows_its_files_and_not_its_place(tmp_path):
     for place in ("here", "there"):
         write_class_folder(tmp_path / place)
     identity = checks(tmp_path / "here")["cifar10"]
-    assert identity == checks(tmp_path / "there")["cifar10"] == f"folder:{fingerprint(tmp_path / 'here')}"
+    assert re.fullmatch("folder:[0-9a-f]{16}", identity) and identity == checks(tmp_path / "there")["cifar10"]
     (tmp_path / "there" / "train" / "ant" / "0.png").unlink()
     assert checks(tmp_path / "there")["cifar10"] != identity

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmc_bench.cli.options import data_option, discovered, folders_of, plugins_dir_option
+from mmc_bench.data.locations import identify
 from mmc_bench.errors import NothingSelectedError, UserError, nearest
 from mmc_bench.plugin.registry import KINDS, Offer, Registry
+from mmc_bench.system.streams import notice
 
 if TYPE_CHECKING:
     from mmc_bench.testing import Check
@@ -44,9 +46,8 @@ def command(
     folders = folders_of(data)
     registry = discovered(plugins_dir)
     offers = selected(registry, ("*",) if everything else names, (kind,) if kind else tuple(KINDS))
-    if unknown := set(folders) - {name for offer in offers for name in getattr(offer.spec, "sources", ())}:
-        name = sorted(unknown)[0]
-        raise UserError(f"--data {name}=…: no selected dataset reads {name!r}")
+    datasets = [offer.spec for offer in offers if offer.spec.kind == "dataset"]
+    identify(folders, {source: spec.num_classes for spec in datasets for source in spec.sources}, notice)
     reports = [_checked(offer, registry, folders, as_json) for offer in offers]
     if as_json:
         click.echo(json.dumps(reports, indent=1))

@@ -25,7 +25,7 @@ from mmc_bench.cli.options import (
 from mmc_bench.errors import UserError
 from mmc_bench.running.interrupts import raised_interrupts
 from mmc_bench.running.session import Session, default_results
-from mmc_bench.system.streams import printable, tell
+from mmc_bench.system.streams import notice, printable, tell
 
 if TYPE_CHECKING:
     from mmc_bench.engines import Engine
@@ -188,7 +188,7 @@ def _run_again(
     from mmc_bench.running.runner import check_plugins, find_missing, run_plan
 
     wanted = wanted_sources(chosen, session.registry)
-    images = identify(session.data, wanted)
+    images = identify(session.data, wanted, notice)
     if not download:
         check_present(session.data, wanted)
     session.store.check_writable()

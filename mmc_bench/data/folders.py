@@ -2,20 +2,22 @@
 
 import contextlib
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock
+from PIL.Image import Resampling
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from mmc_bench.data.cache import cache_root
+from mmc_bench.data.class_folders import PARTS, ImageFile, fingerprint, read_class_folders
 from mmc_bench.data.contract import SourceImages
-from mmc_bench.data.locations import cache_root, class_names, fingerprint
+from mmc_bench.data.pictures import read_image
 from mmc_bench.errors import UserError
 from mmc_bench.system.files import write_whole
-
-MODES = {1: "L", 3: "RGB"}
 
 
 def load_folder(folder: Path, size: tuple[int, int] | None, channels: int | None) -> tuple[SourceImages, SourceImages]:
@@ -36,10 +38,9 @@ def load_folder(folder: Path, size: tuple[int, int] | None, channels: int | None
     UserError
         When the folder is malformed or an image cannot be read.
     """
-    class_names(folder)
-    channels = channels or 3
-    layout = f"{size}-{channels}-channels last"
-    name = hashlib.sha256(f"{fingerprint(folder)}-{layout}".encode()).hexdigest()[:24]
+    found, channels = read_class_folders(folder), channels or 3
+    layout = f"{size}-{channels}-channels last-as shown"
+    name = hashlib.sha256(f"{fingerprint(found)}-{layout}".encode()).hexdigest()[:24]
     cache = cache_root() / "decoded" / f"{name}.safetensors"
     tensors = _read_checked(cache)
     if tensors is None:
@@ -47,13 +48,12 @@ def load_folder(folder: Path, size: tuple[int, int] | None, channels: int | None
             tensors = _read_checked(cache)
             if tensors is None:
                 tensors = {}
-                for part in ("train", "test"):
-                    pixels, labels = _decode(folder / part, size, MODES[channels])
+                for part in PARTS:
+                    pixels, labels = _decode(folder, found.images[part], size, channels)
                     tensors[f"{part}_pixels"], tensors[f"{part}_labels"] = pixels, labels
                 _write(cache, tensors)
     train, test = (
-        SourceImages(tensors[f"{part}_pixels"].permute(0, 3, 1, 2), tensors[f"{part}_labels"].long())
-        for part in ("train", "test")
+        SourceImages(tensors[f"{part}_pixels"].permute(0, 3, 1, 2), tensors[f"{part}_labels"].long()) for part in PARTS
     )
     return train, test
 
@@ -67,35 +67,25 @@ def _lock(cache: Path) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext()
 
 
-def _decode(folder: Path, size: tuple[int, int] | None, mode: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _decode(
+    root: Path, listing: Sequence[ImageFile], size: tuple[int, int] | None, channels: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return pixels (N, H, W, C) and labels (N,)."""
-    from PIL import Image
-    from torchvision.datasets import ImageFolder
-
-    listing = ImageFolder(str(folder)).samples
     pixels, expected = [], size
-    for path, _ in listing:
-        try:
-            with Image.open(path) as file:
-                image = file.convert(mode)
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            Image.DecompressionBombError,
-        ) as error:  # Pillow raises all four
-            raise UserError(f"{path} cannot be read as an image: {error}") from None
+    for entry in listing:
+        path = root / entry.name
+        image = read_image(path, channels)
         if expected is None:
             expected = (image.height, image.width)
         if (image.height, image.width) != expected:
             if size is None:
                 raise UserError(f"{path} is {image.width}x{image.height}; the first one is {expected[1]}x{expected[0]}")
-            image = image.resize((expected[1], expected[0]), Image.Resampling.BILINEAR)
+            image = image.resize((expected[1], expected[0]), Resampling.BILINEAR)
         pixels.append(np.asarray(image))
     stacked = torch.from_numpy(np.stack(pixels))  # (N, H, W) or (N, H, W, 3)
     if stacked.ndim == 3:
         stacked = stacked[..., None]
-    return stacked, torch.tensor([label for _, label in listing], dtype=torch.int64)
+    return stacked, torch.tensor([entry.label for entry in listing], dtype=torch.int64)
 
 
 def _read_checked(cache: Path) -> dict[str, torch.Tensor] | None:

@@ -12,9 +12,10 @@ import torch
 from filelock import FileLock
 from torch.nn import functional as F
 
+from mmc_bench.data.class_folders import is_class_folder
 from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.folders import load_folder
-from mmc_bench.data.locations import KNOWN_SOURCES, KnownSource, data_root, is_class_folder
+from mmc_bench.data.locations import KNOWN_SOURCES, KnownSource, data_root
 from mmc_bench.errors import UserError, nearest
 
 #: What pickle and numpy raise on truncated or foreign files.

@@ -12,7 +12,7 @@ from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.plugin.discovery import configured_folders
 from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.suites.settings import Setting, divided, read_settings, refuse_unused
-from mmc_bench.system.streams import sentence, tell
+from mmc_bench.system.streams import notice, tell
 
 if TYPE_CHECKING:
     from mmc_bench.results.codec import DamagedError
@@ -142,8 +142,7 @@ class Session:
     def _opened(self) -> tuple[Registry, list[str]]:
         registry = Registry.discover(self.plugin_folders)
         for plugin in registry.failures:
-            left_out = f"plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}"
-            tell(f"mmc-bench: {sentence(left_out)}")
+            notice(f"plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}")
         methods = self.selection.get("methods", ())
         if all(isinstance(method, str) for method in methods):
             return registry, list(methods)
@@ -183,7 +182,7 @@ class Session:
 
         _, settings = self._divided
         suite = overridden(suite, self.lists, settings, self.origin)
-        images = identify(self.data, self.wanted_sources(suite.datasets))
+        images = identify(self.data, self.wanted_sources(suite.datasets), notice)
         plan = make_plan(suite, self.registry, images)
         refuse_unused(settings, [offer for offer, _ in plan.offers])
         for collision in self.registry.collisions:  # had one mattered, there would be no plan

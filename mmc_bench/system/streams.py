@@ -26,6 +26,11 @@ def tell(message: str) -> None:
         drop_unwritable()
 
 
+def notice(text: object) -> None:
+    """Say what a user should know, and nothing stops for, in one line on standard error."""
+    tell(f"mmc-bench: {sentence(text)}")
+
+
 def drop_unwritable() -> None:
     """Send what a standard stream cannot write, now and later, nowhere."""
     for stream in (sys.__stdout__, sys.__stderr__):
