@@ -1,4 +1,6 @@
-"""The plain way to match two VGG-13s: layer after layer, as the paper's algorithm reads (App. B.2).
+"""The plain way to match two VGG-13s: layer after layer, by correlations before the ReLU.
+
+The order is that of the authors' code, which correlates after the ReLU; the paper's eq. 6 is an unnormalised distance.
 
 For every layer both networks run anew up to that layer, the similarity of every pair of units is a broadcast
 cosine over the whole activation (centred, so that it is the correlation), and the next layer's weights are

@@ -124,6 +124,7 @@ def connect(
     paths: Any = None,
     points: int | None = None,
     matching: str | None = None,
+    matching_images: str | None = None,
     batchnorm_images: int | None = None,
     train_images: int | None = None,
     set: GivenSettings = (),
@@ -147,7 +148,7 @@ def connect(
         The data and architecture, where there is no task.
     paths
         One or several of ``linear``, ``permuted``, ``quadratic``, ``quadratic-nc``; the first two unless given.
-    points, matching, batchnorm_images, train_images
+    points, matching, matching_images, batchnorm_images, train_images
         Settings of the paths, as in a suite's ``connect``.
     set, data, results, plugins_dir, download, device, precision, threads
         As for `run`, where there is no task.
@@ -172,7 +173,7 @@ def connect(
     """
     from mmc_bench.running.connecting import PathChanges, connect_ends
 
-    changes = PathChanges.of(paths, points, matching, batchnorm_images, train_images)
+    changes = PathChanges.of(paths, points, matching, matching_images, batchnorm_images, train_images)
     if task is not None:
         from mmc_bench.running.interactive import connect_on
 

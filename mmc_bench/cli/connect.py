@@ -11,7 +11,7 @@ import click
 from mmc_bench.cli.options import device_option, download_option, list_option, place_options, precision_option, words_of
 from mmc_bench.cli.plot import FORMATS
 from mmc_bench.cli.run import put
-from mmc_bench.results.jobs import Matching
+from mmc_bench.results.jobs import Matching, MatchingImages
 from mmc_bench.results.records import SPLITS
 from mmc_bench.running.connecting import PATHS, Connected, PathChanges, connect_ends, known
 from mmc_bench.running.launch import Computing
@@ -32,10 +32,11 @@ from mmc_bench.system.streams import tell
 @click.option("--points", type=click.IntRange(min=2), help="Points of a path, with its ends.  [default: 11]")
 @list_option("splits", str, "Splits to print and draw; all four are measured.  [default: all]")
 @click.option("--matching", type=click.Choice(get_args(Matching)), help="What permutations match.")
+@click.option("--matching-images", type=click.Choice(get_args(MatchingImages)), help="What they are matched on.")
 @click.option(
     "--batchnorm-images",
     type=click.IntRange(min=2),
-    help="Cue-free training images that re-estimate BatchNorm and that permutations are matched on.  [default: all]",
+    help="Training images that re-estimate BatchNorm, and that permutations are matched on.  [default: all]",
 )
 @click.option("--train-images", type=click.IntRange(min=0), help="Measure the paths on so many training images too.")
 @click.option("--out", default="figures", show_default=True, metavar="DIR", help="Folder for the figure and its CSV.")
@@ -54,7 +55,7 @@ def command(session: Session, first: str, second: str, **options: Any) -> None:
     call computes nothing again.
     """
     splits = known("split", words_of(options["splits"]), SPLITS) or SPLITS
-    settings = (options[name] for name in ("points", "matching", "batchnorm_images", "train_images"))
+    settings = (options[name] for name in ("points", "matching", "matching_images", "batchnorm_images", "train_images"))
     changes = PathChanges.of(words_of(options["paths"]), *settings)
     computing = Computing(**{name: options[name] for name in ("download", "device", "precision", "threads")})
     chosen = {"cue_rates": several(options["cue_rate"]), "seeds": several(options["seed"])}

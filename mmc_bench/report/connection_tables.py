@@ -115,7 +115,7 @@ def _effect_columns(found: Sequence[ModelConnection]) -> list[str]:
 
 def _effects(item: ModelConnection) -> dict[str, float]:
     """Return the numbers of the effects by column, such as ``remove_cue_flips_second``."""
-    numbers = {}
+    numbers: dict[str, float] = {}
     for name, effect in item.effects.items():
         for what, (first, second) in zip(EFFECTS, (getattr(effect, what) for what in EFFECTS), strict=True):
             column = f"{name} {what}".replace(" ", "_")

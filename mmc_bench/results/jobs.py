@@ -25,6 +25,9 @@ PathName = Literal["linear", "permuted", "quadratic", "quadratic-nc"]
 #: What permutations of units are found by: `mmc_bench.landscape.alignment.align` says how.
 Matching = Literal["correlations-before-relu", "correlations-after-relu", "inner-products", "weights"]
 
+#: The training images that permutations are matched on.
+MatchingImages = Literal["cue-free", "cued"]
+
 
 def _of(*stages: str) -> Predicate:
     """Return the constraint that a mapping has the versions of these stages."""
@@ -124,7 +127,7 @@ class ConnectSettings(_Plain):
     train_images: Annotated[int, Ge(0)] = 0
     paths: Annotated[tuple[PathName, ...], MinLen(1)] = ("linear",)
     matching: Matching = "correlations-before-relu"
-    matching_images: Literal["cue-free", "cued"] = "cue-free"
+    matching_images: MatchingImages = "cue-free"
     quadratic: QuadraticSettings = QuadraticSettings()
 
 

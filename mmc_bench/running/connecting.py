@@ -32,6 +32,7 @@ class PathChanges:
     paths: tuple[str, ...] | None = None
     points: int | None = None
     matching: str | None = None
+    matching_images: str | None = None
     batchnorm_images: int | None = None
     train_images: int | None = None
 

@@ -215,7 +215,8 @@ def match_activations(groups: Groups, score: ScoreOf) -> dict[str, torch.Tensor]
 
     def preferring_places(group: Group, inner: Inner) -> np.ndarray:
         scores = score(group, inner)
-        return scores + NEGLIGIBLE * np.abs(scores).max(initial=0) * np.eye(len(scores))
+        preferred: np.ndarray = scores + NEGLIGIBLE * np.abs(scores).max(initial=0) * np.eye(len(scores))
+        return preferred
 
     found: dict[str, torch.Tensor] = {}
     for tree in groups.trees():
