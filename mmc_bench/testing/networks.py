@@ -1,17 +1,11 @@
 """What is asked of any network, a backbone or what a method returns."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
 from mmc_bench.testing.checks import Fault
-
-#: Dictionaries of a module that hold its hooks.
-HOOKS = (
-    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
-    *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
-)
 
 #: Of one network in two memory formats, relative to the largest output.
 ROUNDING = 1e-4
@@ -25,18 +19,6 @@ def first_difference(
         if one.shape != other.shape or not torch.equal(one.nan_to_num(nan=1.25e30), other.nan_to_num(nan=1.25e30)):
             return name
     return None
-
-
-def hooks_of(model: nn.Module) -> Iterator[str]:
-    """Yield the places at which something is hooked into a network, forward methods that were replaced among them."""
-    for name, module in model.named_modules():
-        place = name or "the model"
-        yield from (f"{kind.strip('_')} of {place}" for kind in HOOKS if getattr(module, kind, None))
-        if "forward" in vars(module):
-            yield f"forward of {place}, which was replaced"
-    for name, weight in model.named_parameters():
-        if weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None):
-            yield f"gradient hook of {name}"
 
 
 def check_outputs(model: nn.Module, x: torch.Tensor, num_classes: int) -> None:
