@@ -1,7 +1,7 @@
 """Parameters of plugins: the base class of a ``Config``, the check of given values, and the call with them."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -28,7 +28,7 @@ class BaseConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any]) -> BaseModel:
+def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any], fixed: Collection[str] = ()) -> BaseModel:
     """Return the target's ``Config`` filled with `parameters`.
 
     A target without a ``Config`` takes what its own signature names, of the types it says.
@@ -41,6 +41,8 @@ def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any]) -> 
         The plugin's class or function.
     parameters
         Values by name.
+    fixed
+        Which of them are no parameters to the user.
 
     Raises
     ------
@@ -51,7 +53,7 @@ def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any]) -> 
     schema = parameters_of(target)
     for name in parameters:
         if name not in schema.model_fields:
-            raise UserError(f"{owner} has no parameter {name!r}: {nearest(name, schema.model_fields)}")
+            raise UserError(f"{owner} has no parameter {name!r}: {nearest(name, schema.model_fields.keys() - fixed)}")
     try:
         config = schema.model_validate(dict(parameters))
     except ValidationError as error:

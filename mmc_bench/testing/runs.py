@@ -52,7 +52,7 @@ class WatchedResources(Resources):
     def offer(self, kind: str, reference: PluginRef) -> Offer:
         """Return an offer whose target is a subclass of the method's class, which does the same."""
         offer = super().offer(kind, reference)
-        return _WatchedOffer(offer.spec, offer.plugin, self)
+        return _WatchedOffer(offer.spec, offer.plugin, self, fixed=offer.fixed)
 
 
 @dataclass(frozen=True)
