@@ -6,9 +6,7 @@ import torch
 from torch import nn
 
 from mmc_bench.testing.checks import Fault
-
-#: Of one network in two memory formats, relative to the largest output.
-ROUNDING = 1e-4
+from mmc_bench.training.interface import ROUNDING, logits_in
 
 
 def first_difference(
@@ -26,25 +24,15 @@ def check_outputs(model: nn.Module, x: torch.Tensor, num_classes: int) -> None:
 
     Raises
     ------
+    PromiseError
+        When an output has another shape than (n, K) or is not finite.
     Fault
-        When an output has another shape than (n, K), is not finite, or differs from call to call.
+        When it differs from call to call.
     """
     with torch.no_grad():
         for training in (False, True):
-            mode = "training" if training else "eval"
-            model.train(training)
-            stuck = [name for name, module in model.named_modules() if module.training is not training]
-            if stuck:
-                raise Fault(f"{stuck[0] or 'the model'} stays out of {mode} mode", "leave nn.Module.train as it is")
             before = [(name, value.clone()) for name, value in model.state_dict().items()]
-            logits = model(x)
-            if tuple(logits.shape) != (len(x), num_classes):
-                raise Fault(
-                    f"in {mode} mode the output has shape {tuple(logits.shape)}, not {(len(x), num_classes)}",
-                    "return logits (n, K)",
-                )
-            if not logits.isfinite().all():
-                raise Fault(f"in {mode} mode the output is not finite", "look for a division by 0 or a log of 0")
+            logits = logits_in(model, x, num_classes, training)
             if not training:
                 _check_repeatable(model, x, logits, before)
     model.eval()

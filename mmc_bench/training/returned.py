@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from mmc_bench.errors import UserError, message_of
+from mmc_bench.errors import PromiseError, message_of
 from mmc_bench.training.backbone import Backbone
 from mmc_bench.training.evaluate import eval_mode
 from mmc_bench.training.precision import full_precision
@@ -41,7 +41,7 @@ IN_FULL = "returns a model that its state_dict describes in full"
 PROMISES = (ARCHITECTURE, OWN, FINITE, IN_ORDER, IN_FULL)
 
 
-class UnfitModelError(UserError):
+class UnfitModelError(PromiseError):
     """A method returned something that cannot be scored.
 
     Parameters
@@ -55,8 +55,8 @@ class UnfitModelError(UserError):
     """
 
     def __init__(self, promise: str, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}: {remedy}")
-        self.promise, self.problem, self.remedy = promise, problem, remedy
+        super().__init__(problem, remedy)
+        self.promise = promise
 
     def of(self, whose: str) -> "UnfitModelError":
         """Return this error with the problem's subject and verb: ``"method mine returned"``."""
