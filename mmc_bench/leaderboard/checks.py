@@ -205,9 +205,7 @@ def _manifest_problems(board: Board, entries: Iterable[Entry]) -> Iterator[Probl
 
 def _how_changed(path: Path, checksum: str) -> str:
     if sha256_of(path.read_bytes().replace(b"\r\n", b"\n")) == checksum:
-        return (
-            "has other line ends than were sent in: write `* -text` into .gitattributes and check the files out again"
-        )
+        return "has other line ends than it was sent in with: write `* -text` into .gitattributes and clone it again"
     return f"was changed since it was sent in: {CHECKSUMS} has another checksum"
 
 
