@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers.leaderboard import TestBoard, cell
 
 from mmc_bench.leaderboard.build import generated_files, stale_files
 from mmc_bench.leaderboard.checks import inspect
@@ -44,3 +45,13 @@ def test_a_clone_has_the_bytes_of_the_repository(repository, tmp_path, option):
     board = Board.open(clone / "leaderboard")
     inspection = inspect(board)
     assert inspection.problems == () and stale_files(board, generated_files(board, inspection)) == []
+
+
+def test_line_ends_that_git_changed_are_told_apart_from_results_that_were(tmp_path):
+    board = TestBoard(tmp_path / "board")
+    board.send_in(cell(0, "tune"))
+    board.build()
+    file = "results/2026-01-02-ann/submission.yaml"
+    (board.root / file).write_bytes((board.root / file).read_bytes().replace(b"\n", b"\r\n"))
+    (problem,) = board.problems()
+    assert problem.startswith(f"{file}: has other line ends than it was sent in with: write `* -text`")

@@ -254,13 +254,6 @@ def test_a_file_of_a_stranger_s_is_named_and_ends_no_check(board, content):
     assert max(map(len, found)) < 1000
 
 
-def test_line_ends_that_git_changed_are_told_apart_from_results_that_were(board):
-    file = "results/2026-01-02-ann/submission.yaml"
-    (board.root / file).write_bytes((board.root / file).read_bytes().replace(b"\n", b"\r\n"))
-    (problem,) = board.problems()
-    assert problem.startswith(f"{file}: has other line ends than it was sent in with: write `* -text`")
-
-
 def test_the_same_cell_twice_is_named_whatever_its_version_and_submission(board):
     again = cell(0, plugin("tune", version="2+abc"), (0.9, 0.9, 0.99, 0.2))
     folder = board.root / "results" / "other"
