@@ -27,6 +27,22 @@ class NothingSelectedError(UserError):
     exit_code = 5
 
 
+class PromiseError(UserError):
+    """A plugin's model breaks a promise.
+
+    Parameters
+    ----------
+    problem
+        What is wrong, with the value.
+    remedy
+        How to mend it.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}: {remedy}")
+        self.problem, self.remedy = problem, remedy
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a clause that names the known words nearest to `name`, or the first ten when none is near.
 

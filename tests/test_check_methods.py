@@ -14,7 +14,7 @@ FAULTS = {
     "its weights are NaN": (
         "next(model.parameters()).data[0] = float('nan')",
         "returns finite weights",
-        "'stem.weight' of the returned model is not finite",
+        "method planted returned a model whose weight 'stem.weight' is not finite",
     ),
     "another architecture": (
         "model.head = nn.Linear(8, 3)",
@@ -65,7 +65,7 @@ FAULTS = {
         SETS,
         "outside of the method's sets",
     ),
-    "θ_C returned": ("model = task.pretrained", OWN, "fine_tune returned task.pretrained itself"),
+    "θ_C returned": ("model = task.pretrained", OWN, "returned task.pretrained itself"),
     "θ_C's weights lent": (
         "model.load_state_dict(task.pretrained.state_dict(), assign=True)",
         OWN,
@@ -83,17 +83,17 @@ FAULTS = {
     "a hook left": (
         "model.act.register_forward_hook(lambda *_: None)",
         ORDER,
-        "the returned model has forward_hooks of act",
+        "a model with forward_hooks of act",
     ),
     "a gradient hook left": ("model.head.weight.register_hook(lambda g: g)", ORDER, "gradient hook of head.weight"),
     "forward replaced": ("model.head.forward = lambda x: x[:, :10]", ORDER, "forward of head, which was replaced"),
-    "another type": ("model.double()", ORDER, "is torch.float64 on cpu, not torch.float32 on cpu"),
-    "stuck in eval mode": ("model.act.train = lambda mode=True: model.act", ORDER, "stays out of"),
+    "another type": ("model.double()", ORDER, "is torch.float64, not torch.float32"),
+    "stuck in eval mode": ("model.act.train = lambda mode=True: model.act", ORDER, "train of act, which was replaced"),
     "outputs of NaN": ("model.norm1.running_var.fill_(-1)", ORDER, "in eval mode the output is not finite"),
     "state outside the state_dict": (
         "model.act = nn.Tanh()",
         "returns a model that its state_dict describes in full",
-        "reloaded from its state_dict, the model's outputs differ",
+        "a model whose outputs differ by up to",
     ),
     "float64 under autocast": (
         "if torch.is_autocast_enabled('cpu'): model(task.clean.batch(slice(8))[0]) @ torch.ones(10, 1)\n"

@@ -1,10 +1,12 @@
 """Re-running cells: real ones of a tiny suite, honest and falsified."""
 
 import json
+from itertools import product
 
 import pytest
 from conftest import PLUGINS
 from helpers.leaderboard import TestBoard, cell, of_seeds
+from PIL import Image
 
 from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.schemas import Tolerances, Verification, read_model
@@ -114,6 +116,19 @@ def test_two_plugins_of_one_name_are_not_guessed_between(bench, board):
     twin.write_bytes((PLUGINS / "tiny.py").read_bytes())
     result = verify(bench, "--plugins-dir", twin)
     assert result.code == 4 and "offered by 2 plugins" in result.err
+
+
+def test_images_that_no_drawn_cell_reads_may_be_given_and_unknown_ones_may_not(bench, board):
+    for part, name in product(("train", "test"), range(10)):
+        file = bench.folder / "images" / part / str(name) / "one.png"
+        file.parent.mkdir(parents=True)
+        Image.new("L", (8, 8)).save(file)
+    result = verify(bench, "--data", "cifar10=images", "--seed", 3, sample=1)
+    assert result.code == 0, result.out + result.err
+    result = verify(bench, "--data", "cifar11=images", sample=1)
+    assert (
+        result.code == 4 and "--data cifar11=…: no selected dataset reads 'cifar11': did you mean cifar10" in result.err
+    )
 
 
 def test_an_empty_or_wrong_leaderboard_is_not_verified(bench):

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Annotated
 
 import pytest
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from mmc_bench import BaseConfig
 from mmc_bench.errors import UserError, nearest
@@ -83,6 +83,66 @@ def test_a_class_gets_its_parameters_however_it_takes_them(target):
         made(target, {"lr": "fast"})
     with pytest.raises(UserError, match="method mine has no parameter 'lrr': did you mean lr"):
         made(target, {"lrr": 1})
+
+
+class Typed(BaseConfig):
+    epochs: int = 3
+    lr: float | None = 0.1
+    lrs: tuple[float, ...] = ()
+    inner: dict[str, int] = Field({})
+    flag: bool = False
+    either: bool | int = 0
+    radius: Annotated[float, BeforeValidator(lambda value: 8 / 255 if value == "8/255" else value)] = 0.1
+
+
+class WithTypes:
+    Config = Typed
+
+
+def untyped(epochs=3, flag=False, extra=None):
+    """Stand for a target whose parameters have no types."""
+
+
+@pytest.mark.parametrize("target", [WithTypes, untyped])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"epochs": True}, "epochs = True: a number is wanted, not a boolean"),
+        ({"epochs": "5"}, "epochs = '5': a number is wanted, not text"),
+        ({"epochs": float("inf")}, "epochs = inf: (a|Input should be a) finite number"),
+        ({"flag": 1}, "flag = 1: a boolean is wanted, not a number"),
+        ({"flag": "yes"}, "flag = 'yes': a boolean is wanted, not text"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_even_where_pydantic_would_convert_it(target, given, expected):
+    with pytest.raises(UserError, match=f"method mine: {expected}"):
+        check_parameters("method mine", target, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"lr": False}, "lr = False: a number is wanted, not a boolean"),
+        ({"lr": float("nan")}, "lr = nan: a finite number is wanted"),
+        ({"lrs": [0.1, True]}, "lrs.1 = True: a number is wanted, not a boolean"),
+        ({"inner": {"a": {"b": 1}}}, "inner.a = .*: Input should be a valid integer"),
+        ({"inner": {"a": True}}, "inner.a = True: a number is wanted, not a boolean"),
+    ],
+)
+def test_so_is_one_within_a_list_or_mapping(given, expected):
+    with pytest.raises(UserError, match=f"method mine: {expected}"):
+        check_parameters("method mine", WithTypes, given)
+
+
+def test_values_of_their_own_kind_pass():
+    given = {"lr": 1, "epochs": 2.0, "flag": True, "either": True, "radius": "8/255"}
+    config = check_parameters("method mine", WithTypes, given)
+    assert (config.epochs, config.either, config.radius) == (2, True, 8 / 255)
+    assert dict(check_parameters("method mine", untyped, {"extra": True})) == {
+        "epochs": 3,
+        "flag": False,
+        "extra": True,
+    }
 
 
 def test_a_class_with_an_init_and_no_parameters_is_given_an_empty_config():

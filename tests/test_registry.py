@@ -133,6 +133,27 @@ def test_a_family_answers_to_any_member_and_hands_its_name_to_the_target(write):
     assert "no backbone matches '*'" in refused(registry, "backbone", "*")
 
 
+def test_what_a_family_s_name_fixes_is_no_parameter(write):
+    source = HEADER + (
+        "\n@hookimpl\ndef register_backbones(register):\n"
+        "    register(BackboneSpec(name='zoo/*', target=':build'))\n"
+        "    register(BackboneSpec(name='free', target=':build', defaults={'model': 'any'}))\n\n"
+        "def build(num_classes, input_shape, model: str, mode: int = 1):\n    return model\n"
+    )
+    registry = registry_of(write("mine.py", source))
+    offer = registry.get("backbone", "zoo/resnet.v1.5")
+    says = r"backbone zoo/resnet\.v1\.5 has no parameter 'model': .* another name, zoo/vit"
+    for ask in (offer.reference, offer.configure):
+        with pytest.raises(UserError, match=says):
+            ask({"model": "vit"})
+    with pytest.raises(UserError, match="no parameter 'modle': did you mean mode"):
+        offer.configure({"modle": "vit"})
+    reference = offer.reference({"mode": 2})
+    assert reference.parameters == {"model": "resnet.v1.5", "mode": 2}
+    assert dict(offer.configure(reference.parameters)) == reference.parameters  # as a record has them
+    assert dict(registry.get("backbone", "free").configure({"model": "vit"}))["model"] == "vit"
+
+
 # --- collisions
 
 

@@ -176,10 +176,6 @@ def test_a_file_wins_over_nothing_and_a_shipped_name_needs_no_path(suite_from, m
         (LEAST + "parameters: {m: 3}\n", "mine.yaml: parameters.m = 3: input should be a valid dictionary"),
         (LEAST + "parameters: {m: {lr: .inf}}\n", "mine.yaml: parameters.m.lr = inf: input should be a finite number"),
         (LEAST + "parameters: {m: {lrs: [1, .nan]}}\n", "mine.yaml: parameters.m.lrs = nan: input should be a finite"),
-        (
-            LEAST + "parameters: {m: {when: 2024-01-31}}\n",
-            "parameters.m.when = datetime.date(2024, 1, 31): input was not",
-        ),
         (LEAST.replace("backbones: b\n", ""), "mine.yaml: the key 'backbones' is missing; a suite has "),
         ("- a\n- b\n", "mine.yaml: a suite file is a mapping with the keys summary, datasets, backbones, methods"),
         ("", "mine.yaml: a suite file is a mapping with the keys "),
@@ -286,9 +282,24 @@ def test_set_wins_over_every_pattern_of_the_suite(suite):
         ("a=b", "a=b"),
         ("", None),
         ("[1", "[1"),
+        ("010", 10),
+        ("0o10", 8),
+        ("0x1F", 31),
+        ("1e3", 1000.0),
+        ("1E3", 1000.0),
+        (".5", 0.5),
+        ("TRUE", True),
+        ("~", None),
+        ("yes", "yes"),
+        ("off", "off"),
+        ("y", "y"),
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("0b11", "0b11"),
+        ("2024-01-31", "2024-01-31"),
     ],
 )
-def test_values_are_read_as_yaml_with_the_numbers_that_people_write(suite, text, value):
+def test_values_are_read_as_yaml_1_2_with_the_numbers_that_people_write(suite, text, value):
     read = overridden(suite, {}, read_settings([f"m.x={text}"])).parameters["m"]["x"]
     assert read == value and type(read) is type(value)
 
@@ -299,6 +310,33 @@ def test_a_learning_rate_such_as_1e_4_is_a_number_in_sections_and_files_too(suit
     loaded = suite_from(content)
     assert loaded.pretrain.lr == 1e-3
     assert loaded.parameters == {"m": {"lr": 1e-4, "lrs": [1e-2, 2]}}
+
+
+def test_seeds_are_the_same_numbers_in_a_file_and_on_the_command_line(suite_from):
+    assert suite_from(LEAST + "seeds: [010, 1]\n").seeds == (10, 1) == (int("010"), int("1"))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("seeds: [0, true]", "seeds.1 = True: a number is wanted, not a boolean"),
+        ("seeds: true", "seeds.0 = True: a number is wanted, not a boolean"),
+        ("seeds: ['0']", "seeds.0 = '0': a number is wanted, not text"),
+        ("seeds: [1_0]", "seeds.0 = '1_0': a number is wanted, not text"),
+        ("seeds: [yes]", "seeds.0 = 'yes': input should be a valid integer"),
+        ("pretrain: {epochs: true}", "pretrain.epochs = True: a number is wanted, not a boolean"),
+        ("pretrain: {epochs: 1:30}", "pretrain.epochs = '1:30': input should be a valid integer"),
+        ("pretrain: {lr_drops: [true]}", "pretrain.lr_drops.0 = True: a number is wanted, not a boolean"),
+        ("data: {clean_images: '64'}", "data.clean_images = '64': a number is wanted, not text"),
+        ("connect: {quadratic: {lr: true}}", "connect.quadratic.lr = True: a number is wanted, not a boolean"),
+        ("pairs: [{second: {seed: true}}]", "pairs.0.second.seed = True: a number is wanted, not a boolean"),
+        ("threads: true", "threads = True: a number is wanted, not a boolean"),
+    ],
+)
+def test_booleans_and_text_are_no_numbers(suite_from, line, expected):
+    with pytest.raises(UserError) as refused:
+        suite_from(LEAST + line + "\n")
+    assert str(refused.value).partition("mine.yaml: ")[2].startswith(expected)
 
 
 def test_threads_can_be_set(suite):

@@ -119,7 +119,7 @@ def check(board: str) -> None:
 @click.option("--sample", required=True, type=click.IntRange(min=1), metavar="N", help="How many cells, at random.")
 @click.option("--seed", type=int, help="Seed of the draw.  [default: a new one]")
 @_by_option
-@click.option("--data", multiple=True, metavar="SOURCE=DIR", help="Where images are, as for run.")
+@click.option("--data", multiple=True, metavar="SOURCE=DIR", help="Where images are, as for run; drawn or not.")
 @download_option
 @device_option
 @click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True, help="Worker processes.")
@@ -180,7 +180,7 @@ def _run_again(
     """Run the chosen cells in the session's scratch folder, and return their new records by the old ones' files."""
     from mmc_bench.data.locations import check_present, identify
     from mmc_bench.engines.local import InProcessEngine, LocalEngine
-    from mmc_bench.leaderboard.verify import by_arithmetic, plan_again, wanted_sources
+    from mmc_bench.leaderboard.verify import by_arithmetic, known_sources, plan_again, wanted_sources
     from mmc_bench.results.records import CellRecord
     from mmc_bench.running.display import display_of
     from mmc_bench.running.launch import Computing, resolve_device, worker_settings
@@ -188,7 +188,8 @@ def _run_again(
     from mmc_bench.running.runner import check_plugins, find_missing, run_plan
 
     wanted = wanted_sources(chosen, session.registry)
-    images = identify(session.data, wanted, notice)
+    known = known_sources(session.registry)
+    images = identify(session.data, {**known, **wanted}, notice)
     if not download:
         check_present(session.data, wanted)
     session.store.check_writable()

@@ -200,7 +200,13 @@ def _manifest_problems(board: Board, entries: Iterable[Entry]) -> Iterator[Probl
             elif file not in files or not path.is_file():
                 yield Problem(f"{name}/{file}", f"is listed in {CHECKSUMS} and is not there")
             elif listed[file] != (digests.get(f"{name}/{file}") or sha256_of(path.read_bytes())):
-                yield Problem(f"{name}/{file}", f"was changed since it was sent in: {CHECKSUMS} has another checksum")
+                yield Problem(f"{name}/{file}", _how_changed(path, listed[file]))
+
+
+def _how_changed(path: Path, checksum: str) -> str:
+    if sha256_of(path.read_bytes().replace(b"\r\n", b"\n")) == checksum:
+        return "has other line ends than it was sent in with: write `* -text` into .gitattributes and clone it again"
+    return f"was changed since it was sent in: {CHECKSUMS} has another checksum"
 
 
 def _verification_problems(

@@ -12,14 +12,13 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Fraction, PluginRef
 from mmc_bench.results.records import Provenance
-from mmc_bench.system.validation import first_problem
-from mmc_bench.system.yaml_files import read_yaml
+from mmc_bench.system.validation import changed_kind, first_problem
+from mmc_bench.system.yaml_files import read_yaml, yaml_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -213,12 +212,15 @@ def read_model(file: Path, schema: type[Model], kind: str) -> Model:
     if not isinstance(content, dict):
         raise UserError(f"{file}: a {kind} file is a mapping with the keys {', '.join(schema.model_fields)}")
     try:
-        return schema.model_validate(content)
+        model = schema.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{file}: {first_problem(error)}") from None
+    if problem := changed_kind(content, model):
+        raise UserError(f"{file}: {problem}")
+    return model
 
 
 def as_yaml(model: BaseModel) -> bytes:
     """Return a model as the YAML file that `read_model` reads, the same bytes for the same content."""
     content: Any = model.model_dump(mode="json", exclude_defaults=True)
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110).encode()
+    return yaml_of(content, sort_keys=False, width=110).encode()

@@ -40,6 +40,18 @@ def wanted_sources(entries: Iterable[Entry], registry: Registry) -> dict[str, in
     return {source: offer.spec.num_classes for offer in datasets for source in offer.spec.sources}
 
 
+def known_sources(registry: Registry) -> dict[str, int | None]:
+    """Return the image sources that any dataset reads, with class counts where all its readers want the same.
+
+    Folders may be given for each of them: which cells are drawn is not known before.
+    """
+    counts: dict[str, set[int | None]] = defaultdict(set)
+    for offer in registry.offers("dataset"):
+        for source in offer.spec.sources:
+            counts[source].add(offer.spec.num_classes)
+    return {source: next(iter(found)) if len(found) == 1 else None for source, found in counts.items()}
+
+
 def plan_again(entries: Sequence[Entry], registry: Registry, images: Mapping[str, str]) -> tuple[Plan, dict[str, Cell]]:
     """Return a plan of cells as the installed code would run them, and its cells by the file of the record.
 

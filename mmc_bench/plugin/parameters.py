@@ -1,13 +1,13 @@
 """Parameters of plugins: the base class of a ``Config``, the check of given values, and the call with them."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.system.validation import first_problem
+from mmc_bench.system.validation import changed_kind, first_problem
 
 #: Arguments of a target that the core gives; all others are parameters.
 CONTEXT = frozenset({"config", "num_classes", "input_shape"})
@@ -21,14 +21,14 @@ class BaseConfig(BaseModel):
     >>> from mmc_bench import BaseConfig
     >>> class Config(BaseConfig):
     ...     lr: float = 0.1
-    >>> Config(lr="0.02").lr
+    >>> Config(lr=0.02).lr
     0.02
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any]) -> BaseModel:
+def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any], fixed: Collection[str] = ()) -> BaseModel:
     """Return the target's ``Config`` filled with `parameters`.
 
     A target without a ``Config`` takes what its own signature names, of the types it says.
@@ -41,20 +41,28 @@ def check_parameters(owner: str, target: Any, parameters: Mapping[str, Any]) -> 
         The plugin's class or function.
     parameters
         Values by name.
+    fixed
+        Which of them are no parameters to the user.
 
     Raises
     ------
     UserError
-        When a name is unknown (the nearest known ones are named) or a value is not allowed.
+        When a name is unknown (the nearest known ones are named), or a value is not allowed or of another kind: a
+        boolean or quoted text for a number.
     """
     schema = parameters_of(target)
     for name in parameters:
         if name not in schema.model_fields:
-            raise UserError(f"{owner} has no parameter {name!r}: {nearest(name, schema.model_fields)}")
+            raise UserError(f"{owner} has no parameter {name!r}: {nearest(name, schema.model_fields.keys() - fixed)}")
     try:
-        return schema.model_validate(dict(parameters))
+        config = schema.model_validate(dict(parameters))
     except ValidationError as error:
         raise UserError(f"{owner}: {first_problem(error)}") from None
+    # What has no type is of its default's kind.
+    untyped = {name: field.default for name, field in schema.model_fields.items() if field.annotation is Any}
+    if problem := changed_kind(parameters, {**dict(config), **untyped}):
+        raise UserError(f"{owner}: {problem}")
+    return config
 
 
 def parameters_of(target: Any) -> type[BaseModel]:

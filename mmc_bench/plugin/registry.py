@@ -4,7 +4,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
@@ -51,10 +51,14 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Offer:
-    """One dataset, backbone, method or observer as a plugin offers it."""
+    """One dataset, backbone, method or observer as a plugin offers it.
+
+    `fixed` is what the name of a family's member says: the target is given it, but it is no parameter.
+    """
 
     spec: Any
     plugin: Plugin
+    fixed: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     @property
     def qualified_name(self) -> str:
@@ -77,9 +81,16 @@ class Offer:
         return self.plugin.digest
 
     def reference(self, overrides: dict[str, Any]) -> "PluginRef":
-        """Return the plain-data reference that goes into cells, keys and records."""
+        """Return the plain-data reference that goes into cells, keys and records.
+
+        Raises
+        ------
+        UserError
+            When an override is of what the name fixes.
+        """
         from mmc_bench.results.jobs import PluginRef
 
+        self._refuse_fixed(overrides)
         return PluginRef(
             name=self.spec.name,
             distribution=self.plugin.distribution,
@@ -108,8 +119,18 @@ class Offer:
         """
         from mmc_bench.plugin.parameters import check_parameters
 
+        self._refuse_fixed(parameters)
         owner = f"{self.spec.kind} {self.spec.name}"
-        return check_parameters(owner, self.load(), {**self.spec.defaults, **parameters})
+        return check_parameters(owner, self.load(), {**self.spec.defaults, **parameters}, self.fixed)
+
+    def _refuse_fixed(self, parameters: Mapping[str, Any]) -> None:
+        for name, value in self.fixed.items():
+            if parameters.get(name, value) != value:
+                family = self.spec.name.partition("/")[0]
+                raise UserError(
+                    f"{self.spec.kind} {self.spec.name} has no parameter {name!r}: another member of the family has "
+                    f"another name, {family}/{parameters[name]}"
+                )
 
     def make(self, config: "BaseModel", **context: Any) -> Any:
         """Return the dataset, backbone, method or observer that a ``Config`` describes.
@@ -283,8 +304,9 @@ class Registry:
         family, slash, member = name.partition("/")
         if not exact and slash and member != "*" and NAME.fullmatch(name):
             for offer in self._offers[kind].get(f"{family}/*", ()):
-                defaults = {**offer.spec.defaults, "model": member}
-                yield Offer(replace(offer.spec, name=name, defaults=defaults), offer.plugin)
+                fixed = {"model": member}
+                spec = replace(offer.spec, name=name, defaults={**offer.spec.defaults, **fixed})
+                yield Offer(spec, offer.plugin, fixed=fixed)
 
 
 def _versioned(plugin: Plugin, candidate: Candidate, module: ModuleType, specs: list[PluginSpec]) -> Plugin:

@@ -27,7 +27,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.results.jobs import Fraction, PathName
 from mmc_bench.results.records import SPLITS
-from mmc_bench.system.validation import first_problem
+from mmc_bench.system.validation import changed_kind, first_problem
 from mmc_bench.system.yaml_files import read_yaml
 
 Kind = Literal["accuracies", "cells", "pairs"]
@@ -161,7 +161,7 @@ def read_claims(file: Path) -> Claims:
     if not isinstance(content, dict):
         raise UserError(f"{file}: a claims file is a mapping with the keys {', '.join(Claims.model_fields)}")
     try:
-        return Claims.model_validate(content)
+        claims = Claims.model_validate(content)
     except ValidationError as error:
         problems: list[Any] = error.errors(include_url=False)
         # A misspelt key is missing under its right name too.
@@ -174,6 +174,9 @@ def read_claims(file: Path) -> Claims:
         if problem["type"] == "missing":
             raise UserError(f"{file}: the key {key!r} is missing") from None
         raise UserError(f"{file}: {first_problem(error)}") from None
+    if changed := changed_kind(content, claims):
+        raise UserError(f"{file}: {changed}")
+    return claims
 
 
 def kind_of(quantity: str) -> Kind:

@@ -2,14 +2,14 @@
 
 import copy
 
-from torch import nn
-
 from mmc_bench.data.splits import ExperimentData
-from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Cell, Pretraining
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.training import Backbone, Method, Progress, Task
-from mmc_bench.training.checks import check_same_architecture, check_weights
+from mmc_bench.training.returned import UnfitModelError, accepted
+
+#: Images that a model's outputs are compared on with those of its saved weights.
+SOME = 16
 
 
 def fine_tune(
@@ -20,25 +20,26 @@ def fine_tune(
     Returns
     -------
     tuple
-        The fine-tuned model in eval mode, the method's parameters in full, its progress, and its seed.
+        The fine-tuned model, frozen, in eval mode; the method's parameters in full; its progress; its seed. The model
+        is a network of the core's own with the weights that the method returned.
 
     Raises
     ------
-    UserError
-        When the method returns no model, one of another architecture, or one with a weight that is NaN or
-        infinite.
+    UnfitModelError
+        When the method returns something that cannot be scored: `mmc_bench.training.returned` says what can be.
     """
-    name = cell.method.name
     offer = resources.offer("method", cell.method)
     config = offer.configure(cell.method.parameters)
     method: Method = offer.make(config)
     task, seed = task_of(cell.pretraining, pretrained, data, resources, offer.spec.needs, report)
-    model: Backbone = method.fine_tune(task)
-    if not isinstance(model, nn.Module):
-        raise UserError(f"method {name} returned {type(model).__name__}, not a model: fine_tune must return one")
-    check_same_architecture(pretrained, model, ("pretrained model", "fine-tuned model"))
-    check_weights(model, f"method {name} returned")
-    return model.eval().requires_grad_(False), config.model_dump(mode="json"), task.progress, seed
+    returned = method.fine_tune(task)
+    try:
+        model = accepted(returned, pretrained, task.pretrained, data.validation.batch(slice(SOME))[0])
+    except UnfitModelError as error:
+        raise UnfitModelError(
+            error.promise, f"method {cell.method.name} returned {error.problem}", error.remedy
+        ) from None
+    return model, config.model_dump(mode="json"), task.progress, seed
 
 
 def task_of(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from mmc_bench.data.contract import Dataset
 from mmc_bench.data.sources import Sources
@@ -18,6 +19,7 @@ from mmc_bench.results.records import PretrainRecord
 from mmc_bench.results.store import LostWeightsError, Store
 from mmc_bench.seeds import derive_seed
 from mmc_bench.training import Backbone
+from mmc_bench.training.interface import check_backbone
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -36,6 +38,7 @@ class Resources:
     _kept: dict[tuple[object, ...], Any] = field(default_factory=dict)
     _loaded: dict[str, Dataset] = field(default_factory=dict)
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
+    _tried: set[str] = field(default_factory=set)
 
     def forget(self) -> None:
         """Release the loaded images and derived sets; they are made again when a job needs them."""
@@ -87,11 +90,27 @@ class Resources:
         return self._derived[key]
 
     def model(self, pretraining: Pretraining, data: ExperimentData) -> Backbone:
-        """Return a backbone with random weights, drawn from torch's global generator, on the device."""
+        """Return a backbone with random weights, drawn from torch's global generator, on the device.
+
+        Raises
+        ------
+        UserError
+            When the plugin makes none, or one whose parts do not fit together.
+        """
         offer = self.offer("backbone", pretraining.backbone)
         config = offer.configure(pretraining.backbone.parameters)
         model: Backbone = offer.make(config, num_classes=data.num_classes, input_shape=data.input_shape)
-        return model.to(self.device).to(memory_format=torch.channels_last)
+        if not isinstance(model, nn.Module):
+            raise UserError(f"backbone {offer.spec.name} made a {type(model).__name__}, not a torch.nn.Module")
+        model = model.to(self.device).to(memory_format=torch.channels_last)
+        key = canonical_json([pretraining.backbone.content(), data.num_classes, data.input_shape])
+        if key not in self._tried:
+            try:
+                check_backbone(model, data.num_classes, data.input_shape)
+            except UserError as error:
+                raise UserError(f"backbone {offer.spec.name} cannot be trained: {error}") from error
+            self._tried.add(key)
+        return model
 
     def pretrained(self, pretraining: Pretraining, data: ExperimentData) -> tuple[Backbone, PretrainRecord]:
         """Return a pretrained model in eval mode, and its record.

@@ -166,13 +166,17 @@ def _section(content: Mapping[str, Any], setting: Setting) -> dict[str, Any] | N
 def _checked(content: Mapping[str, Any], origin: str) -> Suite:
     from pydantic import ValidationError
 
-    from mmc_bench.system.validation import shortened
+    from mmc_bench.system.validation import changed_kind, shortened
 
     lists = {name: [content[name]] for name in LISTS if isinstance(content.get(name), (str, int, float))}
     try:
-        return _adapter().validate_python(({**content, **lists},))[0]
+        suite: Suite = _adapter().validate_python(({**content, **lists},))[0]
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
+    else:
+        if changed := changed_kind({**content, **lists}, suite):
+            raise UserError(f"{origin}: {changed}")
+        return suite
     place = problem["loc"][1:]
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         key = ".".join(map(str, place))

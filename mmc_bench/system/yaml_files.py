@@ -1,10 +1,10 @@
-"""Reading YAML files: numbers as people write them, and mistakes answered in one sentence."""
+"""YAML 1.2: values of the core schema, numbers as people write them, and mistakes answered in one sentence."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+import yamlcore
 
 from mmc_bench.errors import UserError
 from mmc_bench.system.files import read_whole
@@ -14,15 +14,16 @@ LARGEST_FILE = 2**20  # bytes
 MOST_NODES = 200_000  # values of a file, each counted as often as aliases repeat it
 
 
-class Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number, as YAML 1.2 does, and refuses a mapping with one key twice and numbers beyond use.
+class Loader(yamlcore.CoreLoader):  # type: ignore[misc] # yamlcore has no annotations
+    """Reads the core schema of YAML 1.2; refuses a mapping with one key twice, and numbers beyond use.
 
-    Aliases may repeat a value, but neither within itself nor so often that a short file is a huge one.
+    ``010`` is 10, ``0o10`` is 8 and ``1e3`` is 1000; ``yes``, ``1:30``, ``1_000`` and dates are text. Aliases
+    may repeat a value, but neither within itself nor so often that a short file is a huge one.
     """
 
     def get_single_node(self) -> yaml.Node | None:
         """Return the document's node, the size of which is bounded."""
-        node = super().get_single_node()
+        node: yaml.Node | None = super().get_single_node()
         if node is not None:
             _count(node, {})
         return node
@@ -35,11 +36,12 @@ class Loader(yaml.SafeLoader):
                 problem = f"the key {key.value!r} is there twice"
                 raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
         """Return the whole number; Python refuses to print those of thousands of digits."""
-        value = int(super().construct_yaml_int(node))
+        value = int(super().construct_yaml_int_core(node))
         if abs(value) >= 2**64:
             raise yaml.constructor.ConstructorError(problem="the number is too large", problem_mark=node.start_mark)
         return value
@@ -58,10 +60,22 @@ def _count(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
     return known[node]
 
 
-Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), [*"-+.0123456789"]
-)
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_whole_number)
+
+
+class Dumper(yaml.SafeDumper):
+    """Quotes text that YAML 1.1 or 1.2 would read as something else, so that readers of either get it back."""
+
+
+for _first, _resolvers in yamlcore.CoreLoader.yaml_implicit_resolvers.items():
+    for _tag, _pattern in _resolvers:
+        Dumper.add_implicit_resolver(_tag, _pattern, [_first])
+
+
+def yaml_of(content: Any, **layout: Any) -> str:
+    """Return plain data as YAML; `layout` is passed on to ``yaml.dump``."""
+    text: str = yaml.dump(content, Dumper=Dumper, allow_unicode=True, **layout)
+    return text
 
 
 def read_yaml(file: Path, kind: str) -> Any:
@@ -104,5 +118,5 @@ def parse_yaml(text: str) -> Any:
     except RecursionError:
         raise yaml.YAMLError("nested too deep") from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # What PyYAML raises for a value that is not of its tag: a 13th month, !!int without a digit.
+        # What PyYAML raises for a value that is not of its tag: !!int without a digit, !!bool yes.
         raise yaml.YAMLError(f"a value cannot be read ({error})") from None

@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmc_bench.errors import UserError
+from mmc_bench.errors import PromiseError, UserError
 from mmc_bench.landscape.alignment import permutation_groups
 from mmc_bench.testing.checks import Fault, NotChecked, Property, one_line
 from mmc_bench.testing.common import COMMON, Subject
-from mmc_bench.testing.networks import ROUNDING, check_outputs, check_round_trip, first_difference
+from mmc_bench.testing.networks import check_outputs, check_round_trip, first_difference
 from mmc_bench.testing.tiny_data import MANY, SQUARE, TALL, VECTORS, Shape
 from mmc_bench.training import Backbone, cross_entropy
 from mmc_bench.training.evaluate import eval_mode
+from mmc_bench.training.interface import PARTS, check_halves, close, require
 from mmc_bench.training.precision import arithmetic
 
-MEMBERS = ("forward_features", "forward_head", "get_classifier", "reset_classifier", "num_features", "num_classes")
+MEMBERS = (*PARTS, "reset_classifier", "num_features", "num_classes")
 BATCH = 4
 
 
@@ -90,7 +91,7 @@ def builds_for(shape: Shape, subject: BackboneSubject) -> str | None:
         model = subject.build(shape)
         check_outputs(model, images_of(shape), shape.num_classes)
     except UserError as error:
-        if subject.refuses_everything:
+        if subject.refuses_everything or isinstance(error, PromiseError):
             raise
         raise NotChecked(f"it refuses them: {error}") from None
     except Exception as error:  # what a network for images makes of a vector
@@ -104,34 +105,15 @@ def has_timm_interface(subject: BackboneSubject) -> str:
     """All members are there, and agree with each other: the logits are the classifier's, of the features."""
     shape = subject.shape
     model = subject.network.eval()
-    if missing := [name for name in MEMBERS if not hasattr(model, name)]:
-        raise Fault(
-            f"the network of {subject.place} has no {', '.join(missing)}",
-            "give it timm's interface, as plugins/README.md lists it",
-        )
+    try:
+        require(model, MEMBERS)
+        with torch.no_grad():
+            width = check_halves(model, images_of(shape))
+    except PromiseError as broken:
+        raise Fault(f"{broken.problem} ({subject.place})", broken.remedy) from None
     if model.num_classes != shape.num_classes:
         raise Fault(f"num_classes is {model.num_classes}, not {shape.num_classes}", "set self.num_classes")
-    x = images_of(shape)
-    with torch.no_grad():
-        logits, maps = model(x), model.forward_features(x)
-        features = model.forward_head(maps, pre_logits=True)
-        steps = {
-            "forward_head(forward_features(x))": model.forward_head(maps),
-            "get_classifier()(forward_head(forward_features(x), pre_logits=True))": model.get_classifier()(features),
-        }
-    if features.ndim != 2 or len(features) != len(x):
-        raise Fault(f"pre_logits=True gives shape {tuple(features.shape)}", "pool and flatten features to (n, F)")
-    for step, value in steps.items():
-        if value.shape != logits.shape or not _close(value, logits):
-            raise Fault(f"{step} is not forward(x) ({subject.place})", "let forward be these steps and nothing else")
-    width = getattr(model.get_classifier(), "in_features", features.shape[1])
-    if width != features.shape[1]:
-        raise Fault(f"pre_logits=True gives {features.shape[1]} features, the classifier takes {width}", "return those")
     return f"{width} features"
-
-
-def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return bool((one - other).abs().max() <= ROUNDING * other.abs().max().clamp_min(1e-30))
 
 
 def resets_classifier(subject: BackboneSubject) -> None:
@@ -172,7 +154,7 @@ def treats_images_alone(subject: BackboneSubject) -> None:
     model, x = subject.network.eval(), images_of(shape)
     with torch.no_grad():
         together, alone = model(x), torch.cat([model(image[None]) for image in x])
-    if not _close(alone, together):
+    if not close(alone, together):
         raise Fault(
             f"in eval mode logits depend on the other images of the batch, by {(together - alone).abs().max():.3g}",
             "use running statistics in eval mode, and take no mean over the batch",
@@ -205,7 +187,7 @@ def survives_round_trip(subject: BackboneSubject) -> None:
         model(x)  # moves statistics from where they start
     check_round_trip(model, subject.build(shape, seed=1), x)
     with torch.no_grad(), eval_mode(model):
-        if not _close(copy.deepcopy(model)(x), model(x)):
+        if not close(copy.deepcopy(model)(x), model(x)):
             raise Fault("copy.deepcopy gives a network with other outputs", "keep no reference to another module")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmc_bench.errors import UserError, message_of
+from mmc_bench.errors import PromiseError, UserError, message_of
 
 Outcome = Literal["ok", "failed", "not checked"]
 
@@ -83,6 +83,8 @@ class Property:
             return Check(self.name, "ok", self.test(subject) or "")
         except Fault as fault:
             return Check(self.name, "failed", str(fault), fault.remedy)
+        except PromiseError as broken:
+            return Check(self.name, "failed", broken.problem, broken.remedy)
         except NotChecked as reason:
             return Check(self.name, "not checked", str(reason))
         except UserError as error:

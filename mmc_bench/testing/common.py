@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.parameters import parameters_of
@@ -66,6 +67,12 @@ class Subject:
         return parameters_of(self.target)
 
     @property
+    def parameters(self) -> dict[str, FieldInfo]:
+        """The fields of `schema` but for those that the name of a family's member fixes."""
+        fields = self.schema.model_fields
+        return {name: field for name, field in fields.items() if name not in self.offer.fixed}
+
+    @property
     def place(self) -> str:
         """File and line of the target."""
         try:
@@ -104,7 +111,7 @@ def documents_parameters(subject: Subject) -> str | None:
     docstring = inspect.getdoc(subject.target) or ""
     silent = [
         name
-        for name, field in subject.schema.model_fields.items()
+        for name, field in subject.parameters.items()
         if not (field.description or "").strip()
         and (hasattr(subject.target, "Config") or not re.search(rf"\b{name}\b", docstring))
     ]
@@ -124,12 +131,10 @@ def validates_parameters(subject: Subject) -> str | None:
     except UserError as error:
         raise Fault(str(error), "give every parameter a default, in the Config or in the spec's defaults") from None
     _refuses_unknown_names(schema, defaults)
-    for name, field in schema.model_fields.items():
+    for name, field in subject.parameters.items():
         value = getattr(valid, name)
         if not _accepts(schema, defaults, name, value):
             raise Fault(f"{name} refuses its own default {value!r}", "let the bounds of the field contain its default")
-        if name == "model" and subject.offer.spec.check_member:
-            continue  # a family's member: another function knows the names
         if _accepts(schema, defaults, name, NONSENSE):
             raise Fault(
                 f"{name} takes any value, even {{'no': …}}: it has no type",
@@ -164,7 +169,7 @@ def _accepts(schema: type[BaseModel], defaults: dict[str, Any], name: str, value
 
 
 def _count(subject: Subject) -> str:
-    number = len(subject.schema.model_fields)
+    number = len(subject.parameters)
     return f"{number} parameter{'s' * (number != 1)}" if number else "no parameters"
 
 

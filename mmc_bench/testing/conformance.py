@@ -18,7 +18,13 @@ def subject_of(offer: Offer, registry: Registry, data: Mapping[str, str] | None 
     ----------
     data
         Folders that stand for image sources, by name; the others are made up.
+
+    Raises
+    ------
+    UserError
+        When a family has no such member.
     """
+    offer.check_member()
     module = import_module(f"mmc_bench.testing.{offer.spec.kind}s")
     if offer.spec.kind == "method":
         return module.MethodSubject(offer, registry)

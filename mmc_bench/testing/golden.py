@@ -16,12 +16,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.plugin.versions import OWN_DISTRIBUTION
 from mmc_bench.results.versions import STAGES, digest_of_stage, known_digests
+from mmc_bench.system.yaml_files import yaml_of
 
 #: The packages of a checkout, by the folders that they lie in.
 PACKAGES = {"mmc_bench": "mmc_bench", "plugins": "mmc_bench_plugins", "benchmarks": "mmc_bench_benchmarks"}
@@ -141,7 +140,7 @@ def numbers_of(source: Path, suite: Mapping[str, Any], registry: Registry, folde
     for name, package in PACKAGES.items():
         (path / package).symlink_to((source / name).resolve(), target_is_directory=True)
     content = {name: value for name, value in suite.items() if name != "usual"}
-    (folder / "golden.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    (folder / "golden.yaml").write_text(yaml_of(content), encoding="utf-8")
     words = ["--suite", "golden.yaml", "--results", str(results), "--keep-weights", "--json", "--no-download"]
     words += ["--precision", "fp32", "--threads", "1", "--workers", "1", "--device", "cpu"]
     embedded = registry.get("dataset", suite["usual"]).spec.sources

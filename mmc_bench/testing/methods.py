@@ -4,16 +4,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from mmc_bench.errors import UserError
 from mmc_bench.testing.checks import Fault, NotChecked, Property, one_line
 from mmc_bench.testing.common import COMMON
 from mmc_bench.testing.elsewhere import ask_elsewhere
-from mmc_bench.testing.networks import check_outputs, check_round_trip, first_difference, hooks_of
+from mmc_bench.testing.networks import check_outputs, first_difference
 from mmc_bench.testing.runs import MethodSubject, digests
 from mmc_bench.testing.tiny_data import SHAPES, Shape, other_hidden_data
-from mmc_bench.training.checks import check_same_architecture
+from mmc_bench.training.returned import IN_FULL, IN_ORDER, PROMISES, UnfitModelError, hooks_of
 from mmc_bench.training.task import UndeclaredDataError
 
 # Runs the method in an interpreter of its own, which hashes strings otherwise, and tells the weights' digests.
@@ -26,7 +25,7 @@ from mmc_bench.testing.runs import MethodSubject, digests
 torch.set_num_threads(more["threads"])
 registry = Registry([candidate])
 run = MethodSubject(registry.get("method", more["method"]), registry).first
-print(json.dumps({"error": one_line(run.error)} if run.error else {"weights": digests(run.returned[0])}))
+print(json.dumps({"error": one_line(run.error)} if run.error else {"weights": digests(run.trained)}))
 """
 
 
@@ -63,62 +62,27 @@ def fine_tunes(shape: Shape, subject: MethodSubject) -> None:
         if any(subject.run_on(other).refusal is None for other in SHAPES):
             raise NotChecked(f"it refuses {shape.name}: {run.refusal}")
         raise Fault(run.refusal, f"it refuses every shape, of which {shape.name} is one: let it work on one at least")
-    if run.error is not None and not (shape is subject.shape and run.returned):  # what it returned is judged below
+    if run.error is not None and not (
+        shape is subject.shape and isinstance(run.error, UnfitModelError)
+    ):  # judged below
         raise Fault(
             one_line(run.error) if not isinstance(run.error, UserError) else str(run.error),
             f"see {subject.place}: `mmc-bench check` hands over {shape.name}, in sets of a few images of each class",
         )
     if shape is not subject.shape:
-        check_outputs(run.returned[0], run.images(8), shape.num_classes)
+        check_outputs(run.trained, run.images(8), shape.num_classes)
 
 
-def returns_same_architecture(subject: MethodSubject) -> None:
-    """What is returned is a model with the weights' names and shapes of the one that was given."""
-    if not subject.first.returned:
+def keeps(promise: str, subject: MethodSubject) -> None:
+    """What is returned passes the stage's check of this promise: `run` makes it, too."""
+    run = subject.first
+    if not run.returned:
         raise NotChecked("it did not run to its end")
-    model = subject.first.returned[0]
-    if not isinstance(model, nn.Module):
-        raise Fault(
-            f"{subject.place} returned {type(model).__name__}, not a model", "end fine_tune with `return model`"
-        )
-    try:
-        check_same_architecture(subject.network(), model, ("pretrained model", "returned model"))
-    except UserError as error:
-        raise Fault(
-            f"{error} ({subject.place})",
-            "change the weights of task.model, not its layers: paths between the two models need equal shapes",
-        ) from None
-
-
-def returns_own_model(subject: MethodSubject) -> None:
-    """What is returned is not θ_C, and shares no weight with it."""
-    if not subject.first.returned or not isinstance(subject.first.returned[0], nn.Module):
-        raise NotChecked("it returned no model")
-    assert subject.first.task is not None
-    model, pretrained = subject.first.returned[0], subject.first.task.pretrained
-    if model is pretrained:
-        raise Fault(
-            f"fine_tune returned task.pretrained itself ({subject.place})",
-            "change task.model and return it: without a change it has θ_C's weights too",
-        )
-    taken = {value.data_ptr() for value in pretrained.state_dict().values() if value.numel()}
-    if shared := [name for name, value in model.state_dict().items() if value.numel() and value.data_ptr() in taken]:
-        raise Fault(
-            f"the returned model's {shared[0]!r} is task.pretrained's own tensor ({subject.place})",
-            "copy values, as load_state_dict does without assign=True, or return a copy.deepcopy",
-        )
-
-
-def returns_finite_weights(subject: MethodSubject) -> None:
-    """No weight or statistic is NaN or infinite."""
-    if not subject.first.returned or not isinstance(subject.first.returned[0], nn.Module):
-        raise NotChecked("it returned no model")
-    for name, value in subject.first.returned[0].state_dict().items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise Fault(
-                f"weight {name!r} of the returned model is not finite ({subject.place})",
-                "lower the learning rate, and tell task.progress.step of every loss: it names the step that went wrong",
-            )
+    if isinstance(run.error, UnfitModelError):
+        if run.error.promise == promise:
+            raise Fault(f"{run.error.problem} ({subject.place})", run.error.remedy)
+        if PROMISES.index(run.error.promise) < PROMISES.index(promise):
+            raise NotChecked("it returned no model that could be judged: see what failed")
 
 
 def repeats_itself(subject: MethodSubject) -> None:
@@ -144,7 +108,7 @@ def _difference(subject: MethodSubject, **otherwise: Any) -> str | None:
     again = subject.run(subject.shape, **otherwise)
     if again.error is not None:
         raise Fault(f"a second run failed: {one_line(again.error)}", "keep nothing from one run for the next")
-    return first_difference(subject.model.state_dict().items(), again.returned[0].state_dict().items())
+    return first_difference(subject.model.state_dict().items(), again.trained.state_dict().items())
 
 
 def repeats_itself_elsewhere(subject: MethodSubject) -> None:
@@ -176,7 +140,7 @@ def follows_the_seed(subject: MethodSubject) -> str | None:
             f"fine_tune seeds torch with {constant[0]}, whatever the experiment's seed ({subject.place})",
             "leave out torch.manual_seed: the benchmark seeds torch before fine_tune, for each experiment otherwise",
         )
-    same = not first_difference(subject.model.state_dict().items(), other.returned[0].state_dict().items())
+    same = not first_difference(subject.model.state_dict().items(), other.trained.state_dict().items())
     return "does not depend on the seed" if same else None
 
 
@@ -204,30 +168,9 @@ def leaves_data(subject: MethodSubject) -> None:
 
 
 def leaves_working_order(subject: MethodSubject) -> None:
-    """The model runs in both modes, has no hooks left on it, and lies where it lay, in the type it had."""
-    model = subject.model
-    if hooks := next(hooks_of(subject.first.returned[0]), None):  # a copy loses the hooks of its weights
-        raise Fault(
-            f"the returned model has {hooks} ({subject.place})",
-            "remove it before returning, as in handle = layer.register_forward_hook(…); …; handle.remove()",
-        )
-    _check_placement(model, subject.network(), subject)
-    check_outputs(model, subject.first.images(8), subject.shape.num_classes)
-
-
-def _check_placement(model: nn.Module, given: nn.Module, subject: MethodSubject) -> None:
-    for (name, value), was in zip(model.state_dict().items(), given.state_dict().values(), strict=True):
-        if (value.dtype, value.device) != (was.dtype, was.device):
-            raise Fault(
-                f"weight {name!r} of the returned model is {value.dtype} on {value.device}, not {was.dtype} on "
-                f"{was.device} ({subject.place})",
-                "return the model in the type and on the device that it came in",
-            )
-
-
-def survives_round_trip(subject: MethodSubject) -> None:
-    """Saved as safetensors and read into a fresh backbone, the model has the same outputs."""
-    check_round_trip(subject.model, subject.network(), subject.first.images(16))
+    """The model has no hooks left on it, is of the type it had, and runs in both modes."""
+    keeps(IN_ORDER, subject)
+    check_outputs(subject.model, subject.first.images(8), subject.shape.num_classes)
 
 
 def runs_in(precision: str, device_type: str, subject: MethodSubject) -> None:
@@ -243,8 +186,6 @@ def runs_in(precision: str, device_type: str, subject: MethodSubject) -> None:
             "create tensors on task.device; under autocast, compute losses with mmc_bench.training.cross_entropy and "
             "other sums within full_precision(task.device)",
         )
-    # cuda without a number is what task.device says, and cuda:0 is where tensors lie
-    _check_placement(run.returned[0], subject.network(device), subject)
 
 
 PROPERTIES = (
@@ -252,16 +193,14 @@ PROPERTIES = (
     Property("asks only for data that it declares", asks_for_declared_data),
     Property("depends on no image outside its sets", uses_its_data_alone),
     *(Property(f"fine-tunes {shape.name}", partial(fine_tunes, shape)) for shape in SHAPES),
-    Property("returns a model of the same architecture", returns_same_architecture),
-    Property("returns a model of its own", returns_own_model),
-    Property("returns finite weights", returns_finite_weights),
+    *(Property(promise, partial(keeps, promise)) for promise in PROMISES[:3]),
     Property("returns the same weights for the same seed", repeats_itself),
     Property("returns the same weights in another process", repeats_itself_elsewhere),
     Property("draws by the experiment's seed", follows_the_seed),
     Property("leaves the pretrained model as it was", leaves_pretrained_model),
     Property("leaves the data as they were", leaves_data),
-    Property("returns a model in working order", leaves_working_order),
-    Property("returns a model that its state_dict describes in full", survives_round_trip),
+    Property(IN_ORDER, leaves_working_order),
+    Property(IN_FULL, partial(keeps, IN_FULL)),
     Property("runs in bfloat16 on the CPU", partial(runs_in, "bf16", "cpu")),
     Property("runs on a GPU", partial(runs_in, "fp32", "cuda")),
     Property("runs in bfloat16 on a GPU", partial(runs_in, "bf16", "cuda")),

@@ -1,20 +1,12 @@
 """What is asked of any network, a backbone or what a method returns."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
 from mmc_bench.testing.checks import Fault
-
-#: Dictionaries of a module that hold its hooks.
-HOOKS = (
-    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
-    *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
-)
-
-#: Of one network in two memory formats, relative to the largest output.
-ROUNDING = 1e-4
+from mmc_bench.training.interface import ROUNDING, logits_in
 
 
 def first_difference(
@@ -27,42 +19,20 @@ def first_difference(
     return None
 
 
-def hooks_of(model: nn.Module) -> Iterator[str]:
-    """Yield the places at which something is hooked into a network, forward methods that were replaced among them."""
-    for name, module in model.named_modules():
-        place = name or "the model"
-        yield from (f"{kind.strip('_')} of {place}" for kind in HOOKS if getattr(module, kind, None))
-        if "forward" in vars(module):
-            yield f"forward of {place}, which was replaced"
-    for name, weight in model.named_parameters():
-        if weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None):
-            yield f"gradient hook of {name}"
-
-
 def check_outputs(model: nn.Module, x: torch.Tensor, num_classes: int) -> None:
     """Run a network in eval and in training mode; eval must be repeatable and change nothing.
 
     Raises
     ------
+    PromiseError
+        When an output has another shape than (n, K) or is not finite.
     Fault
-        When an output has another shape than (n, K), is not finite, or differs from call to call.
+        When it differs from call to call.
     """
     with torch.no_grad():
         for training in (False, True):
-            mode = "training" if training else "eval"
-            model.train(training)
-            stuck = [name for name, module in model.named_modules() if module.training is not training]
-            if stuck:
-                raise Fault(f"{stuck[0] or 'the model'} stays out of {mode} mode", "leave nn.Module.train as it is")
             before = [(name, value.clone()) for name, value in model.state_dict().items()]
-            logits = model(x)
-            if tuple(logits.shape) != (len(x), num_classes):
-                raise Fault(
-                    f"in {mode} mode the output has shape {tuple(logits.shape)}, not {(len(x), num_classes)}",
-                    "return logits (n, K)",
-                )
-            if not logits.isfinite().all():
-                raise Fault(f"in {mode} mode the output is not finite", "look for a division by 0 or a log of 0")
+            logits = logits_in(model, x, num_classes, training)
             if not training:
                 _check_repeatable(model, x, logits, before)
     model.eval()

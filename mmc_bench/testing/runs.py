@@ -26,7 +26,7 @@ from mmc_bench.testing.checks import NotChecked
 from mmc_bench.testing.common import Subject
 from mmc_bench.testing.networks import first_difference
 from mmc_bench.testing.tiny_data import SHAPES, Shape, tensors_of, tiny_experiment, tiny_network
-from mmc_bench.training import Task
+from mmc_bench.training import Backbone, Task
 from mmc_bench.training.precision import arithmetic
 from mmc_bench.training.progress import NonFiniteLossError
 from mmc_bench.training.task import UndeclaredDataError
@@ -38,7 +38,7 @@ STEPS_OF_AN_EPOCH = 4
 
 @dataclass
 class WatchedResources(Resources):
-    """Lends methods that note what they were given and what they returned.
+    """Lends methods that note what they were given, and whether they came to their end.
 
     Python's and NumPy's global generators are seeded with `salt`: a method may draw from the task's generator and
     from torch's global one alone.
@@ -46,13 +46,13 @@ class WatchedResources(Resources):
 
     salt: int = 0
     tasks: list[Task] = field(default_factory=list)
-    returned: list[Any] = field(default_factory=list)
+    tasks_done: int = 0
     reseeded: list[int] = field(default_factory=list)
 
     def offer(self, kind: str, reference: PluginRef) -> Offer:
         """Return an offer whose target is a subclass of the method's class, which does the same."""
         offer = super().offer(kind, reference)
-        return _WatchedOffer(offer.spec, offer.plugin, self)
+        return _WatchedOffer(offer.spec, offer.plugin, self, fixed=offer.fixed)
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ class _WatchedOffer(Offer):
                 random.seed(resources.salt)
                 np.random.seed(resources.salt)
                 with _noting_seeds(resources.reseeded):
-                    resources.returned.append(super().fine_tune(task))
-                return resources.returned[-1]
+                    returned = super().fine_tune(task)
+                resources.tasks_done += 1
+                return returned
 
         return Watched
 
@@ -83,7 +84,9 @@ class Run:
     task
         What it was given; None where it could not even be made.
     returned
-        What it returned: nothing, or one value.
+        Whether it came to its end.
+    model
+        What would be scored: the network that the stage made of what it returned; None where that was refused.
     error
         What it, or the stage that judges what it returned, raised.
     spoilt
@@ -93,7 +96,8 @@ class Run:
     """
 
     task: Task | None
-    returned: tuple[Any, ...]
+    returned: bool
+    model: Backbone | None
     error: Exception | None
     spoilt: str | None
     reseeded: tuple[int, ...]
@@ -105,6 +109,12 @@ class Run:
         if self.returned or not isinstance(self.error, UserError) or isinstance(self.error, wrong):
             return None
         return str(self.error)
+
+    @property
+    def trained(self) -> Backbone:
+        """The model of a run without an error."""
+        assert self.model is not None
+        return self.model
 
     def images(self, n: int) -> torch.Tensor:
         """Return some images as the network sees them."""
@@ -142,15 +152,16 @@ class MethodSubject(Subject):
         resources = WatchedResources(self.registry, Store("."), Sources(), device, threads=1, salt=salt)
         data = data or tiny_experiment(shape, device)
         before = [(name, value.clone()) for name, value in tensors_of(data)]
-        error = None
+        model = error = None
         with _own_randomness(salt), arithmetic(precision, device):
             try:
-                fine_tune(self._cell(shape, seed), tiny_network(shape, device), data, resources, lambda event: None)
+                model = fine_tune(self._cell(shape, seed), tiny_network(shape, device), data, resources, _ignore)[0]
             except Exception as raised:  # the plugin's own code may raise anything; the properties judge it
                 error = raised
         spoilt = first_difference(before, tensors_of(data))
         task = next(iter(resources.tasks), None)
-        return Run(task, tuple(resources.returned), error, spoilt, tuple(resources.reseeded))
+        returned = resources.tasks_done > 0
+        return Run(task, returned, model, error, spoilt, tuple(resources.reseeded))
 
     def run_on(self, shape: Shape) -> Run:
         """Return the run on a shape; each is made once."""
@@ -178,16 +189,15 @@ class MethodSubject(Subject):
 
     @property
     def model(self) -> nn.Module:
-        """A copy of the model that the first run returned.
+        """A copy of the model that the first run made.
 
         Raises
         ------
         NotChecked
-            When it returned none that could be judged.
+            When it made none.
         """
         self.require_a_model()
-        model: nn.Module = copy.deepcopy(self.first.returned[0])
-        return model
+        return copy.deepcopy(self.first.trained)
 
     def require_a_model(self) -> None:
         """Raise `NotChecked` unless the first run returned something that can be judged further."""
@@ -225,6 +235,10 @@ class MethodSubject(Subject):
                 continue
             quick[name] = value
         return quick
+
+
+def _ignore(event: dict[str, Any]) -> None:
+    """Take a report."""
 
 
 @contextmanager

@@ -15,15 +15,22 @@ from mmc_bench.errors import nearest
 
 
 def check_model(model: str) -> None:
-    """Refuse a name that timm does not know.
+    """Refuse a name that is none of timm's architectures, and one with a tag, which means pretrained weights.
 
     Raises
     ------
     UserError
-        Which names the nearest that it knows.
+        Which names the architecture of a tag, or the nearest names that timm knows.
     """
-    if not timm.is_model(model):
-        raise UserError(f"timm has no model {model!r}: {nearest(model, timm.list_models())}")
+    known = timm.list_models()
+    architecture, dot, tag = model.partition(".")
+    if dot and architecture in known:
+        raise UserError(
+            f"timm/{model} names the pretrained weights {tag!r}, and backbones start from random weights: "
+            f"write timm/{architecture}"
+        )
+    if model not in known:
+        raise UserError(f"timm has no model {model!r}: {nearest(model, known)}")
 
 
 def build(num_classes: int, input_shape: tuple[int, ...], model: str, cifar_stem: bool = True) -> nn.Module:

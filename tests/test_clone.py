@@ -1,0 +1,57 @@
+"""A clone has the very bytes of the repository, whatever git is told of line ends: digests and checksums hold."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers.leaderboard import TestBoard, cell
+
+from mmc_bench.leaderboard.build import generated_files, stale_files
+from mmc_bench.leaderboard.checks import inspect
+from mmc_bench.leaderboard.submissions import Board
+
+ROOT = Path(__file__).parents[1]
+
+
+def git(*words, folder=ROOT):
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, timeout=120, check=True)
+    return done.stdout
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """Return a repository whose one commit has the files at hand that git tracks or would track."""
+    if not shutil.which("git") or not (ROOT / ".git").exists():
+        pytest.skip("no checkout of git")
+    made = tmp_path / "repository"
+    git("init", "-q", str(made), folder=tmp_path)
+    for name in git("ls-files", "-z", "--cached", "--others", "--exclude-standard").decode().split("\0"):
+        if (ROOT / name).is_file():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, made / name)
+    git("add", "--all", folder=made)
+    git("-c", "user.name=Ann", "-c", "user.email=ann@example.org", "commit", "-qm", "All", folder=made)
+    return made
+
+
+@pytest.mark.parametrize("option", ["core.autocrlf=true", "core.eol=crlf", "core.autocrlf=input"])
+def test_a_clone_has_the_bytes_of_the_repository(repository, tmp_path, option):
+    clone = tmp_path / "clone"
+    git("clone", "-q", "-c", option, str(repository), str(clone), folder=tmp_path)
+    names = git("ls-files", "-z", folder=clone).decode().split("\0")[:-1]
+    assert len(names) > 500
+    assert [name for name in names if (clone / name).read_bytes() != (ROOT / name).read_bytes()] == []
+    board = Board.open(clone / "leaderboard")
+    inspection = inspect(board)
+    assert inspection.problems == () and stale_files(board, generated_files(board, inspection)) == []
+
+
+def test_line_ends_that_git_changed_are_told_apart_from_results_that_were(tmp_path):
+    board = TestBoard(tmp_path / "board")
+    board.send_in(cell(0, "tune"))
+    board.build()
+    file = "results/2026-01-02-ann/submission.yaml"
+    (board.root / file).write_bytes((board.root / file).read_bytes().replace(b"\n", b"\r\n"))
+    (problem,) = board.problems()
+    assert problem.startswith(f"{file}: has other line ends than it was sent in with: write `* -text`")
