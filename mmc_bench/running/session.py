@@ -144,6 +144,8 @@ class Session:
         for plugin in registry.failures:
             left_out = f"plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}"
             tell(f"mmc-bench: {sentence(left_out)}")
+        for notice in registry.notices:
+            tell(f"mmc-bench: {notice}")
         methods = self.selection.get("methods", ())
         if all(isinstance(method, str) for method in methods):
             return registry, list(methods)

@@ -8,6 +8,7 @@ from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Cell, Pretraining
 from mmc_bench.stages.resources import Report, Resources
+from mmc_bench.system.process_state import kept
 from mmc_bench.training import Backbone, Method, Progress, Task
 from mmc_bench.training.checks import check_same_architecture, check_weights
 
@@ -15,7 +16,7 @@ from mmc_bench.training.checks import check_same_architecture, check_weights
 def fine_tune(
     cell: Cell, pretrained: Backbone, data: ExperimentData, resources: Resources, report: Report
 ) -> tuple[Backbone, dict[str, object], Progress, int]:
-    """Run a cell's method.
+    """Run a cell's method. What it changes of the process is put back, and reported as a note.
 
     Returns
     -------
@@ -30,10 +31,11 @@ def fine_tune(
     """
     name = cell.method.name
     offer = resources.offer("method", cell.method)
-    config = offer.configure(cell.method.parameters)
-    method: Method = offer.make(config)
-    task, seed = task_of(cell.pretraining, pretrained, data, resources, offer.spec.needs, report)
-    model: Backbone = method.fine_tune(task)
+    with kept(f"method {name}", lambda sentence: report({"note": sentence})):
+        config = offer.configure(cell.method.parameters)
+        method: Method = offer.make(config)
+        task, seed = task_of(cell.pretraining, pretrained, data, resources, offer.spec.needs, report)
+        model: Backbone = method.fine_tune(task)
     if not isinstance(model, nn.Module):
         raise UserError(f"method {name} returned {type(model).__name__}, not a model: fine_tune must return one")
     check_same_architecture(pretrained, model, ("pretrained model", "fine-tuned model"))

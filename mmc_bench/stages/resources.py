@@ -17,6 +17,8 @@ from mmc_bench.results.jobs import PluginRef, Pretraining, canonical_json
 from mmc_bench.results.records import PretrainRecord
 from mmc_bench.results.store import LostWeightsError, Store
 from mmc_bench.seeds import derive_seed
+from mmc_bench.system.process_state import Note, kept
+from mmc_bench.system.streams import tell
 from mmc_bench.training import Backbone
 
 Report = Callable[[dict[str, Any]], None]
@@ -24,7 +26,10 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Resources:
-    """One worker's resources. Loaded images and derived sets are kept until another cell needs others."""
+    """One worker's resources. Loaded images and derived sets are kept until another cell needs others.
+
+    `note` is told what datasets and backbones changed of the process; it is put back.
+    """
 
     registry: Registry
     store: Store
@@ -33,6 +38,7 @@ class Resources:
     threads: int
     precision: str = "fp32"
     keep_weights: bool = False
+    note: Note = tell
     _loaded: dict[str, Dataset] = field(default_factory=dict)
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
 
@@ -58,6 +64,10 @@ class Resources:
 
     def data(self, pretraining: Pretraining) -> ExperimentData:
         """Return the sets of an experiment, on the device."""
+        with kept(f"dataset {pretraining.dataset.name}", self.note):
+            return self._data(pretraining)
+
+    def _data(self, pretraining: Pretraining) -> ExperimentData:
         dataset_key = canonical_json([pretraining.dataset.content(), pretraining.images])
         if dataset_key not in self._loaded:
             self.forget()
@@ -80,8 +90,9 @@ class Resources:
     def model(self, pretraining: Pretraining, data: ExperimentData) -> Backbone:
         """Return a backbone with random weights, drawn from torch's global generator, on the device."""
         offer = self.offer("backbone", pretraining.backbone)
-        config = offer.configure(pretraining.backbone.parameters)
-        model: Backbone = offer.make(config, num_classes=data.num_classes, input_shape=data.input_shape)
+        with kept(f"backbone {pretraining.backbone.name}", self.note):
+            config = offer.configure(pretraining.backbone.parameters)
+            model: Backbone = offer.make(config, num_classes=data.num_classes, input_shape=data.input_shape)
         return model.to(self.device).to(memory_format=torch.channels_last)
 
     def pretrained(self, pretraining: Pretraining, data: ExperimentData) -> tuple[Backbone, PretrainRecord]:

@@ -203,6 +203,16 @@ def leaves_data(subject: MethodSubject) -> None:
         raise Fault(f"fine_tune changed the {spoilt} in place ({subject.place})", "work on a clone()")
 
 
+def leaves_process(subject: MethodSubject) -> None:
+    """What Python, torch and NumPy keep for the whole process is what it was: other methods compute with it."""
+    if subject.first.changed:
+        raise Fault(
+            f"{subject.first.changed} ({subject.place})",
+            "use what ends by itself: torch.autocast, torch.no_grad, numpy.errstate and others as `with` blocks; pass "
+            "dtype= and device= to what makes tensors, and copy what is to be patched",
+        )
+
+
 def leaves_working_order(subject: MethodSubject) -> None:
     """The model runs in both modes, has no hooks left on it, and lies where it lay, in the type it had."""
     model = subject.model
@@ -260,6 +270,7 @@ PROPERTIES = (
     Property("draws by the experiment's seed", follows_the_seed),
     Property("leaves the pretrained model as it was", leaves_pretrained_model),
     Property("leaves the data as they were", leaves_data),
+    Property("leaves the process as it was", leaves_process),
     Property("returns a model in working order", leaves_working_order),
     Property("returns a model that its state_dict describes in full", survives_round_trip),
     Property("runs in bfloat16 on the CPU", partial(runs_in, "bf16", "cpu")),

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from unittest.mock import patch
 
@@ -90,6 +90,8 @@ class Run:
         The data that it changed.
     reseeded
         What it seeded torch's global generator with.
+    changed
+        A sentence about what it changed of the process; it was put back.
     """
 
     task: Task | None
@@ -97,6 +99,7 @@ class Run:
     error: Exception | None
     spoilt: str | None
     reseeded: tuple[int, ...]
+    changed: str | None
 
     @property
     def refusal(self) -> str | None:
@@ -143,14 +146,17 @@ class MethodSubject(Subject):
         data = data or tiny_experiment(shape, device)
         before = [(name, value.clone()) for name, value in tensors_of(data)]
         error = None
+        notes: list[str] = []
         with _own_randomness(salt), arithmetic(precision, device):
             try:
-                fine_tune(self._cell(shape, seed), tiny_network(shape, device), data, resources, lambda event: None)
+                network = tiny_network(shape, device)
+                fine_tune(self._cell(shape, seed), network, data, resources, partial(_keep_note, notes))
             except Exception as raised:  # the plugin's own code may raise anything; the properties judge it
                 error = raised
         spoilt = first_difference(before, tensors_of(data))
         task = next(iter(resources.tasks), None)
-        return Run(task, tuple(resources.returned), error, spoilt, tuple(resources.reseeded))
+        changed = next(iter(notes), None)
+        return Run(task, tuple(resources.returned), error, spoilt, tuple(resources.reseeded), changed)
 
     def run_on(self, shape: Shape) -> Run:
         """Return the run on a shape; each is made once."""
@@ -225,6 +231,11 @@ class MethodSubject(Subject):
                 continue
             quick[name] = value
         return quick
+
+
+def _keep_note(notes: list[str], event: dict[str, Any]) -> None:
+    if "note" in event:
+        notes.append(event["note"])
 
 
 @contextmanager
