@@ -208,3 +208,24 @@ def test_a_method_may_start_processes_and_leaves_none_behind(bench):
     result = bench.apart("run", "--suite", "tiny.yaml", *words)
     assert result.code == 0, result.err
     assert json.loads(result.out)["computed"] == 1
+
+
+RC_FILES = {
+    "text by LaTeX": "text.usetex: true\nfigure.dpi: 30\naxes.facecolor: red\nfont.size: 30\n",
+    "broken": "\xff\xfe\n",
+    "nonsense": "no colon\nfont.size: huge\n",
+}
+
+
+@pytest.mark.parametrize("rc", RC_FILES)
+def test_figures_depend_on_no_backend_and_no_matplotlibrc(bench, rc):
+    assert bench.tiny("--seeds", "0", "--methods", "tiny-still").code == 0
+    plain = bench.apart("plot", "--out", "plain", "--format", "svg")
+    (bench.folder / "matplotlibrc").write_text(RC_FILES[rc], encoding="latin-1")
+    backend = {"MPLBACKEND": "module://no_such.inline" if rc == "text by LaTeX" else "none such"}
+    other = bench.apart("plot", "--out", "other", "--format", "svg", env=backend)
+    assert (plain.code, other.code) == (0, 0), other.err
+    names = sorted(path.name for path in (bench.folder / "plain").iterdir())
+    assert len(names) == 2
+    for name in names:
+        assert (bench.folder / "plain" / name).read_bytes() == (bench.folder / "other" / name).read_bytes()
