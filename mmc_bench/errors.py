@@ -27,6 +27,12 @@ class NothingSelectedError(UserError):
     exit_code = 5
 
 
+class FailedError(UserError):
+    """What was asked for was tried and failed, as a cell may."""
+
+    exit_code = 1
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a clause that names the known words nearest to `name`, or the first ten when none is near.
 

@@ -97,18 +97,19 @@ class Worker:
             if not out_of_memory or parts >= MOST_MICRO_BATCHES:
                 return ended
             self._micro_batches[alike] = 2 * parts
-            self._make_room()
+            make_room(self._resources)
             report({"note": f"memory ran out; it is tried again in {2 * parts} micro-batches"})
 
-    def _make_room(self) -> None:
-        """Free what the failed attempt left, and images that can be loaded again."""
-        import torch
 
-        if self._resources is not None:
-            self._resources.forget()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+def make_room(resources: "Resources | None") -> None:
+    """Free what a failed attempt left, and images that can be loaded again."""
+    import torch
+
+    if resources is not None:
+        resources.forget()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def open_resources(settings: Settings) -> "Resources":
@@ -150,12 +151,11 @@ def _but_for_the_seed(job: Job) -> str:
     return canonical_json(content)
 
 
-def _sentence_after_retries(error: BaseException, parts: int, out_of_memory: bool) -> str:
-    if out_of_memory:
-        return (
-            f"out of memory, even with batches in {parts} parts ({message_of(error)[:200] or type(error).__name__}): "
-            "use fewer workers, a smaller backbone or a smaller batch_size"
-        )
+def _sentence_after_retries(error: BaseException, parts: int, ran_out: bool) -> str:
+    from mmc_bench.training.memory import out_of_memory
+
+    if ran_out:
+        return out_of_memory(error, parts)
     return f"{_sentence(error)} (after memory had run out, with batches in {parts} parts)"
 
 
