@@ -229,3 +229,41 @@ def test_figures_depend_on_no_backend_and_no_matplotlibrc(bench, rc):
     assert len(names) == 2
     for name in names:
         assert (bench.folder / "plain" / name).read_bytes() == (bench.folder / "other" / name).read_bytes()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_table_is_found_though_an_observer_went_elsewhere(bench, workers):
+    source = """
+        import os
+        from mmc_bench import ObserverSpec, hookimpl
+
+        @hookimpl
+        def register_observers(register):
+            register(ObserverSpec(name="wanderer", target=":Wanderer"))
+
+        class Wanderer:
+            def run_started(self, plan):
+                os.chdir("/")
+    """
+    words = ["--suite", "tiny.yaml", "--seeds", "0", "--workers", workers, "--methods", "tiny-still"]
+    plugin = write_source(bench.folder, "wanderer.py", source)
+    result = bench.apart("run", *words, "--results", "here", "--plugins-dir", plugin, "--observe", "wanderer")
+    assert result.code == 0, result.err
+    assert "tiny-still" in result.out and "records in here/" in result.err
+
+
+def test_what_a_plugin_changes_when_it_is_imported_is_put_back_and_named(bench):
+    source = "import os, warnings, torch\ntorch.set_default_dtype(torch.float64)\nos.chdir('/')\n"
+    rude = write_source(bench.folder, "rude.py", source + PLUGIN)
+    words = ["run", "--suite", "tiny.yaml", "--seeds", "0", "--methods", "z-fits", "--plugins-dir"]
+    polite = bench.apart(*words, write_source(bench.folder, "other/rude.py", PLUGIN), "--results", "other")
+    for workers in (0, 1):
+        result = bench.apart(*words, rude, "--workers", workers, "--results", str(workers))
+        assert (polite.code, result.code) == (0, 0), result.err
+        said = "plugin rude changed torch's default dtype to torch.float64 and the working directory to /"
+        assert result.err.count(said) == 1
+        metrics = [
+            sorted(json.dumps(record["metrics"]) for record in bench.records(results).values())
+            for results in ("other", str(workers))
+        ]
+        assert metrics[0] == metrics[1]
