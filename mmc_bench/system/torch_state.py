@@ -15,7 +15,7 @@ from torch.utils import _device
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils._python_dispatch import _pop_mode as _pop_dispatch_mode
 
-from mmc_bench.system.process_state import UNKNOWN, State, name_alone, silently
+from mmc_bench.system.kept_states import UNKNOWN, KeptState, name_alone, silently
 from mmc_bench.system.replaced_code import code_of_all, put_code_back, replaced_code
 
 #: Flags of torch, with their values in a fresh process.
@@ -45,55 +45,58 @@ AUTOCAST = {"cpu": torch.bfloat16, "cuda": torch.float16}
 #: torch's table of float32 precisions, by library and operation.
 OPERATIONS = (("generic", "all"), *((of, op) for of in ("cuda", "mkldnn") for op in ("all", "matmul", "conv", "rnn")))
 
+#: Deterministic algorithms in a fresh process: whether enforced, warned of, and memory filled where they are.
+UNFORCED = (False, False, True)
+
 #: NumPy's error state in a fresh process.
 FLOAT_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 
 
-def torch_states() -> tuple[State, ...]:
+def torch_states() -> tuple[KeptState, ...]:
     """Return what they keep, in the order in which it is to be put back."""
     print_options = vars(torch._tensor_str.PRINT_OPTS)
     off = tuple((False, dtype) for dtype in AUTOCAST.values())
     return (
-        State("the code of others", code_of_all, put_code_back, replaced_code),
-        State("torch's inference mode", torch.is_inference_mode_enabled, _set_inference_mode, usual=False),
-        State("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled, usual=True),
-        State("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype, usual=torch.float32),
-        State("torch's default device", _function_modes, _set_function_modes, _of_modes, ((), None, None)),
-        State("torch's dispatch modes", _get_current_dispatch_mode_stack, _pop_dispatch_modes, name_alone),
-        State("torch's autocast", _autocast, _set_autocast, name_alone, (off, True, 0)),
-        State("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
-        State("torch's number of inter-op threads", torch.get_num_interop_threads, lambda before: None),
-        State("torch's deterministic algorithms", _deterministic, _set_deterministic, name_alone, (False, False, True)),
-        State("torch's treatment of denormal numbers", _flushes, torch.set_flush_denormal, name_alone, False),
-        State("torch's anomaly detection", _anomaly, _set_anomaly, name_alone, (False, True)),
-        State("torch's precision of float32", _precision, _set_precision, _of_precision),
+        KeptState("the code of others", code_of_all, put_code_back, replaced_code),
+        KeptState("torch's inference mode", torch.is_inference_mode_enabled, _set_inference_mode, usual=False),
+        KeptState("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled, usual=True),
+        KeptState("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype, usual=torch.float32),
+        KeptState("torch's default device", _function_modes, _set_function_modes, _of_modes, ((), None, None)),
+        KeptState("torch's dispatch modes", _get_current_dispatch_mode_stack, _pop_dispatch_modes, name_alone),
+        KeptState("torch's autocast", _autocast, _set_autocast, name_alone, (off, True, 0)),
+        KeptState("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
+        KeptState("torch's number of inter-op threads", torch.get_num_interop_threads, lambda before: None),
+        KeptState("torch's deterministic algorithms", _deterministic, _set_deterministic, name_alone, UNFORCED),
+        KeptState("torch's treatment of denormal numbers", _flushes, torch.set_flush_denormal, name_alone, False),
+        KeptState("torch's anomaly detection", _anomaly, _set_anomaly, name_alone, (False, True)),
+        KeptState("torch's precision of float32", _precision, _set_precision, _of_precision),
         *(_attribute(torch.backends.cuda.matmul, name, True) for name in REDUCTIONS),
         *(_pair(name, torch._C, f"_get_{name}", f"_set_{name}", usual) for name, usual in FLAGS.items()),
         *(_pair(f"{name} attention", torch.backends.cuda, f"{name}_sdp_enabled", f"enable_{name}_sdp", True)
           for name in ATTENTION),
-        State("hooks on all modules or optimisers", _hooks, _set_hooks, name_alone),
-        State("hooks on saved tensors", _saved_hooks, _pop_saved_hooks, name_alone),
-        State("the GPU in use", _gpu, _set_gpu),
-        State("torch's print options", lambda: dict(print_options), print_options.update, name_alone),
-        State("NumPy's error state", np.geterr, lambda before: np.seterr(**before), name_alone, FLOAT_ERRORS),
-        State("NumPy's print options", np.get_printoptions, lambda before: np.set_printoptions(**before), name_alone),
-        State("Python's generator", random.getstate, random.setstate, silently),
-        State("NumPy's generator", np.random.get_state, np.random.set_state, silently),
-        State("torch's generators", _chance, _set_chance, silently),
+        KeptState("hooks on all modules or optimisers", _hooks, _set_hooks, name_alone),
+        KeptState("hooks on saved tensors", _saved_hooks, _pop_saved_hooks, name_alone),
+        KeptState("the GPU in use", _gpu, _set_gpu),
+        KeptState("torch's print options", lambda: dict(print_options), print_options.update, name_alone),
+        KeptState("NumPy's error state", np.geterr, lambda before: np.seterr(**before), name_alone, FLOAT_ERRORS),
+        KeptState("NumPy's print options", np.get_printoptions, lambda was: np.set_printoptions(**was), name_alone),
+        KeptState("Python's generator", random.getstate, random.setstate, silently),
+        KeptState("NumPy's generator", np.random.get_state, np.random.set_state, silently),
+        KeptState("torch's generators", _chance, _set_chance, silently),
     )  # fmt: skip
 
 
-def _attribute(owner: Any, name: str, usual: Any) -> State:
+def _attribute(owner: Any, name: str, usual: Any) -> KeptState:
     """Return a flag that is an attribute."""
-    return State(
+    return KeptState(
         f"torch's {name}", lambda: getattr(owner, name), lambda value: setattr(owner, name, value), usual=usual
     )
 
 
-def _pair(name: str, owner: Any, getter: str, setter: str, usual: Any) -> State:
+def _pair(name: str, owner: Any, getter: str, setter: str, usual: Any) -> KeptState:
     """Return a flag that has a getter and a setter; one that this torch lacks has no value."""
     read: Callable[[], Any] = getattr(owner, getter, lambda: UNKNOWN)
-    return State(f"torch's {name}", read, getattr(owner, setter, lambda value: None), usual=usual)
+    return KeptState(f"torch's {name}", read, getattr(owner, setter, lambda value: None), usual=usual)
 
 
 def _set_inference_mode(before: bool) -> None:
