@@ -43,6 +43,12 @@ class PromiseError(UserError):
         self.problem, self.remedy = problem, remedy
 
 
+class FailedError(UserError):
+    """What was asked for was tried and failed, as a cell may."""
+
+    exit_code = 1
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a clause that names the known words nearest to `name`, or the first ten when none is near.
 

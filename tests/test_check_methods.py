@@ -11,6 +11,16 @@ OWN = "returns a model of its own"
 ORDER = "returns a model in working order"
 
 FAULTS = {
+    "torch's default dtype changed": (
+        "torch.set_default_dtype(torch.float64)",
+        "leaves the process as it was",
+        "method planted changed torch's default dtype to torch.float64, which was put back (planted.py",
+    ),
+    "a function of torch replaced": (
+        "nn.functional.relu = torch.sigmoid",
+        "leaves the process as it was",
+        "method planted changed torch.nn.functional.relu",
+    ),
     "its weights are NaN": (
         "next(model.parameters()).data[0] = float('nan')",
         "returns finite weights",

@@ -20,6 +20,15 @@ def wait_for(condition, seconds=180):
         time.sleep(0.02)
 
 
+def gone(pid):
+    """Tell whether a process has ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 def children_of(process):
     """Return the running processes that `process` started."""
     found = []
@@ -137,14 +146,6 @@ def test_workers_leave_when_their_run_is_killed(bench):
     assert workers
     process.kill()
     process.communicate()
-
-    def gone(worker):
-        try:
-            with open(f"/proc/{worker}/stat") as file:
-                return file.read().rpartition(")")[2].split()[0] == "Z"
-        except OSError:
-            return True
-
     wait_for(lambda: all(map(gone, workers)), 10)
 
 
@@ -160,3 +161,38 @@ def test_a_worker_that_dies_takes_only_its_own_cell_along(bench):
     assert "exited with code 7" in errors["exit"]
     assert "killed by signal SIGKILL (out of memory?)" in errors["killed"]
     assert "noise on standard output" in result.err
+
+
+STARTS_PROCESSES = """
+import os, subprocess, sys, time
+from mmc_bench import MethodSpec, hookimpl
+
+@hookimpl
+def register_methods(register):
+    register(MethodSpec(name="parent", target=":Parent", summary="starts processes and waits"))
+
+class Parent:
+    def fine_tune(self, task):
+        import multiprocessing
+        nap = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        nap.start()
+        sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        with open("started.part", "w") as file:
+            file.write(f"{os.getpid()} {nap.pid} {sleeper.pid}")
+        os.rename("started.part", "started")
+        time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_processes_that_a_method_started_end_with_the_run(bench, ending):
+    (bench.folder / "parent.py").write_text(STARTS_PROCESSES)
+    words = ["--seeds", "0", "--methods", "parent", "--workers", 1, "--plugins-dir", "parent.py"]
+    process = bench.start("run", "--suite", "tiny.yaml", *words)
+    wait_for((bench.folder / "started").exists, 60)
+    started = [int(pid) for pid in (bench.folder / "started").read_text().split()]
+    assert len(started) == 3
+    process.send_signal(ending)
+    process.communicate(timeout=30)
+    wait_for(lambda: all(map(gone, started)), 10)

@@ -13,7 +13,7 @@ import click
 from mmc_bench import __version__
 from mmc_bench.cli.interrupts import EXIT_INTERRUPTED, leave_when_interrupted
 from mmc_bench.cli.streams import accept_any_text, open_closed_streams, output_problem
-from mmc_bench.errors import UserError, nearest
+from mmc_bench.errors import UserError, message_of, nearest
 from mmc_bench.system.streams import drop_unwritable, sentence, tell
 
 COMMANDS = {
@@ -30,7 +30,7 @@ COMMANDS = {
     "lock": "Check that unchanged versions mean unchanged numbers.",
 }
 
-EXIT_INTERNAL, EXIT_USAGE = 3, 4
+EXIT_FAILED, EXIT_INTERNAL, EXIT_USAGE = 1, 3, 4
 
 
 @contextmanager
@@ -110,6 +110,9 @@ def run_command_line() -> int:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # from asking whether it is there
             tell(f"mmc-bench: {sentence(f'{error.filename}: {error.strerror}')}")
             return EXIT_USAGE
+        if _is_out_of_memory(error):
+            tell(f"mmc-bench: {sentence(f'out of memory ({message_of(error)[:200] or type(error).__name__})')}")
+            return EXIT_FAILED
         if problem := output_problem(error):
             tell(f"mmc-bench: the output cannot be written ({problem})")
         else:
@@ -117,3 +120,11 @@ def run_command_line() -> int:
 
             tell(traceback.format_exc() + "mmc-bench: internal error; please report it with the lines above")
         return EXIT_INTERNAL
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from mmc_bench.training.memory import is_out_of_memory
+
+    return is_out_of_memory(error)

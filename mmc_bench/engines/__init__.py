@@ -39,8 +39,8 @@ class Outcome:
     """How a job ended: with a record, or with a failure.
 
     `elsewhere` says that another run did it; `unwritable`, that the results folder cannot be written any more, and why;
-    `killed`, that its process was ended from outside; `lost_models` are the pretrainings whose weights were
-    found damaged or gone.
+    `killed`, that its process was ended from outside; `spoilt`, that its process is no longer what it was at its start;
+    `lost_models` are the pretrainings whose weights were found damaged or gone.
     """
 
     job: Job
@@ -49,6 +49,7 @@ class Outcome:
     elsewhere: bool = False
     unwritable: str | None = None
     killed: bool = False
+    spoilt: bool = False
     lost_models: tuple[Pretraining, ...] = ()
 
 

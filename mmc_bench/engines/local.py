@@ -24,6 +24,8 @@ from mmc_bench.engines.schedule import pretraining_of
 from mmc_bench.engines.worker import Worker
 from mmc_bench.results.jobs import Job
 from mmc_bench.results.records import Failure
+from mmc_bench.system.process_state import lent
+from mmc_bench.system.processes import descendants, kill_all
 
 #: Seconds between two checks of workers that send nothing.
 TICK = 1.0
@@ -43,7 +45,7 @@ class InProcessEngine:
     def run(self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends."""
         worker, last = Worker(settings), None
-        with closing(Dispatcher(jobs, settings.results, on_event)) as dispatcher:
+        with lent(), closing(Dispatcher(jobs, settings.results, on_event)) as dispatcher:
             while dispatcher:
                 job = dispatcher.take(last)
                 if job is not None:
@@ -126,6 +128,7 @@ class Process:
         self.last_pretraining: str | None = None
         self._started, self._began = datetime.now(UTC), time.monotonic()
         self._first_size: int | None = None
+        self._spoilt = False
         self._stopped_because: str | None = None
 
     def give(self, job: Job) -> None:
@@ -148,15 +151,17 @@ class Process:
             self._began = min(self._began, time.monotonic())
             on_event(job, message.event)
             return None
-        self.job = None
+        self.job, self._spoilt = None, message.spoilt
         if self._first_size is None:
             self._first_size = self._size
         return message
 
     @property
     def fit_for_more(self) -> bool:
-        """Whether the process lives, and has not grown far beyond what it had after its first job."""
-        return self._process.is_alive() and (self._first_size is None or self._size < 2 * self._first_size + GIGABYTE)
+        """Whether the process lives, is what it was, and has not grown far beyond what it had after its first job."""
+        if self._spoilt or not self._process.is_alive():
+            return False
+        return self._first_size is None or self._size < 2 * self._first_size + GIGABYTE
 
     def enforce(self, limits: Limits) -> None:
         """Stop the process when its job takes more than it may; `receive` reports that."""
@@ -167,7 +172,7 @@ class Process:
         elif limits.memory is not None and self._size > limits.memory:
             self._stopped_because = f"it took more memory than --cell-memory ({limits.memory / GIGABYTE:g} GB)"
         if self._stopped_because:
-            self._process.kill()
+            self._kill()
 
     @property
     def _size(self) -> int:
@@ -191,8 +196,14 @@ class Process:
         """End the process at once; what it was writing never appears under its name."""
         self.job = None
         self.connection.close()
-        self._process.kill()
+        self._kill()
         self._process.join()
+
+    def _kill(self) -> None:
+        """Kill the process and those that its plugins started, such as the workers of a DataLoader."""
+        started = descendants(self._process.pid or 0)
+        self._process.kill()
+        kill_all(started)
 
 
 @dataclass(frozen=True)
@@ -252,6 +263,9 @@ def _work(connection: Connection, settings: Settings) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
     os.dup2(2, 1)  # standard output is for results alone, whatever a plugin prints
     sys.stdout = sys.stderr = _Output(os.fdopen(2, "wb", closefd=False), encoding="utf-8", line_buffering=True)
+    multiprocessing.current_process().daemon = False  # so that plugins may start processes, as a DataLoader does
+    if hasattr(os, "register_at_fork"):  # they do not hold the connection open when this one dies
+        os.register_at_fork(after_in_child=connection.close)
     threading.Thread(target=_exit_with_owner, daemon=True).start()
     worker = Worker(settings)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -266,4 +280,5 @@ def _exit_with_owner() -> None:
     owner = multiprocessing.parent_process()
     if owner is not None:
         wait([owner.sentinel])
+        kill_all(descendants(os.getpid()))
         os._exit(1)

@@ -2,6 +2,8 @@
 
 import gc
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +13,11 @@ from pydantic import ValidationError
 from mmc_bench.engines import OnEvent, Outcome, Settings
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.results import records
-from mmc_bench.results.jobs import Cell, Job, canonical_json
+from mmc_bench.results.jobs import Cell, Job, canonical_json, references_of
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import LostWeightsError, Store, UnwritableError
+from mmc_bench.system.process_state import ProcessState, kept
+from mmc_bench.system.streams import tell
 from mmc_bench.system.validation import first_problem
 
 if TYPE_CHECKING:
@@ -30,10 +34,36 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._resources: Resources | None = None
+        self._state: ProcessState | None = None
         self._micro_batches: dict[str, int] = {}
 
     def attempt(self, job: Job, on_event: OnEvent) -> Outcome:
         """Do a job; an error becomes a failure in the outcome.
+
+        Before it, this process is what it was before the first; what its plugins changed is reported as a note.
+        """
+
+        def report(event: dict[str, Any]) -> None:
+            on_event(job, event)
+
+        self._put_back("something besides the jobs", report)
+        outcome = self._attempt(job, report)
+        plugins = ", ".join(f"{kind} {plugin.name}" for kind, plugin in references_of(job))
+        return replace(outcome, spoilt=self._put_back(f"one of {plugins}", report))
+
+    def _put_back(self, who: str, report: Callable[[dict[str, Any]], None]) -> bool:
+        """Put back what was changed of the process, and return whether some of it cannot be."""
+        if self._state is None:
+            return False
+        changes = self._state.put_back()
+        if sentence := changes.by(who):
+            report({"note": sentence})
+        if changes.lasting:
+            self._state = ProcessState.now().but_for_chance()
+        return bool(changes.lasting)
+
+    def _attempt(self, job: Job, report: Callable[[dict[str, Any]], None]) -> Outcome:
+        """Do a job.
 
         When memory runs out, the job is done again from its start with batches in twice as many parts, and so are,
         at once, the jobs that differ from it in the seed alone.
@@ -42,16 +72,15 @@ class Worker:
         from mmc_bench.training.memory import MOST_MICRO_BATCHES, free_frames, is_out_of_memory, sparing_memory
 
         started = datetime.now(UTC)
-
-        def report(event: dict[str, Any]) -> None:
-            on_event(job, event)
-
         alike = _but_for_the_seed(job)
         while True:
             parts = self._micro_batches.get(alike, 1)
             try:
                 if self._resources is None:
                     self._resources = open_resources(self._settings)
+                    self._state = ProcessState.now().but_for_chance()
+                self._resources.note = lambda sentence: report({"note": sentence})
+                self._resources.seed_everything("job", 0)  # whatever the last one left
                 report({"stage": "fine-tune" if isinstance(job, Cell) else "pretrain"})
                 with sparing_memory(parts):
                     return Outcome(job, record=do_job(job, self._resources, report))
@@ -68,18 +97,19 @@ class Worker:
             if not out_of_memory or parts >= MOST_MICRO_BATCHES:
                 return ended
             self._micro_batches[alike] = 2 * parts
-            self._make_room()
+            make_room(self._resources)
             report({"note": f"memory ran out; it is tried again in {2 * parts} micro-batches"})
 
-    def _make_room(self) -> None:
-        """Free what the failed attempt left, and images that can be loaded again."""
-        import torch
 
-        if self._resources is not None:
-            self._resources.forget()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+def make_room(resources: "Resources | None") -> None:
+    """Free what a failed attempt left, and images that can be loaded again."""
+    import torch
+
+    if resources is not None:
+        resources.forget()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def open_resources(settings: Settings) -> "Resources":
@@ -98,8 +128,9 @@ def open_resources(settings: Settings) -> "Resources":
     precision = resolve_precision(settings.precision, settings.device)
     prepare_device(precision, settings.device)
     registry = Registry.discover(settings.plugin_folders)
-    for offer in unpickled(settings.methods):
-        registry.add(offer)
+    with kept("a method of the caller's program", tell):
+        for offer in unpickled(settings.methods):
+            registry.add(offer)
     return Resources(
         registry=registry,
         store=Store(settings.results),
@@ -120,12 +151,11 @@ def _but_for_the_seed(job: Job) -> str:
     return canonical_json(content)
 
 
-def _sentence_after_retries(error: BaseException, parts: int, out_of_memory: bool) -> str:
-    if out_of_memory:
-        return (
-            f"out of memory, even with batches in {parts} parts ({message_of(error)[:200] or type(error).__name__}): "
-            "use fewer workers, a smaller backbone or a smaller batch_size"
-        )
+def _sentence_after_retries(error: BaseException, parts: int, ran_out: bool) -> str:
+    from mmc_bench.training.memory import out_of_memory
+
+    if ran_out:
+        return out_of_memory(error, parts)
     return f"{_sentence(error)} (after memory had run out, with batches in {parts} parts)"
 
 

@@ -18,6 +18,7 @@ from mmc_bench.plugin import hookspecs
 from mmc_bench.plugin.discovery import Candidate, entry_point_candidates, folder_candidates
 from mmc_bench.plugin.specs import NAME, BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec, PluginSpec
 from mmc_bench.plugin.versions import OWN_DISTRIBUTION, built_in_version, digest_of_roots
+from mmc_bench.system.process_state import kept
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -190,6 +191,7 @@ class Registry:
 
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         self.plugins: list[Plugin] = []
+        self.notices: list[str] = []
         self.suites: dict[str, list[Path]] = defaultdict(list)
         self.published: dict[str, list[Path]] = defaultdict(list)
         self._offers: dict[str, dict[str, list[Offer]]] = {kind: defaultdict(list) for kind in KINDS}
@@ -205,8 +207,10 @@ class Registry:
 
     def _add(self, candidate: Candidate, manager: pluggy.PluginManager) -> None:
         plugin = Plugin(candidate.name, candidate.distribution, candidate.version, candidate.origin)
+        note = self.notices.append
         try:
-            with redirect_stdout(sys.stderr):  # standard output is for results alone
+            # Standard output is for results alone. The search path of modules stays: a plugin may import more later.
+            with redirect_stdout(sys.stderr), kept(f"plugin {candidate.name}", note, but=("sys.path",)):
                 module = candidate.load()
                 specs, suites, published = _registered(manager, module)
             provides = [f"{spec.kind} {spec.name}" for spec in specs]

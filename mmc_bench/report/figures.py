@@ -7,10 +7,8 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from mmc_bench.report.rows import Row
+from mmc_bench.report.style import Figure, styled
 from mmc_bench.results.records import SPLITS, CellRecord, ConnectionRecord, Connectivity, PathRecord
 
 # Okabe and Ito's colours keep apart for colour-blind readers; markers and hatches do so in grey print.
@@ -21,17 +19,6 @@ STYLES = {
     "RI": ("#D55E00", "D", "xx", "randomised image"),
 }
 LONGEST_NAME = 160
-SETTINGS: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-    "hatch.linewidth": 0.4,
-    "svg.hashsalt": "mmc-bench",  # the same figure is the same file
-    "savefig.dpi": 160,
-}
 
 
 def draw_bars(rows: Sequence[Row]) -> Figure:
@@ -39,7 +26,7 @@ def draw_bars(rows: Sequence[Row]) -> Figure:
 
     A repaired model has NC, C and RC alike, and RI at chance, the dashed line.
     """
-    with matplotlib.rc_context(SETTINGS):
+    with styled():
         figure = Figure(figsize=(max(5.6, 0.85 * len(rows) + 1.6), 3.6), layout="constrained")
         axes = figure.subplots()
         width = 0.8 / len(SPLITS)
@@ -89,7 +76,7 @@ def draw_connection(record: ConnectionRecord, splits: Sequence[str]) -> Figure:
 
 
 def _draw_paths(paths: Mapping[str, PathRecord], splits: Sequence[str], title: str, ends: str) -> Figure:
-    with matplotlib.rc_context(SETTINGS):
+    with styled():
         figure = Figure(figsize=(7.2, 2.3 * len(paths) + 1.1), layout="constrained")
         panels = figure.subplots(len(paths), 2, squeeze=False, sharey="col")
         for (name, path), row in zip(paths.items(), panels, strict=True):
@@ -128,7 +115,7 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str], number
         if suffix == "csv":
             path.write_text(numbers, encoding="utf-8")
             continue
-        with matplotlib.rc_context(SETTINGS):
+        with styled():
             figure.savefig(path, metadata={"Date": None} if suffix == "svg" else None)
     return paths
 

@@ -1,14 +1,14 @@
 """A gallery: the same test images on the four splits, one row a split and one column a class."""
 
 from collections.abc import Mapping
+from typing import Any
 
-import matplotlib
 import torch
-from matplotlib.figure import Figure
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
-from mmc_bench.report.figures import SETTINGS, STYLES
+from mmc_bench.report.figures import STYLES
+from mmc_bench.report.style import SETTINGS, Figure, styled
 from mmc_bench.results.records import SPLITS
 
 COLUMNS = 10
@@ -33,7 +33,7 @@ def draw_gallery(title: str, splits: Mapping[str, CuedImages]) -> Figure:
         raise UserError(f"{title} has inputs of shape {shape}: only images of 1 or 3 channels can be drawn")
     mosaic = tiled(torch.stack([batches[name] for name in SPLITS]))
     zoom = -(-CELL // shape[2])  # dots a pixel
-    with matplotlib.rc_context(SETTINGS):
+    with styled():
         figure, axes = _sized_axes(mosaic, zoom)
         axes.imshow(mosaic.numpy(), interpolation="nearest")
         height, width = shape[1] + GAP, shape[2] + GAP
@@ -68,7 +68,7 @@ def tiled(images: torch.Tensor) -> torch.Tensor:
     return mosaic.reshape(r * (h + GAP), n * (w + GAP), 3)[:-GAP, :-GAP]
 
 
-def _sized_axes(mosaic: torch.Tensor, zoom: int) -> tuple[Figure, matplotlib.axes.Axes]:
+def _sized_axes(mosaic: torch.Tensor, zoom: int) -> tuple[Figure, Any]:
     """Return a figure whose axes give each pixel of the mosaic `zoom` dots, with margins (inches) for the labels."""
     height, width = (side * zoom / SETTINGS["savefig.dpi"] for side in mosaic.shape[:2])
     left, right, bottom, top = 1.35, 0.15, 0.45, 0.35

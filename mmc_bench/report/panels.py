@@ -11,7 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mmc_bench.report.curves import Line, Panels
-from mmc_bench.report.figures import SETTINGS, STYLES
+from mmc_bench.report.figures import STYLES
+from mmc_bench.report.style import styled
 
 # A sequential palette, made for colour-blind readers too; its lightest part is too faint on white.
 PALETTE = "viridis"
@@ -23,7 +24,7 @@ LEARNING_TITLES = {"train": "training accuracy"}
 
 def draw_panels(panels: Panels) -> Figure:
     """Draw every line in its row and column; bands are mean ± standard deviation over seeds."""
-    with matplotlib.rc_context({**SETTINGS, "lines.linewidth": 1.4, "axes.titlesize": 9, "axes.titleweight": "bold"}):
+    with styled({"lines.linewidth": 1.4, "axes.titlesize": 9, "axes.titleweight": "bold"}):
         width, height = PANEL[0] * len(panels.columns) + 1.6, PANEL[1] * len(panels.rows) + 0.95
         figure = Figure(figsize=(width, height), layout="constrained")
         grid = figure.subplots(len(panels.rows), len(panels.columns), sharex=True, sharey=True, squeeze=False)

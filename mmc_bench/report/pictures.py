@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from mmc_bench.errors import UserError
 from mmc_bench.report import curves
 from mmc_bench.report.figures import draw_bars, draw_path, file_names, save, slug
 from mmc_bench.report.panels import draw_panels
 from mmc_bench.report.row_tables import render
 from mmc_bench.report.rows import PRETRAINED, cell_labels, make_rows
+from mmc_bench.report.style import Figure, styled
 from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
 
 FORMATS = ("png", "svg", "csv")
@@ -45,7 +44,8 @@ class Picture:
 
     def _repr_html_(self) -> str:
         buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=110)
+        with styled():
+            self.figure.savefig(buffer, format="png", dpi=110)
         content = base64.b64encode(buffer.getvalue()).decode()
         return f'<img alt="{slug(self.name)}" style="max-width: 100%" src="data:image/png;base64,{content}">'
 

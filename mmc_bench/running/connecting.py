@@ -1,14 +1,14 @@
 """Measuring the paths between two checkpoints, or two models in memory, on an experiment's data."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
 from mmc_bench.data.locations import check_present
-from mmc_bench.errors import UserError, nearest
+from mmc_bench.errors import FailedError, UserError, nearest
 from mmc_bench.results.jobs import Checkpoint, Connection, ConnectSettings, PathName, adapter
 from mmc_bench.results.leases import Leases, leased
 from mmc_bench.results.records import SPLITS, ConnectionRecord
@@ -18,8 +18,12 @@ from mmc_bench.running.runner import check_plugins
 from mmc_bench.running.session import Session, several
 from mmc_bench.stages.checkpoints import Tensors, experiment_suite, locate
 from mmc_bench.suites.plan import Plan
+from mmc_bench.system.process_state import lent
 from mmc_bench.system.streams import tell
 from mmc_bench.system.validation import first_problem
+
+if TYPE_CHECKING:
+    from mmc_bench.stages.resources import Resources
 
 PATHS = get_args(PathName)
 LONGEST_NAME = 60  # of a file, in the figures' names
@@ -208,8 +212,35 @@ def _measured(
 
     wanted = connection.connect
     tell(f"measuring {', '.join(wanted.paths)} at {wanted.points} points on {device} in {settings.precision}")
-    resources = open_resources(settings)
     label = f"{connection.first.label} – {connection.second.label}"
-    with Leases(resources.store.locks) as leases, leased(leases, connection.key, label):
+    with lent(), Leases(session.store.locks) as leases, leased(leases, connection.key, label):
+        resources = open_resources(settings)
         found = resources.store.find_connection(connection)
-        return found or compare_checkpoints(connection, weights, resources)
+        return found or _in_the_memory_there_is(lambda: compare_checkpoints(connection, weights, resources), resources)
+
+
+def _in_the_memory_there_is(measure: Callable[[], ConnectionRecord], resources: "Resources") -> ConnectionRecord:
+    """Measure; when memory runs out, once more with batches in twice as many parts.
+
+    Raises
+    ------
+    FailedError
+        When it runs out still.
+    """
+    from mmc_bench.engines.worker import make_room
+    from mmc_bench.training import memory
+
+    parts = 1
+    while True:
+        try:
+            with memory.sparing_memory(parts):
+                return measure()
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            memory.free_frames(error)
+            if parts >= memory.MOST_MICRO_BATCHES:
+                raise FailedError(memory.out_of_memory(error, parts)) from None
+        parts *= 2
+        make_room(resources)
+        tell(f"memory ran out; it is tried again in {parts} micro-batches")

@@ -1,6 +1,7 @@
 """Starting a run: which device and how many workers, the settings of a worker, and the checks beforehand."""
 
 import time
+from contextlib import chdir
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -86,7 +87,8 @@ def run_session(session: Session, computing: Computing, display: LineDisplay) ->
     session.store.sweep()
     if not missing.jobs:
         return Summary.before(plan, missing.found)
-    return _run_missing(session, missing, started, computing, display)
+    with chdir(Path.cwd()):  # an observer may go elsewhere: paths stay those that the caller gave
+        return _run_missing(session, missing, started, computing, display)
 
 
 def _run_missing(

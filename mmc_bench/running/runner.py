@@ -16,6 +16,8 @@ from mmc_bench.results.store import Listing, Store, UnwritableError
 from mmc_bench.running.observers import Observers
 from mmc_bench.running.summary import Summary
 from mmc_bench.suites.plan import Plan
+from mmc_bench.system.process_state import kept
+from mmc_bench.system.streams import tell
 
 if TYPE_CHECKING:
     from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
@@ -132,9 +134,10 @@ def check_plugins(plan: Plan, patterns: Iterable[str] = ("*",)) -> None:
     for offer, reference in plan.offers:
         if not any(fnmatchcase(name, pattern) for name in offer.names for pattern in patterns):
             continue
-        offer.check_member()
-        if reference.parameters != dict(offer.spec.defaults):
-            offer.configure(reference.parameters)
+        with kept(f"{offer.spec.kind} {offer.spec.name}", tell):
+            offer.check_member()
+            if reference.parameters != dict(offer.spec.defaults):
+                offer.configure(reference.parameters)
 
 
 def run_plan(

@@ -143,6 +143,8 @@ class Session:
         registry = Registry.discover(self.plugin_folders)
         for plugin in registry.failures:
             notice(f"plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}")
+        for note in registry.notices:
+            notice(note)
         methods = self.selection.get("methods", ())
         if all(isinstance(method, str) for method in methods):
             return registry, list(methods)

@@ -5,6 +5,7 @@ import copy
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.results.jobs import Cell, Pretraining
 from mmc_bench.stages.resources import Report, Resources
+from mmc_bench.system.process_state import kept
 from mmc_bench.training import Backbone, Method, Progress, Task
 from mmc_bench.training.returned import UnfitModelError, accepted
 
@@ -15,7 +16,7 @@ SOME = 16
 def fine_tune(
     cell: Cell, pretrained: Backbone, data: ExperimentData, resources: Resources, report: Report
 ) -> tuple[Backbone, dict[str, object], Progress, int]:
-    """Run a cell's method.
+    """Run a cell's method. What it changes of the process is put back, and reported as a note.
 
     Returns
     -------
@@ -29,16 +30,15 @@ def fine_tune(
         When the method returns something that cannot be scored: `mmc_bench.training.returned` says what can be.
     """
     offer = resources.offer("method", cell.method)
-    config = offer.configure(cell.method.parameters)
-    method: Method = offer.make(config)
-    task, seed = task_of(cell.pretraining, pretrained, data, resources, offer.spec.needs, report)
-    returned = method.fine_tune(task)
+    with kept(f"method {cell.method.name}", lambda sentence: report({"note": sentence})):
+        config = offer.configure(cell.method.parameters)
+        method: Method = offer.make(config)
+        task, seed = task_of(cell.pretraining, pretrained, data, resources, offer.spec.needs, report)
+        returned = method.fine_tune(task)
     try:
         model = accepted(returned, pretrained, task.pretrained, data.validation.batch(slice(SOME))[0])
     except UnfitModelError as error:
-        raise UnfitModelError(
-            error.promise, f"method {cell.method.name} returned {error.problem}", error.remedy
-        ) from None
+        raise error.of(f"method {cell.method.name} returned") from None
     return model, config.model_dump(mode="json"), task.progress, seed
 
 

@@ -18,6 +18,8 @@ from mmc_bench.results.jobs import PluginRef, Pretraining, canonical_json
 from mmc_bench.results.records import PretrainRecord
 from mmc_bench.results.store import LostWeightsError, Store
 from mmc_bench.seeds import derive_seed
+from mmc_bench.system.process_state import Note, kept
+from mmc_bench.system.streams import tell
 from mmc_bench.training import Backbone
 from mmc_bench.training.interface import check_backbone
 
@@ -26,7 +28,10 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Resources:
-    """One worker's resources. Loaded images and derived sets are kept until another cell needs others."""
+    """One worker's resources. Loaded images and derived sets are kept until another cell needs others.
+
+    `note` is told what datasets and backbones changed of the process; it is put back.
+    """
 
     registry: Registry
     store: Store
@@ -36,6 +41,7 @@ class Resources:
     precision: str = "fp32"
     keep_weights: bool = False
     _kept: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    note: Note = tell
     _loaded: dict[str, Dataset] = field(default_factory=dict)
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
     _tried: set[str] = field(default_factory=set)
@@ -69,6 +75,10 @@ class Resources:
 
     def data(self, pretraining: Pretraining) -> ExperimentData:
         """Return the sets of an experiment, on the device."""
+        with kept(f"dataset {pretraining.dataset.name}", self.note):
+            return self._data(pretraining)
+
+    def _data(self, pretraining: Pretraining) -> ExperimentData:
         dataset_key = canonical_json([pretraining.dataset.content(), pretraining.images])
         if dataset_key not in self._loaded:
             self.forget()
@@ -98,8 +108,9 @@ class Resources:
             When the plugin makes none, or one whose parts do not fit together.
         """
         offer = self.offer("backbone", pretraining.backbone)
-        config = offer.configure(pretraining.backbone.parameters)
-        model: Backbone = offer.make(config, num_classes=data.num_classes, input_shape=data.input_shape)
+        with kept(f"backbone {pretraining.backbone.name}", self.note):
+            config = offer.configure(pretraining.backbone.parameters)
+            model: Backbone = offer.make(config, num_classes=data.num_classes, input_shape=data.input_shape)
         if not isinstance(model, nn.Module):
             raise UserError(f"backbone {offer.spec.name} made a {type(model).__name__}, not a torch.nn.Module")
         model = model.to(self.device).to(memory_format=torch.channels_last)

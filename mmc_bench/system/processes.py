@@ -1,6 +1,10 @@
-"""The identity of a process on a machine, unique also after it has ended; and the cores that it may use."""
+"""The identity of a process on a machine, unique also after it has ended; what it started; the cores it may use."""
 
 import os
+import signal
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -82,6 +86,26 @@ def _born(pid: int) -> str | None:
     except (OSError, ValueError):
         return None
     return "" if state in "ZX" else fields[18]
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process started, and that these started; none where the system does not say."""
+    children = defaultdict(list)
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            _, parent, *_ = file.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            children[int(parent)].append(int(file.parent.name))
+    found = list(children[pid])
+    for child in found:  # grows meanwhile
+        found += children[child]
+    return found
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """Kill processes, of which some may have ended."""
+    for pid in pids:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def available_cores() -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmc_bench.errors import PromiseError, UserError, message_of
+from mmc_bench.system.process_state import kept
 
 Outcome = Literal["ok", "failed", "not checked"]
 
@@ -78,7 +79,15 @@ class Property:
     remedy: str = "let it work on what the check hands over, or raise UserError with one sentence that says why not"
 
     def check(self, subject: Any) -> Check:
-        """Return what was found; an error of the plugin's is a finding too."""
+        """Return what was found; an error of the plugin's is a finding too, and so is a process that it changed."""
+        changes: list[str] = []
+        with kept("the plugin's code", changes.append, but=("sys.path",)):
+            check = self._checked(subject)
+        if changes and check.passed:
+            return Check(self.name, "failed", changes[0], "change nothing that outlives a call, or put it back in it")
+        return check
+
+    def _checked(self, subject: Any) -> Check:
         try:
             return Check(self.name, "ok", self.test(subject) or "")
         except Fault as fault:

@@ -167,6 +167,16 @@ def leaves_data(subject: MethodSubject) -> None:
         raise Fault(f"fine_tune changed the {spoilt} in place ({subject.place})", "work on a clone()")
 
 
+def leaves_process(subject: MethodSubject) -> None:
+    """What Python, torch and NumPy keep for the whole process is what it was: other methods compute with it."""
+    if subject.first.changed:
+        raise Fault(
+            f"{subject.first.changed} ({subject.place})",
+            "use what ends by itself: torch.autocast, torch.no_grad, numpy.errstate and others as `with` blocks; pass "
+            "dtype= and device= to what makes tensors, and copy what is to be patched",
+        )
+
+
 def leaves_working_order(subject: MethodSubject) -> None:
     """The model has no hooks left on it, is of the type it had, and runs in both modes."""
     keeps(IN_ORDER, subject)
@@ -199,6 +209,7 @@ PROPERTIES = (
     Property("draws by the experiment's seed", follows_the_seed),
     Property("leaves the pretrained model as it was", leaves_pretrained_model),
     Property("leaves the data as they were", leaves_data),
+    Property("leaves the process as it was", leaves_process),
     Property(IN_ORDER, leaves_working_order),
     Property(IN_FULL, partial(keeps, IN_FULL)),
     Property("runs in bfloat16 on the CPU", partial(runs_in, "bf16", "cpu")),

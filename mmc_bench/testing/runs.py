@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from unittest.mock import patch
 
@@ -93,6 +93,8 @@ class Run:
         The data that it changed.
     reseeded
         What it seeded torch's global generator with.
+    changed
+        A sentence about what it changed of the process; it was put back.
     """
 
     task: Task | None
@@ -101,6 +103,7 @@ class Run:
     error: Exception | None
     spoilt: str | None
     reseeded: tuple[int, ...]
+    changed: str | None
 
     @property
     def refusal(self) -> str | None:
@@ -153,15 +156,17 @@ class MethodSubject(Subject):
         data = data or tiny_experiment(shape, device)
         before = [(name, value.clone()) for name, value in tensors_of(data)]
         model = error = None
+        notes: list[str] = []
         with _own_randomness(salt), arithmetic(precision, device):
             try:
-                model = fine_tune(self._cell(shape, seed), tiny_network(shape, device), data, resources, _ignore)[0]
+                network = tiny_network(shape, device)
+                model = fine_tune(self._cell(shape, seed), network, data, resources, partial(_keep_note, notes))[0]
             except Exception as raised:  # the plugin's own code may raise anything; the properties judge it
                 error = raised
         spoilt = first_difference(before, tensors_of(data))
         task = next(iter(resources.tasks), None)
         returned = resources.tasks_done > 0
-        return Run(task, returned, model, error, spoilt, tuple(resources.reseeded))
+        return Run(task, returned, model, error, spoilt, tuple(resources.reseeded), next(iter(notes), None))
 
     def run_on(self, shape: Shape) -> Run:
         """Return the run on a shape; each is made once."""
@@ -237,8 +242,9 @@ class MethodSubject(Subject):
         return quick
 
 
-def _ignore(event: dict[str, Any]) -> None:
-    """Take a report."""
+def _keep_note(notes: list[str], event: dict[str, Any]) -> None:
+    if "note" in event:
+        notes.append(event["note"])
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from mmc_bench.data.micro_batches import cut_into
+from mmc_bench.errors import message_of
 from mmc_bench.training.precision import cross_entropy
 
 #: Micro-batches of the last attempt.
@@ -50,6 +51,15 @@ def is_out_of_memory(error: BaseException) -> bool:
         or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM)
         or (isinstance(cause, RuntimeError) and any(sign in str(cause).lower() for sign in SIGNS))
         for cause in _causes(error)
+    )
+
+
+def out_of_memory(error: BaseException, parts: int) -> str:
+    """Return the sentence about memory that ran out for good."""
+    reason = message_of(error)[:200] or type(error).__name__
+    return (
+        f"out of memory, even with batches in {parts} parts ({reason}): "
+        "use fewer workers, a smaller backbone or a smaller batch_size"
     )
 
 

@@ -1,0 +1,101 @@
+"""Functions and class attributes that everything computes with: read, compared, and put back where replaced."""
+
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType, WrapperDescriptorType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+CORE, PLUGINS = "mmc_bench.", "mmc_bench_"
+
+FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, staticmethod, classmethod)
+CONSTANTS = (bool, int, float, str, tuple, type(None), property, type)
+
+#: Stands for what an owner lacks.
+ABSENT: Any = object()
+
+#: Modules and classes, each with its content.
+Code = list[tuple[Any, dict[str, Any]]]
+
+
+def code_of_all() -> Code:
+    """Return what every method computes with: torch, NumPy, Python's random module, the core and all plugins."""
+    return [(owner, vars(owner).copy()) for owner in _owners(len(sys.modules))]
+
+
+def put_code_back(before: Code) -> None:
+    """Give each module and class its content again."""
+    for owner, name, value in _replaced(before):
+        if value is ABSENT:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, value)
+
+
+def replaced_code(name: str, before: Code, after: Code) -> str | None:
+    """Name what was replaced, for example ``"torch.nn.functional.relu"``."""
+    names = [f"{_name(owner)}.{attribute}" for owner, attribute, _ in _replaced(before)]
+    return ", ".join(dict.fromkeys(names)) or None
+
+
+@lru_cache(maxsize=1)
+def _owners(modules: int) -> tuple[Any, ...]:
+    """Return the modules and classes whose content counts; so many modules being imported, they are the same."""
+    found = [torch, torch.Tensor, functional, nn.init, np, np.random, random, *_classes(nn), *_classes(torch.optim)]
+    for name, module in list(sys.modules.items()):
+        if name.startswith((CORE, PLUGINS)) and isinstance(module, ModuleType):
+            found += [module, *(owner for owner in _classes(module) if owner.__module__ == name)]
+    return tuple(dict.fromkeys(found))
+
+
+def _classes(module: ModuleType) -> list[type]:
+    return [value for value in vars(module).values() if isinstance(value, type)]
+
+
+def _replaced(before: Code) -> Iterator[tuple[Any, str, Any]]:
+    """Yield what has another value now: its owner, its name, and the value that it had."""
+    for owner, content in before:
+        now = vars(owner)
+        if _is_same(now, content):
+            continue
+        kinds = _kinds(owner)
+        for name, value in content.items():
+            if now.get(name, ABSENT) is value or _is_usual(now.get(name), value):
+                continue
+            if isinstance(value, FUNCTIONS) or (isinstance(value, kinds) and not name.startswith("__")):
+                yield owner, name, value
+        if isinstance(owner, type) and len(now) > len(content):
+            for name in now.keys() - content.keys():
+                if isinstance(now[name], FUNCTIONS):
+                    yield owner, name, ABSENT
+
+
+def _kinds(owner: Any) -> tuple[type, ...]:
+    """Return what counts of a module or class: what a plugin keeps in its own is its own, and torch sets some names."""
+    if _name(owner).startswith(PLUGINS) or not (isinstance(owner, type) or _name(owner).startswith(CORE)):
+        return FUNCTIONS
+    return (*FUNCTIONS, *CONSTANTS)
+
+
+def _is_same(now: Mapping[str, Any], before: dict[str, Any]) -> bool:
+    """Compare quickly: the very same values are equal to Python; asking others may fail, as for arrays."""
+    try:
+        return bool(now == before)
+    except (ValueError, RuntimeError, TypeError):
+        return False
+
+
+def _is_usual(now: Any, before: Any) -> bool:
+    """Tell whether torch itself wrapped a function: an optimiser's step when the first is made, others for dynamo."""
+    own = str(getattr(now, "__globals__", {}).get("__name__", "")).startswith("torch.")
+    return own and getattr(now, "__wrapped__", ABSENT) is before
+
+
+def _name(owner: Any) -> str:
+    return f"{owner.__module__}.{owner.__qualname__}" if isinstance(owner, type) else str(owner.__name__)

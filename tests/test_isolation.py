@@ -1,0 +1,269 @@
+"""No plugin changes what comes after it in its process: what it changed is put back, and it is named."""
+
+import json
+import locale
+import logging
+import os
+import random
+import signal
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from helpers.plugins import write_source
+from torch import nn
+from torch.nn import functional
+
+from mmc_bench.system.process_state import ProcessState, kept, lent
+
+CHANGES = {
+    "torch's default dtype to torch.float64": lambda: torch.set_default_dtype(torch.float64),
+    "torch's default device to meta": lambda: torch.set_default_device("meta"),
+    "torch's default device to cpu": lambda: torch.device("cpu").__enter__(),
+    "torch's number of threads to 3": lambda: torch.set_num_threads(3),
+    "torch's gradient mode to False": lambda: torch.set_grad_enabled(False),
+    "torch's gradient mode to False ": lambda: torch.no_grad().__enter__(),
+    "torch's deterministic algorithms": lambda: torch.use_deterministic_algorithms(True),
+    "torch's deterministic algorithms ": lambda: torch.use_deterministic_algorithms(True, warn_only=True),
+    "torch's cudnn_benchmark to True": lambda: setattr(torch.backends.cudnn, "benchmark", True),
+    "torch's cudnn_deterministic to True": lambda: setattr(torch.backends.cudnn, "deterministic", True),
+    "torch's cudnn_enabled to False": lambda: setattr(torch.backends.cudnn, "enabled", False),
+    "torch's precision of float32": lambda: torch.set_float32_matmul_precision("medium"),
+    "torch's precision of float32 ": lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+    "torch's precision of float32  ": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+    "torch's allow_bf16_reduced_precision_reduction to False": lambda: setattr(
+        torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False
+    ),
+    "torch's mkldnn_enabled to False": lambda: torch.backends.mkldnn.set_flags(False),
+    "torch's nnpack_enabled to False": lambda: torch.backends.nnpack.set_flags(False),
+    "torch's flash attention to False": lambda: torch.backends.cuda.enable_flash_sdp(False),
+    "torch's autocast": lambda: torch.autocast("cpu", torch.bfloat16).__enter__(),
+    "torch's anomaly detection": lambda: torch.autograd.set_detect_anomaly(True),
+    "torch's treatment of denormal numbers": lambda: torch.set_flush_denormal(True),
+    "torch's print options": lambda: torch.set_printoptions(precision=2),
+    "hooks on all modules or optimisers": lambda: nn.modules.module.register_module_forward_hook(print),
+    "hooks on saved tensors": lambda: torch.autograd.graph.saved_tensors_hooks(abs, abs).__enter__(),
+    "torch.nn.functional.relu": lambda: setattr(functional, "relu", torch.sigmoid),
+    "torch.nn.modules.linear.Linear.forward": lambda: setattr(nn.Linear, "forward", lambda self, x: x),
+    "torch.nn.modules.conv.Conv2d.__call__": lambda: setattr(nn.Conv2d, "__call__", lambda self, x: x),
+    "NumPy's error state": lambda: np.seterr(all="raise"),
+    "NumPy's print options": lambda: np.set_printoptions(precision=1),
+    "the working directory": lambda: os.chdir("/"),
+    "environment variable OMP_NUM_THREADS": lambda: os.environ.update(OMP_NUM_THREADS="7"),
+    "environment variable HOME": lambda: os.environ.pop("HOME"),
+    "warnings filters": lambda: warnings.simplefilter("error"),
+    "warnings filters ": lambda: warnings.filterwarnings("error", message="lr_scheduler"),
+    "the root logger": lambda: logging.disable(),
+    "the root logger ": lambda: logging.getLogger().setLevel(7),
+    "signal handlers": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "a pending alarm": lambda: signal.alarm(1000),
+    "the umask to 0o177": lambda: os.umask(0o177),
+    "the locale": lambda: locale.setlocale(locale.LC_ALL, "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C"),
+    "sys.path": lambda: sys.path.insert(0, "elsewhere"),
+    "the recursion limit to 54321": lambda: sys.setrecursionlimit(54321),
+}
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(monkeypatch):
+    """Whatever a test changes, others find nothing of it; and each begins as a run does."""
+    monkeypatch.setenv("HOME", "somewhere")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with lent():
+        yield
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_plugin_changes_is_put_back_and_named(change):
+    said = []
+    with kept("method mine", said.append):
+        CHANGES[change]()
+    assert len(said) == 1
+    assert said[0].startswith(f"method mine changed {change.strip()}")
+    assert said[0].endswith(", which was put back")
+    with kept("nobody", said.append):
+        pass
+    assert len(said) == 1
+
+
+def test_inference_mode_that_a_plugin_keeps_is_left_and_stays_left_when_it_lets_go():
+    said, held = [], [torch.inference_mode()]
+    with kept("method mine", said.append):
+        held[0].__enter__()
+    assert said == ["method mine changed torch's inference mode to True, which was put back"]
+    weight = nn.Parameter(torch.ones(1))
+    (weight * 2).sum().backward()
+    held.clear()
+    assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
+
+
+def test_several_changes_are_one_sentence():
+    said = []
+    with kept("method mine", said.append), pytest.raises(ZeroDivisionError):
+        torch.set_default_dtype(torch.float64)
+        os.environ.update(A="1", B="2")
+        1 / 0  # noqa: B018
+    assert said == [
+        "method mine changed torch's default dtype to torch.float64 and environment variables A, B, which was put back"
+    ]
+
+
+def test_what_a_process_that_is_lent_computes_with_is_usual_and_its_owner_gets_his_own_back():
+    torch.set_default_dtype(torch.float64)
+    np.seterr(divide="raise")
+    random.seed(5)
+    expected = random.Random(5).random()
+    with lent():
+        assert torch.get_default_dtype() is torch.float32
+        assert np.geterr()["divide"] == "warn"
+        random.random(), torch.rand(3)
+    assert torch.get_default_dtype() is torch.float64
+    assert np.geterr()["divide"] == "raise"
+    assert random.random() == expected
+
+
+def test_drawing_random_numbers_and_importing_libraries_is_no_change():
+    said = []
+    with kept("method mine", said.append):
+        random.random(), np.random.rand(2), torch.rand(2)
+        torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1).step()
+        import sklearn.linear_model  # noqa: F401
+    assert said == []
+
+
+def test_the_states_are_read_and_compared_in_milliseconds():
+    import time
+
+    ProcessState.now().put_back()
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        with kept("method mine", print):
+            pass
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.01
+
+
+PLUGIN = """
+import os, sys
+from mmc_bench import MethodSpec, hookimpl
+
+@hookimpl
+def register_methods(register):
+    register(MethodSpec(name="rude", target=":Rude", summary="changes its process"))
+    register(MethodSpec(name="loads-images", target=":LoadsImages", summary="reads batches in a process"))
+    register(MethodSpec(name="z-fits", target=":Fits", summary="fine-tunes"))
+
+class Rude:
+    def fine_tune(self, task):
+        import torch
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(7)
+        torch.nn.functional.relu = torch.sigmoid
+        torch.Tensor.relu = torch.sigmoid
+        os.chdir("/")
+        torch.backends.mkldnn.set_flags(False)
+        return task.model
+
+class Fits:
+    def fine_tune(self, task):
+        return task.training(lr=0.05, epochs=2, batch_size=6).fit()
+
+class LoadsImages:
+    def fine_tune(self, task):
+        from torch.utils.data import DataLoader, TensorDataset
+        x, y = task.clean.batch(slice(12))
+        seen = sum(len(labels) for _, labels in DataLoader(TensorDataset(x, y), batch_size=4, num_workers=1))
+        assert seen == 12
+        return task.model
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_method_that_changes_its_process_changes_no_other_record_and_is_named(bench, workers):
+    plugin = write_source(bench.folder, "rude.py", PLUGIN)
+    words = ["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", workers, "--plugins-dir", plugin]
+    alone = bench.apart(*words, "--results", "alone", "--methods", "tiny-ft,z-fits")
+    company = bench.apart(*words, "--results", "company", "--methods", "rude,tiny-ft,z-fits")
+    assert (alone.code, company.code) == (0, 0), alone.err + company.err
+    assert "rude" in company.out  # the table is found from any working directory
+    alone, others = bench.records("alone"), bench.records("company")
+    assert len(alone) == 3
+    assert all(others[name] == record for name, record in alone.items())
+    [own] = [record for name, record in others.items() if name not in alone]
+    [before] = [record for record in others.values() if record["kind"] == "pretraining"]
+    for split in ("NC", "C", "RC", "RI"):  # nor how its own model, which it left alone, is scored
+        assert own["metrics"][split] == before["metrics"][split]
+    [line] = [line for line in company.err.splitlines() if "method rude changed" in line]
+    for change in ("default dtype to torch.float64", "number of threads to 7", "functional.relu", "working directory"):
+        assert change in line
+    assert line.endswith("which was put back")
+
+
+def test_a_method_may_start_processes_and_leaves_none_behind(bench):
+    plugin = write_source(bench.folder, "rude.py", PLUGIN)
+    words = ["--seeds", "0", "--workers", 1, "--plugins-dir", plugin, "--methods", "loads-images", "--json"]
+    result = bench.apart("run", "--suite", "tiny.yaml", *words)
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["computed"] == 1
+
+
+RC_FILES = {
+    "text by LaTeX": "text.usetex: true\nfigure.dpi: 30\naxes.facecolor: red\nfont.size: 30\n",
+    "broken": "\xff\xfe\n",
+    "nonsense": "no colon\nfont.size: huge\n",
+}
+
+
+@pytest.mark.parametrize("rc", RC_FILES)
+def test_figures_depend_on_no_backend_and_no_matplotlibrc(bench, rc):
+    assert bench.tiny("--seeds", "0", "--methods", "tiny-still").code == 0
+    plain = bench.apart("plot", "--out", "plain", "--format", "svg")
+    (bench.folder / "matplotlibrc").write_text(RC_FILES[rc], encoding="latin-1")
+    backend = {"MPLBACKEND": "module://no_such.inline" if rc == "text by LaTeX" else "none such"}
+    other = bench.apart("plot", "--out", "other", "--format", "svg", env=backend)
+    assert (plain.code, other.code) == (0, 0), other.err
+    names = sorted(path.name for path in (bench.folder / "plain").iterdir())
+    assert len(names) == 2
+    for name in names:
+        assert (bench.folder / "plain" / name).read_bytes() == (bench.folder / "other" / name).read_bytes()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_table_is_found_though_an_observer_went_elsewhere(bench, workers):
+    source = """
+        import os
+        from mmc_bench import ObserverSpec, hookimpl
+
+        @hookimpl
+        def register_observers(register):
+            register(ObserverSpec(name="wanderer", target=":Wanderer"))
+
+        class Wanderer:
+            def run_started(self, plan):
+                os.chdir("/")
+    """
+    words = ["--suite", "tiny.yaml", "--seeds", "0", "--workers", workers, "--methods", "tiny-still"]
+    plugin = write_source(bench.folder, "wanderer.py", source)
+    result = bench.apart("run", *words, "--results", "here", "--plugins-dir", plugin, "--observe", "wanderer")
+    assert result.code == 0, result.err
+    assert "tiny-still" in result.out and "records in here/" in result.err
+
+
+def test_what_a_plugin_changes_when_it_is_imported_is_put_back_and_named(bench):
+    source = "import os, warnings, torch\ntorch.set_default_dtype(torch.float64)\nos.chdir('/')\n"
+    rude = write_source(bench.folder, "rude.py", source + PLUGIN)
+    words = ["run", "--suite", "tiny.yaml", "--seeds", "0", "--methods", "z-fits", "--plugins-dir"]
+    polite = bench.apart(*words, write_source(bench.folder, "other/rude.py", PLUGIN), "--results", "other")
+    for workers in (0, 1):
+        result = bench.apart(*words, rude, "--workers", workers, "--results", str(workers))
+        assert (polite.code, result.code) == (0, 0), result.err
+        said = "plugin rude changed torch's default dtype to torch.float64 and the working directory to /"
+        assert result.err.count(said) == 1
+        metrics = [
+            sorted(json.dumps(record["metrics"]) for record in bench.records(results).values())
+            for results in ("other", str(workers))
+        ]
+        assert metrics[0] == metrics[1]
