@@ -1,104 +1,33 @@
-"""Panels over cue rates: their rows, columns, colours and numbers, and which of them a results folder gets."""
+"""Panels over cue rates: their rows, columns, colours, marks, scales and numbers."""
 
-import csv
-import io
 import math
 import statistics
 from itertools import pairwise
 
 import pytest
-from conftest import PLUGINS
-from helpers.records import (
-    cell_record,
-    connectivity_record,
-    flat,
-    learnt,
-    pair_record,
-    plugin,
-    pretrain_record,
-    with_paths,
+from helpers.panels import (
+    NAMES,
+    PATHS,
+    RATES,
+    cell,
+    curves_in,
+    grid_of,
+    lines_of,
+    marks_in,
+    model,
+    only,
+    pair,
+    value,
 )
+from helpers.records import connectivity_record, flat, plugin, pretrain_record
 from matplotlib.colors import to_rgb
 
-from mmc_bench.plugin.registry import Registry
-from mmc_bench.report.curves import (
-    panels_of_cells,
-    panels_of_learning,
-    panels_of_pairs,
-    path_csv,
-)
+from mmc_bench.report.curves import panels_of_cells, panels_of_learning, panels_of_pairs, path_csv
 from mmc_bench.report.figures import draw_path
 from mmc_bench.report.groups import group_cells, group_models, group_pairs
 from mmc_bench.report.panels import draw_panels
 from mmc_bench.results.jobs import ConnectSettings
 from mmc_bench.results.records import SPLITS, Score
-from mmc_bench.results.store import Store
-from mmc_bench.suites.plan import make_plan
-from mmc_bench.suites.suite import load_suite
-
-PATHS = ("quadratic", "quadratic-nc", "linear", "permuted")
-NAMES = ("quadratic, with cues", "quadratic, without cues", "linear", "linear (permuted)")
-RATES = (0.6, 0.8, 1.0)
-
-
-def value(*parts):
-    """Return an accuracy that no other parts have."""
-    return round(0.1 + 0.8 * (hash_of(parts) % 997) / 997, 4)
-
-
-def hash_of(parts):
-    return sum((index + 1) * ord(letter) for index, letter in enumerate("/".join(map(str, parts))))
-
-
-def curves(*parts):
-    return {split: [value(*parts, split, t) for t in range(3)] for split in SPLITS}
-
-
-def pair(rate, seed=0, train=True, paths=PATHS, **changed):
-    measured = {name: curves(rate, seed, name) for name in paths}
-    on_train = {name: curves("train", rate, seed, name) for name in paths} if train else None
-    return pair_record(rate, seed, measured, on_train, **changed)
-
-
-def cell(rate, method, seed=0, paths=("linear", "permuted"), **changed):
-    name = method if isinstance(method, str) else repr(method.parameters)
-    record = cell_record(seed, method, cue_rate=rate, connect=ConnectSettings(paths=paths), **changed)
-    return with_paths(record, {path: curves(rate, seed, name, path) for path in paths})
-
-
-def model(rate, seed=0, epochs=3, **changed):
-    points = [[value(rate, seed, epoch, part) for part in ("train", "NC", "C")] for epoch in range(epochs)]
-    return learnt(pretrain_record(seed, cue_rate=rate, **changed), *points)
-
-
-def lines_of(text, statistics="re-estimated"):
-    """Return the lines of a CSV file; of paths, those with these BatchNorm statistics."""
-    return [line for line in csv.DictReader(io.StringIO(text)) if line.get("statistics", statistics) == statistics]
-
-
-def curves_in(axes):
-    """Return the curves of a panel, without marks and the line of chance."""
-    return [line for line in axes.get_lines() if line.get_label() in {f"{rate:g}" for rate in RATES}]
-
-
-def marks_in(axes):
-    """Return what stands for checkpoints with their own statistics, by its cue rate's label."""
-    marks = {line.get_label(): line for line in axes.get_lines() if line.get_label().endswith(", own")}
-    assert all(line.get_linestyle() == "None" and line.get_markerfacecolor() == "none" for line in marks.values())
-    return {label: list(zip(*line.get_data())) for label, line in marks.items()}
-
-
-def only(found):
-    (one,) = found
-    return one
-
-
-def grid_of(figure, panels):
-    axes = figure.axes
-    width = len(panels.columns)
-    assert len(axes) == width * len(panels.rows)
-    return [axes[start : start + width] for start in range(0, len(axes), width)]
-
 
 # --- pairs
 
@@ -373,127 +302,7 @@ def test_models_without_a_curve_draw_none():
     assert panels.cue_rates == [0.6]
 
 
-# --- the command
-
-
-def names_of(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def stored(bench, *records):
-    store = Store(bench.folder / "results")
-    store.check_writable()
-    for record in records:
-        store.save(record)
-
-
-def test_a_figure_is_a_picture_a_drawing_and_its_numbers(bench):
-    stored(bench, model(0.6))
-    result = bench("plot", "--out", "f")
-    assert (result.code, result.err) == (0, "")
-    assert names_of(bench.folder / "f") == ["learning-digits.csv", "learning-digits.png", "learning-digits.svg"]
-    assert (bench.folder / "f" / "learning-digits.png").read_bytes().startswith(b"\x89PNG")
-    assert "training accuracy" in (bench.folder / "f" / "learning-digits.svg").read_text()
-
-
-def test_every_kind_of_figure_has_its_numbers(bench):
-    stored(bench, model(0.6), model(0.8), pair(0.6, paths=["linear"]))
-    stored(bench, cell(0.6, "tune"), cell(0.8, "tune"))
-    assert bench("plot", "--out", "f", "--format", "csv").code == 0
-    stems = {name.removesuffix(".csv") for name in names_of(bench.folder / "f")}
-    assert {stem for stem in stems if stem.startswith(("cells", "pairs", "learning"))} == {
-        "cells-test-linear-digits-net",
-        "cells-test-permuted-digits-net",
-        "pairs-test-digits-net-of-cue-rate-0",
-        "pairs-training-digits-net-of-cue-rate-0",
-    }
-    assert {stem for stem in stems if stem.startswith("splits")} == {"splits-digits-net-0.6", "splits-digits-net-0.8"}
-    bars = lines_of((bench.folder / "f" / "splits-digits-net-0.6.csv").read_text())
-    assert [(line["method"], float(line["RI"])) for line in bars] == [("pretrained", 0.8), ("tune", 0.2)]
-    path = lines_of((bench.folder / "f" / "path-digits-net-cue-rate-0.8-seed-0-tune.csv").read_text())
-    assert {float(line["accuracy"]) for line in path if line["split"] == "C"} == set(
-        curves(0.8, 0, "tune", "linear")["C"]
-    )
-
-
-def test_pictures_of_accuracy_and_loss_share_one_file_of_numbers_which_is_named_once(bench):
-    stored(bench, model(0.6), pair(0.6, train=False, paths=["linear"]))
-    printed = bench("plot", "--out", "f").out.splitlines()
-    name = "pairs-test-digits-net-of-cue-rate-0"
-    wanted = [f"{name}-{measure}.{form}" for measure in ("accuracy", "loss") for form in ("png", "svg")]
-    assert [file for file in names_of(bench.folder / "f") if file.startswith("pairs")] == [*wanted, f"{name}.csv"]
-    assert len(printed) == len(set(printed)) == len(names_of(bench.folder / "f"))
-    lines = lines_of((bench.folder / "f" / f"{name}.csv").read_text())
-    assert all(float(line["loss"]) == pytest.approx(2 - 2 * float(line["accuracy"])) for line in lines) and lines
-    drawn = [(bench.folder / "f" / f"{name}-{measure}.svg").read_text() for measure in ("accuracy", "loss")]
-    assert ["test loss (nats)" in text for text in drawn] == [False, True]
-
-
-def test_pretrained_models_alone_draw_learning_curves_or_else_bars(bench):
-    stored(bench, model(0.6), model(0.8))
-    assert bench("plot", "--out", "f", "--format", "csv").code == 0
-    assert names_of(bench.folder / "f") == ["learning-digits.csv"]
-    stored(bench, pretrain_record(cue_rate=0.6), pretrain_record(cue_rate=0.8))
-    bench("plot", "--out", "g", "--format", "csv")
-    assert names_of(bench.folder / "g") == ["splits-digits-net-0.6.csv", "splits-digits-net-0.8.csv"]
-
-
-def test_one_cue_rate_and_straight_paths_draw_what_they_always_did(bench):
-    stored(bench, model(0.6), cell(0.6, "tune", paths=("linear",)))
-    bench("plot", "--out", "f", "--format", "csv")
-    assert names_of(bench.folder / "f") == ["path-digits-net-cue-rate-0.6-seed-0-tune.csv", "splits-digits-net-0.6.csv"]
-
-
-SUITE = """
-datasets: [tiny-set]
-backbones: [tiny-net]
-methods: []
-cue_rates: [0.6, 0.9]
-"""
-PAIRS = """
-pairs:
-  - second: {cue_rate: 0.0, seed: 1}
-connect: {points: 3, paths: [quadratic, linear], train_images: 12}
-"""
-
-
-def done_suite(bench, text):
-    """Write a suite and the records of all its jobs, as a run would leave them."""
-    (bench.folder / "mine.yaml").write_text(text)
-    plan = make_plan(load_suite(str(bench.folder / "mine.yaml"), {}), Registry.discover([str(PLUGINS)]))
-    for job in plan.pretrainings:
-        record = model(job.cue_rate, job.seed).model_copy(update={"key": job.key, "pretraining": job})
-        stored(bench, record)
-    for job in plan.pairs:
-        stored(
-            bench, pair(job.first.cue_rate, paths=job.connect.paths).model_copy(update={"key": job.key, "pair": job})
-        )
-    stored(bench, pair(0.7), model(0.7))  # of no suite
-    return bench("plot", "--suite", "mine.yaml", "--out", "f", "--format", "csv")
-
-
-def test_a_suite_of_pairs_alone_is_plotted(bench):
-    assert done_suite(bench, SUITE + PAIRS).code == 0
-    name = "pairs-{}-tiny-set-tiny-net-of-cue-rate-0.csv"
-    assert names_of(bench.folder / "f") == ["learning-tiny-set.csv", name.format("test"), name.format("training")]
-    lines = lines_of((bench.folder / "f" / name.format("training")).read_text())
-    assert {(line["row"], line["cue_rate"]) for line in lines} == {
-        (NAMES[index], rate) for index in (0, 2) for rate in ("0.6", "0.9")
-    }
-    found = {(line["row"], line["column"], line["cue_rate"], line["t"]): float(line["accuracy"]) for line in lines}
-    assert found[NAMES[0], "RC", "0.9", "0.5"] == value("train", 0.9, 0, "quadratic", "RC", 1)
-
-
-def test_a_suite_of_pretrainings_alone_is_plotted(bench):
-    assert done_suite(bench, SUITE).code == 0
-    assert names_of(bench.folder / "f") == ["learning-tiny-set.csv"]
-    lines = lines_of((bench.folder / "f" / "learning-tiny-set.csv").read_text())
-    assert {line["cue_rate"] for line in lines} == {"0.6", "0.9"}
-
-
-def test_a_gallery_has_no_numbers(bench):
-    result = bench("plot", "--dataset", "tiny-set", "--format", "csv")
-    assert (result.code, result.err) == (4, "mmc-bench: --dataset draws png and svg, not csv\n")
+# --- numbers alone
 
 
 def test_the_points_of_one_path_are_written_with_their_losses():
