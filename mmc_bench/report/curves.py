@@ -134,7 +134,8 @@ def own_scores_of_cell(record: CellRecord, pretrained: PretrainRecord | None) ->
     """Return the test scores of θ_C and θ_FT; none where the record of θ_C is missing."""
     if pretrained is None:
         return {}
-    return {split: (getattr(pretrained.metrics, split), getattr(record.metrics, split)) for split in SPLITS}
+    before, after = pretrained.metrics.splits, record.metrics.splits
+    return {split: (before[split], after[split]) for split in SPLITS}
 
 
 def paths_of(record: CellRecord | PairRecord) -> dict[str, PathRecord]:
