@@ -125,6 +125,13 @@ def test_table_2_compares_similar_and_dissimilar_models_and_shares_fig4_s():
     assert shared == {pair.key for pair in two.pairs if pair.first.cue_rate != pair.second.cue_rate}
 
 
+def test_table2_small_compares_similar_and_dissimilar_models_and_shares_fig4_small_s():
+    registry = Registry.discover()
+    two, four = (make_plan(load_suite(name, SHIPPED), registry) for name in ("table2-small", "fig4-small"))
+    assert {(pair.first.cue_rate, pair.second.cue_rate) for pair in two.pairs} == {(0, 0), (0.8, 0.8), (0.8, 0)}
+    assert len({pair.key for pair in two.pairs} & {pair.key for pair in four.pairs}) == 1
+
+
 def test_fig10_starts_without_cues_and_uses_fig4_s_models():
     registry = Registry.discover()
     ten, four = (make_plan(load_suite(name, SHIPPED), registry) for name in ("fig10", "fig4"))
