@@ -202,6 +202,8 @@ def test_the_csv_has_the_record_s_numbers_and_the_splits_asked_for(bench, files)
     table = next(name for name in content["figures"] if name.endswith(".csv"))
     rows = list(csv.DictReader(io.StringIO((bench.folder / table).read_text())))
     paths = content["record"]["comparison"]["paths"]
+    own = [row for row in rows if row["statistics"] == "own"]
+    rows = [row for row in rows if row["statistics"] == "re-estimated"]
     expected = [
         (name, which, split, t, accuracy, loss)
         for name, path in paths.items()
@@ -214,6 +216,11 @@ def test_the_csv_has_the_record_s_numbers_and_the_splits_asked_for(bench, files)
     found = [(r["path"], r["set"], r["split"], *(float(r[name]) for name in ("t", "accuracy", "loss"))) for r in rows]
     assert found == expected
     assert len(found) == 2 * 2 * 2 * 3
+    for row in own:  # the two checkpoints as they are, at either end of each path
+        name = {"test": "", "train": "train "}[row["set"]] + row["split"]
+        score = content["record"]["comparison"]["scores"][name][int(float(row["t"]))]
+        assert (float(row["accuracy"]), float(row["loss"])) == (score["accuracy"], score["loss"])
+    assert len(own) == 2 * 2 * 2 * 2
     assert paths["linear"]["test"]["splits"]["C"] != paths["linear"]["train"]["splits"]["C"]
 
 

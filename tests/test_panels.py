@@ -1,91 +1,33 @@
-"""Panels over cue rates: their rows, columns, colours and numbers, and which of them a results folder gets."""
+"""Panels over cue rates: their rows, columns, colours, marks, scales and numbers."""
 
-import csv
-import io
+import math
 import statistics
 from itertools import pairwise
 
 import pytest
-from conftest import PLUGINS
-from helpers.records import (
-    cell_record,
-    connectivity_record,
-    flat,
-    learnt,
-    pair_record,
-    plugin,
-    pretrain_record,
-    with_paths,
+from helpers.panels import (
+    NAMES,
+    PATHS,
+    RATES,
+    cell,
+    curves_in,
+    grid_of,
+    lines_of,
+    marks_in,
+    model,
+    only,
+    pair,
+    value,
 )
+from helpers.records import connectivity_record, flat, plugin, pretrain_record
 from matplotlib.colors import to_rgb
 
-from mmc_bench.plugin.registry import Registry
-from mmc_bench.report.curves import (
-    group_cells,
-    group_models,
-    group_pairs,
-    panels_of_cells,
-    panels_of_learning,
-    panels_of_pairs,
-    path_csv,
-)
+from mmc_bench.report.curves import panels_of_cells, panels_of_learning, panels_of_pairs, path_csv
+from mmc_bench.report.figures import draw_path
+from mmc_bench.report.groups import group_cells, group_models, group_pairs
 from mmc_bench.report.panels import draw_panels
 from mmc_bench.results.jobs import ConnectSettings
-from mmc_bench.results.records import SPLITS
-from mmc_bench.results.store import Store
-from mmc_bench.suites.plan import make_plan
-from mmc_bench.suites.suite import load_suite
-
-PATHS = ("quadratic", "quadratic-nc", "linear", "permuted")
-NAMES = ("quadratic, with cues", "quadratic, without cues", "linear", "linear (permuted)")
-RATES = (0.6, 0.8, 1.0)
-
-
-def value(*parts):
-    """Return an accuracy that no other parts have."""
-    return round(0.1 + 0.8 * (hash_of(parts) % 997) / 997, 4)
-
-
-def hash_of(parts):
-    return sum((index + 1) * ord(letter) for index, letter in enumerate("/".join(map(str, parts))))
-
-
-def curves(*parts):
-    return {split: [value(*parts, split, t) for t in range(3)] for split in SPLITS}
-
-
-def pair(rate, seed=0, train=True, paths=PATHS, **changed):
-    measured = {name: curves(rate, seed, name) for name in paths}
-    on_train = {name: curves("train", rate, seed, name) for name in paths} if train else None
-    return pair_record(rate, seed, measured, on_train, **changed)
-
-
-def cell(rate, method, seed=0, paths=("linear", "permuted"), **changed):
-    name = method if isinstance(method, str) else repr(method.parameters)
-    record = cell_record(seed, method, cue_rate=rate, connect=ConnectSettings(paths=paths), **changed)
-    return with_paths(record, {path: curves(rate, seed, name, path) for path in paths})
-
-
-def model(rate, seed=0, epochs=3, **changed):
-    points = [[value(rate, seed, epoch, part) for part in ("train", "NC", "C")] for epoch in range(epochs)]
-    return learnt(pretrain_record(seed, cue_rate=rate, **changed), *points)
-
-
-def lines_of(text):
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-def only(found):
-    (one,) = found
-    return one
-
-
-def grid_of(figure, panels):
-    axes = figure.axes
-    width = len(panels.columns)
-    assert len(axes) == width * len(panels.rows)
-    return [axes[start : start + width] for start in range(0, len(axes), width)]
-
+from mmc_bench.results.records import SPLITS, Score
 
 # --- pairs
 
@@ -115,7 +57,7 @@ def test_rows_are_paths_in_the_settings_order_and_columns_splits(grid, pair_pane
 def test_every_drawn_point_is_the_record_s_and_stands_in_its_panel(grid):
     for row, path in zip(grid, PATHS, strict=True):
         for axes, split in zip(row, SPLITS, strict=True):
-            drawn = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+            drawn = {line.get_label(): list(line.get_ydata()) for line in curves_in(axes)}
             wanted = {f"{rate:g}": [100 * value(rate, 0, path, split, t) for t in range(3)] for rate in RATES}
             assert drawn == {label: pytest.approx(points) for label, points in wanted.items()}
             assert list(axes.get_lines()[0].get_xdata()) == [0, 0.5, 1]
@@ -123,7 +65,7 @@ def test_every_drawn_point_is_the_record_s_and_stands_in_its_panel(grid):
 
 def test_a_cue_rate_is_one_colour_and_marker_everywhere_and_the_higher_the_darker(figure):
     looks = {
-        (line.get_label(), line.get_color(), line.get_marker()) for axes in figure.axes for line in axes.get_lines()
+        (line.get_label(), line.get_color(), line.get_marker()) for axes in figure.axes for line in curves_in(axes)
     }
     assert len(looks) == len({marker for _, _, marker in looks}) == len(RATES)
     brightness = [
@@ -134,7 +76,8 @@ def test_a_cue_rate_is_one_colour_and_marker_everywhere_and_the_higher_the_darke
     assert min(high - low for high, low in pairwise(brightness)) > 0.1
     legend = only(figure.legends)
     assert legend.get_title().get_text() == "cue rate"
-    assert [text.get_text() for text in legend.get_texts()] == ["0.6", "0.8", "1"]
+    texts = [text.get_text().replace("\n", " ") for text in legend.get_texts()]
+    assert texts == ["0.6", "0.8", "1", "checkpoint with its own BatchNorm statistics", "chance"]
 
 
 def test_the_csv_has_every_point_of_every_record(pair_panels):
@@ -184,11 +127,71 @@ def test_pairs_with_other_partners_or_settings_are_drawn_apart_and_told_apart():
     assert labels == {"digits (points=11)", "digits (points=21)"}
 
 
+OWN = {f"{part}{split}": (value(part, split, 0), value(part, split, 1)) for part in ("", "train ") for split in SPLITS}
+
+
+@pytest.mark.parametrize(("place", "part"), [(0, ""), (1, "train ")])
+def test_checkpoints_own_scores_are_marks_of_their_own_and_lines_of_the_csv(place, part):
+    panels = panels_of_pairs(only(group_pairs([pair(0.6, own=OWN), pair(0.8, own=OWN)])))[place]
+    accuracies, losses = ([*draw_panels(panels, measure).axes] for measure in ("accuracy", "loss"))
+    for index, split in [
+        (row * len(SPLITS) + column, split) for row in range(4) for column, split in enumerate(SPLITS)
+    ]:
+        ends = OWN[part + split]
+        for axes, wanted in ((accuracies, [100 * a for a in ends]), (losses, [2 * (1 - a) for a in ends])):
+            marks = marks_in(axes[index])
+            assert marks.keys() == {"0.6, own", "0.8, own"}
+            assert marks["0.8, own"] == [(0, pytest.approx(wanted[0])), (1, pytest.approx(wanted[1]))]
+    own = [line for line in lines_of(panels.as_csv(), "own") if (line["row"], line["cue_rate"]) == ("linear", "0.6")]
+    found = [(line["column"], float(line["t"]), float(line["accuracy"])) for line in own]
+    assert found == [(split, t, OWN[part + split][t]) for split in SPLITS for t in (0, 1)]
+
+
+def test_records_without_own_scores_on_an_image_set_have_no_marks_there():
+    on_train = panels_of_pairs(only(group_pairs([pair(0.6)])))[1]
+    figure = draw_panels(on_train)
+    assert lines_of(on_train.as_csv(), "own") == [] and not any(map(marks_in, figure.axes))
+    assert [text.get_text() for text in only(figure.legends).get_texts()] == ["0.6", "chance"]
+
+
+def test_losses_are_panels_of_their_own_with_the_loss_of_guessing_as_a_line(pair_panels):
+    figure = draw_panels(pair_panels[0], "loss")
+    assert figure._supylabel.get_text() == "test loss (nats)"
+    for row, path in zip(grid_of(figure, pair_panels[0]), PATHS, strict=True):
+        for axes, split in zip(row, SPLITS, strict=True):
+            drawn = {line.get_label(): list(line.get_ydata()) for line in curves_in(axes)}
+            wanted = {f"{rate:g}": [2 - 2 * value(rate, 0, path, split, t) for t in range(3)] for rate in RATES}
+            assert drawn == {label: pytest.approx(points) for label, points in wanted.items()}
+            assert axes.get_yscale() == "linear" and axes.get_ylim()[0] == 0
+            assert any(list(line.get_ydata()) == [math.log(10)] * 2 for line in axes.get_lines())
+    for line in lines_of(pair_panels[0].as_csv()):
+        assert float(line["loss"]) == pytest.approx(2 - 2 * float(line["accuracy"]))
+
+
+@pytest.mark.parametrize("height", [8.0, 300.0, 1e5, 1e300])
+def test_a_loss_far_above_chance_leaves_room_for_those_below(height):
+    steep = cell(0.6, "tune", paths=["linear"])
+    path = connectivity_record(flat(), losses={"NC": [0.1, height, 0.5]})
+    steep = steep.model_copy(update={"paths": {"linear": steep.paths["linear"].model_copy(update={"test": path})}})
+    panels = panels_of_cells(only(group_cells([steep, cell(0.8, "tune", paths=["linear"])])))[0]
+    for figure in (draw_panels(panels, "loss"), draw_path(steep, "one")):
+        figure.draw_without_rendering()
+        axes = next(axes for axes in figure.axes if axes.get_yscale() == "symlog")
+        bottom, chance, top = axes.transData.transform([(0, 0), (0, math.log(10)), (0, height)])[:, 1]
+        assert 0.3 < (chance - bottom) / axes.bbox.height < 0.8 or height == 1e300
+        assert top < axes.bbox.y1
+        labels = [float(text.get_text().replace("\N{MINUS SIGN}", "-")) for text in axes.get_yticklabels()]
+        assert labels[:2] == [0, 1] and 3 <= len(labels) <= 8 and labels == list(axes.get_yticks())
+        words = [figure._supylabel.get_text() if figure._supylabel else "", *(a.get_ylabel() for a in figure.axes)]
+        assert any("logarithmic above chance" in word for word in words)
+
+
 def test_no_text_is_clipped_or_covered(figure):
     long = "a-method-with-a-long-name (schedule=steps, epochs=100)"
     records = [cell(rate, name) for rate in RATES for name in ("short", long)]
     others = panels_of_cells(only(group_cells(records)))[:1] + panels_of_learning(group_models([model(0.6)]))
-    for drawn in [figure, *map(draw_panels, others)]:
+    losses = draw_panels(others[0], "loss")
+    for drawn in [figure, losses, *map(draw_panels, others)]:
         drawn.draw_without_rendering()
         texts = [drawn._suptitle, drawn._supxlabel, drawn._supylabel]
         boxes = [text.get_window_extent() for text in texts]
@@ -225,7 +228,7 @@ def test_variants_of_a_method_are_rows_told_apart_and_seeds_are_averaged():
     assert panels.rows == ("tune (lr=0.1)", "tune (lr=0.2)")
     assert {line.seeds for line in panels.lines} == {("0", "1")}
     wanted = statistics.mean(value(0.6, seed, {"lr": 0.1}, "linear", "NC", 0) for seed in (0, 1))
-    assert panels.lines[0].mean[0] == pytest.approx(wanted)
+    assert panels.lines[0].values["accuracy"].mean[0] == pytest.approx(wanted)
 
 
 def test_straight_paths_at_one_cue_rate_are_left_to_each_cell_s_own_figure():
@@ -233,6 +236,36 @@ def test_straight_paths_at_one_cue_rate_are_left_to_each_cell_s_own_figure():
     assert panels_of_cells(only(group_cells(alone))) == []
     more = [*alone, cell(0.8, "small", paths=("linear",))]
     assert len(panels_of_cells(only(group_cells(more)))) == 1
+
+
+def test_the_own_scores_of_cells_are_those_of_the_pretrained_and_of_the_fine_tuned_model():
+    records = [cell(rate, "tune", seed, accuracy=(0.9, 0.8, 0.7, 0.2)) for rate in RATES for seed in (0, 1)]
+    before = [pretrain_record(1, accuracy=(0.5, 0.9, 0.4, 0.8), cue_rate=rate) for rate in RATES]
+    panels = panels_of_cells(only(group_cells(records)), before)[0]
+    own = [line for line in lines_of(panels.as_csv(), "own") if line["cue_rate"] == "0.8"]
+    found = [(line["column"], line["seeds"], float(line["t"]), float(line["accuracy"])) for line in own]
+    assert found == [
+        (split, "1", t, ends[t])  # the model of seed 0 has no record
+        for split, ends in zip(SPLITS, ((0.5, 0.9), (0.9, 0.8), (0.4, 0.7), (0.8, 0.2)), strict=True)
+        for t in (0, 1)
+    ]
+    figure = draw_path(records[1], "one", before[0])
+
+    def marks_on(drawn):
+        return [line for line in drawn.axes[0].get_lines() if line.get_linestyle() == "None"]
+
+    marks = marks_on(figure)
+    assert [list(line.get_ydata()) for line in marks] == [[50, 90], [90, 80], [40, 70], [80, 20]]
+    assert "own BatchNorm statistics" in only(figure.legends).get_texts()[-1].get_text()
+    assert (
+        len([line for line in draw_path(records[0], "one").axes[0].get_lines() if line.get_linestyle() == "None"]) == 0
+    )
+
+
+def test_paths_that_were_measured_in_different_ways_are_not_averaged():
+    groups = group_pairs([pair(0.6, train=False), pair(0.6, train=False, version="2")])
+    assert [len(group.records) for group in groups] == [1, 1]
+    assert len({group.dataset for group in groups}) == 2
 
 
 # --- learning curves
@@ -269,121 +302,19 @@ def test_models_without_a_curve_draw_none():
     assert panels.cue_rates == [0.6]
 
 
-# --- the command
-
-
-def names_of(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def stored(bench, *records):
-    store = Store(bench.folder / "results")
-    store.check_writable()
-    for record in records:
-        store.save(record)
-
-
-def test_a_figure_is_a_picture_a_drawing_and_its_numbers(bench):
-    stored(bench, model(0.6))
-    result = bench("plot", "--out", "f")
-    assert (result.code, result.err) == (0, "")
-    assert names_of(bench.folder / "f") == ["learning-digits.csv", "learning-digits.png", "learning-digits.svg"]
-    assert (bench.folder / "f" / "learning-digits.png").read_bytes().startswith(b"\x89PNG")
-    assert "training accuracy" in (bench.folder / "f" / "learning-digits.svg").read_text()
-
-
-def test_every_kind_of_figure_has_its_numbers(bench):
-    stored(bench, model(0.6), model(0.8), pair(0.6, paths=["linear"]))
-    stored(bench, cell(0.6, "tune"), cell(0.8, "tune"))
-    assert bench("plot", "--out", "f", "--format", "csv").code == 0
-    stems = {name.removesuffix(".csv") for name in names_of(bench.folder / "f")}
-    assert {stem for stem in stems if stem.startswith(("cells", "pairs", "learning"))} == {
-        "cells-test-linear-digits-net",
-        "cells-test-permuted-digits-net",
-        "pairs-test-digits-net-of-cue-rate-0",
-        "pairs-training-digits-net-of-cue-rate-0",
-    }
-    assert {stem for stem in stems if stem.startswith("splits")} == {"splits-digits-net-0.6", "splits-digits-net-0.8"}
-    bars = lines_of((bench.folder / "f" / "splits-digits-net-0.6.csv").read_text())
-    assert [(line["method"], float(line["RI"])) for line in bars] == [("pretrained", 0.8), ("tune", 0.2)]
-    path = lines_of((bench.folder / "f" / "path-digits-net-cue-rate-0.8-seed-0-tune.csv").read_text())
-    assert {float(line["accuracy"]) for line in path if line["split"] == "C"} == set(
-        curves(0.8, 0, "tune", "linear")["C"]
-    )
-
-
-def test_pretrained_models_alone_draw_learning_curves_or_else_bars(bench):
-    stored(bench, model(0.6), model(0.8))
-    assert bench("plot", "--out", "f", "--format", "csv").code == 0
-    assert names_of(bench.folder / "f") == ["learning-digits.csv"]
-    stored(bench, pretrain_record(cue_rate=0.6), pretrain_record(cue_rate=0.8))
-    bench("plot", "--out", "g", "--format", "csv")
-    assert names_of(bench.folder / "g") == ["splits-digits-net-0.6.csv", "splits-digits-net-0.8.csv"]
-
-
-def test_one_cue_rate_and_straight_paths_draw_what_they_always_did(bench):
-    stored(bench, model(0.6), cell(0.6, "tune", paths=("linear",)))
-    bench("plot", "--out", "f", "--format", "csv")
-    assert names_of(bench.folder / "f") == ["path-digits-net-cue-rate-0.6-seed-0-tune.csv", "splits-digits-net-0.6.csv"]
-
-
-SUITE = """
-datasets: [tiny-set]
-backbones: [tiny-net]
-methods: []
-cue_rates: [0.6, 0.9]
-"""
-PAIRS = """
-pairs:
-  - second: {cue_rate: 0.0, seed: 1}
-connect: {points: 3, paths: [quadratic, linear], train_images: 12}
-"""
-
-
-def done_suite(bench, text):
-    """Write a suite and the records of all its jobs, as a run would leave them."""
-    (bench.folder / "mine.yaml").write_text(text)
-    plan = make_plan(load_suite(str(bench.folder / "mine.yaml"), {}), Registry.discover([str(PLUGINS)]))
-    for job in plan.pretrainings:
-        record = model(job.cue_rate, job.seed).model_copy(update={"key": job.key, "pretraining": job})
-        stored(bench, record)
-    for job in plan.pairs:
-        stored(
-            bench, pair(job.first.cue_rate, paths=job.connect.paths).model_copy(update={"key": job.key, "pair": job})
-        )
-    stored(bench, pair(0.7), model(0.7))  # of no suite
-    return bench("plot", "--suite", "mine.yaml", "--out", "f", "--format", "csv")
-
-
-def test_a_suite_of_pairs_alone_is_plotted(bench):
-    assert done_suite(bench, SUITE + PAIRS).code == 0
-    name = "pairs-{}-tiny-set-tiny-net-of-cue-rate-0.csv"
-    assert names_of(bench.folder / "f") == ["learning-tiny-set.csv", name.format("test"), name.format("training")]
-    lines = lines_of((bench.folder / "f" / name.format("training")).read_text())
-    assert {(line["row"], line["cue_rate"]) for line in lines} == {
-        (NAMES[index], rate) for index in (0, 2) for rate in ("0.6", "0.9")
-    }
-    found = {(line["row"], line["column"], line["cue_rate"], line["t"]): float(line["accuracy"]) for line in lines}
-    assert found[NAMES[0], "RC", "0.9", "0.5"] == value("train", 0.9, 0, "quadratic", "RC", 1)
-
-
-def test_a_suite_of_pretrainings_alone_is_plotted(bench):
-    assert done_suite(bench, SUITE).code == 0
-    assert names_of(bench.folder / "f") == ["learning-tiny-set.csv"]
-    lines = lines_of((bench.folder / "f" / "learning-tiny-set.csv").read_text())
-    assert {line["cue_rate"] for line in lines} == {"0.6", "0.9"}
-
-
-def test_a_gallery_has_no_numbers(bench):
-    result = bench("plot", "--dataset", "tiny-set", "--format", "csv")
-    assert (result.code, result.err) == (4, "mmc-bench: --dataset draws png and svg, not csv\n")
+# --- numbers alone
 
 
 def test_the_points_of_one_path_are_written_with_their_losses():
     path = connectivity_record(flat(0.9, C=[1.0, 0.25, 0.5]))
-    lines = [line for line in lines_of(path_csv(path)) if line["split"] == "C"]
+    text = path_csv(path, {"C": (Score(accuracy=0.75, loss=3), Score(accuracy=0.125, loss=4))})
+    lines = [line for line in lines_of(text) if line["split"] == "C"]
     assert [(float(line["t"]), float(line["accuracy"]), float(line["loss"])) for line in lines] == [
         (0, 1, 0),
         (0.5, 0.25, 1.5),
         (1, 0.5, 1),
     ]
+    own = [
+        (line["split"], *(float(line[name]) for name in ("t", "accuracy", "loss"))) for line in lines_of(text, "own")
+    ]
+    assert own == [("C", 0, 0.75, 3), ("C", 1, 0.125, 4)]

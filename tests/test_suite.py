@@ -6,7 +6,7 @@ import pytest
 
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import ConnectSettings, DataSettings, Recipe
+from mmc_bench.results.jobs import ConnectSettings, DataSettings, QuadraticSettings, Recipe
 from mmc_bench.suites.plan import make_plan
 from mmc_bench.suites.settings import Setting, read_settings
 from mmc_bench.suites.suite import load_suite, overridden
@@ -100,6 +100,43 @@ def test_table_1_and_table_3_share_what_both_need():
     shared = {cell.key for cell in one.cells} & {cell.key for cell in three.cells}
     assert (len(one.pretrainings), len(one.cells), len(three.cells), len(shared)) == (36, 180, 108, 36)
     assert shared == {cell.key for cell in one.cells if cell.method.name == "cbft"}
+
+
+RATES = (0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def test_fig4_is_figs_12_to_17_too_with_the_authors_batch_for_quadratic_paths():
+    suite = load_suite("fig4", SHIPPED)
+    plan = make_plan(suite, Registry.discover())
+    assert (suite.datasets, set(suite.backbones), suite.cue_rates) == (DATASETS, {"vgg13", "resnet18"}, RATES)
+    assert set(suite.connect.paths) == {"quadratic", "quadratic-nc", "linear", "permuted"}
+    assert suite.connect.train_images and suite.connect.quadratic == QuadraticSettings(batch_size=128)
+    assert len(plan.pairs) == 3 * 2 * len(RATES)
+    assert {(pair.second.cue_rate, pair.first.data_seed == pair.second.data_seed) for pair in plan.pairs} == {(0, True)}
+
+
+def test_table_2_compares_similar_and_dissimilar_models_and_shares_fig4_s():
+    registry = Registry.discover()
+    two, four = (make_plan(load_suite(name, SHIPPED), registry) for name in ("table2", "fig4"))
+    rates = [(pair.first.cue_rate, pair.second.cue_rate) for pair in two.pairs]
+    assert sorted(rates) == sorted([(0, 0), *((rate, other) for rate in RATES for other in (rate, 0))])
+    assert all(pair.first.seed != pair.second.seed for pair in two.pairs)
+    shared = {pair.key for pair in two.pairs} & {pair.key for pair in four.pairs}
+    assert shared == {pair.key for pair in two.pairs if pair.first.cue_rate != pair.second.cue_rate}
+
+
+def test_table2_small_compares_similar_and_dissimilar_models_and_shares_fig4_small_s():
+    registry = Registry.discover()
+    two, four = (make_plan(load_suite(name, SHIPPED), registry) for name in ("table2-small", "fig4-small"))
+    assert {(pair.first.cue_rate, pair.second.cue_rate) for pair in two.pairs} == {(0, 0), (0.8, 0.8), (0.8, 0)}
+    assert len({pair.key for pair in two.pairs} & {pair.key for pair in four.pairs}) == 1
+
+
+def test_fig10_starts_without_cues_and_uses_fig4_s_models():
+    registry = Registry.discover()
+    ten, four = (make_plan(load_suite(name, SHIPPED), registry) for name in ("fig10", "fig4"))
+    assert {job.cue_rate for job in ten.pretrainings} == {0.0, *RATES}
+    assert {pair.first.key for pair in four.pairs} == {job.key for job in ten.pretrainings if job.cue_rate > 0}
 
 
 def test_table1_small_is_the_grid_of_both_tables_cut_to_two_cores():

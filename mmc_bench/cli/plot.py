@@ -1,5 +1,6 @@
 """``mmc-bench plot``."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,8 +34,9 @@ def command(
     """Draw the results at hand: bars of the four splits, path curves, and panels over all cue rates.
 
     Each setting with methods gets a bar chart and each cell its path curves. Pairs of models, and cells at several
-    cue rates or with other paths than the straight one, get panels with a colour for each cue rate; so do learning
-    curves, where no method was applied. The same options as for `table` select what is drawn. With --dataset, draw
+    cue rates or with other paths than the straight one, get panels with a colour for each cue rate, of the accuracy
+    and of the loss, on test images and on training images where these were measured. Learning curves are drawn where
+    no method was applied. The same options as for `table` select what is drawn. With --dataset, draw
     a gallery of test images instead: one of each class (ten at most), on each of the four splits.
     """
     formats = formats or FORMATS
@@ -58,10 +60,13 @@ def _draw_results(session: Session, folder: Path, formats: tuple[str, ...], path
         raise NothingSelectedError(f"no record in {session.store.root} is selected: mmc-bench run makes some")
     from mmc_bench.report.pictures import pictures_of
 
+    written: set[Path] = set()
     for picture in pictures_of(cells, pretrained, pairs, paths):
-        _print(picture.save(folder, formats))
+        saved = picture.save(folder, formats)
+        _print(path for path in saved if path not in written)
+        written.update(saved)
 
 
-def _print(paths: list[Path]) -> None:
+def _print(paths: Iterable[Path]) -> None:
     for path in paths:
         click.echo(path)

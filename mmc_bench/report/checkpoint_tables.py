@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from mmc_bench.landscape.invariance import INTERVENTIONS
-from mmc_bench.report.curves import POINT, points_of
+from mmc_bench.report.curves import POINT, OwnScores, own_scores_of_pair, points_of
 from mmc_bench.report.tables import ABSENT, Report, TextTable, yes_or_no
 from mmc_bench.results.records import AlignmentSummary, ConnectionRecord, Connectivity
 
@@ -15,15 +15,16 @@ COLUMNS = ("path", "set", *POINT)
 def render(record: ConnectionRecord, splits: Sequence[str], form: str) -> str:
     """Return two checkpoints' comparison in one of `mmc_bench.report.tables.FORMATS`, with these splits' columns.
 
-    The CSV has every point of every curve: accuracies as fractions, losses in nats.
+    The CSV has every point of every curve, and the scores of its ends with their own BatchNorm statistics:
+    accuracies as fractions, losses in nats.
     """
     return Report(
         blocks=_blocks(record, splits),
         columns=COLUMNS,
         lines=[
             {"path": name, "set": where, **point}
-            for name, where, path in _measured(record)
-            for point in points_of(path, splits)
+            for name, where, path, own in _measured(record)
+            for point in points_of(path, splits, own)
         ],
         content=record.model_dump(mode="json"),
     ).render(form)
@@ -49,16 +50,16 @@ def _blocks(record: ConnectionRecord, splits: Sequence[str]) -> list[str | TextT
     ]
 
 
-def _measured(record: ConnectionRecord) -> Iterator[tuple[str, str, Connectivity]]:
+def _measured(record: ConnectionRecord) -> Iterator[tuple[str, str, Connectivity, OwnScores]]:
     for name, path in record.comparison.paths.items():
-        yield name, "test", path.test
+        yield name, "test", path.test, own_scores_of_pair(record.comparison)
         if path.train:
-            yield name, "train", path.train
+            yield name, "train", path.train, own_scores_of_pair(record.comparison, "training")
 
 
 def _path_table(record: ConnectionRecord, splits: Sequence[str]) -> TextTable:
     rows = []
-    for name, where, path in _measured(record):
+    for name, where, path, _ in _measured(record):
         cells = [
             f"{100 * path.barriers[split].accuracy:.1f} / {path.barriers[split].loss:.2f} / "
             f"{yes_or_no(path.mode_connected[split])}"

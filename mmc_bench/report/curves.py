@@ -1,15 +1,23 @@
-"""Records as curves: accuracy along paths and over epochs, with means over seeds, arranged in rows and columns."""
+"""Records as curves: accuracy and loss along paths and over epochs, means over seeds, in rows and columns."""
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from mmc_bench.report.rows import differences
+from mmc_bench.report.groups import RecordGroup, method_labels
 from mmc_bench.report.tables import csv_text
-from mmc_bench.results.jobs import Pair, Pretraining, canonical_json
-from mmc_bench.results.records import SPLITS, CellRecord, Connectivity, PairRecord, PathRecord, PretrainRecord
+from mmc_bench.results.records import (
+    SPLITS,
+    CellRecord,
+    Comparison,
+    Connectivity,
+    PairRecord,
+    PathRecord,
+    PretrainRecord,
+    Score,
+)
 
 PATHS = {
     "linear": "linear",
@@ -18,36 +26,39 @@ PATHS = {
     "quadratic-nc": "quadratic, without cues",
 }
 LEARNING = ("train", "NC", "C")
-SAME_RATE = "as the first"
+#: What a curve shows: accuracy (a fraction) and loss (nats).
+MEASURES = ("accuracy", "loss")
+#: BatchNorm statistics behind a score: estimated again at each t of a path, or the checkpoint's own.
+RE_ESTIMATED, OWN = "re-estimated", "own"
 #: The columns of a path's points.
-POINT = ("split", "t", "accuracy", "loss")
+POINT = ("split", "statistics", "t", *MEASURES)
 
-Record = TypeVar("Record", CellRecord, PairRecord, PretrainRecord)
+#: The scores of a path's two checkpoints with their own BatchNorm statistics, by split.
+OwnScores = Mapping[str, tuple[Score, Score]]
 
 
 @dataclass(frozen=True)
-class RecordGroup(Generic[Record]):
-    """Records that differ in cue rate, seed and method alone, under labels that tell the groups apart.
+class Average:
+    """The mean over seeds at each x, and the standard deviation (n - 1) where there are several."""
 
-    `partner` says of pairs what the second model is, where it differs from the first.
-    """
-
-    dataset: str
-    backbone: str
-    records: tuple[Record, ...]
-    partner: str = ""
+    mean: tuple[float, ...]
+    std: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: the mean over seeds of accuracies (fractions), and their deviation (n - 1) where there are several."""
+    """One curve: accuracies (fractions) and, along a path, losses (nats), by `MEASURES`.
+
+    `statistics` are a path's BatchNorm statistics: re-estimated at each t, or the checkpoints' own, which are known
+    at the ends alone.
+    """
 
     row: str
     column: str
     cue_rate: float
+    statistics: str
     x: tuple[float, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...] | None
+    values: Mapping[str, Average]
     seeds: tuple[str, ...]
 
 
@@ -56,6 +67,7 @@ class Panels:
     """The curves of one figure, in `rows` and `columns`; `x` is what they run over, ``"t"`` or ``"epoch"``.
 
     `part` says on which images paths were measured, ``"test"`` or ``"training"``; learning curves are of both.
+    `num_classes` tells what chance is along a path; it is None over epochs, where rows may differ in it.
     """
 
     name: str
@@ -64,9 +76,19 @@ class Panels:
     x: str
     x_label: str
     part: str
-    rows: tuple[str, ...]
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
+    num_classes: int | None = None
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows of the lines, in their order."""
+        return tuple(dict.fromkeys(line.row for line in self.lines))
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Which of `MEASURES` the curves show."""
+        return tuple(self.lines[0].values)
 
     @property
     def cue_rates(self) -> list[float]:
@@ -74,82 +96,51 @@ class Panels:
         return sorted({line.cue_rate for line in self.lines})
 
     def as_csv(self) -> str:
-        """Return every point of every line; accuracies are fractions."""
-        head = ("row", "column", "cue_rate", "seeds", self.x, "accuracy", "accuracy_std")
-        lines = (
-            dict(zip(head, (line.row, line.column, line.cue_rate, " ".join(line.seeds), *point), strict=True))
-            for line in self.lines
-            for point in zip(line.x, line.mean, line.std or [None] * len(line.x), strict=True)
-        )
+        """Return every point of every line; accuracies are fractions, losses nats."""
+        along_path = self.x == "t"
+        names = [name for measure in self.measures for name in (measure, f"{measure}_std")]
+        head = ("row", "column", "cue_rate", "seeds", *["statistics"] * along_path, self.x, *names)
+        lines = []
+        for line in self.lines:
+            place = (line.row, line.column, line.cue_rate, " ".join(line.seeds), *[line.statistics] * along_path)
+            averages = [line.values[measure] for measure in self.measures]
+            columns = [column for one in averages for column in (one.mean, one.std or [None] * len(line.x))]
+            lines += [dict(zip(head, (*place, *point), strict=True)) for point in zip(line.x, *columns, strict=True)]
         return csv_text(head, lines)
 
 
-def path_csv(path: Connectivity) -> str:
-    """Return the points of one path: accuracy (a fraction) and loss (nats) on each split."""
-    return csv_text(POINT, points_of(path, SPLITS))
+def path_csv(path: Connectivity, own: OwnScores) -> str:
+    """Return the points of one path, then its ends' own scores: accuracy (a fraction) and loss (nats) by split."""
+    return csv_text(POINT, points_of(path, SPLITS, own))
 
 
-def points_of(path: Connectivity, splits: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    """Yield the points of a path on some splits, by the names of `POINT`."""
+def points_of(path: Connectivity, splits: Iterable[str], own: OwnScores) -> Iterator[Mapping[str, Any]]:
+    """Yield the points of a path on some splits, by the names of `POINT`; after a split's curve its own scores."""
     for split in splits:
         curve = path.splits[split]
         for point in zip(path.t, curve.accuracy, curve.loss, strict=True):
-            yield dict(zip(POINT, (split, *point), strict=True))
+            yield dict(zip(POINT, (split, RE_ESTIMATED, *point), strict=True))
+        for t, score in zip((path.t[0], path.t[-1]), own.get(split, ()), strict=False):
+            yield dict(zip(POINT, (split, OWN, t, score.accuracy, score.loss), strict=True))
+
+
+def own_scores_of_pair(comparison: Comparison, part: str = "test") -> OwnScores:
+    """Return the scores of the models that were compared, on test or (``"training"``) on training images."""
+    prefix = "" if part == "test" else "train "
+    return {split: scores for split in SPLITS if (scores := comparison.scores.get(prefix + split))}
+
+
+def own_scores_of_cell(record: CellRecord, pretrained: PretrainRecord | None) -> OwnScores:
+    """Return the test scores of θ_C and θ_FT; none where the record of θ_C is missing."""
+    if pretrained is None:
+        return {}
+    before, after = pretrained.metrics.splits, record.metrics.splits
+    return {split: (before[split], after[split]) for split in SPLITS}
 
 
 def paths_of(record: CellRecord | PairRecord) -> dict[str, PathRecord]:
     """Return every path of a record."""
     return record.comparison.paths if isinstance(record, PairRecord) else record.paths
-
-
-def group_cells(cells: Iterable[CellRecord]) -> list[RecordGroup[CellRecord]]:
-    """RecordGroup cells by everything but cue rate, seed and method."""
-    return _grouped(
-        cells,
-        lambda record: {
-            **_content(record.cell.pretraining),
-            "connect": record.cell.connect.content(),
-        },
-        lambda record: (*_place(record.cell.pretraining), ""),
-    )
-
-
-def group_models(pretrained: Iterable[PretrainRecord]) -> list[RecordGroup[PretrainRecord]]:
-    """RecordGroup pretrained models by everything but cue rate and seed."""
-    return _grouped(
-        pretrained, lambda record: _content(record.pretraining), lambda record: (*_place(record.pretraining), "")
-    )
-
-
-def group_pairs(pairs: Iterable[PairRecord]) -> list[RecordGroup[PairRecord]]:
-    """RecordGroup pairs by everything but the first model's cue rate and all seeds.
-
-    The second model's cue rate stays the same within a group, or goes with the first's.
-    """
-    pairs = list(pairs)
-    fixed = {r.pair.second.cue_rate for r in pairs if r.pair.second.cue_rate != r.pair.first.cue_rate}
-
-    def rate(pair: Pair, end: Pretraining) -> float | str:
-        return end.cue_rate if end.cue_rate in fixed or end.cue_rate != pair.first.cue_rate else SAME_RATE
-
-    def content(record: PairRecord) -> dict[str, Any]:
-        pair = record.pair
-        return {
-            **_content(pair.first),
-            "second": {**_content(pair.second), "cue_rate": rate(pair, pair.second)},
-            "on": {**_content(pair.data)},
-            "connect": pair.connect.content(),
-        }
-
-    def shown(record: PairRecord) -> tuple[str, str, str]:
-        pair = record.pair
-        words = [pair.second.dataset.name] * (pair.second.dataset.name != pair.first.dataset.name)
-        second = rate(pair, pair.second)
-        words.append("of the same cue rate" if second == SAME_RATE else f"of cue rate {second:g}")
-        words += [f"on {pair.data.dataset.name}"] * (pair.data.dataset.name != pair.first.dataset.name)
-        return (*_place(pair.first), " ".join(words))
-
-    return _grouped(pairs, content, shown)
 
 
 def panels_of_pairs(group: RecordGroup[PairRecord]) -> list[Panels]:
@@ -158,29 +149,42 @@ def panels_of_pairs(group: RecordGroup[PairRecord]) -> list[Panels]:
     def seeds(record: PairRecord) -> str:
         return f"{record.pair.first.seed}-{record.pair.second.seed}"
 
-    figures = []
+    first, figures = group.records[0], []
     for part in ("test", "training"):
         collected = _Lines()
         for record in group.records:
+            own = own_scores_of_pair(record.comparison, part)
             for name, path in paths_of(record).items():
                 measured = path.test if part == "test" else path.train
-                collected.add_path(PATHS.get(name, name), record.pair.first.cue_rate, seeds(record), measured)
-        title = f"{group.dataset}, {group.backbone}: models of each cue rate, and one {group.partner}"
-        label = "t,  from the model of each cue rate (0) to the other (1)"
-        name = f"pairs {part} {group.dataset} {group.backbone} {group.partner}"
-        figures += collected.panels(name, group.records[0].key, title, "t", label, part, SPLITS)
-    return figures
+                place = (PATHS.get(name, name), record.pair.first.cue_rate, seeds(record))
+                collected.add_path(*place, measured, own)
+        figures.append(
+            Panels(
+                name=f"pairs {part} {group.dataset} {group.backbone} {group.partner}",
+                key=first.key,
+                title=f"{group.dataset}, {group.backbone}: models of each cue rate, and one {group.partner}",
+                x="t",
+                x_label="t,  from the model of each cue rate (0) to the other (1)",
+                part=part,
+                columns=SPLITS,
+                lines=collected.averaged,
+                num_classes=first.num_classes,
+            )
+        )
+    return [panels for panels in figures if panels.lines]
 
 
-def panels_of_cells(group: RecordGroup[CellRecord]) -> list[Panels]:
+def panels_of_cells(group: RecordGroup[CellRecord], pretrained: Iterable[PretrainRecord] = ()) -> list[Panels]:
     """Return the panels of a group of cells, a figure for each path: rows are methods, columns splits.
 
-    There are none for straight paths at a single cue rate alone: each cell's own figure shows those.
+    There are none for straight paths at a single cue rate alone: each cell's own figure shows those. `pretrained` are
+    the records of the models that the cells start from, for these models' own scores.
     """
     every = dict.fromkeys(name for record in group.records for name in paths_of(record))
     if list(every) == ["linear"] and len({record.cell.pretraining.cue_rate for record in group.records}) == 1:
         return []
-    methods = method_labels(group.records)
+    first = group.records[0]
+    methods, before = method_labels(group.records), {record.key: record for record in pretrained}
     figures = []
     for name in every:
         for part in ("test", "training"):
@@ -189,12 +193,22 @@ def panels_of_cells(group: RecordGroup[CellRecord]) -> list[Panels]:
                 p = record.cell.pretraining
                 if path := paths_of(record).get(name):
                     measured = path.test if part == "test" else path.train
-                    collected.add_path(methods[record.key], p.cue_rate, str(p.seed), measured)
-            title = f"{group.dataset}, {group.backbone}: {PATHS.get(name, name)} paths"
-            label = "t,  from pretrained (0) to fine-tuned (1)"
-            called = f"cells {part} {name} {group.dataset} {group.backbone}"
-            figures += collected.panels(called, group.records[0].key, title, "t", label, part, SPLITS)
-    return figures
+                    own = own_scores_of_cell(record, before.get(record.pretraining_key)) if part == "test" else {}
+                    collected.add_path(methods[record.key], p.cue_rate, str(p.seed), measured, own)
+            figures.append(
+                Panels(
+                    name=f"cells {part} {name} {group.dataset} {group.backbone}",
+                    key=first.key,
+                    title=f"{group.dataset}, {group.backbone}: {PATHS.get(name, name)} paths",
+                    x="t",
+                    x_label="t,  from pretrained (0) to fine-tuned (1)",
+                    part=part,
+                    columns=SPLITS,
+                    lines=collected.averaged,
+                    num_classes=first.num_classes,
+                )
+            )
+    return [panels for panels in figures if panels.lines]
 
 
 def panels_of_learning(groups: Sequence[RecordGroup[PretrainRecord]]) -> list[Panels]:
@@ -213,87 +227,75 @@ def panels_of_learning(groups: Sequence[RecordGroup[PretrainRecord]]) -> list[Pa
                 p = record.pretraining
                 for column in LEARNING if record.curve else ():
                     curve = [getattr(epoch, column) for epoch in record.curve]
-                    collected.add(row, column, p.cue_rate, str(p.seed), range(1, len(curve) + 1), curve)
-        key = own[0].records[0].key
-        called = f"learning {title}"
-        panels += collected.panels(called, key, f"{title}: pretraining", "epoch", "epoch", "", LEARNING)
+                    collected.add(row, column, p.cue_rate, str(p.seed), range(1, len(curve) + 1), accuracy=curve)
+        panels.append(
+            Panels(
+                name=f"learning {title}",
+                key=own[0].records[0].key,
+                title=f"{title}: pretraining",
+                x="epoch",
+                x_label="epoch",
+                part="",
+                columns=LEARNING,
+                lines=collected.averaged,
+            )
+        )
     return panels
 
 
-def method_labels(cells: Sequence[CellRecord]) -> dict[str, str]:
-    """Return the label of each cell's method, by the cell's key, with what tells it from others of its name."""
-    contents = {record.key: record.cell.method.content() for record in cells}
-    kinds = {key: canonical_json(content) for key, content in contents.items()}
-    # One cell stands for all of its kind: notes are of what differs between kinds.
-    first = {kind: key for key, kind in reversed(kinds.items())}
-    notes = differences(
-        {kind: contents[key] for kind, key in first.items()},
-        {kind: contents[key]["name"] for kind, key in first.items()},
-    )
-    return {key: contents[key]["name"] + notes[kind] for key, kind in kinds.items()}
+#: Where a curve belongs: row, column, cue rate, BatchNorm statistics.
+_Place = tuple[str, str, float, str]
+
+
+@dataclass(frozen=True)
+class _Curve:
+    seed: str
+    x: tuple[float, ...]
+    values: Mapping[str, tuple[float, ...]]
 
 
 class _Lines:
-    """Collects single curves, and averages those of one row, column and cue rate."""
+    """Collects single curves, and averages those of one place."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str, float], list[tuple[str, tuple[float, ...], tuple[float, ...]]]] = defaultdict(
-            list
-        )
+        self._found: dict[_Place, list[_Curve]] = defaultdict(list)
 
     def add(
-        self, row: str, column: str, cue_rate: float, seed: str, x: Iterable[float], accuracy: Iterable[float]
+        self,
+        row: str,
+        column: str,
+        cue_rate: float,
+        seed: str,
+        x: Iterable[float],
+        batchnorm: str = "",
+        **values: Iterable[float],
     ) -> None:
-        self._found[row, column, cue_rate].append((seed, tuple(x), tuple(accuracy)))
+        curve = _Curve(seed, tuple(x), {measure: tuple(along) for measure, along in values.items()})
+        self._found[row, column, cue_rate, batchnorm].append(curve)
 
-    def add_path(self, row: str, cue_rate: float, seed: str, path: Connectivity | None) -> None:
+    def add_path(self, row: str, cue_rate: float, seed: str, path: Connectivity | None, own: OwnScores) -> None:
         if path is None:
             return
         for split in SPLITS:
-            self.add(row, split, cue_rate, seed, path.t, path.splits[split].accuracy)
+            curve = path.splits[split]
+            place = (row, split, cue_rate, seed)
+            self.add(*place, path.t, RE_ESTIMATED, accuracy=curve.accuracy, loss=curve.loss)
+            if ends := own.get(split):
+                accuracy, loss = ([getattr(score, measure) for score in ends] for measure in MEASURES)
+                self.add(*place, (path.t[0], path.t[-1]), OWN, accuracy=accuracy, loss=loss)
 
-    def panels(
-        self, name: str, key: str, title: str, x: str, x_label: str, part: str, columns: Sequence[str]
-    ) -> list[Panels]:
-        """Return one figure's panels, or none where nothing was collected."""
-        lines = tuple(_mean(*place, found) for place, found in self._found.items())
-        rows = tuple(dict.fromkeys(line.row for line in lines))
-        return [Panels(name, key, title, x, x_label, part, rows, tuple(columns), lines)] if lines else []
+    @property
+    def averaged(self) -> tuple[Line, ...]:
+        """One line for each place."""
+        return tuple(_averaged(place, found) for place, found in self._found.items())
 
 
-def _mean(
-    row: str, column: str, cue_rate: float, found: Sequence[tuple[str, tuple[float, ...], tuple[float, ...]]]
-) -> Line:
-    curves = [accuracy for _, _, accuracy in found]
+def _averaged(place: _Place, found: Sequence[_Curve]) -> Line:
+    values = {measure: _average([curve.values[measure] for curve in found]) for measure in found[0].values}
+    return Line(*place, found[0].x, values, tuple(curve.seed for curve in found))
+
+
+def _average(curves: Sequence[Sequence[float]]) -> Average:
     points = list(zip(*curves, strict=True))
     std = tuple(map(statistics.stdev, points)) if len(curves) > 1 else None
-    mean = tuple(map(statistics.fmean, points))
-    return Line(row, column, cue_rate, found[0][1], mean, std, tuple(seed for seed, _, _ in found))
-
-
-def _grouped(
-    records: Iterable[Record],
-    content_of: Callable[[Record], dict[str, Any]],
-    shown_of: Callable[[Record], tuple[str, str, str]],
-) -> list[RecordGroup[Record]]:
-    groups: dict[str, list[Record]] = defaultdict(list)
-    contents: dict[str, dict[str, Any]] = {}
-    for record in records:
-        content = content_of(record)
-        key = canonical_json(content)
-        contents[key] = content
-        groups[key].append(record)
-    shown = {key: shown_of(found[0]) for key, found in groups.items()}
-    notes = differences(contents, shown)
-    return [
-        RecordGroup(dataset + notes[key], backbone, tuple(groups[key]), partner)
-        for key, (dataset, backbone, partner) in shown.items()
-    ]
-
-
-def _content(pretraining: Pretraining) -> dict[str, Any]:
-    return pretraining.content("cue_rate", "seed")
-
-
-def _place(pretraining: Pretraining) -> tuple[str, str]:
-    return pretraining.dataset.name, pretraining.backbone.name
+    return Average(tuple(map(statistics.fmean, points)), std)

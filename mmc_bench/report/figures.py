@@ -2,14 +2,28 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from math import nan
+from collections.abc import Iterator, Mapping, Sequence
+from math import log, nan
 from pathlib import Path
 from typing import Any
 
+from mmc_bench.report.style import Figure, styled  # before matplotlib, whose import it guards
+
+# isort: split
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from mmc_bench.report.curves import OwnScores, own_scores_of_cell, own_scores_of_pair
 from mmc_bench.report.rows import Row
-from mmc_bench.report.style import Figure, styled
-from mmc_bench.results.records import SPLITS, CellRecord, ConnectionRecord, Connectivity, PathRecord
+from mmc_bench.results.records import (
+    SPLITS,
+    CellRecord,
+    ConnectionRecord,
+    Connectivity,
+    PathRecord,
+    PretrainRecord,
+)
 
 # Okabe and Ito's colours keep apart for colour-blind readers; markers and hatches do so in grey print.
 STYLES = {
@@ -18,6 +32,13 @@ STYLES = {
     "RC": ("#E69F00", "^", "..", "randomised cue"),
     "RI": ("#D55E00", "D", "xx", "randomised image"),
 }
+#: A checkpoint with its own BatchNorm statistics, at the end of a path.
+OWN_MARK: Any = {"marker": "D", "linestyle": "", "markersize": 6.5, "markerfacecolor": "none", "clip_on": False}
+OWN_LABEL = "checkpoint with its own\nBatchNorm statistics"
+CHANCE: Any = {"color": "black", "linestyle": ":", "linewidth": 0.8}
+#: From this many times the loss of guessing on, an axis of losses is logarithmic above that loss.
+STEEP = 3
+STEEP_NOTE = "logarithmic above chance"
 LONGEST_NAME = 160
 
 
@@ -59,12 +80,17 @@ def draw_bars(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def draw_path(record: CellRecord, label: str) -> Figure:
-    """Draw accuracy and loss on the four splits along the straight path from θ_C to θ_FT; the label is its title."""
+def draw_path(record: CellRecord, label: str, pretrained: PretrainRecord | None = None) -> Figure:
+    """Draw accuracy and loss on the four splits along the straight path from θ_C to θ_FT; the label is its title.
+
+    `pretrained` is the record of θ_C, for the marks of the two models' own scores.
+    """
     path = record.paths["linear"].test
     barriers = "   ".join(f"{split} {path.barriers[split].loss:.2f}" for split in SPLITS)
+    title = f"{label}\nloss barriers: {barriers}"
+    own = {"test": own_scores_of_cell(record, pretrained)}
     ends = "from pretrained (0) to fine-tuned (1)"
-    return _draw_paths({"test": PathRecord(test=path)}, SPLITS, f"{label}\nloss barriers: {barriers}", ends)
+    return _draw_paths({"test": PathRecord(test=path)}, SPLITS, title, ends, own, record.num_classes)
 
 
 def draw_connection(record: ConnectionRecord, splits: Sequence[str]) -> Figure:
@@ -72,21 +98,31 @@ def draw_connection(record: ConnectionRecord, splits: Sequence[str]) -> Figure:
     ends = record.connection
     dashed = "\ndashed: training images" if ends.connect.train_images else ""
     title = f"A: {ends.first.label}\nB: {ends.second.label}{dashed}"
-    return _draw_paths(record.comparison.paths, splits, title, "from A (0) to B (1)")
+    own = {part: own_scores_of_pair(record.comparison, part) for part in ("test", "training")}
+    return _draw_paths(record.comparison.paths, splits, title, "from A (0) to B (1)", own, record.num_classes)
 
 
-def _draw_paths(paths: Mapping[str, PathRecord], splits: Sequence[str], title: str, ends: str) -> Figure:
+def _draw_paths(
+    paths: Mapping[str, PathRecord],
+    splits: Sequence[str],
+    title: str,
+    ends: str,
+    own: Mapping[str, OwnScores],
+    num_classes: int,
+) -> Figure:
+    highest = max(loss for path in paths.values() for loss in _losses(path, splits, own))
     with styled():
         figure = Figure(figsize=(7.2, 2.3 * len(paths) + 1.1), layout="constrained")
         panels = figure.subplots(len(paths), 2, squeeze=False, sharey="col")
         for (name, path), row in zip(paths.items(), panels, strict=True):
-            _draw_curves(row, path.test, splits, {"markersize": 4, "linewidth": 1.4})
+            _draw_curves(row, path.test, splits, own["test"], {"markersize": 4, "linewidth": 1.4})
             if path.train:
-                _draw_curves(row, path.train, splits, {"marker": "", "linewidth": 1.0, "linestyle": "--"})
+                dashed = {"marker": "", "linewidth": 1.0, "linestyle": "--"}
+                _draw_curves(row, path.train, splits, own["training"], dashed)
             row[0].set_ylabel(f"{name}\naccuracy (%)")
-            row[0].set_ylim(0, 103)
-            row[1].set_ylabel("loss (nats)")
-            row[1].set_ylim(bottom=0)
+            row[1].set_ylabel("loss (nats)" + f"\n{STEEP_NOTE}" * is_steep(highest, num_classes))
+            accuracy_axis(row[0], num_classes)
+            loss_axis(row[1], highest, num_classes)
             for axes in row:
                 axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         for axes in panels[-1]:
@@ -94,23 +130,96 @@ def _draw_paths(paths: Mapping[str, PathRecord], splits: Sequence[str], title: s
         figure.suptitle(title, fontsize=9)
         handles = panels[0, 0].get_lines()[: len(splits)]
         labels = [f"{split} ({STYLES[split][3]})" for split in splits]
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+        notes = [chance_handle(), *[own_handle()] * any(own.values())]
+        labels += [str(handle.get_label()).replace("\n", " ") for handle in notes]
+        figure.legend([*handles, *notes], labels, loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
-def _draw_curves(row: Sequence[Any], path: Connectivity, splits: Sequence[str], style: Mapping[str, Any]) -> None:
+def _losses(path: PathRecord, splits: Sequence[str], own: Mapping[str, OwnScores]) -> Iterator[float]:
+    for measured in filter(None, (path.test, path.train)):
+        for split in splits:
+            yield from measured.splits[split].loss
+    for scores in own.values():
+        yield from (score.loss for split in splits for score in scores.get(split, ()))
+
+
+def _draw_curves(
+    row: Sequence[Any], path: Connectivity, splits: Sequence[str], own: OwnScores, style: Mapping[str, Any]
+) -> None:
     for split in splits:
         color, marker, *_ = STYLES[split]
         curve = path.splits[split]
         row[0].plot(path.t, [100 * value for value in curve.accuracy], **{"color": color, "marker": marker, **style})
         row[1].plot(path.t, curve.loss, **{"color": color, "marker": marker, **style})
+    # After all curves, whose handles come first in the legend.
+    for split in splits:
+        if scores := own.get(split):
+            ends = (path.t[0], path.t[-1])
+            row[0].plot(ends, [100 * score.accuracy for score in scores], color=STYLES[split][0], **OWN_MARK)
+            row[1].plot(ends, [score.loss for score in scores], color=STYLES[split][0], **OWN_MARK)
 
 
-def save(figure: Figure, folder: Path, name: str, formats: Sequence[str], numbers: str = "") -> list[Path]:
-    """Write a figure once for each format, its numbers where that is ``"csv"``, and return the paths."""
+def accuracy_axis(axes: Axes, num_classes: int | None) -> None:
+    """Let an axis show accuracies (%), and the accuracy of guessing among so many classes as a line."""
+    axes.set_ylim(0, 103)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    if num_classes:
+        axes.axhline(100 / num_classes, **CHANCE)
+
+
+def is_steep(highest: float, num_classes: int) -> bool:
+    """Tell whether an axis of losses (nats) up to the highest is logarithmic above the loss of guessing."""
+    return highest > STEEP * log(num_classes)
+
+
+def loss_axis(axes: Axes, highest: float, num_classes: int) -> None:
+    """Let an axis show losses (nats) up to the highest, and the loss of guessing, ln K, as a line.
+
+    A path can lead far above that loss, where its height says little, while all that models have learnt lies below:
+    a steep axis is linear below ln K and logarithmic above.
+    """
+    chance = log(num_classes)
+    axes.axhline(chance, **CHANCE)
+    if not is_steep(highest, num_classes):
+        axes.set_ylim(0, 1.05 * max(highest, chance))
+        return
+    axes.set_yscale("symlog", linthresh=chance, linscale=2)
+    axes.set_ylim(0, 1.3 * highest)
+    axes.yaxis.set_major_locator(FixedLocator(_steep_ticks(chance, highest)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _steep_ticks(chance: float, highest: float) -> list[float]:
+    """Return 0, half of chance's loss or what is near it, and round numbers above it, six at most."""
+    below = [0.0, float(f"{chance / 2:.1g}")]
+    decades = range(len(f"{highest:.0f}"))
+    above = [step * 10.0**decade for decade in decades for step in ((1, 3) if highest < 1e3 else (1,))]
+    above = [tick for tick in above if 1.2 * chance < tick <= 1.3 * highest]
+    return [*below, *above[:: -(-len(above) // 6)]]
+
+
+def chance_handle() -> Line2D:
+    """Return the legend's entry for the line of `accuracy_axis` and `loss_axis`."""
+    return Line2D([], [], label="chance", **CHANCE)
+
+
+def own_handle() -> Line2D:
+    """Return the legend's entry for marks of checkpoints with their own BatchNorm statistics."""
+    return Line2D([], [], color="black", label=OWN_LABEL, **OWN_MARK)
+
+
+def save(
+    figure: Figure, folder: Path, name: str, formats: Sequence[str], numbers: str = "", numbers_name: str = ""
+) -> list[Path]:
+    """Write a figure once for each format, its numbers where that is ``"csv"``, and return the paths.
+
+    `numbers_name` is the name of the numbers' file, by default that of the figure's.
+    """
     paths = []
     for suffix in formats:
-        path = folder / f"{slug(name)}.{suffix}"
+        path = folder / f"{slug((suffix == 'csv' and numbers_name) or name)}.{suffix}"
         paths.append(path)
         if suffix == "csv":
             path.write_text(numbers, encoding="utf-8")

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.report.claims import DIFFERING, NO_RECORDS, Claims, JudgedSetting, Judgement, Kind, Scored, judge
 from mmc_bench.report.compare import methods_by_setting, scored
-from mmc_bench.report.curves import RecordGroup, group_cells, group_pairs, method_labels, paths_of
+from mmc_bench.report.curves import paths_of
+from mmc_bench.report.groups import RecordGroup, group_cells, group_pairs, method_labels
 from mmc_bench.report.rows import make_rows
 from mmc_bench.results.records import CellRecord, Connectivity, Invariance, PairRecord, PathRecord, PretrainRecord
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from mmc_bench.errors import UserError
-from mmc_bench.report import curves
+from mmc_bench.report import curves, groups
 from mmc_bench.report.figures import draw_bars, draw_path, file_names, save, slug
 from mmc_bench.report.panels import draw_panels
 from mmc_bench.report.row_tables import render
@@ -22,11 +22,15 @@ FORMATS = ("png", "svg", "csv")
 
 @dataclass(frozen=True, repr=False)
 class Picture:
-    """A figure, the name of its files, and its numbers as CSV (empty for images of a dataset)."""
+    """A figure, the name of its files, and its numbers as CSV (empty for images of a dataset).
+
+    Pictures that show the same numbers share a file of them, of the name `numbers_name`.
+    """
 
     name: str
     figure: Figure
     numbers: str = ""
+    numbers_name: str = ""
 
     def save(self, folder: Path | str, formats: Sequence[str] = FORMATS) -> list[Path]:
         """Write the figure and its numbers into a folder, which is made, and return the paths.
@@ -37,7 +41,7 @@ class Picture:
             When the folder cannot be written to.
         """
         with writable(Path(folder)):
-            return save(self.figure, Path(folder), self.name, formats, self.numbers)
+            return save(self.figure, Path(folder), self.name, formats, self.numbers, self.numbers_name)
 
     def __repr__(self) -> str:
         return f"picture {self.name}"
@@ -56,8 +60,8 @@ class Pictures(tuple[Picture, ...]):
     __slots__ = ()
 
     def save(self, folder: Path | str, formats: Sequence[str] = FORMATS) -> list[Path]:
-        """Write every picture into a folder and return the paths."""
-        return [path for picture in self for path in picture.save(folder, formats)]
+        """Write every picture into a folder and return the paths, each once."""
+        return list(dict.fromkeys(path for picture in self for path in picture.save(folder, formats)))
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self)) or "no pictures"
@@ -77,16 +81,19 @@ def pictures_of(
     Learning curves are drawn only where no method was applied.
     """
     panels = [
-        *(item for group in curves.group_pairs(pairs) for item in curves.panels_of_pairs(group)),
-        *(item for group in curves.group_cells(cells) for item in curves.panels_of_cells(group)),
-        *([] if cells else curves.panels_of_learning(curves.group_models(pretrained))),
+        *(item for group in groups.group_pairs(pairs) for item in curves.panels_of_pairs(group)),
+        *(item for group in groups.group_cells(cells) for item in curves.panels_of_cells(group, pretrained)),
+        *([] if cells else curves.panels_of_learning(groups.group_models(pretrained))),
     ]
     names = file_names({f"{item.key}-{item.name}": item.name for item in panels})
     yield from _bars(cells, pretrained, bool(panels))
     for item in panels:
-        yield Picture(names[f"{item.key}-{item.name}"], draw_panels(item), item.as_csv())
+        name = names[f"{item.key}-{item.name}"]
+        for measure in item.measures:
+            own_name = f"{name}-{measure}" if len(item.measures) > 1 else name
+            yield Picture(own_name, draw_panels(item, measure), item.as_csv(), name)
     if paths:
-        yield from _paths(cells)
+        yield from _paths(cells, pretrained)
 
 
 def _bars(cells: Sequence[CellRecord], pretrained: Sequence[PretrainRecord], has_panels: bool) -> Iterator[Picture]:
@@ -101,12 +108,13 @@ def _bars(cells: Sequence[CellRecord], pretrained: Sequence[PretrainRecord], has
         yield Picture(name, draw_bars(rows), render(rows, "csv"))
 
 
-def _paths(cells: Sequence[CellRecord]) -> Iterator[Picture]:
-    labels = cell_labels(cells)
+def _paths(cells: Sequence[CellRecord], pretrained: Sequence[PretrainRecord]) -> Iterator[Picture]:
+    labels, before = cell_labels(cells), {record.key: record for record in pretrained}
     names = file_names({key: f"path {label}" for key, label in labels.items()})
     for record in cells:
-        numbers = curves.path_csv(record.paths["linear"].test)
-        yield Picture(names[record.key], draw_path(record, labels[record.key]), numbers)
+        start = before.get(record.pretraining_key)
+        numbers = curves.path_csv(record.paths["linear"].test, curves.own_scores_of_cell(record, start))
+        yield Picture(names[record.key], draw_path(record, labels[record.key], start), numbers)
 
 
 @contextmanager

@@ -150,15 +150,29 @@ def invariance_record(*broken):
 
 
 def pair_record(
-    cue_rate=0.8, seed=0, paths=None, train=None, similar=False, second=None, connect=None, distance=None, **changed
+    cue_rate=0.8,
+    seed=0,
+    paths=None,
+    train=None,
+    similar=False,
+    second=None,
+    connect=None,
+    distance=None,
+    own=None,
+    version="1",
+    **changed,
 ):
-    """Return the record of a pair: a model of a cue rate, and by default one of rate 0 at the next seed."""
+    """Return the record of a pair: a model of a cue rate, and by default one of rate 0 at the next seed.
+
+    `own` are accuracies of the two models by set (``"NC"``, ``"train NC"``), each loss 2 (1 - accuracy).
+    """
     first = pretraining(seed, cue_rate=cue_rate, **changed)
     second = replace(first, **({"cue_rate": 0.0, "seed": seed + 1} if second is None else second))
     paths = {"linear": flat()} if paths is None else paths
     connect = connect or ConnectSettings(paths=tuple(paths))
-    pair = Pair(versions={"connect": "1"}, first=first, second=second, data=first, connect=connect)
-    scores = {split: (Score(accuracy=0.9, loss=0.2), Score(accuracy=0.9, loss=0.2)) for split in SPLITS}
+    pair = Pair(versions={"connect": version}, first=first, second=second, data=first, connect=connect)
+    own = dict.fromkeys(SPLITS, (0.9, 0.9)) | (own or {})
+    scores = {name: tuple(Score(accuracy=a, loss=2 * (1 - a)) for a in ends) for name, ends in own.items()}
     mechanisms = invariance_record("randomise cue"), invariance_record(*(["randomise cue"] if similar else []))
     return PairRecord(
         key=pair.key,
