@@ -80,6 +80,18 @@ def weights_of(bench, key):
     return store.weights_file(read_record(store.root / "pretrained" / f"{key}.json").pretraining)
 
 
+def test_a_model_and_itself_have_a_barrier_of_exactly_zero_and_all_mechanisms_in_common(bench, keys):
+    comparison = connected(bench, keys["ft"], keys["ft"], "--train-images", 20)["record"]["comparison"]
+    assert comparison["similar"] and set(comparison["paths"]) == {"linear", "permuted"}
+    for path in comparison["paths"].values():
+        for part in (path["test"], path["train"]):
+            barriers = part["barriers"].values()
+            assert {(barrier["loss"], barrier["accuracy"]) for barrier in barriers} == {(0.0, 0.0)}
+            assert part["mechanistically_connected"]
+    for effect in comparison["effects"].values():
+        assert effect["flips"] == [effect["flips_of_both"]] * 2
+
+
 def test_a_prefix_and_a_key_name_records_whose_scores_are_those_of_the_comparison(bench, keys):
     content = connected(bench, keys["A"][:6], keys["ft"])
     record = content["record"]
