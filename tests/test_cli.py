@@ -135,7 +135,7 @@ def test_a_shard_is_planned_and_told_of_alone(bench):
 def test_lists_name_what_there_is(bench):
     methods = {entry["name"]: entry for entry in json.loads(bench("list", "methods", "--json").out)}
     assert {"cbft", "llr", "lpft", "ft-medium", "tiny-ft"} <= set(methods)
-    assert methods["cbft"]["needs"] == ["clean", "cued"]
+    assert methods["cbft"]["needs"] == ["clean", "fully-cued"]
     assert methods["llr"]["needs"] == ["clean"]
     suites = [entry["name"] for entry in json.loads(bench("list", "suites", "--json").out)]
     assert {"quick", "cifar10-small"} <= set(suites)

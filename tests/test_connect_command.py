@@ -396,28 +396,3 @@ def test_two_architectures_are_refused(bench, keys):
     other = next(record["key"] for record in records if record["pretraining"]["backbone"]["parameters"])
     message = refused(bench, keys["A"], other)
     assert "a tiny-net and" in message and "a tiny-net (width = 5)" in message and "same architecture" in message
-
-
-def test_connect_goes_on_in_less_memory_and_ends_with_a_sentence_when_it_runs_out_for_good(bench, keys, monkeypatch):
-    from mmc_bench.data.micro_batches import micro_batches
-    from mmc_bench.stages import checkpoint_pairs
-
-    compare, enough = checkpoint_pairs.compare, 4
-
-    def hungry(*arguments):
-        if micro_batches() < enough:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 PiB")
-        return compare(*arguments)
-
-    monkeypatch.setattr(checkpoint_pairs, "compare", hungry)
-    words = ("connect", keys["A"], keys["B"], "--paths", "linear", *FAST)
-    done = bench(*words)
-    assert done.code == 0, done.err
-    assert [f"tried again in {parts} micro-batches" in done.err for parts in (2, 4, 8)] == [True, True, False]
-    assert json.loads(done.out)["record"]["provenance"]["micro_batches"] == 4
-    enough = 1000
-    failed = bench(*words, "--seed", 5)
-    assert failed.code == 1 and failed.err.splitlines()[-1] == (
-        "mmc-bench: out of memory, even with batches in 16 parts (CUDA out of memory. Tried to allocate 2 PiB): "
-        "use fewer workers, a smaller backbone or a smaller batch_size"
-    )

@@ -99,7 +99,9 @@ def test_one_cell_in_two_versions_is_refused(board):
 def test_an_invalid_record_is_refused_by_name_with_all_others(board):
     good, bad = cell(0, "tune"), cell(0, "base")
     bad = bad.model_copy(update={"metrics": bad.metrics.model_copy(update={"NC": bad.metrics.C})})
-    refused(board, f"cells/{bad.key}.json has a linear path on NC whose end is not its own scores", good, bad)
+    refused(
+        board, f"cells/{bad.key}.json has an invariance to 'remove cue' that does not follow from its scores", good, bad
+    )
 
 
 @pytest.mark.parametrize("content", ["{", '{"kind": "cell"}', "NaN"])

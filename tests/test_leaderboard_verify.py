@@ -97,6 +97,8 @@ def _flatter(content):
         height = max(0.0, *((1 - t) * first + t * accuracy - a for t, a in list(zip(ts, path, strict=True))[1:-1]))
         content["paths"]["linear"]["test"]["barriers"][split]["accuracy"] = height
     with_cue = content["metrics"]["C"]["accuracy"]
+    for effect in content["effects"].values():
+        effect["accuracy_changes"][1] = content["metrics"][effect["split"]]["accuracy"] - with_cue
     for one in content["invariance"].values():
         one["accuracy_change"] = content["metrics"][one["split"]]["accuracy"] - with_cue
 

@@ -175,8 +175,9 @@ def fine_tuned(name, net, images, parts):
         device=torch.device("cpu"),
         generator=torch.Generator().manual_seed(0),
         progress=Progress(),
-        needs=frozenset({"cued", "environments"}),
+        needs=frozenset({"cued", "environments", "fully-cued"}),
         _cued=images.subset(slice(8, None)),
+        _fully_cued=images.subset(slice(8, None)),
     )
     torch.manual_seed(0)
     with sparing_memory(parts):

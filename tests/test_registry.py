@@ -240,7 +240,7 @@ BROKEN = {
     "unknown need": (
         HEADER + "@hookimpl\ndef register_methods(register):"
         " register(MethodSpec(name='m', target=':M', needs={'test'}))",
-        "method 'm' needs ['test']; a method can need ['clean', 'cued', 'environments']",
+        "method 'm' needs ['test']; a method can need ['clean', 'cued', 'environments', 'fully-cued']",
     ),
 }
 

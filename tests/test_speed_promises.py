@@ -80,8 +80,9 @@ def task_of(net, images):
         device=torch.device("cpu"),
         generator=torch.Generator().manual_seed(0),
         progress=Progress(),
-        needs=frozenset({"cued", "environments"}),
+        needs=frozenset({"cued", "environments", "fully-cued"}),
         _cued=cued,
+        _fully_cued=cued,
     )
 
 

@@ -219,8 +219,8 @@ def cbft_step(bench: Bench, batch_size: int = 64, num_classes: int = 100) -> Cas
             device=bench.device,
             generator=bench.generator(),
             progress=Progress(),
-            needs=frozenset({"cued"}),
-            _cued=cued_ours,
+            needs=frozenset({"fully-cued"}),
+            _fully_cued=cued_ours,
         )
         with arithmetic(bench.precision, bench.device):
             method.fine_tune(task)

@@ -125,13 +125,11 @@ class Offer:
         return check_parameters(owner, self.load(), {**self.spec.defaults, **parameters}, self.fixed)
 
     def _refuse_fixed(self, parameters: Mapping[str, Any]) -> None:
-        for name, value in self.fixed.items():
-            if parameters.get(name, value) != value:
-                family = self.spec.name.partition("/")[0]
-                raise UserError(
-                    f"{self.spec.kind} {self.spec.name} has no parameter {name!r}: another member of the family has "
-                    f"another name, {family}/{parameters[name]}"
-                )
+        for name in [name for name, value in self.fixed.items() if parameters.get(name, value) != value]:
+            raise UserError(
+                f"{self.spec.kind} {self.spec.name} has no parameter {name!r}: another member of the family has "
+                f"another name, {self.spec.name.partition('/')[0]}/{parameters[name]}"
+            )
 
     def make(self, config: "BaseModel", **context: Any) -> Any:
         """Return the dataset, backbone, method or observer that a ``Config`` describes.

@@ -48,8 +48,8 @@ def uses_its_data_alone(subject: MethodSubject) -> None:
         raise NotChecked("two runs on the same data differ already")
     raise Fault(
         f"weight {name!r} depends on images outside of the method's sets ({subject.place})",
-        "take images from task.clean, task.validation and, if declared, task.cued, by their batches: their storage "
-        "holds all training images, and test images are for the score alone",
+        "take images from task.clean, task.validation and the cued sets that are declared, by their batches: their "
+        "storage holds all training images, and test images are for the score alone",
     )
 
 

@@ -151,7 +151,8 @@ def other_hidden_data(shape: Shape, needs: Collection[str]) -> ExperimentData:
     cpu, dataset = torch.device("cpu"), DATASETS[shape](shape)
     data = _derive(dataset, shape, cpu)
     hidden = torch.ones(len(dataset.train.labels), dtype=torch.bool)
-    for images in (data.clean, data.validation, *([data.pretraining] if "cued" in needs else [])):
+    own = {"cued": data.pretraining, "fully-cued": data.fully_cued}
+    for images in (data.clean, data.validation, *(images for need, images in own.items() if need in needs)):
         hidden[images.index] = False
     generator = torch.Generator().manual_seed(2)
     for part, rows in ((dataset.train, hidden), (dataset.test, torch.ones_like(dataset.test.labels).bool())):
@@ -170,8 +171,8 @@ def _derive(dataset: TinyImages, shape: Shape, device: torch.device) -> Experime
 def tensors_of(data: ExperimentData) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield what a method could spoil for those who come after it: images, labels and cues."""
     yield "images", data.clean.storage
-    for name in ("pretraining", "clean", "validation"):
-        images = getattr(data, name)
+    sets = {name: getattr(data, name) for name in ("pretraining", "clean", "validation")}
+    for name, images in {**sets, "fully cued": data.train_splits["C"], "all fully cued": data.fully_cued}.items():
         yield f"labels of the {name} set", images.labels
         yield f"cues of the {name} set", images.cues
 
