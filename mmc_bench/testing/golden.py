@@ -25,7 +25,7 @@ from mmc_bench.system.yaml_files import yaml_of
 #: The packages of a checkout, by the folders that they lie in.
 PACKAGES = {"mmc_bench": "mmc_bench", "plugins": "mmc_bench_plugins", "benchmarks": "mmc_bench_benchmarks"}
 #: Members of a record that hold its numbers, under the names of any schema.
-NUMBERS = ("metrics", "curve", "connectivity", "paths", "comparison", "invariance", "num_classes")
+NUMBERS = ("metrics", "curve", "connectivity", "paths", "comparison", "invariance", "effects", "num_classes")
 TINY = {
     "threads": 1,
     "data": {"pretrain_images": 96, "clean_images": 48, "validation_images": 24},
@@ -98,7 +98,7 @@ def golden_suite(thing: Locked, registry: Registry, usual: Mapping[str, Any]) ->
         chosen["method"] = [offer.spec.name for offer in own]
     if thing.kind == "stages" and thing.name == "connect":
         connect |= {"paths": ["linear", "permuted", "quadratic", "quadratic-nc"], "train_images": 32}
-        connect["quadratic"] = {"epochs": 1, "batch_size": 32}
+        connect |= {"matching": "correlations-after-relu", "quadratic": {"epochs": 1, "batch_size": 32}}
         suite["pairs"] = [{"second": {"seed": 1}}]
     suite |= {f"{kind}s": names for kind, names in chosen.items()} | {"connect": connect}
     suite["parameters"] = {name: short for name in chosen["method"] if (short := _short(registry, name))}
