@@ -155,6 +155,8 @@ def register_methods(register):
     register(MethodSpec(name="rude", target=":Rude", summary="changes its process"))
     register(MethodSpec(name="loads-images", target=":LoadsImages", summary="reads batches in a process"))
     register(MethodSpec(name="z-fits", target=":Fits", summary="fine-tunes"))
+    register(MethodSpec(name="a-spoils", target=":Spoils", summary="changes its data"))
+    register(MethodSpec(name="honest", target=":Honest", summary="uses what torch offers"))
 
 class Rude:
     def fine_tune(self, task):
@@ -166,6 +168,27 @@ class Rude:
         os.chdir("/")
         torch.backends.mkldnn.set_flags(False)
         return task.model
+
+class Spoils:
+    def fine_tune(self, task):
+        _, y = task.clean.batch(slice(12))
+        y.zero_()
+        return task.model
+
+class Honest:
+    def fine_tune(self, task):
+        import multiprocessing, torch
+        model = torch.compile(task.model, backend="eager")
+        kinds = torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam
+        optimizers = [kind(model.parameters(), lr=0.01) for kind in kinds]
+        for x, y in task.clean.shuffled(6, task.generator):
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(model(x), y).backward()
+                optimizer.step()
+        queue = multiprocessing.Queue()
+        queue.close()
+        return model
 
 class Fits:
     def fine_tune(self, task):
@@ -208,6 +231,27 @@ def test_a_method_may_start_processes_and_leaves_none_behind(bench):
     result = bench.apart("run", "--suite", "tiny.yaml", *words)
     assert result.code == 0, result.err
     assert json.loads(result.out)["computed"] == 1
+    assert "put back" not in result.err
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_torch_does_for_a_method_is_not_laid_to_its_charge(bench, workers):
+    plugin = write_source(bench.folder, "rude.py", PLUGIN)
+    words = ["--seeds", "0", "--workers", workers, "--plugins-dir", plugin, "--methods", "honest,z-fits"]
+    result = bench.apart("run", "--suite", "tiny.yaml", *words)
+    assert (result.code, "put back" in result.err) == (0, False), result.err
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_method_that_changes_its_data_in_place_fails_and_changes_no_other_record(bench, workers):
+    plugin = write_source(bench.folder, "rude.py", PLUGIN)
+    words = ["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", workers, "--plugins-dir", plugin]
+    alone = bench.apart(*words, "--results", "alone", "--methods", "z-fits")
+    company = bench.apart(*words, "--results", "company", "--methods", "a-spoils,z-fits")
+    assert (alone.code, company.code) == (0, 1), alone.err + company.err
+    assert "method a-spoils changed the labels of task.clean in place: work on a clone()" in company.err
+    kept_records, others = bench.records("alone"), bench.records("company")
+    assert len(kept_records) == 2 and all(others[name] == record for name, record in kept_records.items())
 
 
 RC_FILES = {

@@ -3,6 +3,7 @@
 import copy
 
 from mmc_bench.data.splits import ExperimentData
+from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Cell, Pretraining
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.system.process_state import kept
@@ -26,6 +27,8 @@ def fine_tune(
 
     Raises
     ------
+    UserError
+        When the method changed its data in place.
     UnfitModelError
         When the method returns something that cannot be scored: `mmc_bench.training.returned` says what can be.
     """
@@ -34,12 +37,27 @@ def fine_tune(
         config = offer.configure(cell.method.parameters)
         method: Method = offer.make(config)
         task, seed = task_of(cell.pretraining, pretrained, data, resources, offer.spec.needs, report)
+        lent = _versions(task)
         returned = method.fine_tune(task)
+    if changed := [name for name, version in _versions(task).items() if version != lent[name]]:
+        resources.forget()  # other cells share them
+        raise UserError(f"method {cell.method.name} changed {changed[0]} in place: work on a clone()")
     try:
         model = accepted(returned, pretrained, task.pretrained, data.validation.batch(slice(SOME))[0])
     except UnfitModelError as error:
         raise error.of(f"method {cell.method.name} returned") from None
     return model, config.model_dump(mode="json"), task.progress, seed
+
+
+def _versions(task: Task) -> dict[str, int]:
+    """Return how often torch saw each tensor of a task's data change in place, by a name for people."""
+    sets = {name: getattr(task, name) for name in ("clean", "validation", "_cued", "_fully_cued", "_all_fully_cued")}
+    return {
+        f"the {what} of task.{name.lstrip('_')}": getattr(images, field)._version
+        for name, images in sets.items()
+        if images is not None
+        for what, field in (("images", "storage"), ("labels", "labels"), ("cues", "cues"), ("order", "index"))
+    }
 
 
 def task_of(

@@ -103,7 +103,8 @@ def _set_root_logger(before: tuple[Any, ...]) -> None:
 
 
 def _handlers() -> dict[int, Any]:
-    return {number: signal.getsignal(number) for number in signal.Signals}
+    """Return the handlers of all signals but SIGCHLD, which libraries that start processes listen to."""
+    return {number: signal.getsignal(number) for number in signal.Signals if number.name not in ("SIGCHLD", "SIGCLD")}
 
 
 def _set_handlers(before: dict[int, Any]) -> None:
@@ -137,11 +138,12 @@ def _set_streams(before: tuple[Any, Any]) -> None:
     sys.stdout, sys.stderr = before
 
 
-def _start_method() -> str | None:
-    return multiprocessing.get_start_method(allow_none=True)
+def _start_method() -> str:
+    """Return how processes are started; the first process that is started only settles the default."""
+    return multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
 
 
-def _set_start_method(before: str | None) -> None:
+def _set_start_method(before: str) -> None:
     multiprocessing.set_start_method(before, force=True)
 
 

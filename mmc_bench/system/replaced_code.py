@@ -17,6 +17,9 @@ CORE, PLUGINS = "mmc_bench.", "mmc_bench_"
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, staticmethod, classmethod)
 CONSTANTS = (bool, int, float, str, tuple, type(None), property, type)
 
+#: Begins the names of functions that dynamo puts into a module, and takes out again.
+COMPILED = ("__compiled_fn", "__resume_")
+
 #: Stands for what an owner lacks.
 ABSENT: Any = object()
 
@@ -66,13 +69,14 @@ def _replaced(before: Code) -> Iterator[tuple[Any, str, Any]]:
             continue
         kinds = _kinds(owner)
         for name, value in content.items():
-            if now.get(name, ABSENT) is value or _is_usual(now.get(name), value):
+            if now.get(name, ABSENT) is value or _is_usual(now.get(name), value) or name.startswith(COMPILED):
                 continue
             if isinstance(value, FUNCTIONS) or (isinstance(value, kinds) and not name.startswith("__")):
                 yield owner, name, value
         if isinstance(owner, type) and len(now) > len(content):
             for name in now.keys() - content.keys():
-                if isinstance(now[name], FUNCTIONS):
+                inherited = next((vars(base)[name] for base in owner.__mro__[1:] if name in vars(base)), ABSENT)
+                if isinstance(now[name], FUNCTIONS) and not _is_usual(now[name], inherited):
                     yield owner, name, ABSENT
 
 
@@ -93,8 +97,9 @@ def _is_same(now: Mapping[str, Any], before: dict[str, Any]) -> bool:
 
 def _is_usual(now: Any, before: Any) -> bool:
     """Tell whether torch itself wrapped a function: an optimiser's step when the first is made, others for dynamo."""
-    own = str(getattr(now, "__globals__", {}).get("__name__", "")).startswith("torch.")
-    return own and getattr(now, "__wrapped__", ABSENT) is before
+    module = str(getattr(now, "__globals__", {}).get("__name__", ""))
+    wrapped = module.startswith("torch.") and getattr(now, "__wrapped__", ABSENT) is before
+    return wrapped or module.startswith("torch._dynamo.")
 
 
 def _name(owner: Any) -> str:
