@@ -1,5 +1,7 @@
 """Functions and class attributes that everything computes with: read, compared, and put back where replaced."""
 
+import hashlib
+import json
 import random
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,7 +16,12 @@ from torch.nn import functional
 
 CORE, PLUGINS = "mmc_bench.", "mmc_bench_"
 
-FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, staticmethod, classmethod)
+#: Modules of torch whose own functions its classes call.
+OF_TORCH = ("torch.nn.modules.", "torch.optim.", "torch.autograd")
+FUNCTIONS = (
+    *(FunctionType, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType),
+    *(staticmethod, classmethod, ModuleType),
+)
 CONSTANTS = (bool, int, float, str, tuple, type(None), property, type)
 
 #: Begins the names of functions that dynamo puts into a module, and takes out again.
@@ -28,7 +35,7 @@ Code = list[tuple[Any, dict[str, Any]]]
 
 
 def code_of_all() -> Code:
-    """Return what every method computes with: torch, NumPy, Python's random module, the core and all plugins."""
+    """Return what every method computes with: torch, NumPy, modules of Python, the core and all plugins."""
     return [(owner, vars(owner).copy()) for owner in _owners(len(sys.modules))]
 
 
@@ -51,7 +58,10 @@ def replaced_code(name: str, before: Code, after: Code) -> str | None:
 def _owners(modules: int) -> tuple[Any, ...]:
     """Return the modules and classes whose content counts; so many modules being imported, they are the same."""
     found = [torch, torch.Tensor, functional, nn.init, np, np.random, random, *_classes(nn), *_classes(torch.optim)]
+    found += [torch._C._nn, json, hashlib]
     for name, module in list(sys.modules.items()):
+        if name.startswith(OF_TORCH) and isinstance(module, ModuleType):
+            found.append(module)
         if name.startswith((CORE, PLUGINS)) and isinstance(module, ModuleType):
             found += [module, *(owner for owner in _classes(module) if owner.__module__ == name)]
     return tuple(dict.fromkeys(found))
