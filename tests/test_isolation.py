@@ -16,7 +16,7 @@ from helpers.plugins import write_source
 from torch import nn
 from torch.nn import functional
 
-from mmc_bench.system.process_state import ProcessState, kept, lent
+from mmc_bench.system.process_state import ProcessState, as_if_fresh, kept
 
 CHANGES = {
     "torch's default dtype to torch.float64": lambda: torch.set_default_dtype(torch.float64),
@@ -76,7 +76,7 @@ def as_it_was(monkeypatch):
     """Whatever a test changes, others find nothing of it; and each begins as a run does."""
     monkeypatch.setenv("HOME", "somewhere")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with lent():
+    with as_if_fresh():
         yield
 
 
@@ -120,7 +120,7 @@ def test_what_a_process_that_is_lent_computes_with_is_usual_and_its_owner_gets_h
     np.seterr(divide="raise")
     random.seed(5)
     expected = random.Random(5).random()
-    with lent():
+    with as_if_fresh():
         assert torch.get_default_dtype() is torch.float32
         assert np.geterr()["divide"] == "warn"
         random.random(), torch.rand(3)
@@ -240,7 +240,7 @@ def test_a_method_may_start_processes_and_leaves_none_behind(bench):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_what_torch_does_for_a_method_is_not_laid_to_its_charge(bench, workers):
+def test_changes_that_torch_makes_for_a_method_are_not_reported(bench, workers):
     plugin = write_source(bench.folder, "rude.py", PLUGIN)
     words = ["--seeds", "0", "--workers", workers, "--plugins-dir", plugin, "--methods", "honest,z-fits"]
     result = bench.apart("run", "--suite", "tiny.yaml", *words)

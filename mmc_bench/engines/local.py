@@ -24,7 +24,7 @@ from mmc_bench.engines.schedule import pretraining_of
 from mmc_bench.engines.worker import Worker
 from mmc_bench.results.jobs import Job
 from mmc_bench.results.records import Failure
-from mmc_bench.system.process_state import lent
+from mmc_bench.system.process_state import as_if_fresh
 from mmc_bench.system.processes import descendants, kill_all
 
 #: Seconds between two checks of workers that send nothing.
@@ -45,7 +45,7 @@ class InProcessEngine:
     def run(self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends."""
         worker, last = Worker(settings), None
-        with lent(), closing(Dispatcher(jobs, settings.results, on_event)) as dispatcher:
+        with as_if_fresh(), closing(Dispatcher(jobs, settings.results, on_event)) as dispatcher:
             while dispatcher:
                 job = dispatcher.take(last)
                 if job is not None:

@@ -158,19 +158,10 @@ def panels_of_pairs(group: RecordGroup[PairRecord]) -> list[Panels]:
                 measured = path.test if part == "test" else path.train
                 place = (PATHS.get(name, name), record.pair.first.cue_rate, seeds(record))
                 collected.add_path(*place, measured, own)
-        figures.append(
-            Panels(
-                name=f"pairs {part} {group.dataset} {group.backbone} {group.partner}",
-                key=first.key,
-                title=f"{group.dataset}, {group.backbone}: models of each cue rate, and one {group.partner}",
-                x="t",
-                x_label="t,  from the model of each cue rate (0) to the other (1)",
-                part=part,
-                columns=SPLITS,
-                lines=collected.averaged,
-                num_classes=first.num_classes,
-            )
-        )
+        name = f"pairs {part} {group.dataset} {group.backbone} {group.partner}"
+        title = f"{group.dataset}, {group.backbone}: models of each cue rate, and one {group.partner}"
+        x_label = "t,  from the model of each cue rate (0) to the other (1)"
+        figures.append(_panels_along_paths(first, name, title, x_label, part, collected))
     return [panels for panels in figures if panels.lines]
 
 
@@ -195,20 +186,27 @@ def panels_of_cells(group: RecordGroup[CellRecord], pretrained: Iterable[Pretrai
                     measured = path.test if part == "test" else path.train
                     own = own_scores_of_cell(record, before.get(record.pretraining_key)) if part == "test" else {}
                     collected.add_path(methods[record.key], p.cue_rate, str(p.seed), measured, own)
-            figures.append(
-                Panels(
-                    name=f"cells {part} {name} {group.dataset} {group.backbone}",
-                    key=first.key,
-                    title=f"{group.dataset}, {group.backbone}: {PATHS.get(name, name)} paths",
-                    x="t",
-                    x_label="t,  from pretrained (0) to fine-tuned (1)",
-                    part=part,
-                    columns=SPLITS,
-                    lines=collected.averaged,
-                    num_classes=first.num_classes,
-                )
-            )
+            title = f"{group.dataset}, {group.backbone}: {PATHS.get(name, name)} paths"
+            x_label = "t,  from pretrained (0) to fine-tuned (1)"
+            file = f"cells {part} {name} {group.dataset} {group.backbone}"
+            figures.append(_panels_along_paths(first, file, title, x_label, part, collected))
     return [panels for panels in figures if panels.lines]
+
+
+def _panels_along_paths(
+    first: CellRecord | PairRecord, name: str, title: str, x_label: str, part: str, collected: "_Lines"
+) -> Panels:
+    return Panels(
+        name=name,
+        key=first.key,
+        title=title,
+        x="t",
+        x_label=x_label,
+        part=part,
+        columns=SPLITS,
+        lines=collected.averaged,
+        num_classes=first.num_classes,
+    )
 
 
 def panels_of_learning(groups: Sequence[RecordGroup[PretrainRecord]]) -> list[Panels]:

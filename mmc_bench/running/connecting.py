@@ -18,7 +18,7 @@ from mmc_bench.running.runner import check_plugins
 from mmc_bench.running.session import Session, several
 from mmc_bench.stages.checkpoints import Tensors, experiment_suite, locate
 from mmc_bench.suites.plan import Plan
-from mmc_bench.system.process_state import lent
+from mmc_bench.system.process_state import as_if_fresh
 from mmc_bench.system.streams import tell
 from mmc_bench.system.validation import first_problem
 
@@ -213,19 +213,19 @@ def _measured(
     wanted = connection.connect
     tell(f"measuring {', '.join(wanted.paths)} at {wanted.points} points on {device} in {settings.precision}")
     label = f"{connection.first.label} – {connection.second.label}"
-    with lent(), Leases(session.store.locks) as leases, leased(leases, connection.key, label):
+    with as_if_fresh(), Leases(session.store.locks) as leases, leased(leases, connection.key, label):
         resources = open_resources(settings)
         found = resources.store.find_connection(connection)
-        return found or _in_the_memory_there_is(lambda: compare_checkpoints(connection, weights, resources), resources)
+        return found or _with_retries(lambda: compare_checkpoints(connection, weights, resources), resources)
 
 
-def _in_the_memory_there_is(measure: Callable[[], ConnectionRecord], resources: "Resources") -> ConnectionRecord:
-    """Measure; when memory runs out, once more with batches in twice as many parts.
+def _with_retries(measure: Callable[[], ConnectionRecord], resources: "Resources") -> ConnectionRecord:
+    """Measure; whenever memory runs out, try again with batches in twice as many parts.
 
     Raises
     ------
     FailedError
-        When it runs out still.
+        When memory runs out with batches in the most parts, too.
     """
     from mmc_bench.engines.worker import make_room
     from mmc_bench.training import memory

@@ -10,17 +10,17 @@ UNKNOWN: Any = object()
 
 
 def to_value(name: str, before: Any, after: Any) -> str | None:
-    """Describe a change by the new value."""
+    """Describe a change by its new value."""
     return None if before == after else f"{name} to {after}"
 
 
 def name_alone(name: str, before: Any, after: Any) -> str | None:
-    """Describe a change of what is too long to show."""
+    """Describe a change by its name alone, where values are too long to show."""
     return None if before == after else name
 
 
 def silently(name: str, before: Any, after: Any) -> None:
-    """Describe no change: every plugin may make it."""
+    """Describe no change: plugins may change this state, as they do by drawing random numbers."""
 
 
 @dataclass(frozen=True)

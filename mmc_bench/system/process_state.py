@@ -1,4 +1,4 @@
-"""What a process keeps when the code that changed it has returned: read, compared, and put back.
+"""State of the whole process that outlives the code that changed it: read, compared, and put back.
 
 A plugin's code may set such things for all that comes after it in its process: torch's default dtype, the working
 directory, a signal's handler. `kept` runs it and puts back what it changed.
@@ -105,8 +105,8 @@ def kept(who: str, note: Note, but: Sequence[str] = ()) -> Iterator[None]:
 
 
 @contextmanager
-def lent() -> Iterator[None]:
-    """Compute in a process that is somebody's: as in a fresh one meanwhile, and as they left it afterwards."""
+def as_if_fresh() -> Iterator[None]:
+    """Give this process the states of a fresh one inside the block, and restore the caller's states after it."""
     before = ProcessState.now()
     ProcessState.fresh().put_back()
     try:

@@ -71,7 +71,7 @@ def _filters() -> tuple[Any, ...]:
 
 
 def _set_filters(before: tuple[Any, ...]) -> None:
-    warnings.resetwarnings()  # has what was shown or not shown before forgotten
+    warnings.resetwarnings()  # also clears the memory of warnings that were shown once
     _refill(warnings.filters, before[0])  # type: ignore[arg-type]
     warnings.showwarning = before[1]
 
@@ -121,7 +121,7 @@ def _stop_alarm(was_pending: bool) -> None:
 
 
 def _umask() -> int:
-    with suppress(OSError, ValueError):  # reading it by setting it would reach files made meanwhile
+    with suppress(OSError, ValueError):  # the other way, setting it, affects files that threads make at that moment
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return int(status.partition("Umask:")[2].split(maxsplit=1)[0], 8)
     mask = os.umask(0o077)

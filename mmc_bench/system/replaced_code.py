@@ -56,7 +56,7 @@ def replaced_code(name: str, before: Code, after: Code) -> str | None:
 
 @lru_cache(maxsize=1)
 def _owners(modules: int) -> tuple[Any, ...]:
-    """Return the modules and classes whose content counts; so many modules being imported, they are the same."""
+    """Return the modules and classes whose content counts; `modules`, how many are imported, keys the cache."""
     found = [torch, torch.Tensor, functional, nn.init, np, np.random, random, *_classes(nn), *_classes(torch.optim)]
     found += [torch._C._nn, json, hashlib]
     for name, module in list(sys.modules.items()):
@@ -91,14 +91,18 @@ def _replaced(before: Code) -> Iterator[tuple[Any, str, Any]]:
 
 
 def _kinds(owner: Any) -> tuple[type, ...]:
-    """Return what counts of a module or class: what a plugin keeps in its own is its own, and torch sets some names."""
+    """Return the types of values that count in a module or class.
+
+    Constants count in classes and in the core's modules alone: a plugin may keep values in its own modules, and torch
+    sets some in its.
+    """
     if _name(owner).startswith(PLUGINS) or not (isinstance(owner, type) or _name(owner).startswith(CORE)):
         return FUNCTIONS
     return (*FUNCTIONS, *CONSTANTS)
 
 
 def _is_same(now: Mapping[str, Any], before: dict[str, Any]) -> bool:
-    """Compare quickly: the very same values are equal to Python; asking others may fail, as for arrays."""
+    """Compare two contents quickly; where comparing values fails, as it does for arrays, they count as different."""
     try:
         return bool(now == before)
     except (ValueError, RuntimeError, TypeError):

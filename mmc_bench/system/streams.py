@@ -27,7 +27,7 @@ def tell(message: str) -> None:
 
 
 def notice(text: object) -> None:
-    """Say what a user should know, and nothing stops for, in one line on standard error."""
+    """Print a notice that stops nothing, as one line on standard error."""
     tell(f"mmc-bench: {sentence(text)}")
 
 

@@ -100,7 +100,10 @@ def _pair(name: str, owner: Any, getter: str, setter: str, usual: Any) -> KeptSt
 
 
 def _set_inference_mode(before: bool) -> None:
-    """Enter a mode that is left no more: left later than the one that it covers, it would bring that back."""
+    """Set the mode for good.
+
+    torch sets it by a guard that restores the earlier mode when it is freed; the extra reference keeps it alive.
+    """
     guard = torch._C._InferenceMode(before)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(guard))
 
