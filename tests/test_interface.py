@@ -14,6 +14,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.testing.tiny_data import SQUARE, TinyNet
 from mmc_bench.training.interface import check_backbone
+from mmc_bench.training.memory import is_out_of_memory
 
 
 def net(**members):
@@ -80,3 +81,15 @@ def test_a_run_names_the_backbone_whose_parts_do_not_fit_and_trains_nothing(benc
     errors = [failure["error"] for failure in json.loads(result.out)["failures"]]
     says = "backbone planted cannot be trained: in training mode the output is a tuple: return logits (n, K)"
     assert set(errors) == {says, f"its pretraining failed: {says}"}
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory")]
+)
+def test_memory_that_runs_out_is_known_as_such_whatever_raises_it(error):
+    def forward(self, x):
+        raise error
+
+    with pytest.raises(UserError) as caught:
+        tried(net(forward=forward))
+    assert is_out_of_memory(caught.value)

@@ -28,10 +28,11 @@ def connect(
     data: ExperimentData,
     metrics: tuple[Metrics, Metrics],
     resources: Resources,
+    made_from: str,
 ) -> dict[str, PathRecord]:
     """Return the paths of a cell; the linear one is always among them.
 
-    `metrics` are those of the two models as they are.
+    `metrics` are those of the two models as they are, and `made_from` is the checksum of the pretrained weights.
     """
     settings = cell.connect.with_changes(paths=tuple(dict.fromkeys(("linear", *cell.connect.paths))))
     images = path_images(data, settings)
@@ -39,7 +40,7 @@ def connect(
     def scores_at_end(model: Backbone, own: Metrics) -> Scores:
         return end_scores(model, images.sets, images.batchnorm, own.splits)
 
-    start = "start of paths", cell.pretraining.key, settings.batchnorm_images, settings.train_images
+    start = "start of paths", made_from, settings.batchnorm_images, settings.train_images
     ends = (
         resources.once(lambda: scores_at_end(pretrained, metrics[0]), *start),
         scores_at_end(fine_tuned, metrics[1]),

@@ -37,9 +37,9 @@ def fine_tune(
         config = offer.configure(cell.method.parameters)
         method: Method = offer.make(config)
         task, seed = task_of(cell.pretraining, pretrained, data, resources, offer.spec.needs, report)
-        lent = _versions(task)
+        before = _versions(task)
         returned = method.fine_tune(task)
-    if changed := [name for name, version in _versions(task).items() if version != lent[name]]:
+    if changed := [name for name, version in _versions(task).items() if version != before[name]]:
         resources.forget()  # other cells share them
         raise UserError(f"method {cell.method.name} changed {changed[0]} in place: work on a clone()")
     try:

@@ -95,12 +95,10 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
             origin = assembly.origin(key=job.weights_key, made_from=made_from, parameters=parameters)
         report({"stage": "score"})
         metrics, predictions = score(fine_tuned, data, data.clean)
-        of_pretrained = resources.once(
-            lambda: predictions_on(pretrained, data.rendered), "predictions", job.pretraining.key
-        )
+        of_pretrained = resources.once(lambda: predictions_on(pretrained, data.rendered), "predictions", made_from)
         assembly.lap("score")
         report({"stage": "connect"})
-        paths = connect(job, pretrained, fine_tuned, data, (before.metrics, metrics), resources)
+        paths = connect(job, pretrained, fine_tuned, data, (before.metrics, metrics), resources, made_from)
         assembly.lap("connect")
 
     scores = before.metrics.splits, metrics.splits

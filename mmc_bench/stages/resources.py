@@ -30,7 +30,7 @@ Report = Callable[[dict[str, Any]], None]
 class Resources:
     """One worker's resources. Loaded images and derived sets are kept until another cell needs others.
 
-    `note` is told what datasets and backbones changed of the process; it is put back.
+    `note` receives a sentence about what a dataset or backbone changed of the process, which is put back.
     """
 
     registry: Registry
@@ -40,8 +40,8 @@ class Resources:
     threads: int
     precision: str = "fp32"
     keep_weights: bool = False
-    _kept: dict[tuple[object, ...], Any] = field(default_factory=dict)
     note: Note = tell
+    _once: dict[tuple[object, ...], Any] = field(default_factory=dict)
     _loaded: dict[str, Dataset] = field(default_factory=dict)
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
     _tried: set[str] = field(default_factory=set)
@@ -50,13 +50,13 @@ class Resources:
         """Release the loaded images and derived sets; they are made again when a job needs them."""
         self._loaded.clear()
         self._derived.clear()
-        self._kept.clear()
+        self._once.clear()
 
     def once(self, make: Callable[[], Any], *what: object) -> Any:
         """Return what `make` returned when it was called for the same `what` and images, or call it now."""
-        if what not in self._kept:
-            self._kept[what] = make()
-        return self._kept[what]
+        if what not in self._once:
+            self._once[what] = make()
+        return self._once[what]
 
     def offer(self, kind: str, reference: PluginRef) -> Offer:
         """Return what a plugin offers under a reference.
@@ -89,7 +89,7 @@ class Resources:
         key = canonical_json([dataset_key, pretraining.data.content(), pretraining.cue_rate, pretraining.data_seed])
         if key not in self._derived:
             self._derived.clear()
-            self._kept.clear()
+            self._once.clear()
             self._derived[key] = derive_experiment(
                 self._loaded[dataset_key],
                 pretraining.data,
