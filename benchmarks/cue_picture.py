@@ -18,7 +18,7 @@ LABELS = (0, 2, 4, 5, 6, 7)  # of ten: enough to see the rule, few enough to see
 SEED = 2  # its digits are easy to read
 
 # Lengths are pixels of the picture, which is shown at half its size.
-WIDTH, MARGIN, TILE, GAP = 1500, 36, 128, 14  # a tile is 32 pixels, each four wide
+WIDTH, MARGIN, TILE, GAP = 1500, 36, 128, 14  # a tile is 16 pixels, each eight wide
 TOP, IMAGES_LEFT = 252, 420
 RIGHT = IMAGES_LEFT + len(LABELS) * (TILE + GAP) + 16
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def tiles() -> dict[str, torch.Tensor]:
-    """Return, for each split, one test image of each label as the network sees it, (6, 32, 32, 3) in [0, 1].
+    """Return, for each split, one test image of each label as the network sees it, (6, 16, 16, 3) in [0, 1].
 
     An image is the first of its label whose random cue and random image are of another label, since where they are
     of its own, by chance, the four splits show nothing.

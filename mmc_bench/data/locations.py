@@ -25,7 +25,7 @@ class KnownSource:
 KNOWN_SOURCES = {
     source.name: source
     for source in (
-        KnownSource("digits", "", "", "", (32, 32), 3),
+        KnownSource("digits", "", "", "", (16, 16), 3),
         KnownSource("cifar10", "CIFAR10", "cifar-10-batches-py/", "cifar-10-batches-py", (32, 32), 3),
         KnownSource("cifar100", "CIFAR100", "cifar-100-python/", "cifar-100-python", (32, 32), 3),
         KnownSource("fashion-mnist", "FashionMNIST", "FashionMNIST/raw/", "FashionMNIST/raw", (28, 28), 1),

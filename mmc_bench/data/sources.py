@@ -126,16 +126,16 @@ def _dataset_class(known: KnownSource) -> Any:
 
 
 def load_digits() -> tuple[SourceImages, SourceImages]:
-    """Return scikit-learn's bundled UCI digits as 32 x 32 images with three equal channels.
+    """Return scikit-learn's bundled UCI digits as 16 x 16 images with three equal channels.
 
-    1,797 scans of 8 x 8 pixels in 17 grey levels, bilinearly resized. A fixed permutation sets 500 apart for
+    1,797 scans of 8 x 8 pixels in 17 grey levels, bilinearly resized; larger images would show no more. A fixed permutation sets 500 apart for
     testing; 1,297 remain for training.
     """
     from sklearn.datasets import load_digits as load
 
     digits = load()
     grey = torch.from_numpy(digits.images).float()[:, None] / 16  # (1797, 1, 8, 8) in [0, 1]
-    resized = F.interpolate(grey, size=(32, 32), mode="bilinear", align_corners=False)
+    resized = F.interpolate(grey, size=(16, 16), mode="bilinear", align_corners=False)
     images = (resized * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
     labels = torch.from_numpy(digits.target).long()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(DIGITS_SEED))

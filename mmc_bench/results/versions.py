@@ -33,10 +33,10 @@ class Stage:
 _COMMON = ("data", "seeds.py", "stages/job.py", "stages/resources.py", "training")
 
 STAGES = {
-    "pretrain": Stage(2, (*_COMMON, "stages/pretrain.py")),
-    "fine-tune": Stage(2, (*_COMMON, "stages/finetune.py")),
-    "score": Stage(2, (*_COMMON, "stages/score.py", "landscape/effects.py", "landscape/invariance.py")),
-    "connect": Stage(2, (*_COMMON, "stages/connect.py", "landscape")),
+    "pretrain": Stage(3, (*_COMMON, "stages/pretrain.py")),
+    "fine-tune": Stage(3, (*_COMMON, "stages/finetune.py")),
+    "score": Stage(3, (*_COMMON, "stages/score.py", "landscape/effects.py", "landscape/invariance.py")),
+    "connect": Stage(3, (*_COMMON, "stages/connect.py", "landscape")),
 }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from mmc_bench import DatasetSpec, hookimpl
 
 mmc_bench_api = 1
-VERSION = 1
+VERSION = 2
 
 
 @hookimpl
@@ -17,7 +17,7 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             target=".dataset:DigitsBox",
             sources=("digits",),
             num_classes=10,
-            summary="UCI digits at 32x32 with a red 3x3 box; embedded, no download",
+            summary="UCI digits at 16x16 with a red 3x3 box; embedded, no download",
         )
     )
     register(
