@@ -101,8 +101,9 @@ def with_boxes(images: torch.Tensor, place: torch.Tensor, pixels: torch.Tensor, 
         Of shape (C,), or (n, 1, C) for a colour each.
     """
     boxed = images.clone()
+    canvas = boxed.permute(0, 2, 3, 1)  # (n, H, W, C): a pixel's channels lie together
     rows, columns = pixels[place.clamp(max=len(pixels) - 1)].unbind(-1)  # (n, 9) each
-    where = (torch.arange(len(images), device=images.device)[:, None], slice(None), rows, columns)
+    where = (torch.arange(len(images), device=images.device)[:, None], rows, columns)
     has_box = place < len(pixels)
-    boxed[where] = torch.where(has_box[:, None, None], colour.to(images.dtype), boxed[where])  # (n, 9, C)
+    canvas[where] = torch.where(has_box[:, None, None], colour.to(images.dtype), canvas[where])  # (n, 9, C)
     return boxed
