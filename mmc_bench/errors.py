@@ -50,7 +50,7 @@ class FailedError(UserError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a clause that names the known words nearest to `name`, or the first ten when none is near.
+    """Return a clause that names the known words nearest to `name` whatever their case, or the first ten when none is near.
 
     Returns
     -------
@@ -60,9 +60,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     words = sorted(set(known))
-    close = get_close_matches(name, words, n=3, cutoff=0.55)
+    in_lower_case = {word.lower(): word for word in words}
+    close = get_close_matches(name.lower(), in_lower_case, n=3, cutoff=0.55)
     if close:
-        return f"did you mean {' or '.join(close)}?"
+        return f"did you mean {' or '.join(in_lower_case[word] for word in close)}?"
     if not words:
         return "none is known"
     more = len(words) - LONGEST_LIST

@@ -165,3 +165,8 @@ def test_a_config_that_is_no_pydantic_model_is_refused_in_one_sentence():
 
     with pytest.raises(UserError, match=r"Odd\.Config is no pydantic model: derive it from mmc_bench\.BaseConfig"):
         check_parameters("method odd", Odd, {})
+
+
+def test_a_name_in_other_case_is_answered_with_the_name():
+    assert nearest("RESNET18", ["vgg13", "resnet18"]) == "did you mean resnet18?"
+    assert nearest("ours", ["Ours", "theirs"]) == "did you mean Ours?"
