@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 import torch
@@ -13,11 +12,12 @@ from mmc_bench_benchmarks.speed.cases import Bench, cbft_step, cued_images, last
 from mmc_bench_benchmarks.speed.plain import evaluate_path as evaluate_path_plainly
 from mmc_bench_benchmarks.speed.scaling import WAYS, Way, work
 from mmc_bench_benchmarks.speed.scaling import throughput as jobs_per_second
-from mmc_bench_benchmarks.speed.throughput import matrix_product_peak, throughput, training_flop
+from mmc_bench_benchmarks.speed.throughput import throughput
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.results.records import Score
+from mmc_bench.stages.hardware import matrix_product_peak, training_flop
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,8 @@ def test_counting_operations_leaves_a_model_as_it_was(bench):
 
 
 def test_a_pretrainings_share_of_the_peak_is_its_operations_over_those_of_a_matrix_product(bench, monkeypatch):
-    monkeypatch.setattr(
-        "mmc_bench_benchmarks.speed.throughput.matrix_product_peak", partial(matrix_product_peak, rounds=3)
-    )
+    peak = matrix_product_peak(bench.device, 0.01)
+    monkeypatch.setattr("mmc_bench_benchmarks.speed.throughput.matrix_product_peak", lambda *_: peak)
     use = throughput(bench, "resnet8", batch_size=16, steps=2, epochs=3)
     assert use["tflops"] == pytest.approx(use["images_per_second"]["median"] * use["gflop_per_image"] / 1e3)
     assert use["share"] == pytest.approx(use["tflops"] / use["peak_tflops"])

@@ -43,6 +43,8 @@ class Computing:
         In minutes.
     cell_memory
         In GB.
+    profile
+        Measure what pretrainings use of the device, and show the seconds of the jobs by their parts.
     """
 
     download: bool = True
@@ -56,6 +58,7 @@ class Computing:
     time_limit: float | None = None
     cell_timeout: float | None = None
     cell_memory: float | None = None
+    profile: bool = False
     cluster: Cluster = LOCAL
 
     def __post_init__(self) -> None:
@@ -127,6 +130,7 @@ def worker_settings(session: Session, computing: Computing) -> Settings:
         threads=computing.threads or 1,
         gpu_share=computing.cluster.gpu_share,
         keep_weights=computing.keep_weights,
+        profile=computing.profile,
     )
 
 

@@ -199,6 +199,8 @@ def _outcomes(
 
 def _count(outcome: Outcome, summary: Summary) -> None:
     is_result = not isinstance(outcome.job, Pretraining)
+    if outcome.record is not None and not outcome.elsewhere:
+        summary.profile.add(outcome.job, outcome.record.timing)
     if outcome.failure is not None:
         summary.failed += is_result
         summary.failures.append(outcome.failure)
