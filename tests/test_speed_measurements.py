@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from mmc_bench_benchmarks.speed.__main__ import ratio
-from mmc_bench_benchmarks.speed.cases import Bench, cbft_step, cued_images, last_layer, parity, path
+from mmc_bench_benchmarks.speed.cases import Bench, cbft_step, cued_images, last_layer, parity, path, pretraining_step
 from mmc_bench_benchmarks.speed.plain import evaluate_path as evaluate_path_plainly
 from mmc_bench_benchmarks.speed.scaling import WAYS, Way, work
 from mmc_bench_benchmarks.speed.scaling import throughput as jobs_per_second
@@ -52,7 +52,14 @@ def test_a_pretrainings_share_of_the_peak_is_its_operations_over_those_of_a_matr
 def test_ours_and_the_plain_loops_compute_the_same(bench):
     checks = parity(bench, "resnet8", steps=8, batch_size=8)
     assert checks["fp32_output"] < 1e-5
-    assert checks["bf16_loss"] == 0  # both in float32 here
+
+
+def test_in_fp32_nothing_computes_in_bf16_which_the_processor_may_have_to_emulate(bench):
+    half = Bench(torch.device("cpu"), "bf16")
+    assert list(pretraining_step(bench, 1, 2).runs) == ["ours", "R1"]
+    assert list(pretraining_step(half, 1, 2).runs) == ["ours", "R1", "R2"]
+    assert list(parity(bench, "resnet8", steps=4, batch_size=2)) == ["fp32_output"]
+    assert list(parity(half, "resnet8", steps=4, batch_size=2)) == ["fp32_output", "bf16_loss"]
 
 
 def test_parity_sees_a_difference(bench, monkeypatch):
