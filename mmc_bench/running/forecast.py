@@ -107,6 +107,12 @@ class Forecast:
             return (sum(self._kinds[kind] * of_kind[kind] for kind in of_kind) + sum(left.values())) / workers
         return _until_all_end([(job, of_kind[kind_of_work(job)]) for job in self._waiting.values()], left, workers)
 
+    def seconds_of(self, job: Job) -> float | None:
+        """Return the seconds that a running job will still take, or None while nothing is known of it."""
+        if running := self._running.get(job.key):
+            return running.seconds_left(self._usual()(kind_of_work(job)), self._now())
+        return None
+
     def _usual(self) -> Callable[[str], float | None]:
         """Return a function that says how long a job of a kind takes, as far as anything is known."""
         begun = self._begun()
