@@ -102,11 +102,14 @@ def _run_missing(
     """Check what can be checked beforehand, then run. A time limit counts from `started`."""
     plan, cluster = session.plan, computing.cluster
     session.store.check_writable()
-    display.announce(headline(plan, missing))  # at once: what comes next may import torch
     if not computing.download:
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
-    check_plugins(plan)
+    check_plugins(plan, [setting.plugin for setting in session.settings])
     observers = Observers.of(session.observers)
+    if computing.device not in ("auto", "cpu"):
+        resolve_device(computing.device)
+    display.announce(headline(plan, missing))  # what comes next may import torch
+    check_plugins(plan)
     workers, threads = computing.workers, computing.threads or plan.suite.threads
     if cluster.is_chosen:
         device, threads = cluster.device(computing.device), threads or cluster.threads
