@@ -106,7 +106,7 @@ def _run_missing(
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
     check_plugins(plan, [setting.plugin for setting in session.settings])
     observers = Observers.of(session.observers)
-    if computing.device not in ("auto", "cpu"):
+    if computing.device != "auto" and not cluster.is_chosen:
         resolve_device(computing.device)
     display.announce(headline(plan, missing))  # what comes next may import torch
     check_plugins(plan)
