@@ -4,20 +4,20 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 import torch
 from mmc_bench_benchmarks.speed.__main__ import ratio
-from mmc_bench_benchmarks.speed.cases import Bench, cbft_step, cued_images, last_layer, parity, path
+from mmc_bench_benchmarks.speed.cases import Bench, cbft_step, cued_images, last_layer, parity, path, pretraining_step
 from mmc_bench_benchmarks.speed.plain import evaluate_path as evaluate_path_plainly
 from mmc_bench_benchmarks.speed.scaling import WAYS, Way, work
 from mmc_bench_benchmarks.speed.scaling import throughput as jobs_per_second
-from mmc_bench_benchmarks.speed.throughput import matrix_product_peak, throughput, training_flop
+from mmc_bench_benchmarks.speed.throughput import throughput
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.results.records import Score
+from mmc_bench.stages.hardware import matrix_product_peak, training_flop
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,8 @@ def test_counting_operations_leaves_a_model_as_it_was(bench):
 
 
 def test_a_pretrainings_share_of_the_peak_is_its_operations_over_those_of_a_matrix_product(bench, monkeypatch):
-    monkeypatch.setattr(
-        "mmc_bench_benchmarks.speed.throughput.matrix_product_peak", partial(matrix_product_peak, rounds=3)
-    )
+    peak = matrix_product_peak(bench.device, 0.01)
+    monkeypatch.setattr("mmc_bench_benchmarks.speed.throughput.matrix_product_peak", lambda *_: peak)
     use = throughput(bench, "resnet8", batch_size=16, steps=2, epochs=3)
     assert use["tflops"] == pytest.approx(use["images_per_second"]["median"] * use["gflop_per_image"] / 1e3)
     assert use["share"] == pytest.approx(use["tflops"] / use["peak_tflops"])
@@ -53,7 +52,14 @@ def test_a_pretrainings_share_of_the_peak_is_its_operations_over_those_of_a_matr
 def test_ours_and_the_plain_loops_compute_the_same(bench):
     checks = parity(bench, "resnet8", steps=8, batch_size=8)
     assert checks["fp32_output"] < 1e-5
-    assert checks["bf16_loss"] == 0  # both in float32 here
+
+
+def test_in_fp32_nothing_computes_in_bf16_which_the_processor_may_have_to_emulate(bench):
+    half = Bench(torch.device("cpu"), "bf16")
+    assert list(pretraining_step(bench, 1, 2).runs) == ["ours", "R1"]
+    assert list(pretraining_step(half, 1, 2).runs) == ["ours", "R1", "R2"]
+    assert list(parity(bench, "resnet8", steps=4, batch_size=2)) == ["fp32_output"]
+    assert list(parity(half, "resnet8", steps=4, batch_size=2)) == ["fp32_output", "bf16_loss"]
 
 
 def test_parity_sees_a_difference(bench, monkeypatch):

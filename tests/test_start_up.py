@@ -48,3 +48,20 @@ def test_what_finds_no_record_loads_none_of_what_reads_one(tmp_path, words):
 def test_a_dry_run_loads_no_target_of_a_plugin_without_settings(tmp_path):
     targets = ("mmc_bench_plugins.ft.method", "mmc_bench_plugins.resnet.backbone", "mmc_bench_plugins.box_cue.dataset")
     assert loaded(command("run", "--dry-run"), tmp_path, *targets) == []
+
+
+def test_a_run_says_what_it_will_do_before_it_imports_torch(tmp_path):
+    announced = (
+        "from mmc_bench.running.lines import LineDisplay\n"
+        "def announce(self, line):\n"
+        "    assert line.startswith('suite quick: 24 cells, 0 cached, 24 to run; 3 of 3 pretrainings')\n"
+        "    raise SystemExit\n"
+        "LineDisplay.announce = announce\n"
+        "try:\n"
+        "    import mmc_bench\n"
+        "    mmc_bench.run(progress=lambda line: None)\n"
+        "    raise AssertionError('nothing was announced')\n"
+        "except SystemExit:\n"
+        "    pass"
+    )
+    assert loaded(announced, tmp_path, "torch", "torchvision", "timm", "pandas") == []

@@ -1,16 +1,13 @@
 """How much of the hardware a pretraining uses: images and operations a second, and the share of the peak."""
 
 import statistics
-import time
 from typing import Any
 
-import torch
-from torch import nn
 from torch._dynamo.utils import counters
-from torch.utils.flop_counter import FlopCounterMode
 
+from mmc_bench.stages.hardware import matrix_product_peak, training_flop
 from mmc_bench.training import Progress, Training
-from mmc_bench.training.precision import arithmetic, cross_entropy
+from mmc_bench.training.precision import arithmetic
 
 from .cases import Bench
 
@@ -40,7 +37,7 @@ def throughput(
     flop = training_flop(model, *images.batch(slice(0, 2))) / 2
     rates: list[float] = []
     with arithmetic(bench.precision, bench.device):
-        peak = matrix_product_peak(bench.device)
+        peak = matrix_product_peak(bench.device, 2.0)
         Training(
             model,
             images,
@@ -61,31 +58,3 @@ def throughput(
         "share": rate * flop / peak,
         "compiled_graphs": counters["stats"]["unique_graphs"],
     }
-
-
-def training_flop(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
-    """Count the operations of convolutions and matrix products, forward and backward; the model is left as it is."""
-    training = model.training
-    model.eval()  # so that the running statistics stay
-    with FlopCounterMode(display=False) as counter:
-        cross_entropy(model(x), y).backward()
-    model.zero_grad(set_to_none=True)
-    model.train(training)
-    return int(counter.get_total_flops())
-
-
-def matrix_product_peak(device: torch.device, rounds: int = 20) -> float:
-    """Return the most operations a second of a square matrix product, in the arithmetic in force."""
-    side = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(side, side, device=device) for _ in range(2))
-    if torch.is_autocast_enabled(device.type):
-        a, b = a.to(torch.get_autocast_dtype(device.type)), b.to(torch.get_autocast_dtype(device.type))
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for _ in range(5):
-            a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, (time.perf_counter() - start) / 5)
-    return 2 * side**3 / best

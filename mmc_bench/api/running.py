@@ -42,6 +42,7 @@ def run(
     address: str | None = None,
     cpus_per_cell: float | None = None,
     gpus_per_cell: float | None = None,
+    profile: bool = False,
     progress: Progress = None,
 ) -> Results:
     """Run a suite: pretrain, fine-tune, score and connect; what has a record already is not run again.
@@ -86,6 +87,8 @@ def run(
         Where cells run: on this machine, or on a Ray cluster.
     address, cpus_per_cell, gpus_per_cell
         The Ray cluster, and what a worker takes of its node.
+    profile : bool
+        Measure which share of the device pretrainings use, and print the seconds of what ran by their parts.
     progress : None, False or callable
         By default a bar in a notebook, live bars on a terminal, lines elsewhere. False shows nothing; a function, such
         as ``print``, gets each line.
@@ -129,11 +132,14 @@ def run(
         time_limit=time_limit,
         cell_timeout=cell_timeout,
         cell_memory=cell_memory,
+        profile=profile,
         cluster=cluster_of(engine, address, cpus_per_cell, gpus_per_cell),
     )
     display = display_of(session.plan.suite.name, progress)
     summary = run_session(session, computing, display)
     display.close(summary, session.store.root)
+    if profile:
+        print(summary.profile)
     if summary.interrupted and not (time_limit and time.monotonic() - started >= 60 * time_limit):
         raise KeyboardInterrupt
     return Results(session, summary)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--keep-weights", is_flag=True, help="Keep the fine-tuned weights too.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, what is cached, and the estimated work.")
+@click.option("--profile", is_flag=True, help="Print the seconds by part as well, and the share of the peak.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 @click.option("--retry-failed", is_flag=True, help="Run only what failed before.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
@@ -82,12 +83,12 @@ def command(session: Session, dry_run: bool, as_json: bool, **options: Any) -> N
     display = display_of(session.plan.suite.name)
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for results alone, whatever observers print
         summary = run_session(session, Computing(**options), display)
-    _print_results(session, summary, as_json)
+    _print_results(session, summary, as_json, options["profile"])
     display.close(summary, session.store.root)
     raise click.exceptions.Exit(summary.exit_code)
 
 
-def _print_results(session: Session, summary: "Summary", as_json: bool) -> None:
+def _print_results(session: Session, summary: "Summary", as_json: bool, profiled: bool) -> None:
     from mmc_bench.report.rows import make_rows
     from mmc_bench.running.runner import found_scores
 
@@ -99,12 +100,15 @@ def _print_results(session: Session, summary: "Summary", as_json: bool) -> None:
             "results": str(session.store.root),
             **summary.as_dict(),
             "rows": [row.as_dict() for row in rows],
+            **({"profile": summary.profile.as_dicts()} if profiled else {}),
         }
         put(json.dumps(content, indent=1) + "\n")
     elif rows:
         from mmc_bench.report.row_tables import render
 
         put(render(rows, "md"))
+    if profiled and not as_json:
+        put(f"\n{summary.profile}\n")
 
 
 def put(text: str) -> None:

@@ -19,7 +19,7 @@ class Settings:
     """The settings of a worker, as plain data that is sent to it.
 
     `gpu_share` is the part of its GPU's memory that a worker may take; `methods` are the pickled in-memory methods. The
-    worker resolves a `precision` of ``"auto"``.
+    worker resolves a `precision` of ``"auto"``. `profile` has pretrainings measure what they use of the device.
     """
 
     results: str
@@ -31,6 +31,7 @@ class Settings:
     threads: int = 1
     gpu_share: float = 1.0
     keep_weights: bool = False
+    profile: bool = False
     methods: bytes = b""
 
 

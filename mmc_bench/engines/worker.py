@@ -16,6 +16,7 @@ from mmc_bench.results import records
 from mmc_bench.results.jobs import Cell, Job, canonical_json, references_of
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import LostWeightsError, Store, UnwritableError
+from mmc_bench.system.parts import Clock, part, timed
 from mmc_bench.system.process_state import ProcessState, kept
 from mmc_bench.system.streams import tell
 from mmc_bench.system.validation import first_problem
@@ -47,7 +48,8 @@ class Worker:
             on_event(job, event)
 
         self._put_back("something besides the jobs", report)
-        outcome = self._attempt(job, report)
+        with timed(Clock()) as clock:
+            outcome = self._attempt(job, report, clock)
         plugins = ", ".join(f"{kind} {plugin.name}" for kind, plugin in references_of(job))
         return replace(outcome, spoilt=self._put_back(f"one of {plugins}", report))
 
@@ -62,14 +64,15 @@ class Worker:
             self._state = ProcessState.now().but_for_chance()
         return bool(changes.lasting)
 
-    def _attempt(self, job: Job, report: Callable[[dict[str, Any]], None]) -> Outcome:
+    def _attempt(self, job: Job, report: Callable[[dict[str, Any]], None], clock: Clock) -> Outcome:
         """Do a job.
 
         When memory runs out, the job is done again from its start with batches in twice as many parts, and so are,
         at once, the jobs that differ from it in the seed alone.
         """
-        from mmc_bench.stages.job import do_job
-        from mmc_bench.training.memory import MOST_MICRO_BATCHES, free_frames, is_out_of_memory, sparing_memory
+        with part("start-up"):
+            from mmc_bench.stages.job import do_job
+            from mmc_bench.training.memory import MOST_MICRO_BATCHES, free_frames, is_out_of_memory, sparing_memory
 
         started = datetime.now(UTC)
         alike = _but_for_the_seed(job)
@@ -77,8 +80,9 @@ class Worker:
             parts = self._micro_batches.get(alike, 1)
             try:
                 if self._resources is None:
-                    self._resources = open_resources(self._settings)
-                    self._state = ProcessState.now().but_for_chance()
+                    with part("start-up"):
+                        self._resources = open_resources(self._settings)
+                        self._state = ProcessState.now().but_for_chance()
                 self._resources.note = lambda sentence: report({"note": sentence})
                 self._resources.seed_everything("job", 0)  # whatever the last one left
                 report({"stage": "fine-tune" if isinstance(job, Cell) else "pretrain"})
@@ -98,6 +102,7 @@ class Worker:
                 return ended
             self._micro_batches[alike] = 2 * parts
             make_room(self._resources)
+            clock.rest("other")
             report({"note": f"memory ran out; it is tried again in {2 * parts} micro-batches"})
 
 
@@ -139,6 +144,7 @@ def open_resources(settings: Settings) -> "Resources":
         threads=settings.threads,
         precision=precision,
         keep_weights=settings.keep_weights,
+        profile=settings.profile,
     )
 
 

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.data.splits import CuedImages
+from mmc_bench.system.parts import part
 from mmc_bench.training.evaluate import eval_mode
 
 #: Micro-batches from which a batch's statistics, too, are gathered in parts: they cost a pass for every layer.
@@ -21,6 +22,7 @@ def statistics_layers(model: nn.Module) -> list[_BatchNorm]:
     return [layer for layer in layers if layer.track_running_stats]
 
 
+@part("batchnorm")
 @torch.no_grad()
 def reestimate_batchnorm(model: nn.Module, images: CuedImages, batch_size: int | None = None) -> None:
     """Replace the running statistics by sample-weighted averages over `images`, in place.

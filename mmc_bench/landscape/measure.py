@@ -14,6 +14,7 @@ from mmc_bench.landscape.paths import Path, evaluate_path, linear_path, quadrati
 from mmc_bench.landscape.quadratic import train_bend
 from mmc_bench.results.jobs import ConnectSettings, Matching
 from mmc_bench.results.records import SPLITS, AlignmentSummary, Connectivity, PathRecord, Score
+from mmc_bench.system.parts import part
 from mmc_bench.training import Progress
 from mmc_bench.training.checks import check_same_architecture
 
@@ -98,7 +99,8 @@ def measure_paths(
             seen = images.with_cues if name == "quadratic" else images.without_cues
             losses: list[float] = []
             own = Progress(lambda event, losses=losses: losses.append(event["loss"]))  # type: ignore[misc]
-            bend = train_bend(first, second, seen, settings.quadratic, generator_of(name), own)
+            with part("training"):
+                bend = train_bend(first, second, seen, settings.quadratic, generator_of(name), own)
             progress.images, progress.seconds = progress.images + own.images, progress.seconds + own.seconds
             path, bend_loss = quadratic_path(first, bend, second), tuple(losses)
         ts, along = evaluate_path(path, second, images.sets, images.batchnorm, settings.points, ends)

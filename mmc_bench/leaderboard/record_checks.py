@@ -90,7 +90,7 @@ def _problems_of_timing(timing: Timing, stage: str) -> Iterator[str]:
         yield f"says that it was started in {timing.started.year}, before there was mmc-bench"
     if stage not in timing.seconds:
         yield f"says no seconds of its stage {stage!r}"
-    for name, value in timing.seconds.items():
+    for name, value in (*timing.seconds.items(), *timing.parts.items()):
         if value < 0:
             yield f"took {value} seconds for {name!r}"
 

@@ -171,11 +171,26 @@ class Comparison(_Record):
 
 
 class Timing(_Record):
-    """Seconds of each stage, and the training throughput."""
+    """Seconds of each stage, and the training throughput.
+
+    `parts` are the same time by what was done (`mmc_bench.system.parts`), and the worker's start-up before it; without
+    the time of weights that were kept from another run. With ``--profile``, a pretraining's record has the operations
+    of its forward and backward pass, and those a second of a matrix product on the same device.
+    """
 
     started: AwareDatetime | datetime
     seconds: dict[str, Number]
     images_per_second: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    parts: dict[str, Number] = {}
+    gflop_per_image: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    peak_gflops: Annotated[FiniteFloat, Field(gt=0)] | None = None
+
+    @property
+    def share_of_peak(self) -> float | None:
+        """The operations of the training over those of a matrix product in the same time, where both were measured."""
+        if self.images_per_second is None or self.gflop_per_image is None or self.peak_gflops is None:
+            return None
+        return self.images_per_second * self.gflop_per_image / self.peak_gflops
 
 
 class Provenance(_Record):

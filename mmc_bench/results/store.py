@@ -41,6 +41,7 @@ from mmc_bench.results.codec import (
 )
 from mmc_bench.results.jobs import Cell, Connection, Job, Pretraining, kind_of, models_of
 from mmc_bench.system.files import is_intact, sweep, write_whole
+from mmc_bench.system.parts import part
 
 if TYPE_CHECKING:
     import torch
@@ -273,6 +274,7 @@ class Store:
         """Write why a job failed, beside the place of its record; raises `UnwritableError`."""
         self._write(self._path(job, ".failure.json"), encoded(failure))
 
+    @part("saving")
     def save_weights(self, job: Pretraining | Cell, weights: dict[str, torch.Tensor], origin: WeightsOrigin) -> str:
         """Write weights, and how they were made, and return their checksum; raises `UnwritableError`."""
         from mmc_bench.results.weights import encoded_weights

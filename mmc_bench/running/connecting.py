@@ -18,6 +18,7 @@ from mmc_bench.running.runner import check_plugins
 from mmc_bench.running.session import Session, several
 from mmc_bench.stages.checkpoints import Tensors, experiment_suite, locate
 from mmc_bench.suites.plan import Plan
+from mmc_bench.system.parts import Clock, timed
 from mmc_bench.system.process_state import as_if_fresh
 from mmc_bench.system.streams import tell
 from mmc_bench.system.validation import first_problem
@@ -213,7 +214,7 @@ def _measured(
     wanted = connection.connect
     tell(f"measuring {', '.join(wanted.paths)} at {wanted.points} points on {device} in {settings.precision}")
     label = f"{connection.first.label} – {connection.second.label}"
-    with as_if_fresh(), Leases(session.store.locks) as leases, leased(leases, connection.key, label):
+    with timed(Clock()), as_if_fresh(), Leases(session.store.locks) as leases, leased(leases, connection.key, label):
         resources = open_resources(settings)
         found = resources.store.find_connection(connection)
         return found or _with_retries(lambda: compare_checkpoints(connection, weights, resources), resources)

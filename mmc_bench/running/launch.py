@@ -12,13 +12,15 @@ from mmc_bench.engines import Engine, Settings
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.in_memory import pickled
 from mmc_bench.running.cluster import Cluster
+from mmc_bench.running.forecast import Forecast
 from mmc_bench.running.interrupts import interrupted_after, raised_interrupts
 from mmc_bench.running.lines import LineDisplay
 from mmc_bench.running.observers import Observers
+from mmc_bench.running.preview import headline, known_seconds
 from mmc_bench.running.runner import Missing, check_plugins, find_missing, found_records, run_plan
 from mmc_bench.running.session import Session
 from mmc_bench.running.summary import Summary
-from mmc_bench.system.processes import available_cores
+from mmc_bench.system.processes import available_cores, multiplies_in_bf16
 from mmc_bench.system.streams import tell
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Computing:
         In minutes.
     cell_memory
         In GB.
+    profile
+        Measure what pretrainings use of the device, and show the seconds of the jobs by their parts.
     """
 
     download: bool = True
@@ -56,6 +60,7 @@ class Computing:
     time_limit: float | None = None
     cell_timeout: float | None = None
     cell_memory: float | None = None
+    profile: bool = False
     cluster: Cluster = LOCAL
 
     def __post_init__(self) -> None:
@@ -99,8 +104,12 @@ def _run_missing(
     session.store.check_writable()
     if not computing.download:
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
-    check_plugins(plan)
+    check_plugins(plan, [setting.plugin for setting in session.settings])
     observers = Observers.of(session.observers)
+    if computing.device != "auto" and not cluster.is_chosen:
+        resolve_device(computing.device)
+    display.announce(headline(plan, missing))  # what comes next may import torch
+    check_plugins(plan)
     workers, threads = computing.workers, computing.threads or plan.suite.threads
     if cluster.is_chosen:
         device, threads = cluster.device(computing.device), threads or cluster.threads
@@ -108,10 +117,12 @@ def _run_missing(
         device = resolve_device(computing.device)
         workers, threads = share_cores(device, workers, threads)
     settings = worker_settings(session, replace(computing, device=device, threads=threads))
+    display.announce(_place(settings, workers, cluster))
+    forecast = Forecast(missing.jobs, workers, known_seconds(plan, session.store, missing))
     limits = _limits(computing)
     engine = cluster.engine(workers, threads, limits) if cluster.is_chosen else _local_engine(workers, limits)
     with raised_interrupts(), interrupted_after(computing.time_limit, started), display:
-        return run_plan(plan, missing, engine, settings, observers, display, computing.fail_fast)
+        return run_plan(plan, missing, engine, settings, observers, display, computing.fail_fast, forecast)
 
 
 def worker_settings(session: Session, computing: Computing) -> Settings:
@@ -127,7 +138,27 @@ def worker_settings(session: Session, computing: Computing) -> Settings:
         threads=computing.threads or 1,
         gpu_share=computing.cluster.gpu_share,
         keep_weights=computing.keep_weights,
+        profile=computing.profile,
     )
+
+
+def _place(settings: Settings, workers: int | None, cluster: Cluster) -> str:
+    """Return where and how a run computes, in words."""
+    threads = "1 thread" if settings.threads == 1 else f"{settings.threads} threads"
+    who = "this process with" if workers == 0 else "1 worker of" if workers == 1 else f"{workers or 'all'} workers of"
+    precision = settings.precision
+    if precision == "auto" and not cluster.is_chosen:
+        precision = _precision_of(settings.device)
+    return f"{who} {threads} on {settings.device} in {precision}; records go to {settings.results}"
+
+
+def _precision_of(device: str) -> str:
+    """Return the precision that ``auto`` is on a device of this machine; for a CPU, without importing torch."""
+    if device == "cpu":
+        return "bf16" if multiplies_in_bf16() else "fp32"
+    from mmc_bench.training.precision import resolve_precision
+
+    return resolve_precision("auto", device)
 
 
 def _limits(computing: Computing) -> "Limits":

@@ -7,6 +7,7 @@ from typing import Any, Self
 from mmc_bench.engines import Outcome
 from mmc_bench.results.jobs import Cell, Job
 from mmc_bench.results.records import SPLITS, PairRecord
+from mmc_bench.running.forecast import Forecast, in_words
 from mmc_bench.running.summary import Summary
 from mmc_bench.system.streams import tell
 
@@ -23,6 +24,8 @@ class LineDisplay:
     def __init__(self, write: Callable[[str], object] = tell) -> None:
         self._write = write
         self._total = self._done = 0
+        self._forecast = Forecast(())
+        self._told = False
 
     def __enter__(self) -> Self:
         return self
@@ -30,12 +33,20 @@ class LineDisplay:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def started(self, jobs: list[Job]) -> None:
-        """Note how many jobs there are."""
+    def announce(self, line: str) -> None:
+        """Say what the run is going to do."""
+        self._print(f"mmc-bench: {line}")
+
+    def started(self, jobs: list[Job], forecast: Forecast | None = None) -> None:
+        """Note how many jobs there are, and what says how long they take."""
         self._total = len(jobs)
+        self._forecast = forecast or Forecast(jobs)
+        self._tell_time()
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
-        """Print what is out of the ordinary, and nothing else of what a job is doing."""
+        """Print what is out of the ordinary, and how long the run will take once something was measured."""
+        self._forecast.event(job, event)
+        self._tell_time()
         if "note" in event:
             self.warn(f"{job.label}: {event['note']}")
 
@@ -43,8 +54,11 @@ class LineDisplay:
         """Print the job's line."""
         self._done += 1
         self._total = max(self._total, self._done)  # a model whose weights were lost is one more
+        self._forecast.finished(outcome.job, outcome.record is not None and not outcome.elsewhere)
         width = len(str(self._total))
-        self._print(f"[{self._done:{width}}/{self._total}] {describe(outcome)}")
+        left = self._forecast.seconds() if self._done < self._total else None
+        left_in_words = "" if left is None else f"; about {in_words(left)} left"
+        self._print(f"[{self._done:{width}}/{self._total}] {describe(outcome)}{left_in_words}")
 
     def warn(self, message: str) -> None:
         """Print a warning."""
@@ -54,6 +68,13 @@ class LineDisplay:
         """Print how the run went, and each failure once more."""
         for line in closing_lines(summary, results):
             self._write(line)
+
+    def _tell_time(self) -> None:
+        """Say once, as soon as anything is known, how long the run will take."""
+        if self._told or (seconds := self._forecast.seconds()) is None:
+            return
+        self._told = True
+        self.announce(f"about {in_words(seconds)} to go, by {self._forecast.basis}")
 
     def _print(self, line: str) -> None:
         self._write(line)

@@ -26,6 +26,7 @@ class NotebookDisplay(LineDisplay):
         super().__init__(self._keep)
         self._suite = suite
         self._last = ""
+        self._head: list[str] = []
         self._warnings: list[str] = []
         self._running: dict[str, str] = {}
         self._drawn = 0.0
@@ -57,6 +58,11 @@ class NotebookDisplay(LineDisplay):
             self._warnings.append(f"failed: {outcome.job.label}: {outcome.failure.error}")
         self._draw()
 
+    def announce(self, line: str) -> None:
+        """Show what the run is going to do above what runs."""
+        self._head.append(line)
+        self._draw()
+
     def warn(self, message: str) -> None:
         """Show a warning for good."""
         self._warnings.append(message)
@@ -82,7 +88,7 @@ class NotebookDisplay(LineDisplay):
     def _content(self) -> str:
         bar = f'<progress value="{self._done}" max="{max(1, self._total)}"></progress>'
         head = f"suite {escape(self._suite)} {bar} {self._done} of {self._total}"
-        return f"<div>{head}</div>" + _lines([*self._warnings, *self._running.values(), self._last])
+        return f"<div>{head}</div>" + _lines([*self._head, *self._warnings, *self._running.values(), self._last])
 
 
 def _lines(lines: list[str]) -> str:

@@ -4,11 +4,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from mmc_bench.results.jobs import Cell, Job, Pretraining
+from mmc_bench.results.jobs import Job, Pretraining
 from mmc_bench.results.store import Store
+from mmc_bench.running.forecast import PRETRAINING
 from mmc_bench.running.observers import Observers
+from mmc_bench.running.profile import kind_of_work
 from mmc_bench.running.runner import Missing, check_plugins, find_missing
 from mmc_bench.running.session import Session
 from mmc_bench.suites.plan import Plan
@@ -69,18 +72,8 @@ class Preview:
 
     def __str__(self) -> str:
         plan, missing = self.plan, self.missing
-        to_run = {job.key for job in missing.jobs}
-        pretrainings = [job for job in plan.pretrainings if job.key in to_run]
-        cached = sum(job.key in missing.found for job in plan.results)
-        left_out = len(plan.results) - cached - len(missing.results)
-        results = f"{counted(plan)}, {cached} cached, {len(missing.results)} to run"
-        head = (
-            f"suite {plan.suite.name}: {results if plan.results else 'pretraining alone'}"
-            f"{f', {left_out} left out' if left_out else ''}; {len(pretrainings)} of {len(plan.pretrainings)} "
-            f"pretrainings to run ({plan.suite.pretrain.epochs} epochs each)"
-        )
-        lines = _lines(plan, to_run, missing)
-        shown = [head, *lines[:MOST_LINES]]
+        lines = _lines(plan, {job.key for job in missing.jobs}, missing)
+        shown = [headline(plan, missing), *lines[:MOST_LINES]]
         if len(lines) > MOST_LINES:
             shown.append(f"… and {len(lines) - MOST_LINES} lines more; --json has them all")
         if missing.jobs and self.seconds is None:
@@ -105,35 +98,43 @@ def preview(session: Session, only_failed: bool = False) -> Preview:
     return Preview(session.plan, session.store, find_missing(session.plan, session.store, only_failed))
 
 
+def headline(plan: Plan, missing: Missing) -> str:
+    """Return how much of a plan is there and how much is to run, as one line."""
+    to_run = {job.key for job in missing.jobs}
+    pretrainings = [job for job in plan.pretrainings if job.key in to_run]
+    cached = sum(job.key in missing.found for job in plan.results)
+    left_out = len(plan.results) - cached - len(missing.results)
+    results = f"{counted(plan)}, {cached} cached, {len(missing.results)} to run"
+    return (
+        f"suite {plan.suite.name}: {results if plan.results else 'pretraining alone'}"
+        f"{f', {left_out} left out' if left_out else ''}; {len(pretrainings)} of {len(plan.pretrainings)} "
+        f"pretrainings to run ({plan.suite.pretrain.epochs} epochs each)"
+    )
+
+
+def known_seconds(plan: Plan, store: Store, missing: Missing) -> dict[str, float]:
+    """Return the mean seconds of each kind of job in a plan (`kind_of_work`), by some of the records at hand."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for jobs in (plan.results, plan.pretrainings):
+        for job in [job for job in jobs if job.key in missing.found][:MOST_RECORDS_READ]:
+            if record := store.find(job):
+                found[kind_of_work(job)].append(sum(record.timing.seconds.values()))
+    return {kind: mean(seconds) for kind, seconds in found.items()}
+
+
 def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None:
     """Return the seconds of one worker that the missing jobs should take, by the records of the others.
 
-    None when nothing is known of a pretraining or of any cell. A method without a record counts as the mean
-    of the others.
+    None when nothing is known of a pretraining or of any cell. A method without a record counts as the mean of the
+    others.
     """
-
-    def seconds_of(jobs: Sequence[Job]) -> list[tuple[Job, float]]:
-        cached = [job for job in jobs if job.key in missing.found][:MOST_RECORDS_READ]
-        return [(job, sum(record.timing.seconds.values())) for job in cached if (record := store.find(job))]
-
-    by_method: dict[str, list[float]] = defaultdict(list)
-    for job, seconds in seconds_of(plan.results):
-        by_method[_method_of(job)].append(seconds)
-    pretrain_seconds = [seconds for _, seconds in seconds_of(plan.pretrainings)]
-    of_cell = _mean([seconds for values in by_method.values() for seconds in values])
-    of_method = {method: _mean(values) for method, values in by_method.items()}
-    of_pretraining = _mean(pretrain_seconds)
-    total = 0.0
-    for job in missing.jobs:
-        known = of_pretraining if isinstance(job, Pretraining) else of_method.get(_method_of(job), of_cell)
-        if known is None:
-            return None
-        total += known
-    return total
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    known = known_seconds(plan, store, missing)
+    pretraining = known.pop(PRETRAINING, None)
+    other = mean(known.values()) if known else None
+    seconds = [
+        pretraining if isinstance(job, Pretraining) else known.get(kind_of_work(job), other) for job in missing.jobs
+    ]
+    return None if None in seconds else sum(filter(None, seconds))
 
 
 def counted(plan: Plan) -> str:
@@ -144,11 +145,6 @@ def counted(plan: Plan) -> str:
     if not plan.cells and plan.pairs:
         return pairs
     return f"{len(plan.cells)} cells" + (f" and {pairs}" if plan.pairs else "")
-
-
-def _method_of(job: Job) -> str:
-    """Return the kind of work that a job is: its method, or comparing a pair."""
-    return job.method.name if isinstance(job, Cell) else "pair"
 
 
 def _state(key: str, to_run: set[str], missing: Missing) -> str:

@@ -22,6 +22,7 @@ from mmc_bench.system.streams import tell
 if TYPE_CHECKING:
     from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
     from mmc_bench.results.scores import CellScores, ModelScores
+    from mmc_bench.running.forecast import Forecast
     from mmc_bench.running.lines import LineDisplay
 
 
@@ -148,6 +149,7 @@ def run_plan(
     observers: Observers,
     display: LineDisplay,
     fail_fast: bool = False,
+    forecast: Forecast | None = None,
 ) -> Summary:
     """Run what is missing of a plan. Ctrl-C ends the run with everything finished kept.
 
@@ -155,6 +157,8 @@ def run_plan(
     ----------
     fail_fast
         Stop at the first failure.
+    forecast
+        Says how long the run will still take.
 
     Raises
     ------
@@ -164,7 +168,7 @@ def run_plan(
     start = time.perf_counter()
     summary = Summary.before(plan, missing.found)
     observers.start(display.warn, plan, list(missing.jobs), Path(settings.results))
-    display.started(list(missing.jobs))
+    display.started(list(missing.jobs), forecast)
     try:
         # Closing stops the workers, however this block is left.
         with closing(_outcomes(engine, missing, settings, display, observers)) as outcomes:
@@ -199,6 +203,8 @@ def _outcomes(
 
 def _count(outcome: Outcome, summary: Summary) -> None:
     is_result = not isinstance(outcome.job, Pretraining)
+    if outcome.record is not None and not outcome.elsewhere:
+        summary.profile.add(outcome.job, outcome.record.timing)
     if outcome.failure is not None:
         summary.failed += is_result
         summary.failures.append(outcome.failure)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from mmc_bench.running.profile import Profile
+
 if TYPE_CHECKING:
     from mmc_bench.results.records import Failure
     from mmc_bench.suites.plan import Plan
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 class Summary:
     """How a run went, in cells and pairs; `cached` were there before, or done by another run meanwhile.
 
-    `stopped` says why it could not go on.
+    `stopped` says why it could not go on; `profile` is the time of what this run did, by parts.
     """
 
     cells: int
@@ -27,6 +29,7 @@ class Summary:
     stopped: str | None = None
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
+    profile: Profile = field(default_factory=Profile)
 
     @classmethod
     def before(cls, plan: Plan, found: frozenset[str]) -> Self:

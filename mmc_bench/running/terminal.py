@@ -1,16 +1,29 @@
 """A run on a terminal: bars for the suite and for each running job, below the lines of those that ended."""
 
 import contextlib
+import time
 from typing import Any, Self
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
 
 from mmc_bench.engines import Outcome
 from mmc_bench.results.jobs import Job
+from mmc_bench.running.forecast import Forecast, in_words
 from mmc_bench.running.lines import LineDisplay
 
 STAGE_WIDTH = 9
+
+
+class TimeLeft(ProgressColumn):
+    """How long a task will still take, counted down from its field ``ends``, a time of `time.monotonic`, if any."""
+
+    def render(self, task: Task) -> Text:
+        """Return it in words."""
+        ends = task.fields.get("ends")
+        return Text("" if ends is None else f"{in_words(max(0.0, ends - time.monotonic()))} left")
 
 
 class TerminalDisplay(LineDisplay):
@@ -25,7 +38,7 @@ class TerminalDisplay(LineDisplay):
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(compact=True),
+            TimeLeft(Column(no_wrap=True)),
             console=self._console,
             transient=True,
         )
@@ -41,17 +54,20 @@ class TerminalDisplay(LineDisplay):
         with contextlib.suppress(OSError, ValueError):
             self._progress.stop()
 
-    def started(self, jobs: list[Job]) -> None:
+    def started(self, jobs: list[Job], forecast: Forecast | None = None) -> None:
         """Draw the bar of the whole suite."""
-        super().started(jobs)
+        super().started(jobs, forecast)
         with contextlib.suppress(OSError, ValueError):
             self._all = self._progress.add_task(f"suite {self._suite}", total=len(jobs), note="")
+            self._show_time(self._all, self._forecast.seconds())
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """Draw or move the bar of a running job; every stage starts a new one."""
         super().event(job, event)
         with contextlib.suppress(OSError, ValueError):
             self._draw(job, event)
+            self._show_time(self._running.get(job.key), self._forecast.seconds_of(job))
+            self._show_time(self._all, self._forecast.seconds())
 
     def _draw(self, job: Job, event: dict[str, Any]) -> None:
         if "stage" in event:
@@ -71,6 +87,11 @@ class TerminalDisplay(LineDisplay):
         if self._all is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._progress.advance(self._all)
+                self._show_time(self._all, self._forecast.seconds())
+
+    def _show_time(self, task: TaskID | None, seconds: float | None) -> None:
+        if task is not None and seconds is not None:
+            self._progress.update(task, ends=time.monotonic() + seconds)
 
     def _print(self, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):

@@ -6,11 +6,17 @@ from typing import Any, TypeVar
 
 import torch
 
+from mmc_bench.data.splits import CuedImages
 from mmc_bench.results.jobs import Connection, Job
 from mmc_bench.results.records import AnyRecord, ConnectionRecord, Provenance, Timing, WeightsOrigin
+from mmc_bench.stages.hardware import peak_of_worker, training_flop
 from mmc_bench.stages.provenance import provenance_of
 from mmc_bench.stages.resources import Resources
-from mmc_bench.training import Progress
+from mmc_bench.system.parts import Clock, part, running_clock
+from mmc_bench.training import Backbone, Progress
+
+#: The part of a job that a stage's time counts for, but for what counts for parts within it.
+PART_OF = {"data": "data", "pretrain": "training", "fine_tune": "training", "score": "scoring", "connect": "paths"}
 
 OneRecord = TypeVar("OneRecord", bound=AnyRecord | ConnectionRecord)
 
@@ -27,9 +33,11 @@ class Assembly:
     def __init__(self, job: Job | Connection, resources: Resources, seeds: dict[str, int]) -> None:
         self._job, self._resources, self._seeds = job, resources, seeds
         self._started, self._last = datetime.now(UTC), time.perf_counter()
+        self._clock = running_clock() or Clock()
         self._seconds: dict[str, float] = {}
         self._images_per_second: float | None = None
         self._training: Provenance | None = None
+        self._profile: dict[str, float] = {}
 
     def lap(self, stage: str, of_which: dict[str, float] | None = None) -> None:
         """Count the time since the last lap as a stage's, the device's queued work included.
@@ -45,10 +53,26 @@ class Assembly:
         others = of_which or {}
         self._seconds |= others | {stage: now - self._last - sum(others.values())}
         self._last = now
+        self._clock.rest(PART_OF[stage])
 
     def trained(self, progress: Progress) -> None:
         """Note the throughput of a training."""
         self._images_per_second = progress.images / progress.seconds if progress.seconds else None
+
+    def profile(self, model: Backbone, images: CuedImages) -> None:
+        """Note what an image of the training asks of the device, and what that can do, if the run is to be profiled.
+
+        The training must run one forward and one backward pass an image: a method may run more, or fewer.
+        """
+        resources = self._resources
+        if not resources.profile:
+            return
+        with part("profiling"):
+            x, y = images.batch(slice(0, 2))
+            self._profile = {
+                "gflop_per_image": training_flop(model, x, y) / len(y) / 1e9,
+                "peak_gflops": peak_of_worker(resources.device, resources.precision) / 1e9,
+            }
 
     def kept(self, origin: WeightsOrigin) -> None:
         """Note that weights were kept from another run: its times of training count."""
@@ -64,9 +88,17 @@ class Assembly:
 
     def record(self, schema: type[OneRecord], **content: Any) -> OneRecord:
         """Return the record with this content, its timing and its provenance."""
+        self._clock.rest("other")
+        timing = Timing(
+            started=self._started,
+            seconds=self._seconds,
+            images_per_second=self._images_per_second,
+            parts=self._clock.seconds,
+            **self._profile,
+        )
         return schema(
             key=self._job.key,
-            timing=Timing(started=self._started, seconds=self._seconds, images_per_second=self._images_per_second),
+            timing=timing,
             provenance=self._provenance().model_copy(update={"training": self._training}),
             **content,
         )

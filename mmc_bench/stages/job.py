@@ -52,6 +52,7 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
             model, curve, progress, curve_seconds = pretrain(job, data, resources, report)
             assembly.trained(progress)
             assembly.lap("pretrain", {"curve": curve_seconds})
+            assembly.profile(model, data.pretraining)
             origin = assembly.origin(key=job.weights_key, curve=curve)
         report({"stage": "score"})
         metrics, _ = score(model, data, data.pretraining)

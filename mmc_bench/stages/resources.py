@@ -30,7 +30,8 @@ Report = Callable[[dict[str, Any]], None]
 class Resources:
     """One worker's resources. Loaded images and derived sets are kept until another cell needs others.
 
-    `note` receives a sentence about what a dataset or backbone changed of the process, which is put back.
+    `note` receives a sentence about what a dataset or backbone changed of the process, which is put back. `profile`
+    asks for what a training uses of the device, which takes time to measure.
     """
 
     registry: Registry
@@ -40,6 +41,7 @@ class Resources:
     threads: int
     precision: str = "fp32"
     keep_weights: bool = False
+    profile: bool = False
     note: Note = tell
     _once: dict[tuple[object, ...], Any] = field(default_factory=dict)
     _loaded: dict[str, Dataset] = field(default_factory=dict)

@@ -1,4 +1,7 @@
-"""The identity of a process on a machine, unique also after it has ended; what it started; the cores it may use."""
+"""The identity of a process on a machine, unique also after it has ended; what it started; the cores it may use.
+
+And whether these multiply in bfloat16.
+"""
 
 import os
 import signal
@@ -8,6 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+#: Flags by which a processor says that it multiplies in bfloat16.
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 
 
 @dataclass(frozen=True)
@@ -111,3 +117,18 @@ def kill_all(pids: Iterable[int]) -> None:
 def available_cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def multiplies_in_bf16() -> bool:
+    """Tell whether the processor has instructions that multiply in bfloat16, as far as Linux says."""
+    return bool(BF16_FLAGS & _cpu_flags())
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Return the processor's flags as Linux lists them; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    flags = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
+    return frozenset(flags[0].split()) if flags else frozenset()

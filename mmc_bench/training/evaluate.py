@@ -9,6 +9,7 @@ from torch import nn
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.results.records import Score
+from mmc_bench.system.parts import part
 from mmc_bench.training.precision import cross_entropy
 from mmc_bench.training.progress import NonFiniteLossError
 
@@ -25,6 +26,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@part("validation")
 def evaluate(model: nn.Module, images: CuedImages) -> Score:
     """Return accuracy and mean cross-entropy (nats) of `model` in eval mode; its mode is restored after.
 

@@ -2,17 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 from mmc_bench.errors import UserError
+from mmc_bench.system.processes import multiplies_in_bf16
 
 PRECISIONS = ("auto", "fp32", "bf16")
-
-#: Flags by which a processor says that it multiplies in bfloat16.
-CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 
 
 def resolve_precision(name: str, device: torch.device | str) -> str:
@@ -30,17 +27,7 @@ def resolve_precision(name: str, device: torch.device | str) -> str:
     kind = torch.device(device).type
     if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if kind == "cpu" and CPU_FLAGS & cpu_flags() else "fp32"
-
-
-def cpu_flags() -> frozenset[str]:
-    """Return the processor's flags as Linux lists them; none elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    flags = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
-    return frozenset(flags[0].split()) if flags else frozenset()
+    return "bf16" if kind == "cpu" and multiplies_in_bf16() else "fp32"
 
 
 def arithmetic(precision: str, device: torch.device | str) -> AbstractContextManager[None]:
