@@ -128,8 +128,8 @@ def _dataset_class(known: KnownSource) -> Any:
 def load_digits() -> tuple[SourceImages, SourceImages]:
     """Return scikit-learn's bundled UCI digits as 16 x 16 images with three equal channels.
 
-    1,797 scans of 8 x 8 pixels in 17 grey levels, bilinearly resized; larger images would show no more. A fixed permutation sets 500 apart for
-    testing; 1,297 remain for training.
+    1,797 scans of 8 x 8 pixels in 17 grey levels, bilinearly resized; larger images would show no more. A fixed
+    permutation sets 500 apart for testing; 1,297 remain for training.
     """
     from sklearn.datasets import load_digits as load
 
