@@ -50,7 +50,7 @@ class FailedError(UserError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a clause that names the known words nearest to `name` whatever their case, or the first ten when none is near.
+    """Return a clause that names the known words nearest to `name`, case aside, or the first ten when none is near.
 
     Returns
     -------
