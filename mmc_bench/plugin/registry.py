@@ -205,8 +205,8 @@ class Registry:
 
     def _add(self, candidate: Candidate, manager: pluggy.PluginManager) -> None:
         plugin = Plugin(candidate.name, candidate.distribution, candidate.version, candidate.origin)
-        own = candidate.distribution == OWN_DISTRIBUTION  # a test sees to it that these change nothing: 0.1 s a command
-        # The search path of modules stays: a plugin may import more later.
+        # A test sees to it that our own change nothing. The search path of modules stays: a plugin may import more later.
+        own = candidate.distribution == OWN_DISTRIBUTION
         guard = nullcontext() if own else kept(f"plugin {candidate.name}", self.notices.append, but=("sys.path",))
         try:
             with redirect_stdout(sys.stderr), guard:  # standard output is for results alone
@@ -215,8 +215,7 @@ class Registry:
             provides = [f"{spec.kind} {spec.name}" for spec in specs]
             provides += [f"suite {file.stem}" for file in suites]
             provides += [f"published table {file.stem}" for file in published]
-            plugin = replace(plugin, module=module, provides=tuple(provides))
-            plugin = _versioned(plugin, candidate, module, specs)
+            plugin = _versioned(replace(plugin, module=module, provides=tuple(provides)), candidate, module, specs)
             offers = [Offer(spec, plugin) for spec in specs]
         except KeyboardInterrupt:
             raise
