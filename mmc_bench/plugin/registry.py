@@ -205,7 +205,7 @@ class Registry:
 
     def _add(self, candidate: Candidate, manager: pluggy.PluginManager) -> None:
         plugin = Plugin(candidate.name, candidate.distribution, candidate.version, candidate.origin)
-        # A test sees to it that our own change nothing. The search path of modules stays: a plugin may import more later.
+        # A test sees to it that our own change nothing. The search path stays: a plugin may import more modules later.
         own = candidate.distribution == OWN_DISTRIBUTION
         guard = nullcontext() if own else kept(f"plugin {candidate.name}", self.notices.append, but=("sys.path",))
         try:
