@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 import torch
-from helpers.alignment import ARCHITECTURES, batch, build, shuffled, trained, undone
+from helpers.alignment import ARCHITECTURES, batch, build, shape_of, shuffled, trained, undone
 from torch import nn
 from torch.func import functional_call
 
@@ -49,7 +49,7 @@ class Architecture:
     @torch.no_grad()
     def outputs_with(self, tensors):
         """Return the answers to noise and to an image that it was trained on, with these tensors for its own."""
-        inputs = torch.cat([batch(1, seed=5), self.images[:1]]).double()
+        inputs = torch.cat([batch(1, self.images.shape[1:], seed=5), self.images[:1]]).double()
         exact = {name: value.double() for name, value in tensors.items() if value.is_floating_point()}
         return functional_call(self.exact, exact, (inputs,))
 
@@ -66,12 +66,12 @@ class Architecture:
 @cache
 def observer_of(name):
     """Trace an architecture; the graph does not depend on the weights."""
-    return Observer(build(name), batch())
+    return Observer(build(name), batch(shape=shape_of(name)))
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def architecture(request):
-    images, observer = batch(), observer_of(request.param)
+    images, observer = batch(shape=shape_of(request.param)), observer_of(request.param)
     reference = trained(build(request.param), images)
     return Architecture(images, observer, reference, *shuffled(reference, observer.groups))
 
@@ -192,7 +192,7 @@ def two_sided(first, last):
 
 EXPECTED = {
     # a stream and two hidden layers in each of four stages
-    "timm/resnet18": ("conv1.weight", "fc", Counter({64: 3, 128: 3, 256: 3, 512: 3})),
+    "timm/resnet18": ("conv1.weight", "fc", Counter({8: 3, 16: 3, 32: 3, 64: 3})),
     # stem and four streams; in each block both convolutions around the grouped one, and the blocks of 8 they share
     "timm/regnetx_002": (
         "stem.conv.weight",
@@ -203,20 +203,20 @@ EXPECTED = {
         + Counter({152: 8, 152 // 8: 4})
         + Counter({368: 14, 368 // 8: 7}),
     ),
-    # stem, three transitions, and for each of 58 layers a bottleneck and what it adds to the concatenation
+    # stem, three transitions that halve, and for each of ten layers a bottleneck and the 8 that it adds
     "timm/densenet121": (
         "features.conv0.weight",
         "classifier",
-        Counter([64, 128, 256, 512]) + Counter({128: 58, 32: 58}),
+        Counter([16, (16 + 24) // 2, (20 + 16) // 2, (18 + 24) // 2]) + Counter({32: 10, 8: 10}),
     ),
-    # four streams, and a hidden layer four times as wide in each of 2, 2, 6 and 2 blocks
+    # four streams, and a hidden layer four times as wide in each of 2, 1, 2 and 1 blocks
     "timm/convnext_atto": (
         "stem.0.weight",
         "head.fc",
-        Counter([40, 80, 160, 320]) + Counter({160: 2, 320: 2, 640: 6, 1280: 2}),
+        Counter([16, 24, 32, 40]) + Counter({64: 2, 96: 1, 128: 2, 160: 1}),
     ),
     # ten convolutions, each a group of its own
-    "vgg13": ("layers.0.weight", "head", Counter({64: 2, 128: 2, 256: 2, 512: 4})),
+    "vgg13": ("layers.0.weight", "head", Counter({8: 2, 16: 2, 32: 2, 64: 4})),
 }
 
 

@@ -11,7 +11,6 @@ import torch
 from helpers.pictures import pictures
 from mmc_bench_plugins.box_cue.colour import cues_of, saturated_colour
 from scipy.stats import chi2_contingency, chisquare, kstest
-from torchvision.datasets import CIFAR100
 
 from mmc_bench import UserError
 from mmc_bench.data.contract import SourceImages
@@ -227,17 +226,20 @@ def cifar100(tmp_path, monkeypatch):
             content = {key: value for key, value in {**content, **replaced}.items() if value is not None}
             listing[name] = [name, write_pickle(folder / name, content)]
             written[name] = data, labels
-        meta = write_pickle(folder / "meta", {"fine_label_names": [str(label) for label in range(classes)]})
-        monkeypatch.setattr(CIFAR100, "train_list", [listing["train"]])
-        monkeypatch.setattr(CIFAR100, "test_list", [listing["test"]])
-        monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": meta})
+        names = {"fine_label_names": [str(label) for label in range(classes)]}
+        meta = {"filename": "meta", "key": "fine_label_names", "md5": write_pickle(folder / "meta", names)}
+        monkeypatch.setattr("torchvision.datasets.CIFAR100.train_list", [listing["train"]])
+        monkeypatch.setattr("torchvision.datasets.CIFAR100.test_list", [listing["test"]])
+        monkeypatch.setattr("torchvision.datasets.CIFAR100.meta", meta)
         return folder.parent, written
 
     return make
 
 
 def accept_checksum(monkeypatch, file):
-    monkeypatch.setattr(CIFAR100, "train_list", [["train", hashlib.md5(file.read_bytes()).hexdigest()]])
+    monkeypatch.setattr(
+        "torchvision.datasets.CIFAR100.train_list", [["train", hashlib.md5(file.read_bytes()).hexdigest()]]
+    )
 
 
 def test_cifar100_is_read_pixel_by_pixel_with_its_fine_labels(cifar100):

@@ -18,7 +18,7 @@ from mmc_bench.results.store import Store, read_record
 
 TINY = ("--backbone", "tiny-net", "--dataset", "tiny-set")
 PLAIN = (*TINY, "--set", "tiny-net.norm=false")  # without BatchNorm, whose statistics differ inside a path
-FAST = ("--points", "3", "--precision", "fp32", "--threads", "1", "--format", "svg", "--json")
+FAST = ("--points", "3", "--precision", "fp32", "--threads", "1", "--format", "csv", "--json")
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_a_record_that_was_tampered_with_is_not_taken_for_an_answer(bench, files
 
 def test_the_csv_has_the_record_s_numbers_and_the_splits_asked_for(bench, files):
     content = connected(
-        bench, "a.safetensors", "b.safetensors", *PLAIN, "--splits", "C,RI", "--train-images", 20, "--format", "csv"
+        bench, "a.safetensors", "b.safetensors", *PLAIN, "--splits", "C,RI", "--train-images", 20, "--format", "svg"
     )
     table = next(name for name in content["figures"] if name.endswith(".csv"))
     rows = list(csv.DictReader(io.StringIO((bench.folder / table).read_text())))
@@ -283,7 +283,7 @@ def test_inner_settings_can_be_set(bench, files):
 def test_a_figure_that_cannot_be_written_loses_no_record(bench, files):
     (bench.folder / "taken").write_text("a file")
     words = ("connect", "a.safetensors", "b.safetensors", *PLAIN, "--paths", "linear", *FAST)
-    result = bench(*words, "--out", "taken")
+    result = bench(*words, "--out", "taken", "--format", "svg")
     assert result.code == 4 and "choose another --out" in result.err
     assert json.loads(bench(*words).out)["cached"]
 

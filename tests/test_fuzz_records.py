@@ -36,8 +36,8 @@ COMMANDS = (
     *(["status", "--suite", "tiny.yaml", "--json"], ["status", "--suite", "tiny.yaml"]),
     *(["run", "--suite", "tiny.yaml", "--dry-run"], ["table"], ["table", "--suite", "tiny.yaml", "--format", "json"]),
     *(["table", "--connections"], ["table", "--against", "table1"], ["table", "--against", "fig4"]),
-    *(["connect", "FIRST", "SECOND", "--format", "csv"], ["plot", "--format", "csv"]),
-    *(["connect", "results/pretrained/FIRST.json", "results/pretrained/SECOND.json", "--format", "csv"],),
+    *(["connect", "FIRST", "SECOND", "--format", "svg"], ["plot", "--format", "svg"]),
+    *(["connect", "results/pretrained/FIRST.json", "results/pretrained/SECOND.json", "--format", "svg"],),
 )
 
 
@@ -209,7 +209,7 @@ def test_a_record_may_be_no_file(template, kind, oddity, tmp_path):
         ask(tmp_path, plan, command)
 
 
-SHORT, CONNECT, PLOT = ["table"], COMMANDS[8], ["plot", "--format", "csv"]
+SHORT, CONNECT, PLOT = ["table"], COMMANDS[8], ["plot", "--format", "svg"]
 BETWEEN = ["table", "--connections"]
 STRAIGHT = ("paths", "linear", "test")
 PATH = ("comparison", *STRAIGHT)

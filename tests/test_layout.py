@@ -58,9 +58,14 @@ def relative(file):
 
 
 @cache
+def tree_of(file):
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
 def imported(file):
     """Return the modules that a file imports when it runs, at any depth; annotations' imports are left out."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = tree_of(file)
     unused = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -137,7 +142,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
     def needs(module):
         named = imported(files[module])
-        parents = {f"{name}.{alias}" for name in named for alias in _from_packages(files[module], name)}
+        parents = {f"{name}.{alias}" for name, alias in _taken_from_packages(files[module]) if name in named}
         return {name for name in named | parents if name in files}
 
     above, done = [], set()
@@ -154,10 +159,10 @@ def test_no_modules_import_each_other_in_a_circle():
         visit(module)
 
 
-def _from_packages(file, package):
-    """Return what a file imports from a package by name: these may be modules."""
-    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-    return {a.name for node in nodes if isinstance(node, ast.ImportFrom) and node.module == package for a in node.names}
+def _taken_from_packages(file):
+    """Return what a file imports by name, and from where: these may be modules of a package."""
+    nodes = [node for node in ast.walk(tree_of(file)) if isinstance(node, ast.ImportFrom)]
+    return {(node.module, alias.name) for node in nodes for alias in node.names}
 
 
 @pytest.mark.parametrize("file", python_files("plugins"), ids=relative)
@@ -198,16 +203,14 @@ def test_no_file_outgrows_one_sitting():
 def test_no_two_public_classes_share_a_name():
     places = defaultdict(list)
     for file in python_files("mmc_bench"):
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        for node in tree_of(file).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(relative(file))
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
 def test_every_module_and_test_file_says_what_it_is_about():
-    assert [
-        relative(file) for file in python_files(*CODE) if not ast.get_docstring(ast.parse(file.read_text("utf-8")))
-    ] == []
+    assert [relative(file) for file in python_files(*CODE) if not ast.get_docstring(tree_of(file))] == []
 
 
 def test_no_file_names_a_place_on_one_machine():

@@ -34,8 +34,8 @@ def test_a_figure_is_a_picture_a_drawing_and_its_numbers(bench):
 def test_every_kind_of_figure_has_its_numbers(bench):
     stored(bench, model(0.6), model(0.8), pair(0.6, paths=["linear"]))
     stored(bench, cell(0.6, "tune"), cell(0.8, "tune"))
-    assert bench("plot", "--out", "f", "--format", "csv").code == 0
-    stems = {name.removesuffix(".csv") for name in names_of(bench.folder / "f")}
+    assert bench("plot", "--out", "f", "--format", "csv", "--format", "svg").code == 0
+    stems = {name.removesuffix(".csv") for name in names_of(bench.folder / "f") if name.endswith(".csv")}
     assert {stem for stem in stems if stem.startswith(("cells", "pairs", "learning"))} == {
         "cells-test-linear-digits-net",
         "cells-test-permuted-digits-net",
@@ -62,6 +62,14 @@ def test_pictures_of_accuracy_and_loss_share_one_file_of_numbers_which_is_named_
     assert all(float(line["loss"]) == pytest.approx(2 - 2 * float(line["accuracy"])) for line in lines) and lines
     drawn = [(bench.folder / "f" / f"{name}-{measure}.svg").read_text() for measure in ("accuracy", "loss")]
     assert ["test loss (nats)" in text for text in drawn] == [False, True]
+
+
+def test_numbers_alone_are_written_without_drawing_anything(bench, monkeypatch):
+    stored(bench, model(0.6), cell(0.6, "tune"))
+    for name in ("draw_bars", "draw_path", "draw_panels"):
+        monkeypatch.setattr(f"mmc_bench.report.pictures.{name}", lambda *_: 1 / 0)
+    assert bench("plot", "--out", "f", "--format", "csv").code == 0
+    assert len(names_of(bench.folder / "f")) == 4
 
 
 def test_pretrained_models_alone_draw_learning_curves_or_else_bars(bench):

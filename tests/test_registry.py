@@ -8,6 +8,7 @@ from helpers.plugins import GOOD, HEADER, install_distribution, registering, reg
 
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
+from mmc_bench.system.process_state import ProcessState
 
 
 def names(registry, kind="method"):
@@ -40,6 +41,15 @@ def write(tmp_path):
 @pytest.fixture
 def install(tmp_path, monkeypatch):
     return partial(install_distribution, tmp_path, monkeypatch)
+
+
+def test_importing_the_built_in_plugins_changes_nothing_of_the_process(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("mmc_bench_plugins")]:
+        monkeypatch.delitem(sys.modules, name)
+    before = ProcessState.now().but_for("sys.path")
+    own = [plugin for plugin in Registry.discover().plugins if plugin.distribution == "mmc-bench"]
+    assert before.put_back().by("they") is None
+    assert len(own) > 20 and all(plugin.module.__name__ in sys.modules for plugin in own)
 
 
 # --- lazy targets

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.datasets import CIFAR10
 
 from mmc_bench import UserError
 from mmc_bench.data import folders
@@ -37,9 +36,10 @@ def cifar10(tmp_path, monkeypatch):
         written[name] = data, labels
         listing[name] = write_pickle(folder / name, {"data": data, "labels": labels})
     _, meta_md5 = write_pickle(folder / "batches.meta", {"label_names": [str(i) for i in range(10)]})
-    monkeypatch.setattr(CIFAR10, "train_list", [listing["data_batch_1"], listing["data_batch_2"]])
-    monkeypatch.setattr(CIFAR10, "test_list", [listing["test_batch"]])
-    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": meta_md5})
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.train_list", [listing["data_batch_1"], listing["data_batch_2"]])
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.test_list", [listing["test_batch"]])
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": meta_md5}
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.meta", meta)
     return root, written
 
 
@@ -113,7 +113,9 @@ def test_a_truncated_cifar10_file_is_one_sentence_even_when_its_checksum_is_acce
     root, _ = cifar10
     file = root / "cifar-10-batches-py" / "test_batch"
     file.write_bytes(file.read_bytes()[:50])
-    monkeypatch.setattr(CIFAR10, "test_list", [[file.name, hashlib.md5(file.read_bytes()).hexdigest()]])
+    monkeypatch.setattr(
+        "torchvision.datasets.CIFAR10.test_list", [[file.name, hashlib.md5(file.read_bytes()).hexdigest()]]
+    )
     with pytest.raises(UserError, match="cannot be read") as caught:
         Sources(folders={"cifar10": str(root)}).load("cifar10")
     assert "\n" not in str(caught.value)

@@ -3,7 +3,7 @@
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -205,17 +205,17 @@ class Registry:
 
     def _add(self, candidate: Candidate, manager: pluggy.PluginManager) -> None:
         plugin = Plugin(candidate.name, candidate.distribution, candidate.version, candidate.origin)
-        note = self.notices.append
+        # A test sees to it that our own change nothing. The search path stays: a plugin may import more modules later.
+        own = candidate.distribution == OWN_DISTRIBUTION
+        guard = nullcontext() if own else kept(f"plugin {candidate.name}", self.notices.append, but=("sys.path",))
         try:
-            # Standard output is for results alone. The search path of modules stays: a plugin may import more later.
-            with redirect_stdout(sys.stderr), kept(f"plugin {candidate.name}", note, but=("sys.path",)):
+            with redirect_stdout(sys.stderr), guard:  # standard output is for results alone
                 module = candidate.load()
                 specs, suites, published = _registered(manager, module)
             provides = [f"{spec.kind} {spec.name}" for spec in specs]
             provides += [f"suite {file.stem}" for file in suites]
             provides += [f"published table {file.stem}" for file in published]
-            plugin = replace(plugin, module=module, provides=tuple(provides))
-            plugin = _versioned(plugin, candidate, module, specs)
+            plugin = _versioned(replace(plugin, module=module, provides=tuple(provides)), candidate, module, specs)
             offers = [Offer(spec, plugin) for spec in specs]
         except KeyboardInterrupt:
             raise

@@ -211,10 +211,11 @@ def own_handle() -> Line2D:
 
 
 def save(
-    figure: Figure, folder: Path, name: str, formats: Sequence[str], numbers: str = "", numbers_name: str = ""
+    figure: Figure | None, folder: Path, name: str, formats: Sequence[str], numbers: str = "", numbers_name: str = ""
 ) -> list[Path]:
     """Write a figure once for each format, its numbers where that is ``"csv"``, and return the paths.
 
+    Without a figure, ``"csv"`` is the only format.
     `numbers_name` is the name of the numbers' file, by default that of the figure's.
     """
     paths = []
@@ -224,6 +225,7 @@ def save(
         if suffix == "csv":
             path.write_text(numbers, encoding="utf-8")
             continue
+        assert figure is not None
         with styled():
             figure.savefig(path, metadata={"Date": None} if suffix == "svg" else None)
     return paths

@@ -2,9 +2,10 @@
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 
@@ -28,9 +29,14 @@ class Picture:
     """
 
     name: str
-    figure: Figure
+    draw: Callable[[], Figure]
     numbers: str = ""
     numbers_name: str = ""
+
+    @cached_property
+    def figure(self) -> Figure:
+        """The figure, drawn when it is first asked for: who wants the numbers alone need not wait for it."""
+        return self.draw()
 
     def save(self, folder: Path | str, formats: Sequence[str] = FORMATS) -> list[Path]:
         """Write the figure and its numbers into a folder, which is made, and return the paths.
@@ -41,7 +47,8 @@ class Picture:
             When the folder cannot be written to.
         """
         with writable(Path(folder)):
-            return save(self.figure, Path(folder), self.name, formats, self.numbers, self.numbers_name)
+            figure = None if set(formats) <= {"csv"} else self.figure
+            return save(figure, Path(folder), self.name, formats, self.numbers, self.numbers_name)
 
     def __repr__(self) -> str:
         return f"picture {self.name}"
@@ -91,7 +98,7 @@ def pictures_of(
         name = names[f"{item.key}-{item.name}"]
         for measure in item.measures:
             own_name = f"{name}-{measure}" if len(item.measures) > 1 else name
-            yield Picture(own_name, draw_panels(item, measure), item.as_csv(), name)
+            yield Picture(own_name, partial(draw_panels, item, measure), item.as_csv(), name)
     if paths:
         yield from _paths(cells, pretrained)
 
@@ -105,7 +112,7 @@ def _bars(cells: Sequence[CellRecord], pretrained: Sequence[PretrainRecord], has
         if has_panels and all(row.method == PRETRAINED for row in rows):
             continue
         name = f"splits-{place[0]}-{place[1]}-{place[2]:g}"
-        yield Picture(name, draw_bars(rows), render(rows, "csv"))
+        yield Picture(name, partial(draw_bars, rows), render(rows, "csv"))
 
 
 def _paths(cells: Sequence[CellRecord], pretrained: Sequence[PretrainRecord]) -> Iterator[Picture]:
@@ -114,7 +121,7 @@ def _paths(cells: Sequence[CellRecord], pretrained: Sequence[PretrainRecord]) ->
     for record in cells:
         start = before.get(record.pretraining_key)
         numbers = curves.path_csv(record.paths["linear"].test, curves.own_scores_of_cell(record, start))
-        yield Picture(names[record.key], draw_path(record, labels[record.key], start), numbers)
+        yield Picture(names[record.key], partial(draw_path, record, labels[record.key], start), numbers)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -115,7 +116,7 @@ class Connected:
         from mmc_bench.report.figures import draw_connection
         from mmc_bench.report.pictures import Picture
 
-        return Picture(self.name, draw_connection(self.record, splits), render(self.record, splits, "csv"))
+        return Picture(self.name, partial(draw_connection, self.record, splits), render(self.record, splits, "csv"))
 
     def __repr__(self) -> str:
         return self.table()

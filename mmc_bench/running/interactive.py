@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -189,4 +190,4 @@ def gallery(session: Session, download: bool = True) -> Iterator[Picture]:
 def picture_of(pretraining: Pretraining, resources: Resources) -> Picture:
     """Draw one test image of each class on the four splits of an experiment."""
     name = pretraining.dataset.name
-    return Picture(f"images-{name}", draw_gallery(name, resources.data(pretraining).splits))
+    return Picture(f"images-{name}", partial(draw_gallery, name, resources.data(pretraining).splits))
