@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from mmc_bench.system.processes import may_have_gpu
+
 #: Packages that take long to import, and parts of our own that compute or read records.
 HEAVY = ("torch", "torchvision", "timm", "pandas", "scipy", "sklearn", "matplotlib", "rich")
 MODELS = ("pydantic", "pydantic_core")
@@ -65,3 +67,9 @@ def test_a_run_says_what_it_will_do_before_it_imports_torch(tmp_path):
         "    pass"
     )
     assert loaded(announced, tmp_path, "torch", "torchvision", "timm", "pandas") == []
+
+
+@pytest.mark.skipif(may_have_gpu(), reason="there is a GPU's driver, and torch says what it can do")
+def test_without_a_gpus_driver_the_device_is_known_without_torch(tmp_path):
+    code = "from mmc_bench.running.launch import resolve_device\nassert resolve_device('auto') == 'cpu'"
+    assert loaded(code, tmp_path, "torch") == []

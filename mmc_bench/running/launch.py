@@ -20,7 +20,7 @@ from mmc_bench.running.preview import headline, known_seconds
 from mmc_bench.running.runner import Missing, check_plugins, find_missing, found_records, run_plan
 from mmc_bench.running.session import Session
 from mmc_bench.running.summary import Summary
-from mmc_bench.system.processes import available_cores, multiplies_in_bf16
+from mmc_bench.system.processes import available_cores, may_have_gpu, multiplies_in_bf16
 from mmc_bench.system.streams import tell
 
 if TYPE_CHECKING:
@@ -205,8 +205,8 @@ def resolve_device(name: str) -> str:
     UserError
         When torch does not know the device, or it is not there.
     """
-    if name == "cpu":
-        return name
+    if name == "cpu" or (name == "auto" and not may_have_gpu()):
+        return "cpu"
     import torch
 
     if name == "auto":

@@ -5,6 +5,7 @@ And whether these multiply in bfloat16.
 
 import os
 import signal
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,6 +15,9 @@ from pathlib import Path
 
 #: Flags by which a processor says that it multiplies in bfloat16.
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+
+#: What drivers of NVIDIA's and AMD's GPUs offer a program, also on a Jetson and under Windows
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
 
 
 @dataclass(frozen=True)
@@ -132,3 +136,8 @@ def _cpu_flags() -> frozenset[str]:
         return frozenset()
     flags = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
     return frozenset(flags[0].split()) if flags else frozenset()
+
+
+def may_have_gpu() -> bool:
+    """Return whether a GPU's driver is there, without importing torch; outside Linux, True."""
+    return sys.platform != "linux" or any(Path(device).exists() for device in GPU_DEVICES)
