@@ -48,3 +48,8 @@ def test_what_finds_no_record_loads_none_of_what_reads_one(tmp_path, words):
 def test_a_dry_run_loads_no_target_of_a_plugin_without_settings(tmp_path):
     targets = ("mmc_bench_plugins.ft.method", "mmc_bench_plugins.resnet.backbone", "mmc_bench_plugins.box_cue.dataset")
     assert loaded(command("run", "--dry-run"), tmp_path, *targets) == []
+
+
+def test_a_worker_loads_nothing_that_takes_long_but_torch_until_a_job_needs_it(tmp_path):
+    unneeded = [name for name in HEAVY if name != "torch"]
+    assert loaded("import mmc_bench.stages.job, mmc_bench.engines.worker", tmp_path, *unneeded) == []
