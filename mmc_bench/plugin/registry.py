@@ -18,7 +18,7 @@ from mmc_bench.plugin import hookspecs
 from mmc_bench.plugin.discovery import Candidate, entry_point_candidates, folder_candidates
 from mmc_bench.plugin.specs import NAME, BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec, PluginSpec
 from mmc_bench.plugin.versions import OWN_DISTRIBUTION, built_in_version, digest_of_roots
-from mmc_bench.system.process_state import kept
+from mmc_bench.system.process_state import Keeper
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -195,20 +195,20 @@ class Registry:
         self._offers: dict[str, dict[str, list[Offer]]] = {kind: defaultdict(list) for kind in KINDS}
         manager = pluggy.PluginManager(hookspecs.PROJECT)
         manager.add_hookspecs(hookspecs)
+        keeper = Keeper(but=("sys.path",))  # the search path of modules stays: a plugin may import more later
         for candidate in candidates:
-            self._add(candidate, manager)
+            self._add(candidate, manager, keeper)
 
     @classmethod
     def discover(cls, folders: Sequence[str | Path] = ()) -> "Registry":
         """Load the plugins of every installed distribution, then those of `folders`."""
         return cls([*entry_point_candidates(), *folder_candidates(folders)])
 
-    def _add(self, candidate: Candidate, manager: pluggy.PluginManager) -> None:
+    def _add(self, candidate: Candidate, manager: pluggy.PluginManager, keeper: Keeper) -> None:
         plugin = Plugin(candidate.name, candidate.distribution, candidate.version, candidate.origin)
         note = self.notices.append
         try:
-            # Standard output is for results alone. The search path of modules stays: a plugin may import more later.
-            with redirect_stdout(sys.stderr), kept(f"plugin {candidate.name}", note, but=("sys.path",)):
+            with redirect_stdout(sys.stderr), keeper.kept(f"plugin {candidate.name}", note):  # stdout is for results
                 module = candidate.load()
                 specs, suites, published = _registered(manager, module)
             provides = [f"{spec.kind} {spec.name}" for spec in specs]

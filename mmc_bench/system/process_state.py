@@ -83,6 +83,35 @@ class ProcessState:
         return type(self)({**self.values, **dict.fromkeys(names, UNKNOWN)})
 
 
+class Keeper:
+    """Runs one plugin's code after another as `kept` does, and reads the states again only where they may differ.
+
+    Parameters
+    ----------
+    but
+        States that the code may change.
+    """
+
+    def __init__(self, but: Sequence[str] = ()) -> None:
+        self._but = but
+        self._before: ProcessState | None = None
+        self._modules = 0
+
+    @contextmanager
+    def kept(self, who: str, note: Note) -> Iterator[None]:
+        """Run a plugin's code, put back what it changed of the process, and say so in one sentence."""
+        if self._before is None or self._modules != len(sys.modules):  # what was imported has states of its own
+            self._before, self._modules = ProcessState.now().but_for_chance().but_for(*self._but), len(sys.modules)
+        try:
+            yield
+        finally:
+            changes = self._before.put_back()
+            if changes.lasting:
+                self._before = None
+            if sentence := changes.by(who):
+                note(sentence)
+
+
 @contextmanager
 def kept(who: str, note: Note, but: Sequence[str] = ()) -> Iterator[None]:
     """Run a plugin's code, put back what it changed of the process, and say so in one sentence.
@@ -96,12 +125,8 @@ def kept(who: str, note: Note, but: Sequence[str] = ()) -> Iterator[None]:
     but
         States that it may change.
     """
-    before = ProcessState.now().but_for_chance().but_for(*but)
-    try:
+    with Keeper(but).kept(who, note):
         yield
-    finally:
-        if sentence := before.put_back().by(who):
-            note(sentence)
 
 
 @contextmanager
