@@ -14,6 +14,8 @@ import mmc_bench
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.suites.suite import load_suite
 
+pytestmark = pytest.mark.slow
+
 TINY = {"workers": 0, "progress": False}
 
 

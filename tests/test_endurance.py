@@ -17,6 +17,8 @@ from test_faults import wait_for
 from mmc_bench.engines import local
 from mmc_bench.system.processes import this_process
 
+pytestmark = pytest.mark.slow
+
 PLUGINS = Path(__file__).parent / "plugins"
 RUN = f"{sys.executable} -m mmc_bench run --suite tiny.yaml --workers 1 --seeds 0,1"
 

@@ -219,6 +219,7 @@ print("rows", len(results.to_frame()), results.summary.computed, len(results.fai
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_runs_its_class_in_workers(bench):
     def run(shift, workers):
         script = SCRIPT.replace("SHIFT = 0.0", f"SHIFT = {shift}").replace("workers=2", f"workers={workers}")
@@ -237,6 +238,7 @@ def test_a_script_without_a_main_guard_runs_its_class_in_workers(bench):
     assert len(versions) == 2
 
 
+@pytest.mark.slow
 def test_an_error_in_a_class_of_a_script_is_a_failure_with_its_place(bench):
     (bench.folder / "script.py").write_text(
         textwrap.dedent(

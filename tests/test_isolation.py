@@ -289,6 +289,7 @@ def company(request, made_once, capsys, monkeypatch):
     return Company(result, records, bench.records("alone"))
 
 
+@pytest.mark.slow
 def test_a_method_that_changes_its_process_changes_no_other_record_and_is_named(company):
     assert "rude" in company.result.out  # the table is found from any working directory
     assert company.has_the_records_of("tiny-ft", "z-fits")
@@ -302,24 +303,28 @@ def test_a_method_that_changes_its_process_changes_no_other_record_and_is_named(
     assert line.endswith("which was put back")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("company", [1], indirect=True)
 def test_a_method_may_start_processes_and_leaves_none_behind(company):
     assert [record for record in company.records.values() if _method(record) == "loads-images"]
     assert "loads-images changed" not in company.result.err
 
 
+@pytest.mark.slow
 def test_changes_that_torch_makes_for_a_method_are_not_reported(company):
     assert [record for record in company.records.values() if _method(record) == "honest"]
     [told] = [line for line in company.result.err.splitlines() if "put back" in line]
     assert "method rude changed" in told
 
 
+@pytest.mark.slow
 def test_a_method_that_changes_its_data_in_place_fails_and_changes_no_other_record(company):
     said = "method a-spoils changed the labels of task.clean in place: work on a clone()"
     assert said in company.result.err
     assert company.has_the_records_of("z-fits")
 
 
+@pytest.mark.slow
 def test_the_table_is_found_though_an_observer_went_elsewhere(company):
     assert "tiny-ft" in company.result.out and "records in here/" in company.result.err
 
@@ -343,6 +348,7 @@ def plain_figures(made_once, capsys, monkeypatch):
     return made_once("plain-figures", make)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rc", RC_FILES)
 def test_figures_depend_on_no_backend_and_no_matplotlibrc(bench, plain_figures, rc):
     (bench.folder / "matplotlibrc").write_text(RC_FILES[rc], encoding="latin-1")
@@ -356,6 +362,7 @@ def test_figures_depend_on_no_backend_and_no_matplotlibrc(bench, plain_figures, 
         assert (plain_figures / "plain" / name).read_bytes() == (bench.folder / "other" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_what_a_plugin_changes_when_it_is_imported_is_put_back_and_named(bench):
     source = "import os, warnings, torch\ntorch.set_default_dtype(torch.float64)\nos.chdir('/')\n"
     rude = write_source(bench.folder, "rude.py", source + PLUGIN)

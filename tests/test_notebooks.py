@@ -11,6 +11,8 @@ import psutil
 import pytest
 from nbclient.exceptions import CellExecutionError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 METHOD = """
@@ -119,7 +121,6 @@ def test_interrupting_keeps_what_is_finished_and_leaves_no_worker(kernel, bench)
     assert "2 cells: 1 computed, 1 cached" in shown(kernel(NAPPING))
 
 
-@pytest.mark.slow
 def test_the_notebook_leads_from_the_import_to_a_method_s_row_and_its_picture(tmp_path):
     notebook = nbformat.read(ROOT / "benchmarks" / "first_method.ipynb", as_version=4)
     assert len([cell for cell in notebook.cells if cell.cell_type == "code"]) == 10

@@ -8,6 +8,8 @@ import sys
 import pytest
 from helpers.plugins import HEADER, registering, write_source
 
+pytestmark = pytest.mark.slow
+
 GOOD_PROJECT = {
     "acme_bench/__init__.py": '''
         """Everything about bars: a data set, a backbone and a method."""

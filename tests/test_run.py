@@ -9,6 +9,8 @@ from mmc_bench.results import versions
 from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.stages.resources import Resources
 
+pytestmark = pytest.mark.slow
+
 
 def test_workers_company_and_order_change_no_number(bench):
     """The same cells alone, in one process, and side by side in two with others: the same bits."""
