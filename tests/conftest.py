@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
+from filelock import FileLock
 
-from mmc_bench.data.splits import CuedImages
 from mmc_bench.results.jobs import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
 from mmc_bench.system.processes import available_cores
+
+# torch takes seconds to import: fixtures import it where they need it, so that other tests start at once.
 
 
 def pytest_xdist_auto_num_workers():
@@ -34,45 +34,40 @@ def own_folders(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MMC_BENCH_DATA", str(home / "data"))
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def one_thread():
     """Networks this small gain nothing from more, and lose much where the cores are busy."""
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
-class TinyNet(nn.Module):
-    """Two convolutions with BatchNorm, with timm's interface; small enough to be followed by hand."""
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Return a maker of folders that all workers of a test run share: ``made_once(name, make)``.
 
-    def __init__(self, num_classes=3, channels=2):
-        super().__init__()
-        self.num_classes, self.num_features = num_classes, 5
-        self.stem = nn.Conv2d(channels, 4, 3, padding=1)
-        self.norm1 = nn.BatchNorm2d(4)
-        self.conv = nn.Conv2d(4, 5, 3, bias=False)
-        self.norm2 = nn.BatchNorm2d(5)
-        self.head = nn.Linear(5, num_classes)
+    The first to ask has `make(folder)` fill it; nobody may write to it after that.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
-    def forward_features(self, x):
-        return self.norm2(self.conv(self.norm1(self.stem(x)).relu())).relu()
+    def get(name, make):
+        folder = root / f"once-{name}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                part = tmp_path_factory.mktemp(name)
+                make(part)
+                part.rename(folder)
+        return folder
 
-    def forward_head(self, x, pre_logits=False):
-        x = x.mean((2, 3))
-        return x if pre_logits else self.head(x)
-
-    def forward(self, x):
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self):
-        return self.head
-
-    def reset_classifier(self, num_classes):
-        self.num_classes = num_classes
-        self.head = nn.Linear(5, num_classes, dtype=self.head.weight.dtype)
+    return get
 
 
 @pytest.fixture
 def tiny_net():
     """Return a maker of tiny networks with random weights and BatchNorm statistics."""
+    import torch
+    from helpers.networks import TinyNet
+    from torch import nn
 
     def make(seed=0, dtype=torch.float64):
         torch.manual_seed(seed)
@@ -90,6 +85,9 @@ def tiny_net():
 @pytest.fixture
 def image_set():
     """Return a maker of sets of `n` random 2x6x6 images of three classes, without cues."""
+    import torch
+
+    from mmc_bench.data.splits import CuedImages
 
     def make(n, seed=0, dtype=torch.float64, labels=None):
         generator = torch.Generator().manual_seed(seed)

@@ -82,6 +82,7 @@ def without(groups, group, place):
     return Groups([replace(group, places=places) if other is group else other for other in groups], groups.pinned)
 
 
+@pytest.mark.slow
 def test_permuting_every_group_changes_no_output_and_forgetting_any_place_does(architecture):
     groups, tensors = architecture.observer.groups, tensors_of(architecture.exact)
     assert architecture.difference_with(tensors_of(architecture.permuted)) < 1e-9
@@ -91,6 +92,7 @@ def test_permuting_every_group_changes_no_output_and_forgetting_any_place_does(a
         assert architecture.difference_with(wrong) > 1e-7, every[index]
 
 
+@pytest.mark.slow
 def test_a_permuted_copy_is_brought_back_exactly_where_criteria_tell_all_units_apart(architecture, monkeypatch):
     monkeypatch.setattr("mmc_bench.landscape.alignment.Observer", lambda model, x: architecture.observer)
     model, reference = architecture.permuted, architecture.reference
@@ -220,6 +222,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_no_channels_that_could_be_permuted_are_left_out(name):
     first, last, expected = EXPECTED[name]

@@ -170,6 +170,7 @@ def test_the_assignment_of_blocks_and_of_units_within_them_is_the_best_of_all(se
     assert value({name: p.numpy() for name, p in found.items()}) == pytest.approx(best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Residual, Grouped])
 def test_small_networks_are_brought_back_exactly_from_any_seed(kind):
     for seed in range(3):

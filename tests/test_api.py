@@ -8,10 +8,13 @@ import threading
 
 import pytest
 import yaml
+from conftest import PLUGINS, TINY_SUITE
 
 import mmc_bench
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.suites.suite import load_suite
+
+pytestmark = pytest.mark.slow
 
 TINY = {"workers": 0, "progress": False}
 
@@ -232,6 +235,17 @@ def test_lists_are_frames(here):
 PLACE = {"suite": "tiny.yaml", "precision": "fp32", "threads": 1, "progress": False}
 
 
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """Return a task for tests that change nothing of it, made once."""
+    folder = tmp_path_factory.mktemp("task")
+    (folder / "tiny.yaml").write_text(TINY_SUITE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MMC_BENCH_PLUGINS", str(PLUGINS))
+        return mmc_bench.task(seed=0, **PLACE)
+
+
 def test_a_task_scores_what_a_run_records(here):
     task = mmc_bench.task("tiny-set", "tiny-net", 0.9, 1, **PLACE)
     scores = mmc_bench.score(Headless().fine_tune(task), task)
@@ -283,15 +297,14 @@ def test_models_in_memory_connect_as_their_weights_do(here):
         (lambda task, net: mmc_bench.plot(net), "plot takes results"),
     ],
 )
-def test_wrong_models_and_tasks_are_refused_in_a_sentence(here, call, says):
-    task = mmc_bench.task(seed=0, **PLACE)
+def test_wrong_models_and_tasks_are_refused_in_a_sentence(here, task, call, says):
     with pytest.raises(UserError) as caught:
         call(task, task.pretrained)
     assert says in str(caught.value)
 
 
-def test_a_gallery_shows_the_task_s_images(here):
-    assert "data:image/png" in mmc_bench.gallery(mmc_bench.task(seed=0, **PLACE))._repr_html_()
+def test_a_gallery_shows_the_task_s_images(task):
+    assert "data:image/png" in mmc_bench.gallery(task)._repr_html_()
 
 
 def test_several_experiments_make_no_task(here):

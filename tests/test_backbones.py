@@ -102,6 +102,7 @@ def test_rectangular_grey_images_of_any_number_of_classes_are_accepted(make, nam
     assert make(name, num_classes=7, input_shape=(1, 64, 32))(torch.zeros(2, 1, 64, 32)).shape == (2, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*OWN, *(f"timm/{model}" for model in FAMILIES)])
 @torch.no_grad()
 def test_the_classifier_on_pre_logits_is_the_network_and_can_be_reset(make, name):

@@ -316,6 +316,7 @@ parameters: {{vrex: {{epochs: 1, batch_size: 50}}}}
 """
 
 
+@pytest.mark.slow
 def test_a_suite_runs_on_cifar100s_files(bench, cifar100):
     root, _ = cifar100()
     (bench.folder / "suite.yaml").write_text(SUITE)

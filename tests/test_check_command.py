@@ -33,6 +33,7 @@ def test_a_sound_plugin_gets_a_line_a_property_and_exit_code_0(planted):
     assert last.startswith(f"{sum(line.startswith('  ok') for line in lines)} ok, ")
 
 
+@pytest.mark.slow
 def test_a_fault_gets_what_where_and_how_and_exit_code_1(planted):
     result = planted("get_classifier = property()")
     assert result.code == 1
@@ -43,6 +44,7 @@ def test_a_fault_gets_what_where_and_how_and_exit_code_1(planted):
     assert " failed, " in result.out.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_json_holds_the_same_findings(planted):
     result = planted("get_classifier = property()", "--json")
     (report,) = json.loads(result.out)

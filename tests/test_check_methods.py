@@ -124,6 +124,7 @@ UNSEEDED = {
 }
 
 
+@pytest.mark.slow
 def test_a_sound_method_passes_every_check(tmp_path):
     body = "model.head.bias.data += torch.rand(1).item() + len(task.cued)  # torch's global generator is seeded"
     found = checks(tmp_path, "method", source_of("method", body, needs={"cued"}))
@@ -133,6 +134,7 @@ def test_a_sound_method_passes_every_check(tmp_path):
     assert all("GPU" in name for name in unchecked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found_and_told_how_to_mend(tmp_path, fault):
     body, name, says = FAULTS[fault]

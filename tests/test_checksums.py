@@ -171,6 +171,7 @@ def test_a_folder_that_takes_no_more_is_one_sentence(tmp_path, monkeypatch, numb
 # --- what users see of it
 
 
+@pytest.mark.slow
 def test_every_command_names_a_damaged_record_once_and_run_makes_it_again(bench):
     words = ["--suite", "tiny.yaml", "--methods", "tiny-still"]
     assert bench("run", *words, "--workers", 0).code == 0
@@ -187,6 +188,7 @@ def test_every_command_names_a_damaged_record_once_and_run_makes_it_again(bench)
     assert "valid record" not in bench("status", *words).err
 
 
+@pytest.mark.slow
 def test_of_many_damaged_records_only_some_are_named(bench, monkeypatch):
     monkeypatch.setattr("mmc_bench.running.session.MOST_NAMED", 1)
     assert bench.tiny("--methods", "tiny-still").code == 0

@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HEAVY = ("torch", "pandas", "timm", "scipy", "matplotlib", "sklearn")
 
 

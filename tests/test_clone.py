@@ -35,6 +35,7 @@ def repository(tmp_path):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["core.autocrlf=true", "core.eol=crlf", "core.autocrlf=input"])
 def test_a_clone_has_the_bytes_of_the_repository(repository, tmp_path, option):
     clone = tmp_path / "clone"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(__file__).parents[1] / "benchmarks" / "cluster"
 PLUGINS = Path(__file__).parent / "plugins"
 STAND_INS = {
@@ -45,7 +47,6 @@ def submit(bench, script, *words, **variables):
         return code, log.read()
 
 
-@pytest.mark.slow
 def test_the_ray_script_runs_a_suite_on_every_node_of_its_allocation(bench):
     pytest.importorskip("ray")
     words = ["--suite", "tiny.yaml", "--methods", "tiny-still", "--workers", 2]

@@ -311,6 +311,7 @@ def test_the_command_compares_with_the_paper_s_table(stored):
     assert [check["verdict"] for check in near["checks"]] == [FAILS, HOLDS, HOLDS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

@@ -16,6 +16,8 @@ from mmc_bench.cli.main import run_command_line
 from mmc_bench.results.records import SPLITS, ConnectionRecord
 from mmc_bench.results.store import Store, read_record
 
+pytestmark = pytest.mark.slow
+
 TINY = ("--backbone", "tiny-net", "--dataset", "tiny-set")
 PLAIN = (*TINY, "--set", "tiny-net.norm=false")  # without BatchNorm, whose statistics differ inside a path
 FAST = ("--points", "3", "--precision", "fp32", "--threads", "1", "--format", "csv", "--json")

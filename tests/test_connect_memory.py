@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from test_connect_command import FAST, PLAIN, plain_weights
@@ -10,6 +11,7 @@ from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.stages import checkpoint_pairs
 
 
+@pytest.mark.slow
 def test_connect_goes_on_in_less_memory_and_ends_with_a_sentence_when_it_runs_out_for_good(bench, monkeypatch):
     compare, enough = checkpoint_pairs.compare, 4
 

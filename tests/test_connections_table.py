@@ -190,6 +190,7 @@ def stored(bench, *records):
         store.save(record)
 
 
+@pytest.mark.slow
 def test_the_command_takes_pairs_and_cells_and_can_be_narrowed(bench):
     stored(bench, model(BROKEN), cell(linear=path()), pair_record(0.6), pair_record(0.8))
     content = json.loads(bench("table", "--connections", "--format", "json").out)
@@ -215,6 +216,7 @@ def test_what_it_cannot_do_is_one_sentence(bench, words, code, says):
     assert says in result.err and len(result.err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_effects_of_interventions_stand_beside_the_verdict(bench):
     names = ("remove cue", "randomise cue", "randomise image")
     effect = Effect(

@@ -196,6 +196,7 @@ def test_ft_sam_equals_a_hand_written_loop_with_statistics_from_the_first_pass_a
     assert model.norm1.num_batches_tracked == expected.norm1.num_batches_tracked == 9
 
 
+@pytest.mark.slow
 def test_ft_sam_without_a_neighbourhood_is_naive_fine_tuning(make_task):
     settings = {"lr": 0.02, "epochs": 3, "batch_size": 4}
     plain = make_method("ft-medium", **settings).fine_tune(make_task())
@@ -213,12 +214,14 @@ def test_the_defaults_are_domainbeds_and_the_authors():
     assert dict(make_method("ft-sam").config) == {**shared, "rho": 2.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "needs"), [("coral", {"cued"}), ("ft-sam", set())])
 def test_they_declare_what_they_use_and_describe_their_parameters(name, needs):
     assert Registry.discover().get("method", name).spec.needs == needs
     assert all(field.description for field in type(make_method(name)).Config.model_fields.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["coral", "ft-sam"])
 def test_the_same_seed_gives_the_same_weights_to_the_bit(make_task, name):
     runs = [make_method(name, epochs=2, batch_size=4).fine_tune(make_task(seed)) for seed in (7, 7, 8)]

@@ -150,6 +150,7 @@ def test_the_strength_is_the_one_whose_worst_class_on_validation_is_best(make_me
     assert all(len(set(np.bincount(labels))) == 1 for _, labels, _ in fits)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_layer_to_the_bit(make_method, make_task):
     first, again, other = (make_method(retrains=2).fine_tune(make_task(seed)).head.weight for seed in (7, 7, 8))
     assert torch.equal(first, again) and not torch.equal(first, other)
@@ -162,6 +163,7 @@ def test_a_clean_set_that_lacks_a_class_gives_a_finite_layer(make_method, make_t
     assert not (model(image_set(30, 5).storage).argmax(1) == 2).all()
 
 
+@pytest.mark.slow
 def test_the_defaults_are_the_authors(make_method):
     assert dict(make_method().config) == {"strengths": (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01), "retrains": 20}
     assert all(field.description for field in type(make_method()).Config.model_fields.values())

@@ -159,6 +159,7 @@ def test_a_package_s_version_covers_all_its_files_and_a_file_s_only_itself(write
     assert version_of(tmp_path / "one/mine.v1.py") == version_of(tmp_path / "two/mine.v1.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "file"),
     [

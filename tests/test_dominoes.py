@@ -159,6 +159,7 @@ def test_upper_halves_are_to_the_bit_what_pillow_makes_of_fashion_mnist():
         assert torch.equal((images[row, 0, :32] * 255).round().byte(), torch.from_numpy(enlarged))
 
 
+@pytest.mark.slow
 def test_random_cues_are_training_images_on_training_splits_and_test_images_on_test_splits():
     sources = FakeSources()
     data = derive_experiment(loaded(sources), SETTINGS, 0.5, seed=1)
@@ -286,6 +287,7 @@ parameters: {irm: {epochs: 2, batch_size: 5}}
 """
 
 
+@pytest.mark.slow
 def test_a_suite_runs_on_small_class_folders(bench, folders):
     (bench.folder / "suite.yaml").write_text(SUITE)
     data = [word for name, folder in folders.items() for word in ("--data", f"{name}={folder}")]

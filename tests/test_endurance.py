@@ -1,19 +1,23 @@
 """Faults of disks, workers and plugins, really caused: full and read-only folders, hangs, leaks, signals."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import Bench
+from conftest import Bench, Result
 from test_faults import wait_for
 
 from mmc_bench.engines import local
 from mmc_bench.system.processes import this_process
+
+pytestmark = pytest.mark.slow
 
 PLUGINS = Path(__file__).parent / "plugins"
 RUN = f"{sys.executable} -m mmc_bench run --suite tiny.yaml --workers 1 --seeds 0,1"
@@ -48,16 +52,17 @@ def test_a_full_disk_stops_the_run_with_one_sentence_and_the_next_goes_on(bench)
         f"""
         mkdir results; mount -t tmpfs -o size=36k tmpfs results || exit 9
         {RUN} --methods tiny-still,tiny-ft --workers 0; echo full: $?
-        find results -name '*.tmp' -o -name '*.lease'
-        mount -o remount,size=10m results
-        {RUN} --methods tiny-still,tiny-ft --workers 0 > /dev/null; echo enough: $?
-        find results -name '*.json' | wc -l
+        cp -r results left
         """,
     )
-    assert done.stdout.splitlines()[-3:] == ["full: 1", "enough: 0", "6"], done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1:] == ["full: 1"], done.stdout + done.stderr
     stopped = "mmc-bench: stopped: results folder results cannot be written (No space left on device); nothing that is"
     assert stopped.replace("folder results", f"folder {bench.folder}/results") in done.stderr
     assert "Traceback" not in done.stderr
+    left = [path for path in (bench.folder / "left").rglob("*") if path.suffix in (".tmp", ".lease")]
+    assert left == [] and 0 < len(bench.records("left")) < 6
+    assert bench.tiny("--methods", "tiny-still,tiny-ft", "--results", "left").code == 0  # where there is room
+    assert len(bench.records("left")) == 6
 
 
 def test_a_full_disk_stops_a_run_where_nothing_can_be_mounted_too(bench, monkeypatch):
@@ -83,37 +88,65 @@ def test_a_folder_that_turns_read_only_stops_the_run_and_the_next_goes_on(bench)
         until ls results/cells/*.json > /dev/null 2>&1; do sleep .05; done
         until mount -o remount,ro results; do sleep .05; done  # busy while something is being written
         wait $run; echo read-only: $?
-        mount -o remount,rw results
-        {RUN} --methods tiny-nap > /dev/null; echo writable: $?
-        find results -type f | grep -v json | grep -v safetensors
+        cp -r results left
         """,
         TINY_NAP="2",
     )
-    assert done.stdout.splitlines()[-2:] == ["read-only: 1", "writable: 0"], done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1:] == ["read-only: 1"], done.stdout + done.stderr
     assert "cannot be written (Read-only file system); nothing that is done is lost" in done.stderr
     assert "Traceback" not in done.stderr
+    assert bench.tiny("--methods", "tiny-nap", "--results", "left").code == 0  # where it can be written
+    files = [path for path in (bench.folder / "left").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".safetensors"} and len(bench.records("left")) == 4
 
 
-def test_a_cell_that_hangs_fails_alone(bench):
-    done = bench.apart(
-        *["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", 1, "--methods", "tiny-sleep,tiny-still"],
-        *["--cell-timeout", 0.15],
-    )
-    assert done.code == 1
-    assert "tiny-sleep: FAILED: it took longer than --cell-timeout (0.15 minutes)" in done.err
-    assert "2 cells: 1 computed, 0 cached, 1 failed" in done.err
+FATES = "tiny-exit,tiny-killed,tiny-sleep,tiny-leak,tiny-once,tiny-ft,tiny-talk"
+
+
+@pytest.fixture
+def fates(made_once, capsys, monkeypatch):
+    """Return what one run of such methods in one worker printed, and the errors of cells by method."""
+
+    def make(folder):
+        done = Bench(folder, capsys, monkeypatch).apart(
+            *["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", 1, "--methods", FATES, "--json"],
+            *["--cell-timeout", 0.2, "--cell-memory", 0.9],
+            env={"TINY_NAP": "30"},
+        )
+        (folder / "done.json").write_text(json.dumps(asdict(done)))
+
+    done = Result(**json.loads((made_once("fates", make) / "done.json").read_text()))
+    assert done.code == 1, done.err
+    content = json.loads(done.out)
+    errors = {failure["cell"].rpartition("tiny-")[2]: failure["error"] for failure in content["failures"]}
+    assert (content["computed"], len(errors)) == (3, 4)  # each takes only its own cell along
+    return done.err, errors
+
+
+def test_a_worker_that_dies_takes_only_its_own_cell_along(fates):
+    told, errors = fates
+    assert "exited with code 7" in errors["exit"]
+    assert "killed by signal SIGKILL (out of memory?)" in errors["killed"]
+    assert "noise on standard output" in told
+
+
+def test_a_cell_that_hangs_fails_alone(fates):
+    told, errors = fates
+    assert errors["sleep"] == "it took longer than --cell-timeout (0.2 minutes)"
+    assert "tiny-sleep: FAILED: it took longer than --cell-timeout (0.2 minutes)" in told
 
 
 @pytest.mark.skipif(not this_process().machine, reason="this system does not tell how large processes are")
-def test_a_cell_that_takes_too_much_memory_fails_alone(bench):
-    done = bench.apart(
-        *["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", 1, "--methods", "tiny-leak,tiny-still"],
-        *["--cell-memory", 0.9],
-        env={"TINY_NAP": "30"},
-    )
-    assert done.code == 1, done.err
-    assert "tiny-leak: FAILED: it took more memory than --cell-memory (0.9 GB)" in done.err
-    assert "2 cells: 1 computed, 0 cached, 1 failed" in done.err
+def test_a_cell_that_takes_too_much_memory_fails_alone(fates):
+    told, errors = fates
+    assert errors["leak"] == "it took more memory than --cell-memory (0.9 GB)"
+    assert "tiny-leak: FAILED: it took more memory than --cell-memory (0.9 GB)" in told
+
+
+def test_a_cell_whose_worker_a_cluster_ends_is_tried_again(fates):
+    told, errors = fates
+    assert "once" not in errors
+    assert "its worker process was killed by signal SIGTERM; it is tried again" in told
 
 
 @pytest.mark.skipif(not this_process().machine, reason="this system does not tell how large processes are")
@@ -128,12 +161,6 @@ def test_a_worker_that_a_plugin_has_swollen_is_replaced_before_its_next_cell(tmp
 def test_limits_need_a_worker_to_stop(bench):
     refused = bench.tiny("--cell-timeout", 1)
     assert (refused.code, "they need 1 worker or more" in refused.err) == (4, True)
-
-
-def test_a_cell_whose_worker_a_cluster_ends_is_tried_again(bench):
-    done = bench.apart("run", "--suite", "tiny.yaml", "--workers", 1, "--seeds", "0", "--methods", "tiny-once")
-    assert done.code == 0, done.err
-    assert "its worker process was killed by signal SIGTERM; it is tried again" in done.err
 
 
 def test_sigterm_ends_a_run_as_ctrl_c_does(bench):

@@ -22,6 +22,7 @@ def log(tmp_path):
     return offer.make(offer.configure({"path": str(path)})), path
 
 
+@pytest.mark.slow
 def test_a_run_with_a_failing_cell_that_is_interrupted_can_be_followed(bench, monkeypatch):
     def interrupted(seconds, sleep=time.sleep):
         if seconds == 60:  # the method's

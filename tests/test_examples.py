@@ -8,6 +8,8 @@ import pytest
 import mmc_bench
 from mmc_bench import api
 
+pytestmark = pytest.mark.slow
+
 NAMES = [name for name in mmc_bench.__all__ if name not in ("hookimpl", "__version__")]
 
 

@@ -1,6 +1,5 @@
-"""Runs that are interrupted, killed, or lose a worker."""
+"""Runs that are interrupted or killed; tests/test_endurance.py has those that lose a worker."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.slow
 
 PLUGINS = Path(__file__).parent / "plugins"
 
@@ -76,16 +77,16 @@ def interrupted_run(bench, results):
 
 
 def test_a_time_limit_stops_a_run_as_ctrl_c_does_and_the_next_run_goes_on(bench):
-    words = ["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", 1]
-    first = bench.apart(*words, "--methods", "tiny-still", "--time-limit", 60)
+    words = ["run", "--suite", "tiny.yaml", "--seeds", "0"]
+    first = bench(*words, "--workers", 0, "--methods", "tiny-still", "--time-limit", 60)
     assert (first.code, "1 cell: 1 computed" in first.err) == (0, True), first.err
-    stopped = bench.apart(*words, "--methods", "tiny-still,tiny-sleep", "--time-limit", 0.25)
+    stopped = bench.apart(*words, "--workers", 1, "--methods", "tiny-still,tiny-sleep", "--time-limit", 0.15)
     assert (stopped.code, "Traceback" in stopped.err) == (2, False), stopped.err
     assert "interrupted: 2 cells: 0 computed, 1 cached, 1 not run" in stopped.err
 
 
 def test_a_time_limit_of_nothing_is_refused(bench):
-    refused = bench.apart("run", "--suite", "tiny.yaml", "--time-limit", 0)
+    refused = bench("run", "--suite", "tiny.yaml", "--time-limit", 0)
     assert refused.code == 4 and "--time-limit" in refused.err
 
 
@@ -147,20 +148,6 @@ def test_workers_leave_when_their_run_is_killed(bench):
     process.kill()
     process.communicate()
     wait_for(lambda: all(map(gone, workers)), 10)
-
-
-def test_a_worker_that_dies_takes_only_its_own_cell_along(bench):
-    result = bench.apart(
-        *["run", "--suite", "tiny.yaml", "--workers", 1, "--seeds", "0", "--json"],
-        *["--methods", "tiny-exit,tiny-killed,tiny-ft,tiny-talk"],
-    )
-    assert result.code == 1
-    content = json.loads(result.out)
-    assert (content["computed"], content["failed"]) == (2, 2)
-    errors = {failure["cell"].rpartition("tiny-")[2]: failure["error"] for failure in content["failures"]}
-    assert "exited with code 7" in errors["exit"]
-    assert "killed by signal SIGKILL (out of memory?)" in errors["killed"]
-    assert "noise on standard output" in result.err
 
 
 STARTS_PROCESSES = """

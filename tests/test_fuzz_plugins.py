@@ -11,6 +11,8 @@ from helpers.fuzzing import ODD_TEXTS, answer, check, check_sentence, own_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.slow
+
 HEADER = "from mmc_bench import BackboneSpec, DatasetSpec, MethodSpec, hookimpl\n"
 COMMANDS = (["plugins"], ["plugins", "--json"], ["list", "methods"], ["list", "datasets", "--json"], ["list", "suites"])
 DRY_RUN = ["run", "--dry-run", "--suite", "quick"]

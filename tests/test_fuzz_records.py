@@ -28,6 +28,8 @@ from mmc_bench.stages.checkpoints import experiment_suite, locate
 from mmc_bench.suites.plan import make_plan
 from mmc_bench.suites.suite import load_suite
 
+pytestmark = pytest.mark.slow
+
 SUITE = TINY_SUITE + "pairs: [{second: {cue_rate: 0.0}}]\n"
 WEIGHTS = safetensors.torch.save({"weight": torch.zeros(1)})
 DIGEST = hashlib.sha256(WEIGHTS).hexdigest()

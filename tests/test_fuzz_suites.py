@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.suites.suite import Suite
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = [yaml.safe_load(files[0].read_text("utf-8")) for files in Registry.discover().suites.values()]
 BASES = [yaml.safe_load(TINY_SUITE), *SHIPPED]
 

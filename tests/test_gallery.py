@@ -130,6 +130,7 @@ def test_missing_images_are_not_downloaded_against_the_users_will(bench):
     assert "cifar10 is not in" in result.err and "--no-download" in result.err
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_to_is_one_sentence(bench):
     (bench.folder / "taken").write_text("")
     result = bench("plot", "--dataset", "tiny-set", "--out", "taken")

@@ -216,6 +216,7 @@ def register_methods(register):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listed", [True, False], ids=["top_level.txt", "none"])
 @pytest.mark.parametrize("file", ["acme/helper.py", "acme/table.json", "acme_more/__init__.py"])
 def test_an_editable_plugins_version_follows_all_files_of_its_packages(tmp_path, monkeypatch, file, listed):

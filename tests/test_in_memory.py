@@ -219,25 +219,26 @@ print("rows", len(results.to_frame()), results.summary.computed, len(results.fai
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_runs_its_class_in_workers(bench):
-    (bench.folder / "script.py").write_text(SCRIPT)
-
-    def run():
+    def run(shift, workers):
+        script = SCRIPT.replace("SHIFT = 0.0", f"SHIFT = {shift}").replace("workers=2", f"workers={workers}")
+        (bench.folder / "script.py").write_text(script)
         process = bench.start(executable_arguments=["script.py"])
         out, err = process.communicate(timeout=180)
         assert process.returncode == 0, err
         return out
 
-    first = run()
+    first = run(0.0, workers=2)
     assert "rows 4 4 0" in first and first.count("[") == 6
-    assert "rows 4 0 0" in run()
-    (bench.folder / "script.py").write_text(SCRIPT.replace("SHIFT = 0.0", "SHIFT = 1.0"))
-    assert "rows 4 2 0" in run()
+    assert "rows 4 0 0" in run(0.0, workers=2)  # which needs no worker
+    assert "rows 4 2 0" in run(1.0, workers=1)
     records = [record for record in bench.records().values() if record["kind"] == "cell"]
     versions = {record["cell"]["method"]["version"] for record in records if "shifted" in json.dumps(record)}
     assert len(versions) == 2
 
 
+@pytest.mark.slow
 def test_an_error_in_a_class_of_a_script_is_a_failure_with_its_place(bench):
     (bench.folder / "script.py").write_text(
         textwrap.dedent(

@@ -189,6 +189,7 @@ def test_each_step_is_one_forward_pass_over_both_environments_cued_first(make_ta
         assert len(second) == 11 and set(second) == clean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_seed_gives_the_same_weights_to_the_bit(make_task, name):
     runs = [make_method(name, epochs=2, batch_size=4).fine_tune(make_task(seed)) for seed in (7, 7, 8)]

@@ -8,10 +8,13 @@ import random
 import signal
 import sys
 import warnings
+from dataclasses import asdict, dataclass
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from conftest import Bench, Result
 from helpers.plugins import write_source
 from torch import nn
 from torch.nn import functional
@@ -115,6 +118,28 @@ def test_several_changes_are_one_sentence():
     ]
 
 
+def test_of_several_plugins_each_is_named_for_its_own_change():
+    said = []
+    for who, change in {"a": lambda: os.chdir("/"), "b": str, "c": lambda: torch.set_grad_enabled(False)}.items():
+        with kept(f"plugin {who}", said.append):
+            change()
+    assert said == [
+        "plugin a changed the working directory to /, which was put back",
+        "plugin c changed torch's gradient mode to False, which was put back",
+    ]
+
+
+def test_code_that_came_with_one_plugin_is_kept_from_the_next(monkeypatch):
+    said = []
+    module = ModuleType("mmc_bench_late")
+    module.helper = print
+    with kept("plugin early", said.append):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    with kept("plugin late", said.append):
+        module.helper = repr
+    assert said == ["plugin late changed mmc_bench_late.helper, which was put back"]
+
+
 def test_what_a_process_that_is_lent_computes_with_is_usual_and_its_owner_gets_his_own_back():
     torch.set_default_dtype(torch.float64)
     np.seterr(divide="raise")
@@ -209,54 +234,99 @@ class LoadsImages:
 """
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_method_that_changes_its_process_changes_no_other_record_and_is_named(bench, workers):
-    plugin = write_source(bench.folder, "rude.py", PLUGIN)
-    words = ["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", workers, "--plugins-dir", plugin]
-    alone = bench.apart(*words, "--results", "alone", "--methods", "tiny-ft,z-fits")
-    company = bench.apart(*words, "--results", "company", "--methods", "rude,tiny-ft,z-fits")
-    assert (alone.code, company.code) == (0, 0), alone.err + company.err
-    assert "rude" in company.out  # the table is found from any working directory
-    alone, others = bench.records("alone"), bench.records("company")
-    assert len(alone) == 3
-    assert all(others[name] == record for name, record in alone.items())
-    [own] = [record for name, record in others.items() if name not in alone]
-    [before] = [record for record in others.values() if record["kind"] == "pretraining"]
+WANDERER = """
+import os
+from mmc_bench import ObserverSpec, hookimpl
+
+@hookimpl
+def register_observers(register):
+    register(ObserverSpec(name="wanderer", target=":Wanderer"))
+
+class Wanderer:
+    def run_started(self, plan):
+        os.chdir("..")
+"""
+
+
+@dataclass(frozen=True)
+class Company:
+    """One run of all methods above, told of by an observer; and the records of two of these methods in a run alone."""
+
+    result: Result
+    records: dict
+    alone: dict
+
+    def has_the_records_of(self, *methods):
+        """Whether the run has those of a run of some methods alone: these, and their pretraining's."""
+        names = [name for name, record in self.alone.items() if _method(record) in (None, *methods)]
+        return len(names) == 1 + len(methods) and all(self.records[name] == self.alone[name] for name in names)
+
+
+def _method(record):
+    """Return the method of a cell, or None for a pretraining."""
+    return record["cell"]["method"]["name"] if record.get("kind") == "cell" else None
+
+
+@pytest.fixture(params=[0, 1], ids=str)
+def company(request, made_once, capsys, monkeypatch):
+    """Return such a run without a worker, and one with a worker."""
+    workers = request.param
+    methods = "a-spoils,honest,rude,tiny-ft,z-fits" + (",loads-images" if workers else "")
+
+    def make(folder):
+        bench = Bench(folder, capsys, monkeypatch)
+        plugins = write_source(folder, "rude.py", PLUGIN), write_source(folder, "wanderer.py", WANDERER)
+        words = ["run", "--suite", "tiny.yaml", "--seeds", "0", "--plugins-dir", plugins[0]]
+        assert bench(*words, "--workers", 0, "--results", "alone", "--methods", "tiny-ft,z-fits").code == 0
+        words += ["--plugins-dir", plugins[1], "--observe", "wanderer", "--workers", workers]
+        result = bench.apart(*words, "--results", "here", "--methods", methods)
+        (folder / "result.json").write_text(json.dumps(asdict(result)))
+
+    bench = Bench(made_once(f"company-{workers}", make), capsys, monkeypatch)
+    result = Result(**json.loads((bench.folder / "result.json").read_text()))
+    assert (result.code, len(bench.records("alone"))) == (1, 3), result.err  # one method fails, as it should
+    records = {name: record for name, record in bench.records("here").items() if ".failure" not in name}
+    return Company(result, records, bench.records("alone"))
+
+
+@pytest.mark.slow
+def test_a_method_that_changes_its_process_changes_no_other_record_and_is_named(company):
+    assert "rude" in company.result.out  # the table is found from any working directory
+    assert company.has_the_records_of("tiny-ft", "z-fits")
+    [own] = [record for record in company.records.values() if _method(record) == "rude"]
+    [before] = [record for record in company.records.values() if _method(record) is None]
     for split in ("NC", "C", "RC", "RI"):  # nor how its own model, which it left alone, is scored
         assert own["metrics"][split] == before["metrics"][split]
-    [line] = [line for line in company.err.splitlines() if "method rude changed" in line]
+    [line] = [line for line in company.result.err.splitlines() if "method rude changed" in line]
     for change in ("default dtype to torch.float64", "number of threads to 7", "functional.relu", "working directory"):
         assert change in line
     assert line.endswith("which was put back")
 
 
-def test_a_method_may_start_processes_and_leaves_none_behind(bench):
-    plugin = write_source(bench.folder, "rude.py", PLUGIN)
-    words = ["--seeds", "0", "--workers", 1, "--plugins-dir", plugin, "--methods", "loads-images", "--json"]
-    result = bench.apart("run", "--suite", "tiny.yaml", *words)
-    assert result.code == 0, result.err
-    assert json.loads(result.out)["computed"] == 1
-    assert "put back" not in result.err
+@pytest.mark.slow
+@pytest.mark.parametrize("company", [1], indirect=True)
+def test_a_method_may_start_processes_and_leaves_none_behind(company):
+    assert [record for record in company.records.values() if _method(record) == "loads-images"]
+    assert "loads-images changed" not in company.result.err
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_changes_that_torch_makes_for_a_method_are_not_reported(bench, workers):
-    plugin = write_source(bench.folder, "rude.py", PLUGIN)
-    words = ["--seeds", "0", "--workers", workers, "--plugins-dir", plugin, "--methods", "honest,z-fits"]
-    result = bench.apart("run", "--suite", "tiny.yaml", *words)
-    assert (result.code, "put back" in result.err) == (0, False), result.err
+@pytest.mark.slow
+def test_changes_that_torch_makes_for_a_method_are_not_reported(company):
+    assert [record for record in company.records.values() if _method(record) == "honest"]
+    [told] = [line for line in company.result.err.splitlines() if "put back" in line]
+    assert "method rude changed" in told
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_method_that_changes_its_data_in_place_fails_and_changes_no_other_record(bench, workers):
-    plugin = write_source(bench.folder, "rude.py", PLUGIN)
-    words = ["run", "--suite", "tiny.yaml", "--seeds", "0", "--workers", workers, "--plugins-dir", plugin]
-    alone = bench.apart(*words, "--results", "alone", "--methods", "z-fits")
-    company = bench.apart(*words, "--results", "company", "--methods", "a-spoils,z-fits")
-    assert (alone.code, company.code) == (0, 1), alone.err + company.err
-    assert "method a-spoils changed the labels of task.clean in place: work on a clone()" in company.err
-    kept_records, others = bench.records("alone"), bench.records("company")
-    assert len(kept_records) == 2 and all(others[name] == record for name, record in kept_records.items())
+@pytest.mark.slow
+def test_a_method_that_changes_its_data_in_place_fails_and_changes_no_other_record(company):
+    said = "method a-spoils changed the labels of task.clean in place: work on a clone()"
+    assert said in company.result.err
+    assert company.has_the_records_of("z-fits")
+
+
+@pytest.mark.slow
+def test_the_table_is_found_though_an_observer_went_elsewhere(company):
+    assert "tiny-ft" in company.result.out and "records in here/" in company.result.err
 
 
 RC_FILES = {
@@ -266,49 +336,42 @@ RC_FILES = {
 }
 
 
+@pytest.fixture
+def plain_figures(made_once, capsys, monkeypatch):
+    """Return a folder with results and, in `plain`, their figures as no file of settings changes them."""
+
+    def make(folder):
+        bench = Bench(folder, capsys, monkeypatch)
+        assert bench.tiny("--seeds", "0", "--methods", "tiny-still").code == 0
+        assert bench.apart("plot", "--out", "plain", "--format", "svg").code == 0
+
+    return made_once("plain-figures", make)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rc", RC_FILES)
-def test_figures_depend_on_no_backend_and_no_matplotlibrc(bench, rc):
-    assert bench.tiny("--seeds", "0", "--methods", "tiny-still").code == 0
-    plain = bench.apart("plot", "--out", "plain", "--format", "svg")
+def test_figures_depend_on_no_backend_and_no_matplotlibrc(bench, plain_figures, rc):
     (bench.folder / "matplotlibrc").write_text(RC_FILES[rc], encoding="latin-1")
     backend = {"MPLBACKEND": "module://no_such.inline" if rc == "text by LaTeX" else "none such"}
-    other = bench.apart("plot", "--out", "other", "--format", "svg", env=backend)
-    assert (plain.code, other.code) == (0, 0), other.err
-    names = sorted(path.name for path in (bench.folder / "plain").iterdir())
+    words = ["plot", "--results", plain_figures / "results", "--out", "other", "--format", "svg"]
+    other = bench.apart(*words, env=backend)
+    assert other.code == 0, other.err
+    names = sorted(path.name for path in (plain_figures / "plain").iterdir())
     assert len(names) == 2
     for name in names:
-        assert (bench.folder / "plain" / name).read_bytes() == (bench.folder / "other" / name).read_bytes()
+        assert (plain_figures / "plain" / name).read_bytes() == (bench.folder / "other" / name).read_bytes()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_the_table_is_found_though_an_observer_went_elsewhere(bench, workers):
-    source = """
-        import os
-        from mmc_bench import ObserverSpec, hookimpl
-
-        @hookimpl
-        def register_observers(register):
-            register(ObserverSpec(name="wanderer", target=":Wanderer"))
-
-        class Wanderer:
-            def run_started(self, plan):
-                os.chdir("/")
-    """
-    words = ["--suite", "tiny.yaml", "--seeds", "0", "--workers", workers, "--methods", "tiny-still"]
-    plugin = write_source(bench.folder, "wanderer.py", source)
-    result = bench.apart("run", *words, "--results", "here", "--plugins-dir", plugin, "--observe", "wanderer")
-    assert result.code == 0, result.err
-    assert "tiny-still" in result.out and "records in here/" in result.err
-
-
+@pytest.mark.slow
 def test_what_a_plugin_changes_when_it_is_imported_is_put_back_and_named(bench):
     source = "import os, warnings, torch\ntorch.set_default_dtype(torch.float64)\nos.chdir('/')\n"
     rude = write_source(bench.folder, "rude.py", source + PLUGIN)
     words = ["run", "--suite", "tiny.yaml", "--seeds", "0", "--methods", "z-fits", "--plugins-dir"]
-    polite = bench.apart(*words, write_source(bench.folder, "other/rude.py", PLUGIN), "--results", "other")
-    for workers in (0, 1):
-        result = bench.apart(*words, rude, "--workers", workers, "--results", str(workers))
-        assert (polite.code, result.code) == (0, 0), result.err
+    other = write_source(bench.folder, "other/rude.py", PLUGIN)
+    assert bench(*words, other, "--workers", 0, "--results", "other").code == 0
+    for workers, call in ((0, bench), (1, bench.apart)):
+        result = call(*words, rude, "--workers", workers, "--results", str(workers))
+        assert result.code == 0, result.err
         said = "plugin rude changed torch's default dtype to torch.float64 and the working directory to /"
         assert result.err.count(said) == 1
         metrics = [

@@ -137,6 +137,7 @@ def test_imports_run_downwards_only(file):
             assert LAYER_OF[other] < LAYER_OF[own], f"{relative(file)} imports {module}, which is not below {own}"
 
 
+@pytest.mark.slow
 def test_no_modules_import_each_other_in_a_circle():
     files = {module_of(file): file for file in python_files("mmc_bench") if file.name != "__init__.py"}
 
@@ -209,6 +210,7 @@ def test_no_two_public_classes_share_a_name():
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
+@pytest.mark.slow
 def test_every_module_and_test_file_says_what_it_is_about():
     assert [relative(file) for file in python_files(*CODE) if not ast.get_docstring(tree_of(file))] == []
 

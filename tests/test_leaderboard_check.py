@@ -234,6 +234,7 @@ def test_one_pretraining_in_two_submissions_must_agree_within_the_tolerance(boar
     assert problem.startswith(f"results/2026-01-03-mal/{file}: ") and f"from results/2026-01-02-ann/{file}" in problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

@@ -56,6 +56,7 @@ def verify(bench, *words, sample=4):
     )
 
 
+@pytest.mark.slow
 def test_honest_records_agree_to_the_bit_and_are_verified(bench, board):
     result = verify(bench, "--seed", 3)
     assert result.code == 0, result.out + result.err
@@ -69,6 +70,7 @@ def test_honest_records_agree_to_the_bit_and_are_verified(bench, board):
     assert sorted(path.name for path in bench.folder.iterdir()) == ["board", "results", "tiny.yaml"]
 
 
+@pytest.mark.slow
 def test_a_falsified_record_is_caught(bench, board):
     """All numbers follow from each other, and the checksums fit: only running it again tells."""
     names = {
@@ -103,6 +105,7 @@ def _flatter(content):
         one["accuracy_change"] = content["metrics"][one["split"]]["accuracy"] - with_cue
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_verifies_nothing(bench, monkeypatch):
     board = _sent_in(bench, monkeypatch, "--methods", "tiny-moody", "--seeds", "0")
     monkeypatch.delenv("TINY_MOOD")
@@ -112,6 +115,7 @@ def test_a_cell_that_fails_verifies_nothing(bench, monkeypatch):
     assert not board.files("verifications/*")
 
 
+@pytest.mark.slow
 def test_two_plugins_of_one_name_are_not_guessed_between(bench, board):
     twin = bench.folder / "again" / "tiny.py"
     twin.parent.mkdir()
@@ -120,6 +124,7 @@ def test_two_plugins_of_one_name_are_not_guessed_between(bench, board):
     assert result.code == 4 and "offered by 2 plugins" in result.err
 
 
+@pytest.mark.slow
 def test_images_that_no_drawn_cell_reads_may_be_given_and_unknown_ones_may_not(bench, board):
     for part, name in product(("train", "test"), range(10)):
         file = bench.folder / "images" / part / str(name) / "one.png"

@@ -312,6 +312,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not this_process().machine, reason="this system does not tell which processes live")
 def test_contenders_that_are_killed_at_any_instant_never_meet_inside(folder, tmp_path):
     chance = random.Random(0)

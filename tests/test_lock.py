@@ -13,8 +13,8 @@ from mmc_bench.results.versions import PACKAGE
 from mmc_bench.testing.golden import FAILED, PACKAGES, first_difference, locked_things, tried_name, untried
 
 SUITE = """
-datasets: [digits-box]
-backbones: [resnet8]
+datasets: [k-complex]
+backbones: [two-layer]
 methods: [cbft, llr]
 cue_rates: [0.9]
 seeds: [0]

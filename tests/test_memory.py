@@ -153,6 +153,7 @@ def test_a_fit_leaves_whole_the_batches_of_a_network_with_batchnorm(image_set, t
 # --- what backward passes need, kept elsewhere
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WHOLE)
 def test_methods_give_the_same_model_to_the_bit(name, image_set, tiny_net, everything_leaves):
     images, net = image_set(24, dtype=torch.float32), tiny_net(0, torch.float32)
@@ -315,6 +316,7 @@ def test_where_memory_is_too_small_a_run_ends_with_the_models_it_would_have_made
         torch.testing.assert_close(there, here, rtol=0 if whole else 1e-4, atol=0 if whole else 1e-6)
 
 
+@pytest.mark.slow
 def test_out_of_memory_for_good_is_one_cell_s_failure_and_says_what_was_tried(bench):
     result = bench.tiny("--seeds", 0, "--methods", "hungry,tiny-ft", "--json")
     content = json.loads(result.out)
@@ -325,6 +327,7 @@ def test_out_of_memory_for_good_is_one_cell_s_failure_and_says_what_was_tried(be
     assert error.endswith("): use fewer workers, a smaller backbone or a smaller batch_size")
 
 
+@pytest.mark.slow
 def test_a_job_is_tried_in_ever_more_parts_and_its_like_at_once_in_as_many(bench):
     done = bench.tiny("--methods", "hungry", "--set", "hungry.parts=4")
     assert done.code == 0, done.err
@@ -334,6 +337,7 @@ def test_a_job_is_tried_in_ever_more_parts_and_its_like_at_once_in_as_many(bench
     assert [record["provenance"]["micro_batches"] for record in records] == [4, 4]
 
 
+@pytest.mark.slow
 def test_what_fails_after_memory_ran_out_says_so(bench):
     words = ["--methods", "hungry", "--set", "hungry.parts=2", "--set", "hungry.then_raise=true"]
     failed = bench.tiny("--seeds", 0, *words)

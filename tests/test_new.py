@@ -52,6 +52,7 @@ def test_what_is_written_is_clean(bench, kind, name):
     ruff("check", "--no-cache", "--select", STRICT, "--ignore", "D107,RUF001,RUF002,RUF003", package.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_is_found_and_passes_every_check(bench, kind):
     bench("new", kind, "foo")
@@ -128,6 +129,7 @@ def test_what_cannot_be_written_is_refused_in_one_sentence(bench, words, says):
     assert sorted(bench.folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_another_folder_can_be_named(bench):
     result = bench("new", "method", "foo", "--into", "deep/er")
     assert (bench.folder / "deep" / "er" / "foo" / "pyproject.toml").is_file()

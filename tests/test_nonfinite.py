@@ -22,6 +22,7 @@ def failures_of(result):
     return {failure["cell"].split()[-1]: failure["error"] for failure in json.loads(result.out)["failures"]}
 
 
+@pytest.mark.slow
 def test_methods_that_diverge_fail_their_own_cells_with_a_sentence(bench):
     result = bench.tiny("--seeds", 0, "--methods", ",".join([*NOT_FINITE, "tiny-ft"]), "--json")
     failures = failures_of(result)

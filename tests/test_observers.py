@@ -207,6 +207,7 @@ def test_wrong_input_gets_one_sentence_before_anything_runs(bench, monkeypatch, 
     assert bench.records() == {}
 
 
+@pytest.mark.slow
 def test_observers_are_listed_with_what_they_lack(bench, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     lines = {line.split()[0]: line for line in bench("list", "observers").out.splitlines()}
@@ -217,6 +218,7 @@ def test_observers_are_listed_with_what_they_lack(bench, monkeypatch):
     assert "observer event-log" in bench("plugins").out
 
 
+@pytest.mark.slow
 def test_observers_change_no_record_and_what_they_print_is_no_result(bench):
     source = "    def job_finished(self, job):\n        print('heard of', job.label)\n"
     source += "    def __init__(self, word: str):\n        print(word, 'from its maker')\n"

@@ -13,6 +13,8 @@ from mmc_bench.seeds import derive_seed
 from mmc_bench.suites.plan import make_plan
 from mmc_bench.suites.suite import load_suite
 
+pytestmark = pytest.mark.slow
+
 PAIRS = """
 datasets: [tiny-set]
 backbones: [tiny-net]

@@ -130,6 +130,7 @@ def test_pairs_with_other_partners_or_settings_are_drawn_apart_and_told_apart():
 OWN = {f"{part}{split}": (value(part, split, 0), value(part, split, 1)) for part in ("", "train ") for split in SPLITS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "part"), [(0, ""), (1, "train ")])
 def test_checkpoints_own_scores_are_marks_of_their_own_and_lines_of_the_csv(place, part):
     panels = panels_of_pairs(only(group_pairs([pair(0.6, own=OWN), pair(0.8, own=OWN)])))[place]
@@ -186,6 +187,7 @@ def test_a_loss_far_above_chance_leaves_room_for_those_below(height):
         assert any("logarithmic above chance" in word for word in words)
 
 
+@pytest.mark.slow
 def test_no_text_is_clipped_or_covered(figure):
     long = "a-method-with-a-long-name (schedule=steps, epochs=100)"
     records = [cell(rate, name) for rate in RATES for name in ("short", long)]

@@ -259,6 +259,7 @@ def test_csv_and_json_have_every_check_and_a_word_on_claims_without_records():
     assert (check["at_most"], check["value"]) == (3, pytest.approx(6))
 
 
+@pytest.mark.slow
 def test_the_command_prints_verdicts_on_a_file_of_claims(bench):
     store = Store(bench.folder / "results")
     store.check_writable()

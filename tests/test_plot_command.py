@@ -31,6 +31,7 @@ def test_a_figure_is_a_picture_a_drawing_and_its_numbers(bench):
     assert "training accuracy" in (bench.folder / "f" / "learning-digits.svg").read_text()
 
 
+@pytest.mark.slow
 def test_every_kind_of_figure_has_its_numbers(bench):
     stored(bench, model(0.6), model(0.8), pair(0.6, paths=["linear"]))
     stored(bench, cell(0.6, "tune"), cell(0.8, "tune"))
@@ -51,6 +52,7 @@ def test_every_kind_of_figure_has_its_numbers(bench):
     )
 
 
+@pytest.mark.slow
 def test_pictures_of_accuracy_and_loss_share_one_file_of_numbers_which_is_named_once(bench):
     stored(bench, model(0.6), pair(0.6, train=False, paths=["linear"]))
     printed = bench("plot", "--out", "f").out.splitlines()
@@ -115,6 +117,7 @@ def done_suite(bench, text):
     return bench("plot", "--suite", "mine.yaml", "--out", "f", "--format", "csv")
 
 
+@pytest.mark.slow
 def test_a_suite_of_pairs_alone_is_plotted(bench):
     assert done_suite(bench, SUITE + PAIRS).code == 0
     name = "pairs-{}-tiny-set-tiny-net-of-cue-rate-0.csv"

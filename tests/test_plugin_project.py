@@ -8,6 +8,8 @@ import sys
 import pytest
 from helpers.plugins import HEADER, registering, write_source
 
+pytestmark = pytest.mark.slow
+
 GOOD_PROJECT = {
     "acme_bench/__init__.py": '''
         """Everything about bars: a data set, a backbone and a method."""
@@ -153,23 +155,25 @@ def pip_install(target, projects):
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory):
+def good(made_once):
     """Install the good project and return the folder."""
-    root = tmp_path_factory.mktemp("good")
-    pip_install(root / "site", [make_project(root, "acme-bench", GOOD_PROJECT)])
-    return root / "site"
+
+    def make(root):
+        pip_install(root / "site", [make_project(root, "acme-bench", GOOD_PROJECT)])
+
+    return made_once("good-project", make) / "site"
 
 
 @pytest.fixture(scope="module")
-def bad(tmp_path_factory):
+def bad(made_once):
     """Install the four bad projects and return the folder."""
-    root = tmp_path_factory.mktemp("bad")
-    names = {f"acme-{flaw}": source for flaw, source in BAD_PROJECTS.items()}
-    projects = [
-        make_project(root, name, {f"{name.replace('-', '_')}/__init__.py": source}) for name, source in names.items()
-    ]
-    pip_install(root / "site", projects)
-    return root / "site"
+    sources = {f"acme-{flaw}": source for flaw, source in BAD_PROJECTS.items()}
+
+    def make(root):
+        files = {name: {f"{name.replace('-', '_')}/__init__.py": source} for name, source in sources.items()}
+        pip_install(root / "site", [make_project(root, name, content) for name, content in files.items()])
+
+    return made_once("bad-projects", make) / "site"
 
 
 @pytest.fixture(scope="module")

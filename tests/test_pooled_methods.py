@@ -193,6 +193,7 @@ def test_jtt_equals_a_hand_written_loop(make_task, upsampling):
     assert_same_state(make_method("jtt", **settings).fine_tune(make_task()), expected)
 
 
+@pytest.mark.slow
 def test_where_the_pretrained_model_errs_nowhere_upsampling_changes_nothing(make_task):
     task = make_task()
     labels = task.pretrained(task.clean.storage).argmax(1).tolist()
@@ -305,6 +306,7 @@ def test_an_epoch_has_as_many_batches_as_a_pass_over_the_clean_set(make_task, na
     assert len(seen) == 6 and set(seen) == {4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_seed_gives_the_same_weights_to_the_bit(make_task, name):
     runs = [make_method(name, epochs=2, batch_size=4).fine_tune(make_task(seed=seed)) for seed in (7, 7, 8)]

@@ -196,6 +196,7 @@ def test_fine_pruning_fine_tunes_what_is_left_as_if_the_pruned_features_were_not
 # --- what all three share
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_weights_to_the_bit(make_task, name):
     runs = [make_method(name, epochs=2, batch_size=4).fine_tune(make_task(seed)).state_dict() for seed in (7, 7, 8)]

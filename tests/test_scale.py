@@ -42,6 +42,7 @@ def opened(monkeypatch):
     return opened
 
 
+@pytest.mark.slow
 def test_each_record_that_is_there_is_opened_once_and_no_other_is_looked_for(folder, plan, opened):
     assert not find_missing(plan, Store(folder / "nowhere")).found
     assert not opened
@@ -69,6 +70,7 @@ def test_the_json_of_what_cells_share_is_made_once(plan, monkeypatch):
     assert len(made) in (20, 21) and set(made.values()) == {1}
 
 
+@pytest.mark.slow
 def test_the_commands_that_are_measured_say_what_is_there(folder, bench):
     words = {name: [*own, "--results", folder / "results"] for name, own in COMMANDS.items()}
     words = {name: [folder / word if word == "scale.yaml" else word for word in own] for name, own in words.items()}

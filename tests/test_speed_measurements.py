@@ -25,6 +25,7 @@ def bench():
     return Bench(torch.device("cpu"), "fp32")
 
 
+@pytest.mark.slow
 def test_the_operations_of_a_training_image_are_those_of_the_cost_model(bench):
     """SCIENCE's cost model: 3.33 GFLOP a training image for ResNet-18, .69 for VGG-13."""
     for backbone, gflop in (("resnet18", 3.33), ("vgg13", 0.69)):
@@ -72,6 +73,7 @@ def test_parity_sees_a_difference(bench, monkeypatch):
     assert parity(bench, "resnet8", steps=4, batch_size=8)["fp32_output"] > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [
@@ -121,6 +123,7 @@ def test_jobs_a_second_are_counted_while_all_workers_work():
         jobs_per_second(alone, 2)
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_folder_do_every_job_of_the_measurement_once():
     assert {way.workers for way in WAYS.values()} == {1, 2}
     jobs = work(Way(2, 2, ("--workers", "0", "--methods", "ft-small")), seeds=1)

@@ -123,6 +123,7 @@ def test_the_counter_of_waits_sees_them(waits, read):
     assert waits.seen.total() >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_no_training_step_waits_for_the_device(registry, tiny_net, image_set, waits, name):
     method = short(registry, name, batch_size=4, epochs=3)
@@ -244,6 +245,7 @@ def traced_forward(monkeypatch):
     return compiled.__wrapped__(logits)
 
 
+@pytest.mark.slow
 def test_models_of_one_architecture_share_compiled_code_and_train_as_they_would_without(
     tiny_net, image_set, traced_forward
 ):

@@ -73,3 +73,8 @@ def test_a_run_says_what_it_will_do_before_it_imports_torch(tmp_path):
 def test_without_a_gpus_driver_the_device_is_known_without_torch(tmp_path):
     code = "from mmc_bench.running.launch import resolve_device\nassert resolve_device('auto') == 'cpu'"
     assert loaded(code, tmp_path, "torch") == []
+
+
+def test_a_worker_loads_nothing_that_takes_long_but_torch_until_a_job_needs_it(tmp_path):
+    unneeded = [name for name in HEAVY if name != "torch"]
+    assert loaded("import mmc_bench.stages.job, mmc_bench.engines.worker", tmp_path, *unneeded) == []

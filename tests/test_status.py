@@ -10,6 +10,8 @@ from test_leases import ended_process, left_by
 from mmc_bench.results.leases import find_claims
 from mmc_bench.system.processes import this_process
 
+pytestmark = pytest.mark.slow
+
 
 def test_status_tells_who_does_what_and_watches_until_all_is_done(bench):
     nap = bench.start(*NAP, env={"TINY_NAP": "6"})

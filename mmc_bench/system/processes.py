@@ -16,7 +16,7 @@ from pathlib import Path
 #: Flags by which a processor says that it multiplies in bfloat16.
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 
-#: What drivers of NVIDIA's and AMD's GPUs offer a program, also on a Jetson and under Windows
+#: What drivers of NVIDIA's and AMD's GPUs offer a program, also on a Jetson and under Windows.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
 
 

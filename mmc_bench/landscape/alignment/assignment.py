@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from mmc_bench.landscape.alignment.groups import Group, Groups
 
@@ -32,7 +31,15 @@ def best_permutations(groups: Groups, tree: list[Group], score_of: ScoreOf) -> d
     """
     solver = _Solver(groups, score_of)
     total = solver.total(tree[0])
-    return dict(solver.descend(tree[0], linear_sum_assignment(total, maximize=True)[1]))
+    return dict(solver.descend(tree[0], _best(total)))
+
+
+def _best(scores: np.ndarray) -> np.ndarray:
+    """Return the column of each row of square scores, such that their sum is largest."""
+    from scipy.optimize import linear_sum_assignment  # slow to import, and most runs match nothing
+
+    columns: np.ndarray = linear_sum_assignment(scores, maximize=True)[1]
+    return columns
 
 
 class _Solver:
@@ -60,8 +67,8 @@ class _Solver:
         value = np.empty((blocks, blocks))
         for i in range(blocks):
             for j in range(blocks):
-                rows, columns = linear_sum_assignment(pairs[i, j], maximize=True)
-                found[i, j], value[i, j] = columns, pairs[i, j][rows, columns].sum()
+                found[i, j] = _best(pairs[i, j])
+                value[i, j] = pairs[i, j][np.arange(width), found[i, j]].sum()
         self.inner[member.name] = found
         self._known[member.name] = scores, value
         return value
