@@ -100,7 +100,8 @@ def test_a_suite_is_finished_although_a_node_is_killed_half_way(bench, gate, clu
     assert json.loads(result.out)["computed"] == 6
     assert len(done["waiting"] & done["killed"]) == 1
     assert "tiny-gate: its worker on " in result.err and " was lost; it is done again elsewhere" in result.err
-    assert len(result.err.splitlines()) == 8 + 1 + 1, result.err  # every job, the loss, and the end; nothing of Ray's
+    # What will run, where, how long; every job, the loss, and the end; nothing of Ray's.
+    assert len(result.err.splitlines()) == 3 + 8 + 1 + 1, result.err
     assert bench(*words, "--workers", 0, "--results", "alone").code == 0
     assert bench.records() == bench.records("alone")
     assert not leases(bench)

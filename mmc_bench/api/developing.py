@@ -67,7 +67,7 @@ def task(
     (150, 150, 10)
     >>> images, labels = task.clean.batch(slice(2))
     >>> images.shape
-    torch.Size([2, 3, 32, 32])
+    torch.Size([2, 3, 16, 16])
     """
     from mmc_bench.running.interactive import open_task
 

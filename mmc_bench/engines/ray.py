@@ -90,6 +90,8 @@ class RayEngine:
         address: str | None = None,
         limits: Limits | None = None,
     ) -> None:
+        if address:
+            _check_reachable(address)
         self.workers = workers
         self.share = share
         self.address = address
@@ -335,9 +337,7 @@ def _connected(address: str | None) -> Iterator[None]:
         When there is none, or it cannot be started.
     """
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": logging.CRITICAL}
-    if address:
-        _check_reachable(address)
-    else:
+    if not address:
         options |= {"num_cpus": available_cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a run sends no usage statistics
     # Errors of a cluster would be printed on standard output, a hundred lines each, whatever `log_to_driver` says.

@@ -106,21 +106,21 @@ def _run_missing(
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
     check_plugins(plan, [setting.plugin for setting in session.settings])
     observers = Observers.of(session.observers)
-    if computing.device != "auto" and not cluster.is_chosen:
+    workers, threads, limits = computing.workers, computing.threads or plan.suite.threads, _limits(computing)
+    if cluster.is_chosen:
+        device, threads = cluster.device(computing.device), threads or cluster.threads
+        engine = cluster.engine(workers, threads, limits)
+    elif computing.device != "auto":
         resolve_device(computing.device)
     display.announce(headline(plan, missing))  # what comes next may import torch
     check_plugins(plan)
-    workers, threads = computing.workers, computing.threads or plan.suite.threads
-    if cluster.is_chosen:
-        device, threads = cluster.device(computing.device), threads or cluster.threads
-    else:
+    if not cluster.is_chosen:
         device = resolve_device(computing.device)
         workers, threads = share_cores(device, workers, threads)
+        engine = _local_engine(workers, limits)
     settings = worker_settings(session, replace(computing, device=device, threads=threads))
     display.announce(_place(settings, workers, cluster))
     forecast = Forecast(missing.jobs, workers, known_seconds(plan, session.store, missing))
-    limits = _limits(computing)
-    engine = cluster.engine(workers, threads, limits) if cluster.is_chosen else _local_engine(workers, limits)
     with raised_interrupts(), interrupted_after(computing.time_limit, started), display:
         return run_plan(plan, missing, engine, settings, observers, display, computing.fail_fast, forecast)
 
@@ -147,8 +147,8 @@ def _place(settings: Settings, workers: int | None, cluster: Cluster) -> str:
     threads = "1 thread" if settings.threads == 1 else f"{settings.threads} threads"
     who = "this process with" if workers == 0 else "1 worker of" if workers == 1 else f"{workers or 'all'} workers of"
     precision = settings.precision
-    if precision == "auto" and not cluster.is_chosen:
-        precision = _precision_of(settings.device)
+    if precision == "auto":
+        precision = "its machine's precision" if cluster.is_chosen else _precision_of(settings.device)
     return f"{who} {threads} on {settings.device} in {precision}; records go to {settings.results}"
 
 
