@@ -22,8 +22,16 @@ def pytest_xdist_auto_num_workers():
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with what takes long, so that no worker is left alone with it at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Let every worker begin with what takes long, so that none is left alone with it at the end.
+
+    At first each has a stretch of the list, all of one length; later it takes over what others have not begun.
+    """
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    quick = [item for item in items if not item.get_closest_marker("slow")]
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    length = -(-len(quick) // workers)
+    stretches = ((*slow[n::workers], *quick[n * length : (n + 1) * length]) for n in range(workers))
+    items[:] = [item for stretch in stretches for item in stretch]
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +158,8 @@ class Bench:
 
     def __init__(self, folder, capsys, monkeypatch):
         self.folder, self._capsys, self._monkeypatch = folder, capsys, monkeypatch
-        (folder / "tiny.yaml").write_text(TINY_SUITE)
+        if not (folder / "tiny.yaml").exists():
+            (folder / "tiny.yaml").write_text(TINY_SUITE)
 
     def __call__(self, *words):
         """Run a command in this process."""

@@ -106,6 +106,14 @@ def test_records_at_hand_give_a_forecast_before_anything_ran_and_give_way_to_wha
     assert all(truth / 1.5 <= left <= 1.5 * truth for left, truth in slower.after(Cell) if truth > 200)
 
 
+def test_a_forecast_says_what_it_rests_on():
+    cells = [job for job in jobs_of(["cbft"]) if isinstance(job, Cell)]
+    guess = "the records at hand; a guess until a cell has ended"
+    assert Forecast(cells, 1, {"pretraining": 20.0}).basis == guess  # all models are there, and no cell of the method
+    assert Forecast(cells, 1, QUICK).basis == "the records at hand"
+    assert Forecast(jobs_of(["cbft"]), 1).basis == "the first epochs; a guess until a cell has ended"
+
+
 def test_a_long_job_at_the_end_counts_in_full():
     model, *cells = jobs_of(["short", "long"], seeds=1)
     known = {"pretraining": 10.0, "short": 1.0, "long": 100.0}

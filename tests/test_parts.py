@@ -95,10 +95,10 @@ def test_a_run_measures_parts_always_and_the_share_of_the_peak_on_request(bench)
     plain = bench.tiny("--seeds", "1", "--json")
     assert "profile" not in json.loads(plain.out)
     result = bench.tiny("--seeds", "2", "--json", "--profile")
-    rows = {row["jobs"]: row for row in json.loads(result.out)["profile"]}
+    rows = {row["kind"]: row for row in json.loads(result.out)["profile"]}
     assert list(rows) == ["pretraining", "tiny-ft", "tiny-still", "all"]
     assert rows["all"]["seconds"] == pytest.approx(sum(rows["all"]["parts"].values()))
-    assert rows["all"]["number"] == 3 and 0 < rows["pretraining"]["share_of_peak"] < 1
+    assert rows["all"]["jobs"] == 3 and 0 < rows["pretraining"]["share_of_peak"] < 1
     assert rows["tiny-ft"]["images_per_second"] > 0 and rows["tiny-ft"]["share_of_peak"] is None
     timings = [json.loads(file.read_text())["timing"] for file in (bench.folder / "results").rglob("*.json")]
     assert all(timing["parts"]["training"] >= 0 for timing in timings)

@@ -63,7 +63,7 @@ class Cluster:
         Raises
         ------
         UserError
-            When Ray is not installed, or no worker is asked for.
+            When Ray is not installed, no worker is asked for, or nothing answers at the address.
         """
         if workers == 0:
             raise UserError("--workers 0 runs everything in this process: leave it out with --engine ray")

@@ -91,6 +91,8 @@ class Forecast:
             return "the jobs that ended"
         if any(kind != PRETRAINING for kind in self._known):
             return "the records at hand"
+        if PRETRAINING in self._known and PRETRAINING not in {*self._measured, *self._begun()}:
+            return "the records at hand; a guess until a cell has ended"
         return "the first epochs; a guess until a cell has ended"
 
     def seconds(self) -> float | None:

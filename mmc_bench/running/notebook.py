@@ -33,7 +33,7 @@ class NotebookDisplay(LineDisplay):
         self._handle: Any = None
 
     def __enter__(self) -> Self:
-        self._handle = display(HTML(self._content()), display_id=True)
+        self._open()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -61,7 +61,8 @@ class NotebookDisplay(LineDisplay):
     def announce(self, line: str) -> None:
         """Show what the run is going to do above what runs."""
         self._head.append(line)
-        self._draw()
+        self._open()
+        self._draw(at_once=True)
 
     def warn(self, message: str) -> None:
         """Show a warning for good."""
@@ -76,6 +77,9 @@ class NotebookDisplay(LineDisplay):
         failures = {f"failed: {failure.label}: {failure.error}" for failure in summary.failures}
         warnings = [warning for warning in self._warnings if warning not in failures]
         self._handle.update(HTML(_lines([*warnings, *closing_lines(summary, results)])))
+
+    def _open(self) -> None:
+        self._handle = self._handle or display(HTML(self._content()), display_id=True)
 
     def _keep(self, line: str) -> None:
         self._last = line

@@ -29,7 +29,7 @@ class Profile:
     def as_dicts(self) -> list[dict[str, Any]]:
         """Return a row for each kind of job and one for all.
 
-        Each has the kind (``jobs``), their ``number``, their total ``seconds``, of which in ``parts``, and the means of
+        Each has the ``kind``, the number of ``jobs``, their total ``seconds``, of which in ``parts``, and the means of
         ``images_per_second`` and ``share_of_peak`` over those that measured it, or None.
         """
         rows = [_row(kind, timings) for kind, timings in self._timings.items()]
@@ -60,8 +60,8 @@ def _row(kind: str, timings: Sequence[Timing]) -> dict[str, Any]:
     for timing in timings:
         seconds.update(timing.parts)
     return {
-        "jobs": kind,
-        "number": len(timings),
+        "kind": kind,
+        "jobs": len(timings),
         "seconds": sum(seconds.values()),
         "parts": {part: seconds[part] for part in (*PARTS, *sorted({*seconds} - {*PARTS})) if part in seconds},
         "images_per_second": _mean([timing.images_per_second for timing in timings]),
@@ -77,8 +77,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _cells(row: dict[str, Any], parts: Sequence[str]) -> list[str]:
     rate, share = row["images_per_second"], row["share_of_peak"]
     return [
-        row["jobs"],
-        str(row["number"]),
+        row["kind"],
+        str(row["jobs"]),
         *(f"{row['parts'].get(part, 0.0):.1f}" for part in parts),
         f"{row['seconds']:.1f}",
         "" if rate is None else f"{rate:,.0f}",

@@ -1,6 +1,7 @@
 """Records put together: what was measured, how long it took, and what made it."""
 
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -67,12 +68,15 @@ class Assembly:
         resources = self._resources
         if not resources.profile:
             return
-        with part("profiling"):
+        start = time.perf_counter()
+        with part("profiling"), suppress(torch.OutOfMemoryError):  # it costs the job nothing but a figure
             x, y = images.batch(slice(0, 2))
-            self._profile = {
-                "gflop_per_image": training_flop(model, x, y) / len(y) / 1e9,
-                "peak_gflops": peak_of_worker(resources.device, resources.precision) / 1e9,
-            }
+            if flop := training_flop(model, x, y):
+                self._profile = {
+                    "gflop_per_image": flop / len(y) / 1e9,
+                    "peak_gflops": peak_of_worker(resources.device, resources.precision) / 1e9,
+                }
+        self._last += time.perf_counter() - start  # no stage took it
 
     def kept(self, origin: WeightsOrigin) -> None:
         """Note that weights were kept from another run: its times of training count."""

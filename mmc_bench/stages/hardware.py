@@ -7,17 +7,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmc_bench.training.evaluate import eval_mode
 from mmc_bench.training.precision import cross_entropy
 
 
 def training_flop(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
     """Count the operations of convolutions and matrix products, forward and backward; the model is left as it is."""
-    training = model.training
-    model.eval()  # so that the running statistics stay
-    with FlopCounterMode(display=False) as counter:
+    with eval_mode(model), FlopCounterMode(display=False) as counter:  # the running statistics stay
         cross_entropy(model(x), y).backward()
     model.zero_grad(set_to_none=True)
-    model.train(training)
     return int(counter.get_total_flops())
 
 
