@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,19 @@ def pytest_xdist_auto_num_workers():
 def pytest_collection_modifyitems(items):
     """Let every worker begin with what takes long, so that none is left alone with it at the end.
 
-    At first each has a stretch of the list, all of one length; later it takes over what others have not begun.
+    At first each has a stretch of the list, all of one length; later it takes over what others have not begun. A file's
+    slow tests stay together, since they share what its fixtures make.
     """
     slow = [item for item in items if item.get_closest_marker("slow")]
-    quick = [item for item in items if not item.get_closest_marker("slow")]
+    quick = iter([item for item in items if not item.get_closest_marker("slow")])
+    files = [list(tests) for _, tests in groupby(slow, key=lambda item: item.path)]
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
-    length = -(-len(quick) // workers)
-    stretches = ((*slow[n::workers], *quick[n * length : (n + 1) * length]) for n in range(workers))
-    items[:] = [item for stretch in stretches for item in stretch]
+    length = -(-len(items) // workers)
+    ordered = []
+    for n in range(workers):
+        stretch = [test for tests in files[n::workers] for test in tests]
+        ordered += stretch + list(islice(quick, length - len(stretch)))
+    items[:] = ordered + list(quick)
 
 
 @pytest.fixture(autouse=True)
