@@ -6,6 +6,7 @@ checked where they are fields of a pydantic model, as in records and suites, or 
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -47,10 +48,25 @@ class _Plain:
         kind: Any = type(self)
         return {name: _plain(getattr(self, name)) for name in _names_of(kind) if name not in without}
 
+    def identity(self, *without: str) -> dict[str, Any]:
+        """Return what keys are made of: `content` without the fields that came later and have their default.
+
+        Such a field is declared as ``field(default=…, metadata={"added": True})``, in a part of any depth. Its default
+        is what held before it came, so the keys of older records stay.
+        """
+        kind: Any = type(self)
+        own = {name: getattr(self, name) for name in _names_of(kind) if name not in without}
+        added = _added_to(kind)
+        return {
+            name: _plain(value, _Plain.identity)
+            for name, value in own.items()
+            if name not in added or value != added[name]
+        }
+
     @cached_property
     def canonical(self) -> str:
-        """This as canonical JSON; cells share most of their parts, whose JSON is thus made once."""
-        return canonical_json(self.content())
+        """The identity as canonical JSON; cells share most of their parts, whose JSON is thus made once."""
+        return canonical_json(self.identity())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,7 +296,7 @@ class Connection(_Plain):
                 "stage": "connection",
                 **self.versions,
                 "weights": [self.first.weights_sha256, self.second.weights_sha256],
-                "experiment": self.experiment.content("versions", "cue_rate", "recipe"),
+                "experiment": self.experiment.identity("versions", "cue_rate", "recipe"),
                 "paths": self.connect,
             }
         )
@@ -300,12 +316,18 @@ def _names_of(part: Any) -> tuple[str, ...]:
     return tuple(one.name for one in fields(part))
 
 
-def _plain(value: Any) -> Any:
+@cache
+def _added_to(part: Any) -> dict[str, Any]:
+    """Return the default of each field that came later."""
+    return {one.name: one.default for one in fields(part) if "added" in one.metadata}
+
+
+def _plain(value: Any, of: Callable[[_Plain], dict[str, Any]] = _Plain.content) -> Any:
     if isinstance(value, _Plain):
-        return value.content()
+        return of(value)
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {name: _plain(item, of) for name, item in value.items()}
+    return [_plain(item, of) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def kind_of(job: Job | Connection) -> str:
