@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from mmc_bench.results.jobs import Cell, Pretraining, canonical_json
+from mmc_bench.results.canonical import canonical_json
+from mmc_bench.results.jobs import Cell, Pretraining
 from mmc_bench.results.records import CellRecord, Metrics, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores, SplitScores
 
