@@ -178,6 +178,7 @@ def fine_tuned(name, net, images, parts):
         progress=Progress(),
         needs=frozenset({"cued", "environments", "fully-cued"}),
         _cued=images.subset(slice(8, None)),
+        _environments=torch.ones(len(images) - 8, dtype=torch.int64),
         _fully_cued=images.subset(slice(8, None)),
     )
     torch.manual_seed(0)

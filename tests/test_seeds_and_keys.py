@@ -108,6 +108,8 @@ CHOICES = {
     "matching_images": "cued",
     "start": "random",
     "clean_set": "pretraining",
+    "minority": "conflicting",
+    "clean_cues": "random",
 }
 
 

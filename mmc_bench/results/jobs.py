@@ -50,6 +50,10 @@ class DataSettings(Plain):
     themselves without their cues, as in the paper's Fig. 5; `clean_images` bounds those, too. `seed` draws the sets
     and the random cues and images of the splits; ``None`` stands for the experiment's own seed, which always decides
     initial weights and the order of batches. Models of one data seed share all their images.
+
+    `minority` says what the pretraining images outside the cue rate carry: no cue, or the own cue of a random training
+    image of another class. `clean_cues` says what the clean and validation images carry: no cue, or one that is drawn
+    whatever the label.
     """
 
     pretrain_images: Annotated[int, Ge(2)] | None = None
@@ -57,6 +61,8 @@ class DataSettings(Plain):
     validation_images: Annotated[int, Ge(1)] | None = None
     clean_set: Literal["held-out", "pretraining"] = "held-out"
     seed: Annotated[int, Ge(0)] | None = None
+    minority: Literal["uncued", "conflicting"] = field(default="uncued", metadata={"added": True})
+    clean_cues: Literal["none", "random"] = field(default="none", metadata={"added": True})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,7 @@ def task_of(
         progress=Progress(report),
         needs=needs,
         _cued=data.pretraining if "cued" in needs else None,
+        _environments=data.environments.clone() if "environments" in needs else None,
         _fully_cued=data.train_splits["C"] if "fully-cued" in needs else None,
         _all_fully_cued=data.fully_cued if "fully-cued" in needs else None,
     )
