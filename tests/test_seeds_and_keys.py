@@ -110,6 +110,7 @@ CHOICES = {
     "clean_set": "pretraining",
     "minority": "conflicting",
     "clean_cues": "random",
+    "augment": "crop-flip",
 }
 
 

@@ -41,6 +41,9 @@ class CuedImages:
         The dataset's pictures of images with a cue, and without one: the images, unless said otherwise.
     held
         The set's images (N, C', H', W') as the network sees them, where they were rendered beforehand.
+    augment
+        What a batch's stored images are replaced with before they are scaled and drawn: see
+        `mmc_bench.data.augmentation`.
     """
 
     storage: torch.Tensor
@@ -50,6 +53,7 @@ class CuedImages:
     render: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     without_cue: Callable[[torch.Tensor], torch.Tensor] = _as_they_are
     held: torch.Tensor | None = None
+    augment: Callable[[torch.Tensor], torch.Tensor] = _as_they_are
     _with_cue: int = field(init=False, repr=False)
     _a_cue: torch.Tensor = field(init=False, repr=False)
 
@@ -67,7 +71,7 @@ class CuedImages:
         """Return the images (n, C', H', W) as the network sees them, and their labels (n,)."""
         if self.held is not None:
             return self.held[rows], self.labels[rows]
-        images = _rows_of(self.storage, self.index[rows])
+        images = self.augment(_rows_of(self.storage, self.index[rows]))
         if images.dtype == torch.uint8:
             images = images.float().mul_(2 / 255).sub_(1)  # a CPU multiplies bytes by a number half as fast
         return self._pictures(images, self.cues[rows]), self.labels[rows]

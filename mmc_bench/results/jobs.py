@@ -71,6 +71,8 @@ class Recipe(Plain):
 
     `lr_drops` are fractions of the epochs: (.4, .8) of 100 epochs are epochs 40 and 80.
     `curve_images` bounds the test images behind each epoch's point of the learning curve.
+    `augment` says what is done to an image before its cue is drawn, anew at each visit: nothing, or a random crop after
+    padding and a random flip (`mmc_bench.data.augmentation`).
     """
 
     epochs: Annotated[int, Ge(1)] = 100
@@ -81,6 +83,7 @@ class Recipe(Plain):
     lr_drops: tuple[Fraction, ...] = (0.4, 0.8)
     lr_drop_factor: Annotated[float, Gt(0), Le(1)] = 0.1
     curve_images: Annotated[int, Ge(1)] | None = None
+    augment: Literal["none", "crop-flip"] = field(default="none", metadata={"added": True})
 
 
 @dataclass(frozen=True, kw_only=True)
