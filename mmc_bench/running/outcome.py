@@ -68,7 +68,7 @@ class Results:
 
     def __init__(self, session: Session, summary: Summary | None = None) -> None:
         self._session, self.summary = session, summary
-        self._plan = session.current_plan if session.suite or session.settings else None
+        self._plan = session.current_plan if session.has_suite else None
         self._scores = selected_scores(session)
 
     @property

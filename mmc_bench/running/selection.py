@@ -20,14 +20,14 @@ OfModel = TypeVar("OfModel", PretrainRecord, ModelScores | PretrainRecord)
 
 def selected_records(session: Session) -> tuple[list[CellRecord], list[PretrainRecord]]:
     """Return the records of cells and pretrained models that a session selects."""
-    if session.suite or session.settings:
+    if session.has_suite:
         return found_records(session.current_plan, session.store)
     return _selected(session, session.store.cell_records(), session.store.pretrain_records())
 
 
 def selected_scores(session: Session) -> tuple[list[CellScores | CellRecord], list[ModelScores | PretrainRecord]]:
     """Return of the records that a session selects what tables need."""
-    if session.suite or session.settings:
+    if session.has_suite:
         return found_scores(session.current_plan, session.store)
     reader = ScoreReader()
     return _selected(session, session.store.cell_scores(reader), session.store.model_scores(reader))
@@ -42,7 +42,7 @@ def selected_rows(session: Session, protocols: Sequence[str] = ()) -> list[Row]:
         When protocols are asked for, and nothing is tuned.
     """
     found = selected_scores(session)
-    plan = session.current_plan if session.suite or session.settings else None
+    plan = session.current_plan if session.has_suite else None
     return rows_of(plan, *found, protocols)
 
 
@@ -65,7 +65,7 @@ def rows_of(
 
 def selected_pairs(session: Session) -> list[PairRecord]:
     """Return the records of pairs that a session selects; without a suite, by their first model."""
-    if session.suite or session.settings:
+    if session.has_suite:
         return found_pairs(session.current_plan, session.store)
     if not _matches(session, "methods", PRETRAINED):
         return []
