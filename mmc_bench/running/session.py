@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -222,16 +223,16 @@ class Session:
         """Return a suite, with the selection and settings in force, as cells."""
         from mmc_bench.data.locations import identify
         from mmc_bench.suites.axes import refuse_both
-        from mmc_bench.suites.plan import make_plan
+        from mmc_bench.suites.plan import chosen_offers, make_plan
         from mmc_bench.suites.suite import overridden
 
         _, settings = self._divided
         suite = overridden(suite, self.lists, settings, self.origin, self.axes)
         images = identify(self.data, self.wanted_sources(suite.datasets), notice)
+        if suite.axes:
+            refuse_both(settings, suite.axes, chain(*chosen_offers(suite, self.registry).values()))
         plan = make_plan(suite, self.registry, images)
-        offers = [offer for offer, _ in plan.offers]
-        refuse_unused(settings, offers)
-        refuse_both(settings, suite.axes, offers)
+        refuse_unused(settings, [offer for offer, _ in plan.offers])
         for collision in self.registry.collisions:  # had one mattered, there would be no plan
             tell(f"mmc-bench: {collision}")
         return plan

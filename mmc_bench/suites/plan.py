@@ -99,7 +99,7 @@ def make_plan(suite: "Suite", registry: Registry, images: Mapping[str, str] | No
     images = images or {}
     if not suite.axes:
         return _unfolded(suite, registry, images)
-    _check_size(suite, _chosen(suite, registry))
+    _check_size(suite, chosen_offers(suite, registry))
     points = [Point(values, _unfolded(suite_at(suite, values), registry, images)) for values in combinations(suite)]
     plan = _merged(suite, points)
     refuse_unused([setting_of(key, [*values]) for key, values in suite.axes.items()], [one for one, _ in plan.offers])
@@ -133,14 +133,15 @@ def _merged(suite: "Suite", points: Sequence[Point]) -> Plan:
     )
 
 
-def _chosen(suite: "Suite", registry: Registry) -> dict[str, list[Offer]]:
+def chosen_offers(suite: "Suite", registry: Registry) -> dict[str, list[Offer]]:
+    """Return what a suite's lists select, by kind; raises like `make_plan`."""
     named = {"dataset": suite.datasets, "backbone": suite.backbones, "method": suite.methods}
     return {kind: registry.select(kind, names) for kind, names in named.items()}
 
 
 def _unfolded(suite: "Suite", registry: Registry, images: Mapping[str, str]) -> Plan:
     """Unfold a suite at one combination of its axes' values."""
-    chosen = _chosen(suite, registry)
+    chosen = chosen_offers(suite, registry)
     _check_size(suite, chosen)
     _check_parameter_owners(suite, registry, chosen)
     references = {
