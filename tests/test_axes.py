@@ -91,7 +91,7 @@ def test_methods_are_tuned_anew_where_an_axis_changes_their_task_alone():
         ({"nobody.lr": [1, 2]}, "parameters for 'nobody', which no plugin offers"),
         (
             {"probe.lr": [*range(800)], "probe.x": [*range(800)]},
-            "suite mine has 1,280,000 pretrainings, cells and pairs",
+            "suite mine has 1,280,000 pretrainings",
         ),
     ],
 )
