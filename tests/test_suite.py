@@ -188,7 +188,10 @@ def test_a_file_wins_over_nothing_and_a_shipped_name_needs_no_path(suite_from, m
     ("content", "expected"),
     [
         (LEAST + "sedes: [0]\n", "mine.yaml: unknown key 'sedes': did you mean seeds?"),
-        (LEAST + "zzz: 1\n", "mine.yaml: unknown key 'zzz': known: backbones, connect, cue_rates, data, datasets,"),
+        (
+            LEAST + "zzz: 1\n",
+            "mine.yaml: unknown key 'zzz': known: axes, backbones, connect, cue_rates, data,",
+        ),
         (LEAST + "pretrain: {epoch: 3}\n", "mine.yaml: unknown key 'pretrain.epoch': did you mean epochs"),
         (LEAST + "data: {clean: 3}\n", "mine.yaml: unknown key 'data.clean': did you mean clean_set or clean_images"),
         (
