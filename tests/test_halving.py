@@ -134,8 +134,8 @@ def test_curves_follow_the_axes_of_numbers_alone(curves):
 
 def test_every_format_says_what_lies_outside_the_axis(curves):
     markdown = render(curves, "md").splitlines()
-    assert [cell.strip() for cell in markdown[-2].split("|")[1:5]] == ["cut", "20", "20 to 20", "52.5"]
-    assert [cell.strip() for cell in markdown[-1].split("|")[1:5]] == ["keep", "> 160", "> 160 to > 160", "–"]
+    assert [cell.strip() for cell in markdown[-2].split("|")[1:5]] == ["cut", "20", "20", "52.5"]
+    assert [cell.strip() for cell in markdown[-1].split("|")[1:5]] == ["keep", "> 160", "> 160", "–"]
     lines = list(csv.DictReader(io.StringIO(render(curves, "csv"))))
     assert [(line["method"], line["halved_at_is"], line["high_is"]) for line in lines] == [
         ("cut", "at", "at"),

@@ -51,7 +51,8 @@ def _table(curves: AxisCurves, halvings: dict[str, Halving | None]) -> TextTable
     for name in curves.scores:
         half, along = halvings.get(name), curves.along(name, "cue_reliance")
         reliance = [rounded(along[value].mean, 2) if value in along else ABSENT for value in values]
-        interval = " to ".join(_shown(bound, half) for bound in half.interval) if half and half.interval else ABSENT
+        bounds = [_shown(bound, half) for bound in half.interval] if half and half.interval else [ABSENT]
+        interval = " to ".join(dict.fromkeys(bounds))
         accuracy = _accuracy(curves, name, half)
         there = ABSENT if accuracy is None else rounded(100 * accuracy, 1)
         lines.append([name, _shown(half.estimate, half) if half else ABSENT, interval, there, *reliance])
