@@ -110,7 +110,7 @@ def page(chromium, tmp_path, payload):
 
 def test_sorting_goes_both_ways_with_absent_values_last_and_the_reference_first(page):
     page = page()
-    assert page.sorted_by() == [["rank", "ascending"]]
+    assert page.sorted_by() == [["tier", "ascending"]]
     assert page.rows() == ["r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7"]
     page.sort("cue_reliance")
     assert page.sorted_by() == [["cue_reliance", "ascending"]]
@@ -173,7 +173,7 @@ def test_a_view_is_shared_by_its_address(page):
 
 def test_an_address_of_another_leaderboard_shows_everything(page):
     page = page().open("#" + urlencode({"dataset": "gone", "sort": "x", "dir": "y", "row": "z", "__proto__": "p"}))
-    assert len(page.rows()) == 8 and page.sorted_by() == [["rank", "ascending"]]
+    assert len(page.rows()) == 8 and page.sorted_by() == [["tier", "ascending"]]
 
 
 def test_an_address_opens_a_row(page):

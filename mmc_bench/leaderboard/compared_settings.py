@@ -21,7 +21,8 @@ class ComparedSetting:
     """Where methods are compared: all that decides a pretraining but its seed and the versions of software.
 
     `seeds` are those that rows are made of: the listed ones where the setting is listed, else all that were sent in.
-    `place` is where it is listed, None where it does not count over all.
+    `place` is where it is listed, None where it is not. With fewer seeds than `BoardSettings.fewest_seeds` there are no
+    tiers, and the setting does not count over all.
     """
 
     key: str
@@ -32,6 +33,12 @@ class ComparedSetting:
     num_classes: int
     seeds: tuple[int, ...]
     place: CountedPlace | None
+    has_tiers: bool
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts over all settings."""
+        return self.place is not None and self.has_tiers
 
     @property
     def label(self) -> str:
@@ -58,6 +65,7 @@ def find_settings(entries: Sequence[Entry], board: BoardSettings) -> dict[str, C
     contents = {key: _content(pretraining) for key, pretraining in pretrainings.items()}
     shown = {key: (p.dataset.name, p.backbone.name, p.cue_rate) for key, p in pretrainings.items()}
     notes = differences(contents, shown)
+    own_seeds = {key: tuple(sorted(listed[key].seeds if key in listed else seeds[key])) for key in pretrainings}
     settings = [
         ComparedSetting(
             key=key,
@@ -66,8 +74,9 @@ def find_settings(entries: Sequence[Entry], board: BoardSettings) -> dict[str, C
             backbone=p.backbone.name,
             cue_rate=p.cue_rate,
             num_classes=examples[key].num_classes,
-            seeds=tuple(sorted(listed[key].seeds if key in listed else seeds[key])),
+            seeds=own_seeds[key],
             place=listed.get(key),
+            has_tiers=len(own_seeds[key]) >= board.fewest_seeds,
         )
         for key, p in pretrainings.items()
     ]

@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mmc_bench.leaderboard import untrusted
+from mmc_bench.leaderboard import critical_picture, untrusted
 from mmc_bench.report.row_tables import shown
 from mmc_bench.report.rows import COLUMNS
 from mmc_bench.report.tables import ABSENT, csv_text
 
 SHOWN = ("NC", "C", "RC", "RI", "cue_reliance", "barrier_C", "seconds")
 HEADERS = {"cue_reliance": "cue reliance", "barrier_C": "barrier C"}
+
+#: The files of the critical-difference picture, by colour scheme.
+PICTURES = {scheme: f"critical-difference-{scheme}.svg" for scheme in critical_picture.COLOURS}
 
 Payload = Mapping[str, Any]
 
@@ -37,6 +40,10 @@ def readme(payload: Payload) -> str:
         title=payload["title"],
         baseline=payload["baseline"],
         counted=payload["counted"],
+        fewest=payload["fewest_seeds"],
+        notes=payload["notes"],
+        critical=payload["critical"],
+        pictures=PICTURES,
         settings=settings,
         overall=_overall_table(payload["overall"]) if payload["overall"] else "",
     )
@@ -54,6 +61,7 @@ def overall_csv(payload: Payload) -> str:
     """Return the methods over all settings."""
     return _csv(
         {
+            "tier": method["tier"],
             "method": method["method"],
             "note": method["note"],
             "worst_split": method["mean"],
@@ -73,7 +81,7 @@ def _flat(setting: Mapping[str, Any], row: Mapping[str, Any], versions: Iterable
         "backbone": setting["backbone"],
         "cue_rate": setting["cue_rate"],
         "classes": setting["classes"],
-        "rank": row["rank"],
+        "tier": row["tier"],
         "method": row["method"],
         "note": row["note"],
         "needs": " ".join(row["needs"]),
@@ -121,14 +129,15 @@ def _title(setting: Mapping[str, Any]) -> str:
 
 def _caption(setting: Mapping[str, Any]) -> str:
     seeds = setting["seeds"]
-    counts = "" if setting["counts"] else " Does not count over all settings."
+    few = "" if setting["tiers"] else " Too few seeds for tiers."
+    counts = few if setting["counts"] else f"{few} Does not count over all settings."
     return f"{setting['classes']} classes, seed{'s' if len(seeds) > 1 else ''} {_words(seeds)}.{counts}"
 
 
 def _setting_table(rows: Sequence[Mapping[str, Any]], payload: Payload) -> str:
     names = [HEADERS.get(name, name) for name in SHOWN]
     baseline = untrusted.markdown(payload["baseline"])
-    header = ["", "method", "worst split", f"vs {baseline}", *names, "needs", "standing"]
+    header = ["tier", "method", "worst split", f"vs {baseline}", *names, "needs", "standing"]
     lines = []
     for row in rows:
         method = untrusted.markdown(f"{row['method']} ({row['note']})" if row["note"] else row["method"])
@@ -137,7 +146,7 @@ def _setting_table(rows: Sequence[Mapping[str, Any]], payload: Payload) -> str:
         values = [_value(name, row["values"][name]) for name in SHOWN]
         lines.append(
             [
-                "" if row["rank"] is None else str(row["rank"]),
+                _tier(row),
                 method,
                 _value("worst_split", row["values"]["worst_split"]),
                 _difference(row["paired"]),
@@ -155,8 +164,12 @@ def _overall_table(methods: Iterable[Mapping[str, Any]]) -> str:
         name = f"{method['method']} ({method['note']})" if method["note"] else method["method"]
         mean = None if method["mean"] is None else (method["mean"], method["half_width"])
         missing = untrusted.markdown("; ".join(method["missing"]))
-        lines.append([untrusted.markdown(name), _value("worst_split", mean), str(method["settings"]), missing])
-    return _table(["method", "mean worst split", "settings", "missing"], lines, "lrrl")
+        lines.append([_tier(method), untrusted.markdown(name), _value("worst_split", mean), missing])
+    return _table(["tier", "method", "mean worst split", "missing"], lines, "rlrl")
+
+
+def _tier(row: Mapping[str, Any]) -> str:
+    return ABSENT if row["tier"] is None else str(row["tier"])
 
 
 def _standing(row: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ the one style sheet and the one script whose digests it carries, and nothing els
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -16,6 +15,9 @@ from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+
+from mmc_bench.leaderboard import critical_picture
+from mmc_bench.leaderboard.untrusted import readable
 
 ABSENT = "–"
 UNKNOWN = "unknown"  # needs of a method whose plugin is unknown
@@ -26,8 +28,6 @@ WORDS = ("method", "setting", "standing", "needs")  # the columns without number
 SETTING_PARTS = ("dataset", "note", "backbone", "cue_rate")
 LONGEST_NOTE = 3  # missing settings named in the open; more are folded away
 
-# Control characters, halves of characters, and what turns or hides text: they could make one name look like another.
-UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]")
 # In JSON inside a script element, nothing may end the element or start a comment.
 SCRIPT_ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
@@ -56,6 +56,10 @@ def page_html(payload: Mapping[str, Any]) -> str:
         groups=_groups(shown),
         rows=shown["rows"],
         overall=shown["overall"],
+        critical=shown.get("critical"),
+        picture=critical_picture.draw(shown["critical"]) if shown.get("critical") else "",
+        notes=shown.get("notes", ()),
+        fewest=shown.get("fewest_seeds"),
         choices=_choices(shown),
         columns=_columns(shown.get("baseline") or _baseline(shown["rows"])),
         splits=SPLITS,
@@ -72,15 +76,6 @@ def script_json(content: Any) -> str:
     """
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":"))
     return text.translate(SCRIPT_ESCAPES)
-
-
-def readable(text: str) -> str:
-    """Return text in which control characters and those that reorder or hide text are spelled out.
-
-    >>> readable("safe\\u202eevil")
-    'safe⟨U+202E⟩evil'
-    """
-    return UNSEEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
 def record_link(path: str) -> str | None:
@@ -168,7 +163,7 @@ def _baseline(rows: Sequence[Mapping[str, Any]]) -> str:
 def _columns(baseline: str) -> list[dict[str, Any]]:
     """Return the columns: key, heading, what it says in words, which way it is sorted at first, if of numbers."""
     columns = [
-        ("rank", "#", "rank within its setting, by worst split", "ascending"),
+        ("tier", "Tier", "methods that a paired test over seeds does not separate share a tier", "ascending"),
         ("method", "Method", "", "ascending"),
         ("setting", "Setting", "dataset, backbone, cue rate", "ascending"),
         ("worst_split", "Worst split", "lowest of NC, C and RC, per cent", "descending"),

@@ -6,8 +6,12 @@ from typing import Any
 
 from mmc_bench.leaderboard.checks import stage_versions_of
 from mmc_bench.leaderboard.compared_settings import ComparedSetting
+from mmc_bench.leaderboard.critical import CriticalDifference
+from mmc_bench.leaderboard.inference import DIGITS, Interval
+from mmc_bench.leaderboard.overall import Overall
+from mmc_bench.leaderboard.ranked_rows import RankedRow
 from mmc_bench.leaderboard.schemas import BoardSettings, VerifiedCell, Versions
-from mmc_bench.leaderboard.standings import DIGITS, Interval, Overall, RankedRow, Standings
+from mmc_bench.leaderboard.standings import Standings
 from mmc_bench.leaderboard.submissions import Entry
 from mmc_bench.results.jobs import PluginRef
 from mmc_bench.results.records import CellRecord
@@ -44,12 +48,15 @@ def make_payload(
         "title": board.title,
         "baseline": board.baseline.partition(":")[2],
         "counted": len(standings.places),
+        "fewest_seeds": board.fewest_seeds,
+        "notes": list(board.notes),
         "settings": [_setting(ids[setting.key], setting) for setting in standings.settings],
         "rows": [
             {"id": f"r{number}", "setting": ids[row.setting.key], **_row(row, versions, by_record, verifiers)}
             for number, row in enumerate(standings.rows)
         ],
         "overall": [_overall(method) for method in standings.overall],
+        "critical": _critical(standings.critical, len(standings.places)),
     }
 
 
@@ -62,7 +69,8 @@ def _setting(name: str, setting: ComparedSetting) -> dict[str, Any]:
         "cue_rate": setting.cue_rate,
         "classes": setting.num_classes,
         "seeds": list(setting.seeds),
-        "counts": setting.place is not None,
+        "counts": setting.counts,
+        "tiers": setting.has_tiers,
     }
 
 
@@ -75,7 +83,7 @@ def _row(
         "note": row.note,
         "summary": summary,
         "needs": needs,
-        "rank": row.rank,
+        "tier": row.tier,
         "pretrained": row.is_pretrained,
         "seeds": list(row.seeds),
         "missing": list(row.missing),
@@ -169,12 +177,27 @@ def _curves(row: RankedRow) -> dict[str, Any] | None:
 def _overall(method: Overall) -> dict[str, Any]:
     mean, half_width = _interval(method.mean) or (None, None)
     return {
+        "tier": method.tier,
         "method": method.method,
         "note": method.note,
         "mean": mean,
         "half_width": half_width,
         "settings": method.settings,
         "missing": list(method.missing),
+    }
+
+
+def _critical(found: CriticalDifference | None, settings: int) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "settings": settings,
+        "names": list(found.names),
+        "ranks": [list(own) for own in found.ranks],
+        "average": [_number(rank) for rank in found.average],
+        "p_value": _number(found.p_value),
+        "difference": _number(found.difference),
+        "groups": [list(group) for group in found.groups],
     }
 
 

@@ -31,6 +31,7 @@ def _printable(text: str) -> str:
 
 Person = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_printable)]
 Line = Annotated[str, Field(max_length=300), AfterValidator(_printable)]
+Note = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -73,7 +74,7 @@ class Tolerances(_File):
 
 @dataclass(frozen=True)
 class CountedPlace:
-    """One setting that counts, by the full names of its plugins, with its seeds."""
+    """One setting that is listed, by the full names of its plugins, with its seeds."""
 
     dataset: str
     backbone: str
@@ -99,8 +100,9 @@ class CountedSettings(_File):
 class BoardSettings(_File):
     """What a leaderboard is called, what is compared with what and over which seeds, and what re-runs must keep to.
 
-    `baseline` is the method that rows are compared with. `settings` are those that count over all. `verifiers` are the
-    names of those whose re-runs make a row verified.
+    `baseline` is the method that rows are compared with. `settings` are those that count over all; one with fewer seeds
+    than `fewest_seeds` is shown without tiers, and does not count. `notes` are what readers should keep in mind.
+    `verifiers` are the names of those whose re-runs make a row verified.
     `test_images` are the numbers of test images of datasets, where they are known: with the original images,
     every accuracy is a whole number of them.
     """
@@ -108,18 +110,25 @@ class BoardSettings(_File):
     title: Line
     baseline: PluginName
     settings: tuple[CountedSettings, ...] = ()
+    fewest_seeds: Annotated[int, Field(ge=1)] = 5
+    notes: tuple[Note, ...] = ()
     verifiers: tuple[Person, ...] = ()
     tolerances: Tolerances
     test_images: dict[str, Annotated[int, Field(ge=1)]] = {}
 
     @property
     def places(self) -> tuple[CountedPlace, ...]:
-        """The settings that count, in the order in which they are listed."""
+        """The settings that are listed, in their order."""
         return tuple(
             CountedPlace(one.dataset, one.backbone, rate, tuple(sorted(set(one.seeds))))
             for one in self.settings
             for rate in one.cue_rates
         )
+
+    @property
+    def counted(self) -> tuple[CountedPlace, ...]:
+        """The settings that count over all: those listed with enough seeds."""
+        return tuple(place for place in self.places if len(place.seeds) >= self.fewest_seeds)
 
     @model_validator(mode="after")
     def _places_differ(self) -> Self:

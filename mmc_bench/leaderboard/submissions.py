@@ -27,7 +27,14 @@ from mmc_bench.system.validation import first_problem
 
 RESULTS, VERIFICATIONS = "results", "verifications"
 SETTINGS, VERSIONS = "leaderboard.yaml", "versions.yaml"
-GENERATED = ("README.md", "leaderboard.csv", "overall.csv", "index.html")
+GENERATED = (
+    "README.md",
+    "leaderboard.csv",
+    "overall.csv",
+    "index.html",
+    "critical-difference-light.svg",
+    "critical-difference-dark.svg",
+)
 SUBMISSION, CHECKSUMS = "submission.yaml", "checksums.sha256"
 SUBMISSION_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 RECORD_NAME = re.compile(r"(pretrained|cells)/([0-9a-f]{64})\.json")

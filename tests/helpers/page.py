@@ -14,7 +14,7 @@ def curves(rise):
     return {"t": t, "splits": splits}
 
 
-def row(identity, setting, method, worst, rank, **others):
+def row(identity, setting, method, worst, tier, **others):
     values = {split: [worst + 0.01 * k, 0.02] for k, split in enumerate(SPLITS)}
     values |= {"worst_split": [worst, 0.031], "cue_reliance": [1 - worst, 0.04], "seconds": [10 * worst, None]}
     return {
@@ -24,7 +24,7 @@ def row(identity, setting, method, worst, rank, **others):
         "note": "",
         "summary": f"What {method} does.",
         "needs": ["clean"],
-        "rank": rank,
+        "tier": tier,
         "pretrained": False,
         "seeds": [0, 1, 2],
         "values": values | {"barrier_C": [0.5, 0.1], "barrier_NC": None},
@@ -41,8 +41,12 @@ def row(identity, setting, method, worst, rank, **others):
     }
 
 
+def overall(tier, method, **others):
+    return {"tier": tier, "method": method, "note": "", **others}
+
+
 def make_payload():
-    """Two settings; in the first three ranked methods and one that lacks a seed, in the second two."""
+    """Two settings; in the first three methods in tiers and one that lacks a seed, in the second two."""
     both = ["clean", "cued"]
     reference = {"pretrained": True, "curves": None, "paired": None, "needs": []}
     nothing = dict.fromkeys([*SPLITS, "worst_split", "cue_reliance", "barrier_C", "barrier_NC", "seconds"])
@@ -71,7 +75,15 @@ def make_payload():
             row("r7", "s1", "mend", 0.6, 2, needs=both),
         ],
         "overall": [
-            {"method": "tune", "note": "", "mean": 0.75, "half_width": 0.02, "settings": 2, "missing": []},
-            {"method": "mend", "note": "", "mean": None, "half_width": None, "settings": 1, "missing": ["letters 0.8"]},
+            {"tier": 1, "method": "tune", "note": "", "mean": 0.75, "half_width": 0.02, "settings": 2, "missing": []},
+            {
+                "tier": None,
+                "method": "mend",
+                "note": "",
+                "mean": None,
+                "half_width": None,
+                "settings": 1,
+                "missing": ["letters 0.8"],
+            },
         ],
     }

@@ -5,7 +5,7 @@
   const table = document.getElementById("results");
   if (!table) return;
 
-  const DEFAULTS = { sort: "rank", dir: "ascending", q: "", dataset: "", backbone: "", rate: "", without: "", group: "1",
+  const DEFAULTS = { sort: "tier", dir: "ascending", q: "", dataset: "", backbone: "", rate: "", without: "", group: "1",
     plot: "", row: "" };
   const HASH_DELAY = 150; // ms; browsers limit how often the address may change
   const rows = payload.rows;
@@ -93,7 +93,7 @@
   // --- sorting
 
   const SORTED_BY = {
-    rank: (row) => row.rank,
+    tier: (row) => row.tier,
     method: methodName,
     setting: (row) => settingName(settings.get(row.setting)),
     paired: (row) => row.paired && row.paired.difference[0],
