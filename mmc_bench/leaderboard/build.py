@@ -33,9 +33,9 @@ def generated_files(board: Board, inspection: Inspection) -> dict[str, bytes]:
         "overall.csv": markdown.overall_csv(payload),
         "index.html": page_html(payload),
     }
-    if payload["critical"]:
+    if (pictured := markdown.pictured_protocol(payload)) is not None:
         for scheme, name in markdown.PICTURES.items():
-            texts[name] = critical_picture.draw(payload["critical"], scheme)
+            texts[name] = critical_picture.draw(payload["critical"][pictured], scheme)
     return {name: text.encode() for name, text in texts.items()}
 
 

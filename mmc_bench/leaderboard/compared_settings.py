@@ -87,16 +87,16 @@ def find_settings(entries: Sequence[Entry], board: BoardSettings) -> dict[str, C
 def _listed(entries: Sequence[Entry], board: BoardSettings) -> dict[str, CountedPlace]:
     """Return the places that count by the key of their setting.
 
-    A place names neither sizes nor recipe: of settings that differ in these it is the one with most of the listed seeds
-    of the baseline, and of equals the one whose submission's folder comes first.
+    A place names no recipe, and no sizes unless its `data` do: of settings that differ in these it is the one with most
+    of the listed seeds of the baseline, and of equals the one whose submission's folder comes first.
     """
-    places = {(place.dataset, place.backbone, place.cue_rate): place for place in board.places}
     sent: dict[CountedPlace, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for _, record in sorted(cells_of(entries), key=lambda pair: (pair[0].folder, pair[0].file)):
         p = record.cell.pretraining
-        place = places.get((full_name(p.dataset), full_name(p.backbone), p.cue_rate))
-        if place and full_name(record.cell.method) == board.baseline and p.seed in place.seeds:
-            sent[place][setting_key(p)].add(p.seed)
+        if full_name(record.cell.method) == board.baseline:
+            for place in board.places:
+                if p.seed in place.seeds and place.matches(p):
+                    sent[place][setting_key(p)].add(p.seed)
     return {max(variants, key=lambda key: len(variants[key])): place for place, variants in sent.items()}
 
 

@@ -17,6 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from mmc_bench.leaderboard import critical_picture
+from mmc_bench.leaderboard.protocols import GAP
 from mmc_bench.leaderboard.untrusted import readable
 
 ABSENT = "–"
@@ -40,10 +41,11 @@ def page_html(payload: Mapping[str, Any]) -> str:
     Parameters
     ----------
     payload
-        ``settings``, ``rows`` and ``overall``: accuracies as fractions, losses in nats, times in seconds; each value
-        is a mean with the half-width of its interval, or None.
+        What `make_payload` returns: accuracies as fractions, losses in nats, times in seconds; each value is a mean
+        with the half-width of its interval, or None.
     """
     shown = _readable({**payload, "rows": [_row(row) for row in payload["rows"]]})
+    gaps = any(row["gap"] for row in shown["rows"])
     style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(FILTERS)
@@ -56,12 +58,16 @@ def page_html(payload: Mapping[str, Any]) -> str:
         groups=_groups(shown),
         rows=shown["rows"],
         overall=shown["overall"],
-        critical=shown.get("critical"),
-        picture=critical_picture.draw(shown["critical"]) if shown.get("critical") else "",
+        protocols=shown.get("protocols", {}),
+        first=shown.get("protocol"),
+        critical=shown.get("critical", {}),
+        pictures={name: critical_picture.draw(found) for name, found in shown.get("critical", {}).items()},
         notes=shown.get("notes", ()),
         fewest=shown.get("fewest_seeds"),
         choices=_choices(shown),
-        columns=_columns(shown.get("baseline") or _baseline(shown["rows"])),
+        columns=_columns(shown.get("baseline") or _baseline(shown["rows"]), gaps),
+        gaps=gaps,
+        gap=GAP,
         splits=SPLITS,
         absent=ABSENT,
         longest_note=LONGEST_NOTE,
@@ -128,14 +134,22 @@ def _policy(style: str, script: str) -> str:
 
 
 def _groups(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return each setting with its rows, as (index in the payload, row), the pretrained model first."""
+    """Return the rows of each setting and protocol, as (index in the payload, row), the pretrained model first."""
     groups = []
     for setting in payload["settings"]:
-        numbered = [(i, row) for i, row in enumerate(payload["rows"]) if row["setting"] == setting["id"]]
-        numbered.sort(key=lambda pair: not pair[1]["pretrained"])
-        seeds = sorted({seed for _, row in numbered for seed in row["seeds"]})
         name = " · ".join(str(part) for part in map(setting.get, SETTING_PARTS) if part != "")
-        groups.append({"setting": setting, "name": name, "rows": numbered, "seeds": seeds})
+        for protocol in payload["protocols"]:
+            numbered = [
+                (i, row)
+                for i, row in enumerate(payload["rows"])
+                if (row["setting"], row["protocol"]) == (setting["id"], protocol)
+            ]
+            numbered.sort(key=lambda pair: not pair[1]["pretrained"])
+            seeds = sorted({seed for _, row in numbered for seed in row["seeds"]})
+            if numbered:
+                groups.append(
+                    {"setting": setting, "protocol": protocol, "name": name, "rows": numbered, "seeds": seeds}
+                )
     return groups
 
 
@@ -160,7 +174,7 @@ def _baseline(rows: Sequence[Mapping[str, Any]]) -> str:
     return names.pop() if len(names) == 1 else "baseline"
 
 
-def _columns(baseline: str) -> list[dict[str, Any]]:
+def _columns(baseline: str, gaps: bool) -> list[dict[str, Any]]:
     """Return the columns: key, heading, what it says in words, which way it is sorted at first, if of numbers."""
     columns = [
         ("tier", "Tier", "methods that a paired test over seeds does not separate share a tier", "ascending"),
@@ -170,6 +184,8 @@ def _columns(baseline: str) -> list[dict[str, Any]]:
         *((name, name, f"accuracy, {meaning}, per cent", "descending") for name, meaning in SPLITS.items()),
         ("cue_reliance", "Cue reliance", "0 at chance, 1 when the cue alone decides", "ascending"),
         ("paired", f"vs {baseline}", "worst split, paired difference over the same seeds, points", "descending"),
+        *[("gap", "Gap", f"worst split, {GAP[0]} less {GAP[1]}, points: what is owed to knowing the cue", "ascending")]
+        * gaps,
         ("standing", "Standing", "reported, or verified by a second run", "descending"),
         ("needs", "Needs", "data that the method asks for", "ascending"),
         ("seeds", "Seeds", "number of seeds", "descending"),

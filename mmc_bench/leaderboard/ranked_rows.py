@@ -1,8 +1,8 @@
 """Records as the leaderboard's rows: means with 95 % confidence intervals over seeds.
 
-A row is one method in one version with one set of parameters in one setting; only seeds are averaged over, those of its
-setting. A row that lacks one of them is incomplete: it has no means and no tier, since a mean over other
-seeds could be higher for that reason alone.
+A row is one method in one version with one set of parameters in one setting, under one protocol; only seeds are
+averaged over, those of its setting. A row that lacks one of them is incomplete: it has no means and no tier, since a
+mean over other seeds could be higher for that reason alone.
 """
 
 import hashlib
@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmc_bench.leaderboard.checks import stage_versions_of
 from mmc_bench.leaderboard.compared_settings import ComparedSetting, setting_key
 from mmc_bench.leaderboard.inference import Interval, interval
-from mmc_bench.leaderboard.submissions import Entry, cells_of, pretrained_of
+from mmc_bench.leaderboard.protocols import by_protocol
+from mmc_bench.leaderboard.submissions import Entry, pretrained_of, stage_versions_of
 from mmc_bench.report.rows import (
     COLUMNS,
     PRETRAINED,
@@ -25,10 +25,13 @@ from mmc_bench.report.rows import (
     values_of_cell,
     values_of_model,
 )
-from mmc_bench.results.jobs import canonical_json
+from mmc_bench.results.jobs import PUBLISHED, PluginRef, canonical_json
 from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord
+from mmc_bench.results.selections import SelectionRecord
 from mmc_bench.results.versions import STAGES
 
+#: A row's protocol and setting, and its method with all that its cells have in common.
+RowKey = tuple[tuple[str, str], str]
 #: Fields that separate rows of one name in all settings: no mean mixes them.
 APART = frozenset({"distribution", "version", *(f"{stage} version" for stage in STAGES)})
 
@@ -48,13 +51,15 @@ class Paired:
 
 @dataclass(frozen=True)
 class RankedRow:
-    """One method in one setting; an incomplete one has neither values nor curves, comparison and tier.
+    """One method in one setting under one protocol; an incomplete one has no values, curves, comparison and tier.
 
-    `by_seed` has each seed's values of `COLUMNS`; `curves` the mean accuracy and loss along the path by split, from
-    θ_C at t = 0 to θ_FT at t = 1.
+    `selection` is where tuned parameters come from. `gap` is how much the worst split is higher under the protocol that
+    knows the cue than under the one that does not (`protocols.GAP`). `by_seed` has each seed's values of `COLUMNS`;
+    `curves` the mean accuracy and loss along the path by split, from θ_C at t = 0 to θ_FT at t = 1.
     """
 
     setting: ComparedSetting
+    protocol: str
     distribution: str
     method: str
     note: str
@@ -63,7 +68,9 @@ class RankedRow:
     missing: tuple[int, ...]
     by_seed: Mapping[int, Mapping[str, float | None]]
     values: Mapping[str, Interval | None]
+    selection: SelectionRecord | None = None
     tier: int | None = None
+    gap: Interval | None = None
     paired: Paired | None = None
     t: tuple[float, ...] = ()
     curves: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
@@ -90,49 +97,58 @@ class RankedRow:
         return {seed: value for seed, value in worst.items() if value is not None}
 
 
-def pretrained_rows(entries: Sequence[Entry], settings: Mapping[str, ComparedSetting]) -> list[RankedRow]:
-    """Return the row of the pretrained models of each setting; of a seed's, the first folder's counts."""
+def pretrained_rows(entries: Sequence[Entry], settings: Mapping[str, ComparedSetting]) -> dict[str, RankedRow]:
+    """Return the row of the pretrained models by the key of each setting; of a seed's, the first folder's counts."""
     found: dict[str, dict[int, tuple[Entry, PretrainRecord]]] = {key: {} for key in settings}
     for entry, record in sorted(pretrained_of(entries), key=lambda pair: (pair[0].folder, pair[0].file)):
         found.get(setting_key(record.pretraining), {}).setdefault(record.pretraining.seed, (entry, record))
-    rows = []
+    rows = {}
     for key, setting in settings.items():
         models = {seed: found[key][seed] for seed in setting.seeds if seed in found[key]}
         by_seed = {seed: values_of_model(record) for seed, (_, record) in models.items()}
-        rows.append(_row(setting, "", PRETRAINED, "", {seed: entry for seed, (entry, _) in models.items()}, by_seed))
+        own = {seed: entry for seed, (entry, _) in models.items()}
+        rows[key] = _row(setting, PUBLISHED, PluginRef(name=PRETRAINED, distribution="", version=""), "", own, by_seed)
     return rows
 
 
 def method_rows(entries: Sequence[Entry], settings: Mapping[str, ComparedSetting]) -> list[RankedRow]:
     """Return the rows of the methods, not yet in tiers; one that has none of its setting's seeds is not shown."""
-    groups: dict[tuple[str, str], dict[int, tuple[Entry, CellRecord]]] = defaultdict(dict)
-    contents: dict[tuple[str, str], dict[str, Any]] = {}
-    for entry, record in cells_of(entries):
-        content = _method_content(record)
-        key = (setting_key(record.cell.pretraining), canonical_json([record.cell.method.name, content]))
-        groups[key][record.cell.pretraining.seed] = (entry, record)
-        contents[key] = content
-    names = {key: next(iter(found.values()))[1].cell.method for key, found in groups.items()}
+    groups: dict[RowKey, dict[int, tuple[Entry, CellRecord]]] = defaultdict(dict)
+    contents: dict[RowKey, dict[str, Any]] = {}
+    selections: dict[RowKey, SelectionRecord | None] = {}
+    for protocol, cells in by_protocol(entries).items():
+        for entry, record, selection in cells:
+            content = _method_content(record, selection)
+            place = (protocol, setting_key(record.cell.pretraining))
+            key = (place, canonical_json([record.cell.method.name, content]))
+            groups[key][record.cell.pretraining.seed] = (entry, record)
+            contents[key], selections[key] = content, selection
+    methods = {key: next(iter(found.values()))[1].cell.method for key, found in groups.items()}
     notes = _notes(
-        {key: flattened(content) for key, content in contents.items()}, {k: n.name for k, n in names.items()}
+        {key: flattened(content) for key, content in contents.items()}, {k: m.name for k, m in methods.items()}
     )
     rows = []
     for key, sent in groups.items():
-        found = {seed: sent[seed] for seed in settings[key[0]].seeds if seed in sent}
+        protocol, setting = key[0][0], settings[key[0][1]]
+        found = {seed: sent[seed] for seed in setting.seeds if seed in sent}
         if not found:
             continue
         by_seed = {seed: values_of_cell(record) for seed, (_, record) in sorted(found.items())}
         own = {seed: entry for seed, (entry, _) in sorted(found.items())}
-        row = _row(settings[key[0]], names[key].distribution, names[key].name, notes[key], own, by_seed)
+        row = replace(_row(setting, protocol, methods[key], notes[key], own, by_seed), selection=selections[key])
         rows.append(row if row.missing else _with_curves(row, [record for _, record in found.values()]))
     return rows
 
 
-def _method_content(record: CellRecord) -> dict[str, Any]:
-    """Return all that a row's cells have in common; parameters in full, so that a default counts as its value."""
+def _method_content(record: CellRecord, selection: SelectionRecord | None) -> dict[str, Any]:
+    """Return all that a row's cells have in common.
+
+    Published parameters are given in full, so that a default counts as its value; of chosen ones those alone that were
+    given before the choice, which follows from the setting.
+    """
     cell = record.cell
     return {
-        "parameters": record.parameters,
+        "parameters": record.parameters if selection is None else selection.selection.method.parameters,
         "version": cell.method.version,
         "distribution": cell.method.distribution,
         "connect": cell.connect.content(),
@@ -142,13 +158,13 @@ def _method_content(record: CellRecord) -> dict[str, Any]:
     }
 
 
-def _notes(contents: Mapping[tuple[str, str], dict[str, Any]], names: Mapping[Any, str]) -> dict[tuple[str, str], str]:
+def _notes(contents: Mapping[RowKey, dict[str, Any]], names: Mapping[RowKey, str]) -> dict[RowKey, str]:
     """Return notes of what rows of one method differ in.
 
-    What differs within any one setting is noted in all of them, so that a row can be followed through the settings;
-    parameters that suit a setting, and are the same throughout it, are not, but for those of `APART`.
+    What differs within any one setting under a protocol is noted in all of them, so that a row can be followed through
+    the settings; parameters that suit a setting, and are the same throughout it, are not, but for those of `APART`.
     """
-    places: dict[str, dict[str, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
+    places: dict[str, dict[tuple[str, str], list[RowKey]]] = defaultdict(lambda: defaultdict(list))
     for key in contents:
         places[names[key]][key[0]].append(key)
     notes = {}
@@ -160,7 +176,7 @@ def _notes(contents: Mapping[tuple[str, str], dict[str, Any]], names: Mapping[An
     return _unique(notes, names)
 
 
-def _unique(notes: Mapping[tuple[str, str], str], names: Mapping[Any, str]) -> dict[tuple[str, str], str]:
+def _unique(notes: Mapping[RowKey, str], names: Mapping[RowKey, str]) -> dict[RowKey, str]:
     """Return notes that no two rows of a setting and name share: a digest of the content ends those that would."""
     times = Counter((key[0], names[key], note) for key, note in notes.items())
     shared = {(name, note) for (_, name, note), number in times.items() if number > 1}
@@ -174,8 +190,8 @@ def _unique(notes: Mapping[tuple[str, str], str], names: Mapping[Any, str]) -> d
 
 def _row(
     setting: ComparedSetting,
-    distribution: str,
-    method: str,
+    protocol: str,
+    method: PluginRef,
     note: str,
     entries: Mapping[int, Entry],
     by_seed: Mapping[int, Mapping[str, float | None]],
@@ -186,9 +202,8 @@ def _row(
         for name in COLUMNS:
             present = [value for seed in setting.seeds if (value := by_seed[seed][name]) is not None]
             values[name] = interval(present) if len(present) == len(setting.seeds) else None
-    return RankedRow(
-        setting, distribution, method, note, tuple(entries.values()), tuple(by_seed), missing, by_seed, values
-    )
+    sent, seeds = tuple(entries.values()), tuple(by_seed)
+    return RankedRow(setting, protocol, method.distribution, method.name, note, sent, seeds, missing, by_seed, values)
 
 
 def _with_curves(row: RankedRow, records: Iterable[CellRecord]) -> RankedRow:

@@ -1,33 +1,38 @@
 """Standings: the rows of each setting in tiers, compared with the baseline, and the methods over all settings."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mmc_bench.leaderboard.compared_settings import ComparedSetting, find_settings
 from mmc_bench.leaderboard.critical import CriticalDifference, critical_difference
 from mmc_bench.leaderboard.inference import DIGITS, Estimate, estimate, interval, tiers
 from mmc_bench.leaderboard.overall import Overall, make_overall
+from mmc_bench.leaderboard.protocols import GAP
 from mmc_bench.leaderboard.ranked_rows import Paired, RankedRow, method_rows, pretrained_rows
 from mmc_bench.leaderboard.schemas import BoardSettings, CountedPlace
 from mmc_bench.leaderboard.submissions import Entry, cell_of, cells_of
-from mmc_bench.results.jobs import ConnectSettings
+from mmc_bench.results.jobs import PROTOCOLS, ConnectSettings
 
 BARRIERS = ("barrier_C", "barrier_NC")
 
 
 @dataclass(frozen=True)
 class Standings:
-    """All settings, the rows of each in the order in which they are shown, and the methods over those that count."""
+    """All settings, the rows of each in the order in which they are shown, and the methods over those that count.
+
+    `critical` has the critical differences of each protocol that has enough methods and settings.
+    """
 
     places: tuple[CountedPlace, ...]
     settings: tuple[ComparedSetting, ...]
     rows: tuple[RankedRow, ...]
     overall: tuple[Overall, ...]
-    critical: CriticalDifference | None
+    critical: Mapping[str, CriticalDifference]
 
 
 def make_standings(entries: Sequence[Entry], board: BoardSettings) -> Standings:
-    """Compare what was sent in; no cell may be there twice.
+    """Compare what was sent in, within each protocol; no cell may be there twice.
 
     Parameters
     ----------
@@ -35,19 +40,38 @@ def make_standings(entries: Sequence[Entry], board: BoardSettings) -> Standings:
         Which method rows are compared with, seed by seed, and which settings and seeds count.
     """
     settings = find_settings(entries, board)
-    rows_of: dict[str, list[RankedRow]] = {key: [] for key in settings}
-    for row in method_rows(entries, settings):
-        rows_of[row.setting.key].append(row)
+    rows_of: dict[tuple[str, str], list[RankedRow]] = defaultdict(list)
+    for row in _with_gaps(method_rows(entries, settings)):
+        rows_of[row.setting.key, row.protocol].append(row)
     ordered: list[RankedRow] = []
-    for row in pretrained_rows(entries, settings):
-        ordered += [row, *_in_tiers(rows_of[row.setting.key], board.baseline)]
+    for key, pretrained in pretrained_rows(entries, settings).items():
+        for protocol in PROTOCOLS:
+            if own := rows_of.get((key, protocol)):
+                ordered += [replace(pretrained, protocol=protocol), *_in_tiers(own, board.baseline)]
     overall = make_overall(ordered, board.counted)
-    critical = critical_difference({one.label: one.by_place for one in overall if one.by_place})
+    critical = {}
+    for protocol in PROTOCOLS:
+        means = {one.label: one.by_place for one in overall if one.protocol == protocol and one.by_place}
+        if found := critical_difference(means):
+            critical[protocol] = found
     return Standings(board.counted, tuple(settings.values()), tuple(ordered), tuple(overall), critical)
 
 
+def _with_gaps(rows: Sequence[RankedRow]) -> list[RankedRow]:
+    """Return rows with the mean difference between the two tuned protocols, seed by seed, where a method has both."""
+    complete = {(row.protocol, row.setting.key, *_name(row)): row for row in rows if not row.missing}
+    found = []
+    for row in rows:
+        knowing, unknowing = (complete.get((protocol, row.setting.key, *_name(row))) for protocol in GAP)
+        if knowing and unknowing:
+            own, other = knowing.worst_by_seed, unknowing.worst_by_seed
+            row = replace(row, gap=interval([own[seed] - other[seed] for seed in row.setting.seeds]))
+        found.append(row)
+    return found
+
+
 def _in_tiers(rows: Sequence[RankedRow], baseline: str) -> list[RankedRow]:
-    """Return the rows of one setting, the best tier first and the highest mean of each, the incomplete last."""
+    """Return the rows of one setting and protocol, by tier and mean, the incomplete last."""
     reference = _reference(rows, baseline)
     rows = sorted((_paired(_with_comparable_barriers(row, reference), reference) for row in rows), key=_name)
     complete = [row for row in rows if not row.missing]
