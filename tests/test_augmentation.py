@@ -78,5 +78,16 @@ def test_every_visit_of_an_image_is_a_new_draw_of_one_seed(data):
 
 def test_what_is_not_an_image_of_8_bits_is_refused(data):
     vectors = torch.zeros(len(data.pretraining.storage), 5)
-    with pytest.raises(UserError, match=r"crop-flip needs images of 8 bits, and this dataset has float32 of shape"):
+    with pytest.raises(UserError, match=r"needs images of 8 bits, not float32 of shape \(N, 5\): set it to none"):
         augmented(replace(data.pretraining, storage=vectors), seeded())
+
+
+def test_a_recipe_that_augments_trains_another_model_in_a_row_of_its_own(bench):
+    for augment in ("none", "crop-flip"):
+        done = bench.tiny("--methods", "tiny-still", "--seeds", 0, "--set", f"pretrain.augment={augment}")
+        assert done.code == 0, done.err
+    records = [record for record in bench.records().values() if record["kind"] == "pretraining"]
+    made = {record["pretraining"]["recipe"]["augment"]: record["weights_sha256"] for record in records}
+    assert made.keys() == {"none", "crop-flip"} and len({*made.values()}) == 2
+    shown = bench("table", "--format", "json").out
+    assert all(f"tiny-set (augment={augment})" in shown for augment in made)

@@ -14,8 +14,8 @@ class LISA:
     """Train on mixtures λx + (1-λ)x' of two images of the clean and the cued set, whose labels mix alike: for one
     batch images of one label from both environments, for another of one environment and two labels.
 
-    An image whose partner would have to come from an empty group is its own partner. In no pair does a cue
-    contradict its label, so mixtures make the cue weaker evidence, never wrong.
+    An image whose partner would have to come from an empty group is its own partner. Unless the minority conflicts, no
+    cue of a pair contradicts its label, so mixtures make the cue weaker evidence, never wrong.
     """
 
     class Config(BaseConfig):
