@@ -44,9 +44,7 @@ class AutomaticFeatureReweighting:
         )
         pulls: Annotated[
             tuple[Annotated[float, Field(ge=0)], ...], Choice((0.0,), (0.001,), (0.01,), (0.1,), (0.2,), (0.3,))
-        ] = Field(
-            (0.0, 0.1, 0.2, 0.3), min_length=1, description="λ: pull towards the pretrained layer, to choose from"
-        )
+        ] = Field((0.0, 0.1, 0.2, 0.3), min_length=1, description="λ: pull to the pretrained layer, to choose from")
         clip: float = Field(1.0, gt=0, description="largest norm of a layer's gradient, which is scaled down to it")
 
     config: Config
