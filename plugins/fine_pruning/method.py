@@ -25,8 +25,8 @@ class FinePruning:
         """The tolerance is that of BackdoorBench (SCLBD/BackdoorBench, config/defense/fp/cifar10.yaml, `acc_ratio`, and
         defense/fp.py, `FinePrune.defense`), since the paper leaves it to the defender; so are lr, momentum and batch.
 
-        Epochs (theirs: 100) and weight decay (5e-4) are as in all fine-tuning here. Their accuracies are of test images,
-        and they prune 1 % of the channels at a time and keep the step that went too far.
+        Epochs (theirs: 100) and weight decay (5e-4) are as in all fine-tuning here. They measure on test images,
+        prune 1 % of the channels at a time, and keep the step that went too far.
         """
 
         lr: float = Field(0.01, gt=0, description="initial learning rate, cosine to 0")
