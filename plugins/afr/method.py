@@ -38,12 +38,12 @@ class AutomaticFeatureReweighting:
         lr: float = Field(0.01, gt=0, description="learning rate of full-batch gradient descent, constant")
         epochs: int = Field(500, ge=1, description="steps, each over the whole clean set")
         gammas: Annotated[
-            tuple[Annotated[float, Field(ge=0)], ...], Choice((1.0,), (2.0,), (4.0,), (8.0,), (12.0,), (16.0,), (20.0,))
+            tuple[Annotated[float, Field(ge=0)], ...], Choice([1.0], [2.0], [4.0], [8.0], [12.0], [16.0], [20.0])
         ] = Field(
             (4.0, 8.0, 12.0, 16.0, 20.0), min_length=1, description="γ: how much errors of θ_C weigh, to choose from"
         )
         pulls: Annotated[
-            tuple[Annotated[float, Field(ge=0)], ...], Choice((0.0,), (0.001,), (0.01,), (0.1,), (0.2,), (0.3,))
+            tuple[Annotated[float, Field(ge=0)], ...], Choice([0.0], [0.001], [0.01], [0.1], [0.2], [0.3])
         ] = Field((0.0, 0.1, 0.2, 0.3), min_length=1, description="λ: pull to the pretrained layer, to choose from")
         clip: float = Field(1.0, gt=0, description="largest norm of a layer's gradient, which is scaled down to it")
 

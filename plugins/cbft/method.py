@@ -80,6 +80,15 @@ class CBFT(PartlyCuedCBFT):
         return task.all_fully_cued if self.config.held_out else task.fully_cued
 
 
+class CBFTWithoutInvariance(CBFT):
+    """CBFT whose invariance term is switched off."""
+
+    class Config(CBFT.Config):
+        """As CBFT's, but λ₂ is 0, and no search turns it on."""
+
+        invariance_weight: float = Field(0.0, ge=0, description="λ₂: weight of the invariance term")
+
+
 def barrier_loss(
     model: nn.Module, pretrained: nn.Module, x: torch.Tensor, y: torch.Tensor, t: float, bound: float
 ) -> torch.Tensor:

@@ -36,7 +36,7 @@ class DeepFeatureReweighting:
 
         strengths: Annotated[
             tuple[Annotated[float, Field(gt=0)], ...],
-            Choice((3.0,), (1.0,), (0.7,), (0.3,), (0.1,), (0.07,), (0.03,), (0.01,), (0.003,)),
+            Choice([3.0], [1.0], [0.7], [0.3], [0.1], [0.07], [0.03], [0.01], [0.003]),
         ] = Field(
             (3.0, 1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01, 0.003),
             min_length=1,

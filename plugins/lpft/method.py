@@ -27,7 +27,7 @@ class LPFT:
         probe_epochs: int = Field(100, ge=1, description="passes over the clean set for the linear layer")
         lrs: Annotated[
             tuple[Annotated[float, Field(gt=0)], ...],
-            Choice((0.0003,), (0.001,), (0.003,), (0.01,), (0.03,), (0.1,), (0.3,)),
+            Choice([0.0003], [0.001], [0.003], [0.01], [0.03], [0.1], [0.3]),
         ] = Field((0.01, 0.001, 0.0001), min_length=1, description="learning rates to try")
         epochs: int = Field(20, ge=1, description="passes over the clean set for all parameters")
         batch_size: int = Field(256, ge=2, description="images in a batch")
