@@ -34,7 +34,7 @@ from mmc_bench.leaderboard.submissions import (
     sha256_of,
     stage_versions_of,
 )
-from mmc_bench.results.jobs import canonical_json
+from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord, TrialRecord
 from mmc_bench.results.selections import SelectionRecord
 
