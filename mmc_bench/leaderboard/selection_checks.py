@@ -1,13 +1,13 @@
 """Whether tuned cells were tuned as they say: recomputed from the records of all trials.
 
-A submission holds the selection of each method that it tuned, and all trials that it rests on. No test image has a part
-in them: a trial's record has scores on validation images alone.
+A submission holds the selections that it made, and all trials that they rest on. No test image has a part in them: a
+trial's record has scores on validation images alone.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mmc_bench.leaderboard.compared_settings import setting_key
-from mmc_bench.leaderboard.protocols import chosen_by
+from mmc_bench.leaderboard.protocols import chosen_by, place_of, places_of
 from mmc_bench.leaderboard.schemas import BoardSettings
 from mmc_bench.leaderboard.submissions import Entry, Problem, cells_of, entries_of
 from mmc_bench.results.canonical import canonical_json
@@ -88,15 +88,13 @@ def _unlike_budgets(selections: Selections) -> Iterator[Problem]:
 
 def _second_selections(selections: Selections) -> Iterator[Problem]:
     """Yield selections of what was tuned before: parameters cannot be chosen from several of them."""
-    first: dict[str, tuple[Entry, SelectionRecord]] = {}
+    first: dict[str, Entry] = {}
     for entry, record in selections:
         method = record.selection.method
         what = [setting_key(record.selection.pretraining), method.distribution, method.name, method.parameters]
-        other_entry, other = first.setdefault(canonical_json(what), (entry, record))
-        if record.key != other.key:
+        other_entry = first.setdefault(canonical_json(what), entry)
+        if other_entry is not entry:
             yield Problem(entry.file, f"is a second selection of {method.name} in the setting of {other_entry.file}")
-        elif record != other:
-            yield Problem(entry.file, f"differs from {other_entry.file}, which is the same selection")
 
 
 def _ranked_seeds(entries: Sequence[Entry], selections: Selections, board: BoardSettings) -> Iterator[Problem]:
@@ -117,22 +115,19 @@ def _ranked_seeds(entries: Sequence[Entry], selections: Selections, board: Board
 
 def _problems_of_cells(entries: Iterable[Entry], selections: Selections) -> Iterator[Problem]:
     """Yield tuned cells that are not what a rule chose, and selections of nothing."""
-    by_key = {(entry.folder, record.key): record for entry, record in selections}
+    by_key = {record.key: record for _, record in selections}
     rested_on = set()
     for entry, cell in cells_of(entries):
-        place = (setting_key(cell.cell.pretraining), cell.cell.method.canonical)
-        rested_on.add((entry.folder, *place))
+        rested_on.add(place_of(cell.cell))
         if cell.cell.selection is not None:
-            record = by_key.get((entry.folder, cell.cell.selection))
+            record = by_key.get(cell.cell.selection)
             if record is None:
-                yield Problem(entry.file, f"lacks the record of its selection, selections/{cell.cell.selection}.json")
+                yield Problem(entry.file, f"names the selection {cell.cell.selection}, whose record is not there")
             else:
                 yield from (Problem(entry.file, reason) for reason in _problems_of_tuned(cell, record))
     for entry, record in selections:
-        methods = [record.selection.method, *chosen_by(record).values()]
-        setting = setting_key(record.selection.pretraining)
-        if not any((entry.folder, setting, method.canonical) in rested_on for method in methods):
-            yield Problem(entry.file, "is the selection of no cell of its submission")
+        if rested_on.isdisjoint(places_of(record)):
+            yield Problem(entry.file, "is the selection of no cell of the leaderboard")
 
 
 def _problems_of_tuned(cell: CellRecord, record: SelectionRecord) -> Iterator[str]:
