@@ -89,10 +89,10 @@
   }
 
   function fitting() {
-    const fits = (row) => row.protocol === state.protocol && settingFits(settings.get(row.setting));
-    const results = rows.filter((row) => !row.pretrained && fits(row) && methodFits(row));
+    const own = rows.filter((row) => row.protocol === state.protocol);
+    const results = own.filter((row) => !row.pretrained && settingFits(settings.get(row.setting)) && methodFits(row));
     const inUse = new Set(results.map((row) => row.setting));
-    const references = rows.filter((row) => row.pretrained && inUse.has(row.setting));
+    const references = own.filter((row) => row.pretrained && inUse.has(row.setting));
     return { results, inUse, all: new Set([...results, ...references]) };
   }
 
