@@ -131,13 +131,22 @@ def test_an_update_follows_the_gradients_that_the_weights_hold():
     assert weight.tolist() == [0.0, -1.0]
 
 
-def test_a_loss_can_be_divided_and_is_reported_as_it_is():
-    told, weight = [], torch.nn.Parameter(torch.ones(1))
-    progress = Progress(lambda event: told.append(event["loss"]))
-    descent = Descent([weight], lr=1.0, epochs=1, steps_per_epoch=1, progress=progress, weight_decay=0)
+def test_another_optimiser_makes_the_steps_at_the_scheduled_rates_and_weight_decay():
+    weight, rates = torch.nn.Parameter(torch.ones(2)), []
+
+    def make(parameters, lr, weight_decay):
+        assert (lr, weight_decay) == (0.5, 0.25)
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
+
+    settings = {"lr": 0.5, "epochs": 2, "steps_per_epoch": 1, "progress": Progress(), "weight_decay": 0.25}
+    descent = Descent([weight], optimizer=make, **settings)
     for _ in descent.each(lambda: [torch.zeros(1)]):
-        descent.minimise(8 * weight.sum(), divided_by=16)
-    assert (weight.item(), told) == (0.5, [8.0])
+        rates.append(descent.optimizer.param_groups[0]["lr"])
+        before = weight.tolist()
+        descent.minimise((torch.tensor([1.0, 100.0]) * weight).sum())
+        moved = [b - a for a, b in zip(weight.tolist(), before)]
+        assert moved == pytest.approx([rates[-1]] * 2, rel=0.01)  # Adam's step does not grow with the gradient
+    assert rates == pytest.approx([0.5, 0.25])
 
 
 def test_forgotten_momentum_does_not_move_the_weights_any_further():

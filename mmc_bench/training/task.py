@@ -140,15 +140,18 @@ class Task:
         weight_decay: float = 1e-4,
         schedule: Schedule = cosine,
         model: Backbone | None = None,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
     ) -> Training[Backbone]:
         """Return the training of `model`, by default the task's own, on the clean images.
 
         Parameters
         ----------
         lr
-            Initial learning rate of SGD with momentum .9.
+            Initial learning rate.
         epochs
             Passes over the clean images.
+        optimizer
+            What to use instead of SGD with momentum .9, as `torch.optim.Adam`.
         """
         return Training(
             model or self.model,
@@ -160,6 +163,7 @@ class Task:
             progress=self.progress,
             weight_decay=weight_decay,
             schedule=schedule,
+            optimizer=optimizer,
         )
 
 
