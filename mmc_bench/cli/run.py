@@ -92,7 +92,7 @@ def _print_results(session: Session, summary: "Summary", as_json: bool, profiled
     from mmc_bench.report.rows import make_rows
     from mmc_bench.running.runner import found_scores
 
-    cells, pretrained = found_scores(session.plan, session.store)
+    cells, pretrained = found_scores(session.current_plan, session.store)
     rows = make_rows(cells, pretrained)
     if as_json:
         content = {

@@ -50,7 +50,7 @@ class State:
 @session_options
 def command(session: Session, as_json: bool, watch: bool) -> None:
     """Tell what of a suite is done, missing or failed in the results folder, and which runs are at work on it."""
-    plan, store = session.plan, session.store
+    plan, store = session.current_plan, session.store
     before = None
     while True:
         start = time.monotonic()

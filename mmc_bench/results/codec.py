@@ -18,13 +18,15 @@ if TYPE_CHECKING:  # records are models of pydantic, and many commands read none
     from mmc_bench.results.jobs import Job
     from mmc_bench.results.records import AnyRecord, ConnectionRecord, Failure
     from mmc_bench.results.scores import ScoreReader
+    from mmc_bench.results.selections import SelectionRecord
 
-OneRecord = TypeVar("OneRecord", bound="AnyRecord | ConnectionRecord")
+OneRecord = TypeVar("OneRecord", bound="AnyRecord | SelectionRecord | ConnectionRecord")
 
 #: Where a record has the checksums of weights: its own, or those it was made from.
 WEIGHTS = {
     "pretraining": re.compile(rb'\n "weights_sha256": "(\w+)"'),
     "cell": re.compile(rb'\n "pretrained_sha256": "(\w+)"'),
+    "trial": re.compile(rb'\n "pretrained_sha256": "(\w+)"'),
     "pair": re.compile(rb'\n "weights_sha256": \[\n  "(\w+)",\n  "(\w+)"\n \]'),
 }
 
@@ -35,18 +37,20 @@ class DamagedError(UserError):
 
 def schema_of(kind: str) -> Any:
     """Return the class of a kind of records, or of a ``"failure"``."""
-    from mmc_bench.results import records
+    from mmc_bench.results import records, selections
 
     return {
         "pretraining": records.PretrainRecord,
         "cell": records.CellRecord,
+        "trial": records.TrialRecord,
+        "selection": selections.SelectionRecord,
         "pair": records.PairRecord,
         "connection": records.ConnectionRecord,
         "failure": records.Failure,
     }[kind]
 
 
-def encoded(record: AnyRecord | ConnectionRecord | Failure) -> bytes:
+def encoded(record: AnyRecord | SelectionRecord | ConnectionRecord | Failure) -> bytes:
     """Return the content of a record's file."""
     return with_checksum((record.model_dump_json(indent=1) + "\n").encode())
 
@@ -86,20 +90,17 @@ def parsed(path: str | Path, content: bytes, schema: type[OneRecord], key: str |
 
 def job_of(record: AnyRecord) -> Job:
     """Return what a record is the result of."""
-    from mmc_bench.results.records import CellRecord, PretrainRecord
-
-    if isinstance(record, PretrainRecord):
-        return record.pretraining
-    return record.cell if isinstance(record, CellRecord) else record.pair
+    job: Job = getattr(record, record.kind)
+    return job
 
 
 def weights_of(record: AnyRecord) -> tuple[str, ...]:
     """Return the checksums of the weights that a pretraining left, or that lie behind a record, as `models_of` has."""
-    from mmc_bench.results.records import CellRecord, PairRecord
+    from mmc_bench.results.records import PairRecord, PretrainRecord
 
     if isinstance(record, PairRecord):
         return record.weights_sha256
-    return (record.pretrained_sha256 if isinstance(record, CellRecord) else record.weights_sha256,)
+    return (record.weights_sha256 if isinstance(record, PretrainRecord) else record.pretrained_sha256,)
 
 
 def weights_in(content: bytes, kind: str, key: str) -> tuple[str, ...] | None:

@@ -1,6 +1,6 @@
 """What a run would do, without doing it."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,7 +45,12 @@ class Preview:
     def as_dict(self) -> dict[str, Any]:
         """Return it as ``mmc-bench run --dry-run --json`` prints it."""
         plan, to_run = self.plan, {job.key for job in self.missing.jobs}
-        parts: dict[str, Sequence[Job]] = {"pretrainings": plan.pretrainings, "cells": plan.cells, "pairs": plan.pairs}
+        parts: dict[str, Sequence[Job]] = {
+            "pretrainings": plan.pretrainings,
+            **({"trials": plan.trials} if plan.tunings else {}),
+            "cells": plan.cells,
+            "pairs": plan.pairs,
+        }
 
         def state_of(key: str) -> str:
             state = _state(key, to_run, self.missing)
@@ -66,8 +71,8 @@ class Preview:
         import pandas as pd
 
         content = self.as_dict()
-        kinds = {"pretraining": "pretrainings", "cell": "cells", "pair": "pairs"}
-        rows = [{"kind": kind, **entry} for kind, part in kinds.items() for entry in content[part]]
+        kinds = {"pretraining": "pretrainings", "trial": "trials", "cell": "cells", "pair": "pairs"}
+        rows = [{"kind": kind, **entry} for kind, part in kinds.items() for entry in content.get(part, ())]
         return pd.DataFrame(rows, columns=["kind", "label", "state", "key"])
 
     def __str__(self) -> str:
@@ -95,7 +100,8 @@ def preview(session: Session, only_failed: bool = False) -> Preview:
     """
     check_plugins(session.plan, [setting.plugin for setting in session.settings])
     Observers.of([(offer, given) for offer, given in session.observers if given])
-    return Preview(session.plan, session.store, find_missing(session.plan, session.store, only_failed))
+    plan = session.current_plan
+    return Preview(plan, session.store, find_missing(plan, session.store, only_failed))
 
 
 def headline(plan: Plan, missing: Missing) -> str:
@@ -142,9 +148,9 @@ def counted(plan: Plan) -> str:
     if not plan.results:
         return f"{len(plan.pretrainings)} pretrainings"
     pairs = f"{len(plan.pairs)} pairs"
-    if not plan.cells and plan.pairs:
-        return pairs
-    return f"{len(plan.cells)} cells" + (f" and {pairs}" if plan.pairs else "")
+    cells = [f"{len(plan.cells)} cells"] if plan.cells or not plan.pairs else []
+    trials = [f"{len(plan.trials)} trials"] if plan.trials else []
+    return " and ".join([*trials, *cells, *([pairs] if plan.pairs else [])])
 
 
 def _state(key: str, to_run: set[str], missing: Missing) -> str:
@@ -154,6 +160,9 @@ def _state(key: str, to_run: set[str], missing: Missing) -> str:
 def _lines(plan: Plan, to_run: set[str], missing: Missing) -> list[str]:
     """Return one line for each method and setting, with its seeds."""
     seeds: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for tuning in plan.tunings:
+        for state, number in Counter(_state(job.key, to_run, missing) for job in tuning.jobs).items():
+            seeds[state, f"{tuning.label} · {number} trials"] = [str(seed) for seed in tuning.selection.seeds]
     for cell in plan.cells:
         p = cell.pretraining
         place = f"{p.dataset.name} {p.backbone.name} cue rate {p.cue_rate:g} · {cell.method.name}"

@@ -18,14 +18,14 @@ OfModel = TypeVar("OfModel", PretrainRecord, ModelScores | PretrainRecord)
 def selected_records(session: Session) -> tuple[list[CellRecord], list[PretrainRecord]]:
     """Return the records of cells and pretrained models that a session selects."""
     if session.suite or session.settings:
-        return found_records(session.plan, session.store)
+        return found_records(session.current_plan, session.store)
     return _selected(session, session.store.cell_records(), session.store.pretrain_records())
 
 
 def selected_scores(session: Session) -> tuple[list[CellScores | CellRecord], list[ModelScores | PretrainRecord]]:
     """Return of the records that a session selects what tables need."""
     if session.suite or session.settings:
-        return found_scores(session.plan, session.store)
+        return found_scores(session.current_plan, session.store)
     reader = ScoreReader()
     return _selected(session, session.store.cell_scores(reader), session.store.model_scores(reader))
 
@@ -33,7 +33,7 @@ def selected_scores(session: Session) -> tuple[list[CellScores | CellRecord], li
 def selected_pairs(session: Session) -> list[PairRecord]:
     """Return the records of pairs that a session selects; without a suite, by their first model."""
     if session.suite or session.settings:
-        return found_pairs(session.plan, session.store)
+        return found_pairs(session.current_plan, session.store)
     if not _matches(session, "methods", PRETRAINED):
         return []
     pairs = [record for record in session.store.pair_records() if _selects(session, record.pair.first)]

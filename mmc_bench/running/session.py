@@ -166,6 +166,13 @@ class Session:
             raise NothingSelectedError(f"shard {part}/{parts} holds nothing: the suite has fewer cells than that")
         return own
 
+    @property
+    def current_plan(self) -> "Plan":
+        """The plan with the cells whose parameters the trials at hand have chosen."""
+        from mmc_bench.running.tuning import resolved
+
+        return resolved(self.plan, self.store)
+
     def _suite(self) -> "Suite":
         from mmc_bench.suites.suite import Suite, load_suite, suite_of
 
