@@ -40,22 +40,20 @@ def pooled_task(tiny_net, image_set, dtype=torch.float64, **replaced):
 
 
 class WrittenOutSGD:
-    """SGD with momentum .9 on a cosine, each step's learning rate written out.
+    """SGD with momentum .9 on a cosine, each step's learning rate written out."""
 
-    `schedule` is the factor of the learning rate at a share of all steps.
-    """
-
-    def __init__(self, model, lr, steps, weight_decay=1e-4, schedule=lambda share: (1 + math.cos(math.pi * share)) / 2):
+    def __init__(self, model, lr, steps, weight_decay=1e-4):
         self.parameters, self.lr, self.steps, self.done = list(model.parameters()), lr, steps, 0
-        self.weight_decay, self.schedule = weight_decay, schedule
+        self.weight_decay = weight_decay
         self.velocities = [torch.zeros_like(p) for p in self.parameters]
 
     def minimise(self, loss):
         gradients = torch.autograd.grad(loss, self.parameters)
+        lr = self.lr * (1 + math.cos(math.pi * self.done / self.steps)) / 2
         with torch.no_grad():
             for p, v, g in zip(self.parameters, self.velocities, gradients, strict=True):
                 v.mul_(0.9).add_(g + self.weight_decay * p)
-                p.sub_(self.lr * self.schedule(self.done / self.steps) * v)
+                p.sub_(lr * v)
         self.done += 1
 
 
@@ -82,3 +80,13 @@ def assert_same_state(model, expected, tolerance=1e-9):
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():
         assert torch.allclose(value, states[1][name], rtol=tolerance, atol=tolerance), name
+
+
+def paired_rows(epochs, batch_size, chances, generator):
+    """Yield each step's rows of the pool: a clean batch, and as many cued images drawn by their chances."""
+    for _ in range(epochs):
+        order = torch.randperm(CLEAN, generator=generator).tolist()
+        for start in range(0, CLEAN, batch_size):
+            clean = order[start : start + batch_size]
+            drawn = torch.multinomial(torch.tensor(chances).double(), len(clean), replacement=True, generator=generator)
+            yield clean + [CLEAN + row for row in drawn.tolist()]
