@@ -1,6 +1,7 @@
 """Stage 2: hand a pretrained model and the clean set to a method."""
 
 import copy
+from functools import partial
 
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
@@ -85,5 +86,6 @@ def task_of(
         _environments=data.environments.clone() if "environments" in needs else None,
         _fully_cued=data.train_splits["C"] if "fully-cued" in needs else None,
         _all_fully_cued=data.fully_cued if "fully-cued" in needs else None,
+        _untrained=partial(resources.model, pretraining, data),
     )
     return task, seed

@@ -57,6 +57,7 @@ class Task:
     _environments: torch.Tensor | None = None
     _fully_cued: CuedImages | None = None
     _all_fully_cued: CuedImages | None = None
+    _untrained: Callable[[], Backbone] | None = None
 
     @property
     def cued(self) -> CuedImages:
@@ -116,6 +117,20 @@ class Task:
                 'the method asked for task.environments: declare needs={"cued", "environments"} in its spec'
             )
         return self._environments
+
+    def untrained(self) -> Backbone:
+        """Return a new network of the same architecture, in training mode, with weights that it draws at random.
+
+        They come from torch's global generator, which is seeded for each cell.
+
+        Raises
+        ------
+        UserError
+            When the task was made by hand, and has no backbone to make.
+        """
+        if self._untrained is None:
+            raise UserError("this task has no backbone to make a network of: take one from mmc_bench.task(…)")
+        return self._untrained().train()
 
     def training(
         self,
