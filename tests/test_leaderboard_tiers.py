@@ -10,12 +10,14 @@ import pytest
 from helpers.leaderboard import TestBoard, of_seeds, plugin
 from helpers.page import HOSTILE, HOSTILE_SHOWN
 
+from mmc_bench.errors import UserError
 from mmc_bench.leaderboard import critical_picture
 from mmc_bench.leaderboard.critical import critical_difference, nemenyi
 from mmc_bench.leaderboard.inference import combined, estimate, holm, tiers
 from mmc_bench.leaderboard.schemas import BoardSettings
 from mmc_bench.leaderboard.standings import make_standings
 from mmc_bench.leaderboard.submissions import read_entries
+from mmc_bench.results.jobs import DataSettings
 
 
 @pytest.fixture
@@ -103,6 +105,20 @@ def test_every_dataset_weighs_as_much_however_many_cue_rates_it_has(board):
     expected = combined([(0.5, estimate(of_digits)), (0.5, estimate(letters))])
     assert base.mean.mean == pytest.approx((statistics.fmean(of_digits) + statistics.fmean(letters)) / 2)
     assert base.mean.half_width == pytest.approx(expected.interval.half_width)
+
+
+def test_settings_that_differ_in_how_their_sets_are_drawn_count_by_themselves(board):
+    place = {"dataset": "acme:digits", "cue_rates": [0.9], "seeds": [0, 1]}
+    board.listing([{**place, "data": {"minority": kind}} for kind in ("uncued", "conflicting")])
+    board.send_in(*of_seeds("base", (0.5, 0.6)))
+    conflicting = DataSettings(minority="conflicting")
+    board.send_in(*of_seeds("base", (0.1, 0.2), data=conflicting), *of_seeds("tune", (0.8, 0.9), data=conflicting))
+    base, tune = standings(board).overall
+    assert (base.mean.mean, base.by_place) == (pytest.approx(0.35), pytest.approx((0.55, 0.15)))
+    assert tune.missing == ("digits net 0.9 minority=uncued",)
+    board.listing([{**place, "data": {"majority": "uncued"}}])
+    with pytest.raises(UserError, match="there is no data setting 'majority': known are "):
+        board.opened()
 
 
 def test_a_setting_of_few_seeds_is_shown_without_tiers_and_does_not_count(board):

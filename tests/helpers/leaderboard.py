@@ -147,10 +147,14 @@ class TestBoard:
 
     def counting(self, seeds=(0, 1), rates=(0.9,), **more):
         """List the settings of these cue rates as those that count, with these seeds; `more` are rates by dataset."""
-        listed = [
-            {"dataset": f"acme:{dataset}", "backbone": "acme:net", "cue_rates": list(own), "seeds": list(seeds)}
+        return self.listing(
+            {"dataset": f"acme:{dataset}", "cue_rates": list(own), "seeds": list(seeds)}
             for dataset, own in {"digits": rates, **more}.items()
-        ]
+        )
+
+    def listing(self, settings):
+        """List settings as those that count."""
+        listed = [{"backbone": "acme:net", **one} for one in settings]
         (self.root / "leaderboard.yaml").write_text(f"{SETTINGS}\nsettings: {json.dumps(listed)}\n")
         return self
 
