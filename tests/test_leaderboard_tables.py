@@ -141,6 +141,14 @@ def test_the_readme_shows_means_intervals_and_what_is_missing(board):
     assert "99.0" not in text
 
 
+def test_what_is_missing_is_named_where_it_is_little(board):
+    content = payload(board)
+    content["overall"][0].update(missing=["a", "b", "c"])
+    content["overall"][1].update(missing=["a", "b", "c", "d", "e"])
+    text = markdown.readme(content)
+    assert "| a, b, c |" in text and "| a, b, c and 2 more |" in text
+
+
 def test_the_csv_has_every_row_and_column(board):
     rows = list(csv.DictReader(io.StringIO(markdown.rows_csv(payload(board)))))
     assert [row["method"] for row in rows] == ["pretrained", "tune", "base"]

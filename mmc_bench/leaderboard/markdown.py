@@ -12,6 +12,7 @@ from mmc_bench.report.tables import ABSENT, csv_text
 SHOWN = ("NC", "C", "RC", "RI", "cue_reliance", "barrier_C", "seconds")
 HEADERS = {"cue_reliance": "cue reliance", "barrier_C": "barrier C"}
 
+MOST_MISSING = 3
 #: The files of the critical-difference picture, by colour scheme.
 PICTURES = {scheme: f"critical-difference-{scheme}.svg" for scheme in critical_picture.COLOURS}
 
@@ -211,15 +212,21 @@ def _overall_table(payload: Payload) -> str:
             found = own.get(protocol)
             mean = (found["mean"], found["half_width"]) if found and found["mean"] is not None else None
             line += [_tier(found) if found else ABSENT, _value("worst_split", mean)]
-        missing = [
-            f"{protocol}: " * (len(protocols) > 1) + untrusted.markdown("; ".join(one["missing"]))
-            for protocol, one in own.items()
-            if one["missing"]
-        ]
+        missing = {protocol: _missing(one["missing"]) for protocol, one in own.items() if one["missing"]}
+        if len({*missing.values()}) == 1 and len(missing) == len(protocols):
+            missing = {"": next(iter(missing.values()))}
+        texts = [f"{protocol}: {text}" if protocol else text for protocol, text in missing.items()]
         gap = next((one["gap"] for one in own.values() if one["gap"]), None)
-        lines.append([*line, *[_value("worst_split", gap, "+")] * gaps, ". ".join(missing)])
+        lines.append([*line, *[_value("worst_split", gap, "+")] * gaps, "; ".join(texts)])
     header = ["method", *(text for protocol in protocols for text in ("tier", protocol)), *["gap"] * gaps, "missing"]
     return _table(header, lines, "l" + "rr" * len(protocols) + "r" * gaps + "l")
+
+
+def _missing(names: Sequence[str]) -> str:
+    """Return what is missing, by name where it is little."""
+    more = len(names) - MOST_MISSING
+    shown = untrusted.markdown(", ".join(names[:MOST_MISSING]))
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _tier(row: Mapping[str, Any]) -> str:
