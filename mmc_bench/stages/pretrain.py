@@ -1,20 +1,23 @@
 """Stage 1: train a backbone on the cued data; its weights and record are shared by every method."""
 
 import time
+from dataclasses import replace
 
 import torch
 
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.results.jobs import Pretraining
-from mmc_bench.results.records import Epoch
+from mmc_bench.results.records import Budget, Epoch
 from mmc_bench.stages.resources import Report, Resources
+from mmc_bench.system.tally import tallied
 from mmc_bench.training import Backbone, Progress, Training, evaluate, stepped
 from mmc_bench.training.checks import check_weights
+from mmc_bench.training.passes import counted_passes, counting, place_of_passes
 
 
 def pretrain(
     pretraining: Pretraining, data: ExperimentData, resources: Resources, report: Report
-) -> tuple[Backbone, tuple[Epoch, ...], Progress, float]:
+) -> tuple[Backbone, tuple[Epoch, ...], Progress, float, Budget]:
     """Train θ_C.
 
     The learning curve has, for each epoch, the running training loss and accuracy, and the accuracy on the
@@ -23,7 +26,8 @@ def pretrain(
     Returns
     -------
     tuple
-        The model, its learning curve, the progress, and the seconds that the curve took.
+        The model, its learning curve, the progress, the seconds that the curve took, and the training's budget, of
+        which the curve is no part.
 
     Raises
     ------
@@ -41,14 +45,15 @@ def pretrain(
         nonlocal seconds
         start = time.perf_counter()
         check_weights(model, "pretraining made")
-        scores = {name: evaluate(model, images).accuracy for name, images in watched.items()}
+        with tallied(None):
+            scores = {name: evaluate(model, images).accuracy for name, images in watched.items()}
         curve.append(Epoch(train_loss=loss.item(), train=accuracy.item(), **scores))
         seconds += time.perf_counter() - start
 
     progress = Progress(report)
     training = Training(
         model,
-        data.pretraining,
+        replace(data.pretraining, role="cued"),
         lr=recipe.lr,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
@@ -58,5 +63,7 @@ def pretrain(
         weight_decay=recipe.weight_decay,
         schedule=stepped(recipe.lr_drops, recipe.lr_drop_factor),
     )
-    training.fit(add_to_curve)
-    return model, tuple(curve), progress, seconds
+    place = place_of_passes(model, data.pretraining.batch(slice(2))[0])
+    with counting() as tally, counted_passes(place, model):
+        training.fit(add_to_curve)
+    return model, tuple(curve), progress, seconds, Budget(**tally.counts)
