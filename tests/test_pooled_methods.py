@@ -45,6 +45,7 @@ def make_task(tiny_net, image_set):
             progress=Progress(),
             needs=frozenset({"cued", "environments"}),
             _cued=images.subset(slice(CLEAN, None)),
+            _environments=torch.tensor(ENVIRONMENTS[environments]),
         )
 
     return make

@@ -5,12 +5,13 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from mmc_bench.results.jobs import Cell, Pretraining, Recipe, canonical_json, key_of
+from mmc_bench.results.canonical import canonical_json, key_of
+from mmc_bench.results.jobs import Cell, Checkpoint, Connection, Pair, Pretraining, Recipe
 from mmc_bench.seeds import derive_seed
 
 CELLS = TypeAdapter(Cell)
@@ -107,6 +108,9 @@ CHOICES = {
     "matching_images": "cued",
     "start": "random",
     "clean_set": "pretraining",
+    "minority": "conflicting",
+    "clean_cues": "random",
+    "augment": "crop-flip",
 }
 
 
@@ -148,6 +152,45 @@ def test_every_field_that_records_hold_is_part_of_the_key(cell):
     names = {field.name for field in fields(Pretraining)}
     assert names == {"versions", "dataset", "images", "data", "backbone", "cue_rate", "recipe", "seed"}
     assert {field.name for field in fields(Cell)} == {"versions", "pretraining", "method", "connect"}
+
+
+def all_keys(cell):
+    """Return every key that a cell's experiment leads to."""
+    p, connect = cell.pretraining, cell.connect
+    ends = [Checkpoint(label=digit, weights_sha256=digit * 64) for digit in "01"]
+    pair = Pair(versions={"connect": "1"}, first=p, second=p, data=p, connect=connect)
+    connection = Connection(versions={"connect": "1"}, first=ends[0], second=ends[1], experiment=p, connect=connect)
+    return [p.weights_key, p.key, cell.weights_key, cell.key, pair.key, connection.key]
+
+
+PUBLISHED = [
+    "d268527a14973ea0e6950d9235d3897aabadf49c5f0dc29b6017aabfbc990f9a",
+    "78c785f0ba74486c0a3111a0cfa20962979bbaf1fe5a9877ee56e1ecc7d2f4d9",
+    "247e1f4c2a159dc743d566753f494a0edcc5480962d1ef61a294e897777f01fe",
+    "9e7f2fafff8fb96a11df0ace5ad226ac80a0a008770becea49a8be87b5b8f65b",
+    "cddc0eebe9c2875ed5db671d1d6ddc23e4c915c6803f768e8fc009e1684bba80",
+    "c19a01dac5393515c702d292e11ec7283e74f8be0e7b58d6aeb6dbb24d4e41f3",
+]
+
+
+def test_the_keys_of_jobs_are_the_published_ones(cell):
+    assert all_keys(cell) == PUBLISHED
+
+
+def test_a_field_that_came_later_is_part_of_keys_where_it_has_not_its_default(cell):
+    @dataclass(frozen=True, kw_only=True)
+    class LaterRecipe(Recipe):
+        warm_up: int = field(default=0, metadata={"added": True})
+
+    def keys_with(warm_up):
+        recipe = LaterRecipe(epochs=2, curve_images=10, warm_up=warm_up)
+        assert recipe.content()["warm_up"] == warm_up
+        return all_keys(replace(cell, pretraining=replace(cell.pretraining, recipe=recipe)))
+
+    assert keys_with(0) == PUBLISHED
+    *of_recipe, connection = keys_with(1)
+    assert set(of_recipe).isdisjoint(PUBLISHED)
+    assert connection == PUBLISHED[-1]
 
 
 def test_a_pretraining_and_a_cell_never_share_a_key(cell):

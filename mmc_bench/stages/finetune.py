@@ -7,7 +7,7 @@ from torch import nn
 
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
-from mmc_bench.results.jobs import Cell, Pretraining
+from mmc_bench.results.jobs import Cell, Pretraining, Trial
 from mmc_bench.results.records import Budget
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.system.process_state import kept
@@ -20,7 +20,7 @@ SOME = 16
 
 
 def fine_tune(
-    cell: Cell, pretrained: Backbone, data: ExperimentData, resources: Resources, report: Report
+    cell: Cell | Trial, pretrained: Backbone, data: ExperimentData, resources: Resources, report: Report
 ) -> tuple[Backbone, dict[str, object], Progress, int, Budget]:
     """Run a cell's method. What it changes of the process is put back, and reported as a note.
 
@@ -92,6 +92,7 @@ def task_of(
         progress=Progress(report),
         needs=needs,
         _cued=replace(data.pretraining, role="cued") if "cued" in needs else None,
+        _environments=data.environments.clone() if "environments" in needs else None,
         _fully_cued=replace(data.train_splits["C"], role="cued") if "fully-cued" in needs else None,
         _all_fully_cued=replace(data.fully_cued, role="cued") if "fully-cued" in needs else None,
     )

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import torch
 
-from mmc_bench.data.splits import ExperimentData
+from mmc_bench.data.augmentation import augmented
+from mmc_bench.data.splits import CuedImages, ExperimentData
 from mmc_bench.results.jobs import Pretraining
 from mmc_bench.results.records import Budget, Epoch
+from mmc_bench.seeds import derive_seed
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.system.tally import tallied
 from mmc_bench.training import Backbone, Progress, Training, evaluate, stepped
@@ -20,8 +22,8 @@ def pretrain(
 ) -> tuple[Backbone, tuple[Epoch, ...], Progress, float, Budget]:
     """Train θ_C.
 
-    The learning curve has, for each epoch, the running training loss and accuracy, and the accuracy on the
-    NC and C test images.
+    The learning curve has, for each epoch, the running training loss and accuracy (on augmented images where the recipe
+    augments them), and the accuracy on the NC and C test images.
 
     Returns
     -------
@@ -32,7 +34,7 @@ def pretrain(
     Raises
     ------
     UserError
-        When a loss or a weight is NaN or infinite.
+        When a loss or a weight is NaN or infinite, or the images cannot be augmented.
     """
     recipe = pretraining.recipe
     _, generator = resources.seed_everything("pretraining", pretraining.seed)
@@ -53,7 +55,7 @@ def pretrain(
     progress = Progress(report)
     training = Training(
         model,
-        replace(data.pretraining, role="cued"),
+        _training_images(pretraining, data, resources),
         lr=recipe.lr,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
@@ -67,3 +69,12 @@ def pretrain(
     with counting() as tally, counted_passes(place, model):
         training.fit(add_to_curve)
     return model, tuple(curve), progress, seconds, Budget(**tally.counts)
+
+
+def _training_images(pretraining: Pretraining, data: ExperimentData, resources: Resources) -> CuedImages:
+    """Return the pretraining set, augmented if the recipe says so, by draws that no other draw depends on."""
+    images = replace(data.pretraining, role="cued")
+    if pretraining.recipe.augment == "none":
+        return images
+    seed = derive_seed("augmentation", pretraining.seed)
+    return augmented(images, torch.Generator(device=resources.device).manual_seed(seed))
