@@ -14,6 +14,7 @@ from mmc_bench.plugin.specs import BackboneSpec, DatasetSpec, MethodSpec, Observ
 if TYPE_CHECKING:
     from mmc_bench.api import connect, dry_run, gallery, list, load, plot, run, score, task
     from mmc_bench.plugin.parameters import BaseConfig
+    from mmc_bench.plugin.search import Choice, LogUniform, Uniform
     from mmc_bench.running.outcome import Results
 
 __version__ = "0.1.0"
@@ -21,10 +22,13 @@ __version__ = "0.1.0"
 __all__ = [
     "BackboneSpec",
     "BaseConfig",
+    "Choice",
     "DatasetSpec",
+    "LogUniform",
     "MethodSpec",
     "ObserverSpec",
     "Results",
+    "Uniform",
     "UserError",
     "__version__",
     "connect",
@@ -43,6 +47,7 @@ __all__ = [
 _LAZY = {
     **dict.fromkeys(("connect", "dry_run", "gallery", "list", "load", "plot", "run", "score", "task"), "mmc_bench.api"),
     "BaseConfig": "mmc_bench.plugin.parameters",
+    **dict.fromkeys(("Choice", "LogUniform", "Uniform"), "mmc_bench.plugin.search"),
     "Results": "mmc_bench.running.outcome",
 }
 

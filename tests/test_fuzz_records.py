@@ -77,7 +77,7 @@ def template(tmp_path_factory):
     )
     record = pair_record(paths={"linear": flat(), "permuted": flat()})
     known = {name: getattr(record, name) for name in ("comparison", "timing", "provenance")}
-    store.save_connection(ConnectionRecord(key=connection.key, connection=connection, num_classes=3, **known))
+    store.save_jobless(ConnectionRecord(key=connection.key, connection=connection, num_classes=3, **known))
     failure = Failure(key=plan.cells[0].key, label="x", error="y", traceback="z", started=record.timing.started)
     store.save_failure(plan.cells[0], failure)
     return folder, plan

@@ -18,7 +18,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.store import Store, read_record
+from mmc_bench.results.codec import read_record
+from mmc_bench.results.store import Store
 from mmc_bench.training import Progress, Task, Training, cross_entropy, memory
 from mmc_bench.training.memory import (
     Outside,

@@ -50,7 +50,7 @@ class State:
 @session_options
 def command(session: Session, as_json: bool, watch: bool) -> None:
     """Tell what of a suite is done, missing or failed in the results folder, and which runs are at work on it."""
-    plan, store = session.plan, session.store
+    plan, store = session.current_plan, session.store
     before = None
     while True:
         start = time.monotonic()
@@ -82,6 +82,9 @@ def look(plan: Plan, store: Store) -> State:
         tried = {job.key, *(model.key for model in models_of(job))}  # without its models, a job has failed with them
         return "missing" if missing.failed_before.isdisjoint(tried) else "failed"
 
+    for tuning in plan.tunings:
+        place = (*tuning.place, f"{tuning.selection.method.name}: trials")
+        state.groups.setdefault(place, Counter()).update(state_of(job) for job in tuning.jobs)
     for cell in plan.cells:
         p = cell.pretraining
         place = (p.dataset.name, p.backbone.name, f"cue rate {p.cue_rate:g}", cell.method.name)

@@ -54,6 +54,15 @@ class Outcome:
     lost_models: tuple[Pretraining, ...] = ()
 
 
+#: Returns the jobs that an outcome makes possible.
+FollowUp = Callable[[Outcome], Sequence[Job]]
+
+
+def nothing_more(outcome: Outcome) -> Sequence[Job]:
+    """Return no job."""
+    return ()
+
+
 class StoppedError(UserError):
     """An engine cannot go on, whatever the job; the message says why."""
 
@@ -61,5 +70,13 @@ class StoppedError(UserError):
 class Engine(Protocol):
     """Runs jobs, pretrainings before what needs them."""
 
-    def run(self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent) -> Iterator[Outcome]:
-        """Yield the outcome of every job as it ends; closing the iterator stops the work at once."""
+    def run(
+        self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent, follow_up: FollowUp = nothing_more
+    ) -> Iterator[Outcome]:
+        """Yield the outcome of every job as it ends, and of what follows; closing the iterator stops the work at once.
+
+        Parameters
+        ----------
+        follow_up
+            Called with every outcome before it is yielded.
+        """

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mmc_bench.engines import OnEvent, Outcome
+from mmc_bench.engines import FollowUp, OnEvent, Outcome, nothing_more
 from mmc_bench.engines.schedule import Schedule
 from mmc_bench.results.jobs import Job, Pretraining
 from mmc_bench.results.leases import Leases
@@ -40,10 +40,19 @@ class Dispatcher:
         Called with a note when a job is tried again, with the reason.
     workers
         How many jobs the engine does at a time.
+    follow_up
+        Called with every outcome; returns the jobs that it makes possible, which are done as well.
     """
 
-    def __init__(self, jobs: Sequence[Job], results: str | Path, on_event: OnEvent, workers: int = 1) -> None:
-        self._on_event = on_event
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        results: str | Path,
+        on_event: OnEvent,
+        workers: int = 1,
+        follow_up: FollowUp = nothing_more,
+    ) -> None:
+        self._on_event, self._follow_up = on_event, follow_up
         self._schedule = Schedule(jobs, workers)
         self._store = Store(results)
         self._leases = Leases(self._store.locks)
@@ -102,6 +111,8 @@ class Dispatcher:
         del self._in_hand[job.key]
         self._leases.release(job.key)
         self._outcomes.append(outcome)
+        for further in self._follow_up(outcome):
+            self._schedule.add(further)
         for blocked in self._schedule.finished(job, succeeded=outcome.failure is None):
             assert outcome.failure is not None
             failure = Failure.of(blocked, f"its pretraining failed: {outcome.failure.error}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmc_bench.engines import OnEvent, Outcome, Settings
+from mmc_bench.engines import FollowUp, OnEvent, Outcome, Settings, nothing_more
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
 from mmc_bench.engines.schedule import pretraining_of
 from mmc_bench.engines.worker import Worker
@@ -42,10 +42,13 @@ OUTER_SIGNALS = (-signal.SIGKILL, -signal.SIGTERM)
 class InProcessEngine:
     """Does every job in this process, one after the other: for debuggers, and for one small cell."""
 
-    def run(self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent) -> Iterator[Outcome]:
+    def run(
+        self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent, follow_up: FollowUp = nothing_more
+    ) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends."""
         worker, last = Worker(settings), None
-        with as_if_fresh(), closing(Dispatcher(jobs, settings.results, on_event)) as dispatcher:
+        jobs_of = Dispatcher(jobs, settings.results, on_event, follow_up=follow_up)
+        with as_if_fresh(), closing(jobs_of) as dispatcher:
             while dispatcher:
                 job = dispatcher.take(last)
                 if job is not None:
@@ -75,10 +78,12 @@ class LocalEngine:
         self.workers = workers
         self.limits = limits
 
-    def run(self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent) -> Iterator[Outcome]:
+    def run(
+        self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent, follow_up: FollowUp = nothing_more
+    ) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends; closing the iterator kills the workers."""
         team: list[Process] = []
-        with closing(Dispatcher(jobs, settings.results, on_event, self.workers)) as dispatcher:
+        with closing(Dispatcher(jobs, settings.results, on_event, self.workers, follow_up)) as dispatcher:
             try:
                 for _ in range(min(self.workers, len(jobs))):
                     team.append(Process(settings))

@@ -23,7 +23,7 @@ import ray
 import ray._private.worker
 from ray.exceptions import OutOfMemoryError, RayError
 
-from mmc_bench.engines import OnEvent, Outcome, Settings, StoppedError
+from mmc_bench.engines import FollowUp, OnEvent, Outcome, Settings, StoppedError, nothing_more
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
 from mmc_bench.engines.local import TICK, Limits, Process
 from mmc_bench.engines.schedule import pretraining_of
@@ -97,7 +97,9 @@ class RayEngine:
         self.address = address
         self.limits = limits or Limits()
 
-    def run(self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent) -> Iterator[Outcome]:
+    def run(
+        self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent, follow_up: FollowUp = nothing_more
+    ) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends; closing the iterator kills the workers.
 
         Raises
@@ -114,7 +116,7 @@ class RayEngine:
                     f"this machine does not offer {self.share} for a worker: lower --cpus-per-cell or --gpus-per-cell, "
                     "or give the --address of a cluster"
                 )
-            dispatcher = Dispatcher(jobs, settings.results, on_event, self.workers or room)
+            dispatcher = Dispatcher(jobs, settings.results, on_event, self.workers or room, follow_up)
             team = _Team(self, jobs, settings, dispatcher, on_event)
             with closing(dispatcher), closing(team):
                 while dispatcher:

@@ -7,6 +7,7 @@ without a checksum comes from another program, and is validated as a whole.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,15 +19,21 @@ if TYPE_CHECKING:  # records are models of pydantic, and many commands read none
     from mmc_bench.results.jobs import Job
     from mmc_bench.results.records import AnyRecord, ConnectionRecord, Failure
     from mmc_bench.results.scores import ScoreReader
+    from mmc_bench.results.selections import SelectionRecord
 
-OneRecord = TypeVar("OneRecord", bound="AnyRecord | ConnectionRecord")
+OneRecord = TypeVar("OneRecord", bound="AnyRecord | SelectionRecord | ConnectionRecord")
 
 #: Where a record has the checksums of weights: its own, or those it was made from.
 WEIGHTS = {
     "pretraining": re.compile(rb'\n "weights_sha256": "(\w+)"'),
     "cell": re.compile(rb'\n "pretrained_sha256": "(\w+)"'),
+    "trial": re.compile(rb'\n "pretrained_sha256": "(\w+)"'),
     "pair": re.compile(rb'\n "weights_sha256": \[\n  "(\w+)",\n  "(\w+)"\n \]'),
 }
+
+
+#: What records are of.
+KINDS = ("pretraining", "cell", "trial", "selection", "pair", "connection")
 
 
 class DamagedError(UserError):
@@ -35,18 +42,20 @@ class DamagedError(UserError):
 
 def schema_of(kind: str) -> Any:
     """Return the class of a kind of records, or of a ``"failure"``."""
-    from mmc_bench.results import records
+    from mmc_bench.results import records, selections
 
     return {
         "pretraining": records.PretrainRecord,
         "cell": records.CellRecord,
+        "trial": records.TrialRecord,
+        "selection": selections.SelectionRecord,
         "pair": records.PairRecord,
         "connection": records.ConnectionRecord,
         "failure": records.Failure,
     }[kind]
 
 
-def encoded(record: AnyRecord | ConnectionRecord | Failure) -> bytes:
+def encoded(record: AnyRecord | SelectionRecord | ConnectionRecord | Failure) -> bytes:
     """Return the content of a record's file."""
     return with_checksum((record.model_dump_json(indent=1) + "\n").encode())
 
@@ -86,20 +95,17 @@ def parsed(path: str | Path, content: bytes, schema: type[OneRecord], key: str |
 
 def job_of(record: AnyRecord) -> Job:
     """Return what a record is the result of."""
-    from mmc_bench.results.records import CellRecord, PretrainRecord
-
-    if isinstance(record, PretrainRecord):
-        return record.pretraining
-    return record.cell if isinstance(record, CellRecord) else record.pair
+    job: Job = getattr(record, record.kind)
+    return job
 
 
 def weights_of(record: AnyRecord) -> tuple[str, ...]:
     """Return the checksums of the weights that a pretraining left, or that lie behind a record, as `models_of` has."""
-    from mmc_bench.results.records import CellRecord, PairRecord
+    from mmc_bench.results.records import PairRecord, PretrainRecord
 
     if isinstance(record, PairRecord):
         return record.weights_sha256
-    return (record.pretrained_sha256 if isinstance(record, CellRecord) else record.weights_sha256,)
+    return (record.weights_sha256 if isinstance(record, PretrainRecord) else record.pretrained_sha256,)
 
 
 def weights_in(content: bytes, kind: str, key: str) -> tuple[str, ...] | None:
@@ -131,3 +137,24 @@ def read_if_there(path: str | Path) -> bytes | None:
         return None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_record(path: Path) -> AnyRecord | SelectionRecord | ConnectionRecord:
+    """Return the record in a file, of whatever kind it is.
+
+    Raises
+    ------
+    UserError
+        When there is no such file, or it holds no valid record.
+    """
+    content = read_if_there(path)
+    if content is None:
+        raise UserError(f"there is no record {path}")
+    try:
+        kind = json.loads(content)["kind"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        kind = None
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"{path} is no record of mmc-bench")
+    record: AnyRecord | SelectionRecord | ConnectionRecord = parsed(path, content, schema_of(kind))
+    return record

@@ -158,13 +158,12 @@ class Pretraining(Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell(Plain):
+class _FineTuning(Plain):
     """One method applied to one pretrained model."""
 
-    versions: Annotated[dict[str, str], _of("fine-tune", "score", "connect")]
+    versions: dict[str, str]
     pretraining: Pretraining
     method: PluginRef
-    connect: ConnectSettings
 
     @cached_property
     def weights_key(self) -> str:
@@ -177,6 +176,24 @@ class Cell(Plain):
                 "method": self.method,
             }
         )
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        return f"{self.pretraining.label} · {self.method.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(_FineTuning):
+    """One method applied to one pretrained model, scored on test images and connected with it.
+
+    `selection` is the key of the `Selection` that its parameters come from, None of published defaults. It decides no
+    number, and is no part of the key.
+    """
+
+    versions: Annotated[dict[str, str], _of("fine-tune", "score", "connect")]
+    connect: ConnectSettings
+    selection: str | None = None
 
     @cached_property
     def key(self) -> str:
@@ -191,10 +208,55 @@ class Cell(Plain):
             }
         )
 
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(_FineTuning):
+    """One set of parameters of a method tried on a pretrained model, and scored on validation images alone.
+
+    `number` is for people, and no part of the key: two trials with equal parameters are one.
+    """
+
+    versions: Annotated[dict[str, str], _of("fine-tune", "score")]
+    number: Annotated[int, Ge(0)] = 0
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 that names this trial's record."""
+        return key_of({"stage": "trial", **self.versions, "pretraining": self.pretraining.key, "method": self.method})
+
     @property
     def label(self) -> str:
         """One line for people."""
-        return f"{self.pretraining.label} · {self.method.name}"
+        return f"{super().label} trial {self.number}"
+
+
+PUBLISHED = "published"
+
+#: Rules, and the validation splits whose worst accuracy each maximises. `clean` has what a user has who knows nothing
+#: of the cue; `counterfactual` is told the cue, as papers on group robustness assume.
+RULES = {"clean": ("NC",), "counterfactual": ("NC", "C", "RC")}
+
+#: What the parameters of a ranked cell can be: those that a method's author published, or those that a rule chose.
+PROTOCOLS = (PUBLISHED, *RULES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(Plain):
+    """The trials of one method in one setting, which its parameters there are chosen by.
+
+    `pretraining` is that of the first tuning seed; `trials` are the keys of each trial's jobs, one a seed, and trial 0
+    has the parameters of `method`, the published ones.
+    """
+
+    pretraining: Pretraining
+    method: PluginRef
+    seeds: Annotated[tuple[int, ...], MinLen(1)]
+    trials: Annotated[tuple[tuple[str, ...], ...], MinLen(1)]
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 that names this selection's record."""
+        return key_of({"stage": "selection", "seeds": self.seeds, "trials": self.trials})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +294,7 @@ class Pair(Plain):
         return f"{self.first.label} – {other or 'another recipe'}"
 
 
-Job = Pretraining | Cell | Pair
+Job = Pretraining | Cell | Trial | Pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,9 +345,9 @@ def _places(end: Pretraining) -> dict[str, str]:
     }
 
 
-def kind_of(job: Job | Connection) -> str:
-    """Return ``"pretraining"``, ``"cell"``, ``"pair"`` or ``"connection"``."""
-    return {Pretraining: "pretraining", Cell: "cell", Pair: "pair", Connection: "connection"}[type(job)]
+def kind_of(described: Job | Selection | Connection) -> str:
+    """Return ``"pretraining"``, ``"cell"``, ``"trial"``, ``"selection"``, ``"pair"`` or ``"connection"``."""
+    return type(described).__name__.lower()
 
 
 @cache
@@ -298,7 +360,7 @@ def adapter(part: Any) -> "TypeAdapter[Any]":
 
 def references_of(job: Job | Connection) -> list[tuple[str, PluginRef]]:
     """Return the kind and the reference of each plugin that a job rests on, each once."""
-    if isinstance(job, Cell):
+    if isinstance(job, Cell | Trial):
         return [*references_of(job.pretraining), ("method", job.method)]
     if isinstance(job, Pretraining):
         return [("dataset", job.dataset), ("backbone", job.backbone)]
@@ -312,4 +374,4 @@ def models_of(job: Job) -> tuple[Pretraining, ...]:
     """Return the pretrainings that must be done before a job."""
     if isinstance(job, Pair):
         return (job.first, job.second)
-    return (job.pretraining,) if isinstance(job, Cell) else ()
+    return (job.pretraining,) if isinstance(job, Cell | Trial) else ()

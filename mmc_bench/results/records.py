@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
-from mmc_bench.results.jobs import Cell, Connection, Fraction, Job, Pair, Pretraining
+from mmc_bench.results.jobs import Cell, Connection, Fraction, Job, Pair, Pretraining, Trial
 
 SPLITS = ("NC", "C", "RC", "RI")
 
@@ -285,6 +285,33 @@ class CellRecord(_JobRecord):
         return self
 
 
+class TrialRecord(_JobRecord):
+    """The result of one trial: no score on a test image.
+
+    `validation` has the scores on the validation images as NC, C, RC and RI. Where a loss or weight was not finite, it
+    is empty, and `diverged` says what was not.
+    """
+
+    kind: Literal["trial"] = "trial"
+    trial: Trial
+    pretraining_key: str
+    pretrained_sha256: str
+    num_classes: Annotated[int, Field(ge=2)]
+    parameters: dict[str, Any]
+    validation: dict[str, Score]
+    diverged: str | None = None
+    timing: Timing
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "TrialRecord":
+        if self.pretraining_key != self.trial.pretraining.key:
+            raise ValueError(KEY_DIFFERS)
+        if self.validation.keys() != ({*SPLITS} if self.diverged is None else set()):
+            raise ValueError(f"a trial has scores on {', '.join(SPLITS)}, or says why it has none")
+        return self
+
+
 class PairRecord(_JobRecord):
     """The result of comparing two pretrained models."""
 
@@ -297,7 +324,7 @@ class PairRecord(_JobRecord):
     provenance: Provenance
 
 
-AnyRecord = PretrainRecord | CellRecord | PairRecord
+AnyRecord = PretrainRecord | CellRecord | TrialRecord | PairRecord
 
 
 class ConnectionRecord(_JobRecord):

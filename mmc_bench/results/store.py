@@ -4,6 +4,8 @@
     RESULTS/pretrained/<weights key>.safetensors   its weights
     RESULTS/cells/<key>.json                       the record of a cell
     RESULTS/fine-tuned/<weights key>.safetensors   its weights, when they are kept
+    RESULTS/trials/<key>.json                      the record of a trial of a method's parameters
+    RESULTS/selections/<key>.json                  which trials of a method in a setting are the best
     RESULTS/pairs/<key>.json                       the record of a pair of pretrained models
     RESULTS/connections/<key>.json                 the record of two checkpoints that a user named
     RESULTS/*/<key>.failure.json                   why there is no record yet
@@ -19,7 +21,6 @@ copied from another key's, counts as missing, and is made anew. Those without a 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ from mmc_bench.results.codec import (
     weights_in,
     weights_of,
 )
-from mmc_bench.results.jobs import Cell, Connection, Job, Pretraining, kind_of, models_of
+from mmc_bench.results.jobs import Cell, Connection, Job, Pretraining, Selection, kind_of, models_of
 from mmc_bench.system.files import is_intact, sweep, write_whole
 from mmc_bench.system.parts import part
 
@@ -56,9 +57,17 @@ if TYPE_CHECKING:
         WeightsOrigin,
     )
     from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
+    from mmc_bench.results.selections import SelectionRecord
     from mmc_bench.results.weights import Weights
 
-FOLDERS = {"pretraining": "pretrained", "cell": "cells", "pair": "pairs", "connection": "connections"}
+FOLDERS = {
+    "pretraining": "pretrained",
+    "cell": "cells",
+    "trial": "trials",
+    "selection": "selections",
+    "pair": "pairs",
+    "connection": "connections",
+}
 
 WEIGHTS_FOLDERS = {"pretraining": "pretrained", "cell": "fine-tuned"}
 
@@ -132,7 +141,7 @@ class Store:
     def find(self, job: Job) -> AnyRecord | None:
         """Return the valid record of a job, or None when it has yet to be made.
 
-        A cell or pair that was made from other weights than its pretrainings' records name has yet to be made, too.
+        What was made from other weights than its pretrainings' records name has yet to be made, too.
         """
         record: AnyRecord | None = self._read(
             self._name(job), lambda path, content: parsed(path, content, schema_of(kind_of(job)), job.key)
@@ -171,10 +180,10 @@ class Store:
         kind, key = "pretraining", pretraining.key
         return self._read(self._name(pretraining), lambda path, content: scores_in(path, content, kind, key, reader))
 
-    def find_connection(self, connection: Connection) -> ConnectionRecord | None:
-        """Return the valid record of a connection, or None."""
-        schema: type[ConnectionRecord] = schema_of("connection")
-        return self._read(self._name(connection), lambda path, content: parsed(path, content, schema, connection.key))
+    def find_jobless(self, described: Connection | Selection) -> Any:
+        """Return the valid record of what is no job, a connection or a selection, or None."""
+        schema: Any = schema_of(kind_of(described))
+        return self._read(self._name(described), lambda path, content: parsed(path, content, schema, described.key))
 
     def files_of_keys(self, prefix: str) -> list[Path]:
         """Return the files of all records whose keys begin with `prefix`."""
@@ -223,6 +232,12 @@ class Store:
         """Yield every pair's valid record in the folder, like `cell_records`."""
         return self._records("pair")
 
+    def tuning_models(self) -> set[str]:
+        """Return the keys of the pretrainings that methods were tuned on."""
+        found: Iterator[SelectionRecord] = self._records("selection")
+        chosen = [record.selection for record in found]
+        return {one.pretraining.with_changes(seed=seed).key for one in chosen for seed in one.seeds}
+
     def _read(self, path: str, read: Callable[[str, bytes], Read]) -> Read | None:
         """Return what is read from a file, or None when there is none, or it is damaged."""
         content = read_if_there(path)
@@ -264,9 +279,9 @@ class Store:
         with self.writing():
             self._path(job, ".failure.json").unlink(missing_ok=True)
 
-    def save_connection(self, record: ConnectionRecord) -> Path:
-        """Write the record of a connection, and return its file; raises `UnwritableError`."""
-        path = self.file_of(record.connection)
+    def save_jobless(self, record: ConnectionRecord | SelectionRecord) -> Path:
+        """Write the record of what is no job, and return its file; raises `UnwritableError`."""
+        path = self.file_of(getattr(record, record.kind))
         self._write(path, encoded(record))
         return path
 
@@ -339,14 +354,14 @@ class Store:
             for folder in (*ALL_FOLDERS, self.locks.name):
                 sweep(self.root / folder)
 
-    def file_of(self, job: Job | Connection) -> Path:
+    def file_of(self, job: Job | Connection | Selection) -> Path:
         """Return where the record is, or will be."""
         return self._path(job, ".json")
 
-    def _path(self, job: Job | Connection, suffix: str) -> Path:
+    def _path(self, job: Job | Connection | Selection, suffix: str) -> Path:
         return self.root / FOLDERS[kind_of(job)] / f"{job.key}{suffix}"
 
-    def _name(self, job: Job | Connection) -> str:
+    def _name(self, job: Job | Connection | Selection) -> str:
         """Return the path of a record's file as text: to make a `Path` takes about as long as to read it."""
         return f"{self.root}/{FOLDERS[kind_of(job)]}/{job.key}.json"
 
@@ -362,27 +377,6 @@ class Store:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise UnwritableError(f"results folder {self.root} cannot be written ({reason}){advice}") from None
-
-
-def read_record(path: Path) -> AnyRecord | ConnectionRecord:
-    """Return the record in a file, of whatever kind it is.
-
-    Raises
-    ------
-    UserError
-        When there is no such file, or it holds no valid record.
-    """
-    content = read_if_there(path)
-    if content is None:
-        raise UserError(f"there is no record {path}")
-    try:
-        kind = json.loads(content)["kind"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        kind = None
-    if not isinstance(kind, str) or kind not in FOLDERS:
-        raise UserError(f"{path} is no record of mmc-bench")
-    record: AnyRecord | ConnectionRecord = parsed(path, content, schema_of(kind))
-    return record
 
 
 def _key_in(path: str) -> str:

@@ -186,7 +186,7 @@ def measure(session: Session, plan: Plan, ends: Sequence[End], changes: PathChan
         experiment=plan.pretrainings[0],
         connect=settings,
     )
-    record = session.store.find_connection(connection)
+    record = session.store.find_jobless(connection)
     cached = record is not None
     if record is None:
         record = _measured(session, plan, connection, (ends[0].tensors, ends[1].tensors), computing)
@@ -217,7 +217,7 @@ def _measured(
     label = f"{connection.first.label} – {connection.second.label}"
     with timed(Clock()), as_if_fresh(), Leases(session.store.locks) as leases, leased(leases, connection.key, label):
         resources = open_resources(settings)
-        found = resources.store.find_connection(connection)
+        found = resources.store.find_jobless(connection)
         return found or _with_retries(lambda: compare_checkpoints(connection, weights, resources), resources)
 
 

@@ -9,7 +9,7 @@ run does it, so that a long one at the end counts in full.
 import heapq
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
@@ -38,6 +38,8 @@ class Forecast:
         What is to run.
     workers
         How many jobs run at a time; where it is not known, as many as were seen to.
+    expected
+        Jobs like those that will follow, once what decides them is known; `add` says that some have.
     known
         Seconds by kind of job, from records of other runs, for what this run has not measured, at its pace.
     now
@@ -50,13 +52,26 @@ class Forecast:
         workers: int | None = None,
         known: Mapping[str, float] | None = None,
         now: Callable[[], float] = time.monotonic,
+        expected: Mapping[str, Sequence[Job]] | None = None,
     ) -> None:
         self._waiting = {job.key: job for job in jobs}
+        self._expected = {reason: list(own) for reason, own in (expected or {}).items()}
+        for reason, own in self._expected.items():
+            self._waiting |= {f"{reason} {place}": job for place, job in enumerate(own)}
         self._kinds = Counter(kind_of_work(job) for job in self._waiting.values())
         self._workers, self._known, self._now = workers, dict(known or {}), now
         self._running: dict[str, _Running] = {}
         self._most = 1
         self._measured: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, jobs: Iterable[Job], reason: str) -> None:
+        """Note which jobs follow, in the place of those that were expected for this reason."""
+        for place, job in enumerate(self._expected.pop(reason, ())):
+            self._kinds[kind_of_work(job)] -= 1
+            del self._waiting[f"{reason} {place}"]
+        for job in jobs:
+            self._waiting[job.key] = job
+            self._kinds[kind_of_work(job)] += 1
 
     def event(self, job: Job, event: Mapping[str, Any]) -> None:
         """Note what a job is doing; its first event starts it."""

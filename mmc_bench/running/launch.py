@@ -20,6 +20,8 @@ from mmc_bench.running.preview import headline, known_seconds
 from mmc_bench.running.runner import Missing, check_plugins, find_missing, found_records, run_plan
 from mmc_bench.running.session import Session
 from mmc_bench.running.summary import Summary
+from mmc_bench.running.tuning import about_spaces, expected_cells, save_selections
+from mmc_bench.suites.plan import Plan
 from mmc_bench.system.processes import available_cores, may_have_gpu, multiplies_in_bf16
 from mmc_bench.system.streams import tell
 
@@ -85,23 +87,25 @@ def run_session(session: Session, computing: Computing, display: LineDisplay) ->
         When something that can be checked beforehand is wrong; nothing has run by then.
     """
     started = time.monotonic()
-    plan, _ = session.plan, session.observers
+    plan, _ = session.current_plan, session.observers
     missing = find_missing(plan, session.store, computing.retry_failed)
     if computing.keep_weights or computing.precision != "auto":
         _report_cached(session, computing)
     session.store.sweep()
     if not missing.jobs:
+        save_selections(plan, session.store)
         return Summary.before(plan, missing.found)
     with chdir(Path.cwd()):  # an observer may go elsewhere: paths stay those that the caller gave
-        return _run_missing(session, missing, started, computing, display)
+        return _run_missing(session, plan, missing, started, computing, display)
 
 
 def _run_missing(
-    session: Session, missing: Missing, started: float, computing: Computing, display: LineDisplay
+    session: Session, plan: Plan, missing: Missing, started: float, computing: Computing, display: LineDisplay
 ) -> Summary:
     """Check what can be checked beforehand, then run. A time limit counts from `started`."""
-    plan, cluster = session.plan, computing.cluster
+    cluster = computing.cluster
     session.store.check_writable()
+    save_selections(plan, session.store)
     if not computing.download:
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
     check_plugins(plan, [setting.plugin for setting in session.settings])
@@ -113,6 +117,8 @@ def _run_missing(
     elif computing.device != "auto":
         resolve_device(computing.device)
     display.announce(headline(plan, missing))  # what comes next may import torch
+    if spaces := about_spaces(plan):
+        display.announce(spaces)
     check_plugins(plan)
     if not cluster.is_chosen:
         device = resolve_device(computing.device)
@@ -120,7 +126,8 @@ def _run_missing(
         engine = _local_engine(workers, limits)
     settings = worker_settings(session, replace(computing, device=device, threads=threads))
     display.announce(_place(settings, workers, cluster))
-    forecast = Forecast(missing.jobs, workers, known_seconds(plan, session.store, missing))
+    known, expected = known_seconds(plan, session.store, missing), expected_cells(plan, missing.jobs)
+    forecast = Forecast(missing.jobs, workers, known, expected=expected)
     with raised_interrupts(), interrupted_after(computing.time_limit, started), display:
         return run_plan(plan, missing, engine, settings, observers, display, computing.fail_fast, forecast)
 
@@ -182,7 +189,7 @@ def _local_engine(workers: int | None, limits: "Limits") -> Engine:
 
 def _report_cached(session: Session, computing: Computing) -> None:
     """Warn of finished cells that lack the weights or the precision asked for."""
-    records, _ = found_records(session.plan, session.store)
+    records, _ = found_records(session.current_plan, session.store)
     without = sum(record.weights_sha256 is None for record in records)
     if computing.keep_weights and without:
         which = "1 cached cell keeps no weights: delete its record to make it again"

@@ -1,12 +1,12 @@
 """What is shown of a run while it goes on: one line a job, and closing lines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from mmc_bench.engines import Outcome
 from mmc_bench.results.jobs import Cell, Job
-from mmc_bench.results.records import SPLITS, PairRecord
+from mmc_bench.results.records import SPLITS, PairRecord, TrialRecord
 from mmc_bench.running.forecast import Forecast, in_words
 from mmc_bench.running.summary import Summary
 from mmc_bench.system.streams import tell
@@ -42,6 +42,11 @@ class LineDisplay:
         self._total = len(jobs)
         self._forecast = forecast or Forecast(jobs)
         self._tell_time()
+
+    def added(self, jobs: Sequence[Job], reason: str) -> None:
+        """Note further jobs, in the place of those that were expected for a reason."""
+        self._total += len(jobs)
+        self._forecast.add(jobs, reason)
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """Print what is out of the ordinary, and how long the run will take once something was measured."""
@@ -92,9 +97,17 @@ def describe(outcome: Outcome) -> str:
         took += ", by another run"
     if isinstance(outcome.record, PairRecord):
         return f"{outcome.job.label}:  {_of_pair(outcome.record)}  ({took})"
+    if isinstance(outcome.record, TrialRecord):
+        return f"{outcome.job.label}:  {_of_trial(outcome.record)}  ({took})"
     scores = "  ".join(f"{name} {100 * getattr(outcome.record.metrics, name).accuracy:5.1f}" for name in SPLITS)
     name = outcome.job.label if isinstance(outcome.job, Cell) else f"{outcome.job.label} · pretraining"
     return f"{name}:  {scores}  ({took})"
+
+
+def _of_trial(record: TrialRecord) -> str:
+    if record.diverged:
+        return f"diverged: {record.diverged}"
+    return "  ".join(f"{name} {100 * record.validation[name].accuracy:5.1f}" for name in SPLITS) + " (validation)"
 
 
 def _of_pair(record: PairRecord) -> str:

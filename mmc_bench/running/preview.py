@@ -1,9 +1,10 @@
 """What a run would do, without doing it."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from mmc_bench.running.observers import Observers
 from mmc_bench.running.profile import kind_of_work
 from mmc_bench.running.runner import Missing, check_plugins, find_missing
 from mmc_bench.running.session import Session
+from mmc_bench.running.tuning import expected_cells
 from mmc_bench.suites.plan import Plan
 
 if TYPE_CHECKING:
@@ -45,7 +47,12 @@ class Preview:
     def as_dict(self) -> dict[str, Any]:
         """Return it as ``mmc-bench run --dry-run --json`` prints it."""
         plan, to_run = self.plan, {job.key for job in self.missing.jobs}
-        parts: dict[str, Sequence[Job]] = {"pretrainings": plan.pretrainings, "cells": plan.cells, "pairs": plan.pairs}
+        parts: dict[str, Sequence[Job]] = {
+            "pretrainings": plan.pretrainings,
+            **({"trials": plan.trials} if plan.tunings else {}),
+            "cells": plan.cells,
+            "pairs": plan.pairs,
+        }
 
         def state_of(key: str) -> str:
             state = _state(key, to_run, self.missing)
@@ -66,8 +73,8 @@ class Preview:
         import pandas as pd
 
         content = self.as_dict()
-        kinds = {"pretraining": "pretrainings", "cell": "cells", "pair": "pairs"}
-        rows = [{"kind": kind, **entry} for kind, part in kinds.items() for entry in content[part]]
+        kinds = {"pretraining": "pretrainings", "trial": "trials", "cell": "cells", "pair": "pairs"}
+        rows = [{"kind": kind, **entry} for kind, part in kinds.items() for entry in content.get(part, ())]
         return pd.DataFrame(rows, columns=["kind", "label", "state", "key"])
 
     def __str__(self) -> str:
@@ -95,7 +102,8 @@ def preview(session: Session, only_failed: bool = False) -> Preview:
     """
     check_plugins(session.plan, [setting.plugin for setting in session.settings])
     Observers.of([(offer, given) for offer, given in session.observers if given])
-    return Preview(session.plan, session.store, find_missing(session.plan, session.store, only_failed))
+    plan = session.current_plan
+    return Preview(plan, session.store, find_missing(plan, session.store, only_failed))
 
 
 def headline(plan: Plan, missing: Missing) -> str:
@@ -105,6 +113,9 @@ def headline(plan: Plan, missing: Missing) -> str:
     cached = sum(job.key in missing.found for job in plan.results)
     left_out = len(plan.results) - cached - len(missing.results)
     results = f"{counted(plan)}, {cached} cached, {len(missing.results)} to run"
+    later = sum(map(len, expected_cells(plan, missing.jobs).values()))
+    if later:
+        results += f", up to {later} cells more once parameters are chosen"
     return (
         f"suite {plan.suite.name}: {results if plan.results else 'pretraining alone'}"
         f"{f', {left_out} left out' if left_out else ''}; {len(pretrainings)} of {len(plan.pretrainings)} "
@@ -129,10 +140,12 @@ def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None
     others.
     """
     known = known_seconds(plan, store, missing)
+    later = chain.from_iterable(expected_cells(plan, missing.jobs).values())
     pretraining = known.pop(PRETRAINING, None)
     other = mean(known.values()) if known else None
     seconds = [
-        pretraining if isinstance(job, Pretraining) else known.get(kind_of_work(job), other) for job in missing.jobs
+        pretraining if isinstance(job, Pretraining) else known.get(kind_of_work(job), other)
+        for job in chain(missing.jobs, later)
     ]
     return None if None in seconds else sum(filter(None, seconds))
 
@@ -142,9 +155,9 @@ def counted(plan: Plan) -> str:
     if not plan.results:
         return f"{len(plan.pretrainings)} pretrainings"
     pairs = f"{len(plan.pairs)} pairs"
-    if not plan.cells and plan.pairs:
-        return pairs
-    return f"{len(plan.cells)} cells" + (f" and {pairs}" if plan.pairs else "")
+    cells = [f"{len(plan.cells)} cells"] if plan.cells or not plan.pairs else []
+    trials = [f"{len(plan.trials)} trials"] if plan.trials else []
+    return " and ".join([*trials, *cells, *([pairs] if plan.pairs else [])])
 
 
 def _state(key: str, to_run: set[str], missing: Missing) -> str:
@@ -154,6 +167,9 @@ def _state(key: str, to_run: set[str], missing: Missing) -> str:
 def _lines(plan: Plan, to_run: set[str], missing: Missing) -> list[str]:
     """Return one line for each method and setting, with its seeds."""
     seeds: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for tuning in plan.tunings:
+        for state, number in Counter(_state(job.key, to_run, missing) for job in tuning.jobs).items():
+            seeds[state, f"{tuning.label} · {number} trials"] = [str(seed) for seed in tuning.selection.seeds]
     for cell in plan.cells:
         p = cell.pretraining
         place = f"{p.dataset.name} {p.backbone.name} cue rate {p.cue_rate:g} · {cell.method.name}"

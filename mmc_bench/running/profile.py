@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmc_bench.results.jobs import Cell, Job, kind_of
+from mmc_bench.results.jobs import Cell, Job, Trial, kind_of
 from mmc_bench.system.parts import PARTS
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ class Profile:
 
 
 def kind_of_work(job: Job) -> str:
-    """Return what jobs that take about as long have in common: the method of a cell, or ``pretraining``, ``pair``."""
+    """Return what jobs that take about as long have in common: the method of a cell or trial, or ``pretraining``."""
+    if isinstance(job, Trial):
+        return f"{job.method.name} (trial)"
     return job.method.name if isinstance(job, Cell) else kind_of(job)
 
 

@@ -10,11 +10,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmc_bench.engines import Engine, Outcome, Settings, StoppedError
+from mmc_bench.engines import Engine, FollowUp, Outcome, Settings, StoppedError
 from mmc_bench.results.jobs import Job, Pretraining, models_of
 from mmc_bench.results.store import Listing, Store, UnwritableError
 from mmc_bench.running.observers import Observers
 from mmc_bench.running.summary import Summary
+from mmc_bench.running.tuning import Tuner
 from mmc_bench.suites.plan import Plan
 from mmc_bench.system.process_state import kept
 from mmc_bench.system.streams import tell
@@ -167,11 +168,21 @@ def run_plan(
     """
     start = time.perf_counter()
     summary = Summary.before(plan, missing.found)
+    tuner = Tuner(plan, Store(settings.results), missing.jobs)
+
+    def follow_up(outcome: Outcome) -> list[Job]:
+        further = tuner.follow_up(outcome)
+        for choice in further:
+            display.announce(str(choice))
+            display.added(choice.cells, choice.key)
+            summary.cells += len(choice.cells)
+        return [cell for choice in further for cell in choice.cells]
+
     observers.start(display.warn, plan, list(missing.jobs), Path(settings.results))
     display.started(list(missing.jobs), forecast)
     try:
         # Closing stops the workers, however this block is left.
-        with closing(_outcomes(engine, missing, settings, display, observers)) as outcomes:
+        with closing(_outcomes(engine, missing, settings, display, observers, follow_up)) as outcomes:
             for outcome in outcomes:
                 _count(outcome, summary)
                 display.finished(outcome)
@@ -192,13 +203,18 @@ def run_plan(
 
 
 def _outcomes(
-    engine: Engine, missing: Missing, settings: Settings, display: LineDisplay, observers: Observers
+    engine: Engine,
+    missing: Missing,
+    settings: Settings,
+    display: LineDisplay,
+    observers: Observers,
+    follow_up: FollowUp,
 ) -> Generator[Outcome]:
     def forward(job: Job, event: dict[str, Any]) -> None:
         display.event(job, event)
         observers.event(job, event)
 
-    yield from engine.run(missing.jobs, settings, forward)
+    yield from engine.run(missing.jobs, settings, forward, follow_up)
 
 
 def _count(outcome: Outcome, summary: Summary) -> None:

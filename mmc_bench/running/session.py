@@ -41,6 +41,15 @@ def several(values: Any, commas: bool = True) -> list[Any]:
     return list(values) if isinstance(values, Iterable) and not isinstance(values, type) else [values]
 
 
+def with_trials(settings: GivenSettings, trials: int | None) -> GivenSettings:
+    """Return a caller's settings with that of the number of trials before them."""
+    if trials is None:
+        return settings
+    if isinstance(settings, Mapping):
+        return {"tune": trials, **settings}
+    return [f"tune={trials}", *([settings] if isinstance(settings, str) else settings)]
+
+
 def part_of(text: str) -> tuple[int, int]:
     """Return which part of how many ``"3/8"`` is.
 
@@ -165,6 +174,13 @@ class Session:
         if not own.pretrainings:
             raise NothingSelectedError(f"shard {part}/{parts} holds nothing: the suite has fewer cells than that")
         return own
+
+    @property
+    def current_plan(self) -> "Plan":
+        """The plan with the cells whose parameters the trials at hand have chosen."""
+        from mmc_bench.running.tuning import resolved
+
+        return resolved(self.plan, self.store)
 
     def _suite(self) -> "Suite":
         from mmc_bench.suites.suite import Suite, load_suite, suite_of

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Summary:
-    """How a run went, in cells and pairs; `cached` were there before, or done by another run meanwhile.
+    """How a run went, in trials, cells and pairs; `cached` were there before, or done by another run meanwhile.
 
     `stopped` says why it could not go on; `profile` is the time of what this run did, by parts.
     """
@@ -34,7 +34,8 @@ class Summary:
     @classmethod
     def before(cls, plan: Plan, found: frozenset[str]) -> Self:
         """Return the summary of a run that has done nothing yet; `found` are the keys that have a record."""
-        unit = "cells and pairs" if plan.cells and plan.pairs else "pairs" if plan.pairs else "cells"
+        kinds = {"trials": plan.trials, "cells": plan.cells, "pairs": plan.pairs}
+        unit = " and ".join([kind for kind, jobs in kinds.items() if jobs]) or "cells"
         cached = sum(job.key in found for job in plan.results)
         return cls(cells=len(plan.results), cached=cached, unit=unit)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any, Self
 
 from rich.console import Console as RichConsole
@@ -60,6 +61,13 @@ class TerminalDisplay(LineDisplay):
         with contextlib.suppress(OSError, ValueError):
             self._all = self._progress.add_task(f"suite {self._suite}", total=len(jobs), note="")
             self._show_time(self._all, self._forecast.seconds())
+
+    def added(self, jobs: Sequence[Job], reason: str) -> None:
+        """Make the bar of the whole suite longer."""
+        super().added(jobs, reason)
+        if self._all is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._progress.update(self._all, total=self._total)
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """Draw or move the bar of a running job; every stage starts a new one."""

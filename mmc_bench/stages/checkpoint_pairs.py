@@ -58,7 +58,7 @@ def compare_checkpoints(
     record = assembly.record(
         ConnectionRecord, connection=connection, num_classes=data.num_classes, comparison=comparison
     )
-    resources.store.save_connection(record)
+    resources.store.save_jobless(record)
     return record
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from mmc_bench.landscape.effects import effects
 from mmc_bench.landscape.invariance import invariances
 from mmc_bench.landscape.measure import path_images
-from mmc_bench.results.jobs import Cell, Job, Pair, Pretraining
-from mmc_bench.results.records import AnyRecord, CellRecord, PairRecord, PretrainRecord
+from mmc_bench.results.jobs import Cell, Job, Pair, Pretraining, Trial
+from mmc_bench.results.records import AnyRecord, CellRecord, PairRecord, PretrainRecord, TrialRecord
 from mmc_bench.stages.assembly import Assembly
 from mmc_bench.stages.connect import compare, connect, path_seeds
 from mmc_bench.stages.finetune import fine_tune
@@ -14,8 +14,10 @@ from mmc_bench.stages.pretrain import pretrain
 from mmc_bench.stages.provenance import experiment_seeds
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.stages.score import score
-from mmc_bench.training.evaluate import predictions_on
+from mmc_bench.training import NonFiniteLossError
+from mmc_bench.training.evaluate import evaluate_sets, predictions_on
 from mmc_bench.training.precision import arithmetic
+from mmc_bench.training.returned import FINITE, UnfitModelError
 
 #: Saves the weights of a job under way, if they are to be kept, and makes its record.
 Finish = Callable[[], AnyRecord]
@@ -27,6 +29,8 @@ def do_job(job: Job, resources: Resources, report: Report) -> AnyRecord:
         finish = _pretraining(job, resources, report)
     elif isinstance(job, Cell):
         finish = _cell(job, resources, report)
+    elif isinstance(job, Trial):
+        finish = _trial(job, resources, report)
     else:
         finish = _pair(job, resources, report)
     made = resources.store.done(job)
@@ -123,6 +127,39 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
         )
 
     return finish
+
+
+def _trial(job: Trial, resources: Resources, report: Report) -> Finish:
+    """Fine-tune, and score on validation images alone: what tunes a method never sees how it does on test images."""
+    seeds = experiment_seeds(job.pretraining)
+    assembly = Assembly(job, resources, seeds)
+    data = resources.data(job.pretraining)
+    pretrained, before = resources.pretrained(job.pretraining, data)
+    assembly.lap("data")
+    diverged, scores, parameters = None, {}, dict(job.method.parameters)
+    with arithmetic(resources.precision, resources.device):
+        report({"stage": "fine-tune"})
+        try:
+            fine_tuned, parameters, progress, seeds["fine-tuning"] = fine_tune(job, pretrained, data, resources, report)
+            assembly.trained(progress)
+            assembly.lap("fine_tune")
+            report({"stage": "score"})
+            scores = evaluate_sets(fine_tuned, data.rendered_validation)
+            assembly.lap("score")
+        except (NonFiniteLossError, UnfitModelError) as error:
+            if isinstance(error, UnfitModelError) and error.promise != FINITE:
+                raise
+            diverged = str(error)
+    return lambda: assembly.record(
+        TrialRecord,
+        trial=job,
+        pretraining_key=job.pretraining.key,
+        pretrained_sha256=before.weights_sha256,
+        num_classes=data.num_classes,
+        parameters=parameters,
+        validation=scores,
+        diverged=diverged,
+    )
 
 
 def _pair(job: Pair, resources: Resources, report: Report) -> Finish:

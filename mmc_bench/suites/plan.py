@@ -1,15 +1,17 @@
 """Unfolding a suite into cells: pure, and without importing any plugin's target."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.plugin.registry import Offer, Registry
-from mmc_bench.results.jobs import Cell, Pair, PluginRef, Pretraining, models_of
+from mmc_bench.results.jobs import Cell, Pair, PluginRef, Pretraining, Trial, models_of
 from mmc_bench.results.versions import versions_of_stages
+from mmc_bench.suites.tuning import Tuning, tunings_of
 
 if TYPE_CHECKING:
     from mmc_bench.suites.suite import PairEnd, Suite
@@ -19,18 +21,29 @@ MOST_JOBS = 1_000_000  # more takes minutes to unfold, and is a mistake
 
 @dataclass(frozen=True)
 class Plan:
-    """Every pretraining, cell and pair of a suite, each once, in the order in which they run."""
+    """Every pretraining, trial, cell and pair of a suite, each once, in the order in which they run.
+
+    The cells of `tunings` get their parameters from trials: `mmc_bench.running.tuning.resolved` adds those whose trials
+    are done, and tells by `protocols` which cells are of which protocol, where methods are tuned.
+    """
 
     suite: "Suite"
     pretrainings: tuple[Pretraining, ...]
     cells: tuple[Cell, ...]
     offers: tuple[tuple[Offer, PluginRef], ...]
     pairs: tuple[Pair, ...] = ()
+    tunings: tuple[Tuning, ...] = ()
+    protocols: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def trials(self) -> tuple[Trial, ...]:
+        """The trials of all methods, each once."""
+        return tuple({trial.key: trial for tuning in self.tunings for trial in tuning.jobs}.values())
 
     @property
-    def results(self) -> tuple[Cell | Pair, ...]:
+    def results(self) -> tuple[Trial | Cell | Pair, ...]:
         """What the pretrainings are for."""
-        return (*self.cells, *self.pairs)
+        return (*self.trials, *self.cells, *self.pairs)
 
 
 def make_plan(suite: "Suite", registry: Registry, images: Mapping[str, str] | None = None) -> Plan:
@@ -91,8 +104,10 @@ def make_plan(suite: "Suite", registry: Registry, images: Mapping[str, str] | No
     )
     offers = tuple(pair for pairs in references.values() for pair in pairs)
     pairs, ends = _pairs(suite, pretrainings, references["dataset"], images)
-    everything = {pretraining.key: pretraining for pretraining in (*pretrainings, *ends)}
-    return Plan(suite, tuple(everything.values()), cells, offers, pairs)
+    tunings = tunings_of(cells, references["method"], suite.tune) if suite.tune else ()
+    tried = [trial.pretraining for tuning in tunings for trial in tuning.jobs]
+    everything = {pretraining.key: pretraining for pretraining in (*tried, *pretrainings, *ends)}
+    return Plan(suite, tuple(everything.values()), cells, offers, pairs, tunings)
 
 
 def _pairs(
@@ -134,7 +149,8 @@ def shard(plan: Plan, part: int, parts: int) -> Plan:
 
     What starts from one pretrained model stays together, and these groups are dealt in turn. Where there are fewer
     of them than parts, the cells and pairs themselves are dealt, and a pretraining comes with every part that needs
-    it. What is in a part depends on the whole plan alone, not on what is done already.
+    it; so do the trials that the parameters of its cells come from. What is in a part depends on the whole plan alone,
+    not on what is done already.
 
     Parameters
     ----------
@@ -142,7 +158,8 @@ def shard(plan: Plan, part: int, parts: int) -> Plan:
         Which one, from 1 to `parts`.
     """
     groups: dict[str, list[Pretraining | Cell | Pair]] = {}
-    for result in plan.results:
+    ranked: tuple[Cell | Pair, ...] = (*plan.cells, *plan.pairs)
+    for result in ranked:
         groups.setdefault(models_of(result)[0].key, []).append(result)
     needed = {model.key for result in plan.results for model in models_of(result)}
     for pretraining in plan.pretrainings:
@@ -152,12 +169,15 @@ def shard(plan: Plan, part: int, parts: int) -> Plan:
     if len(hands) < parts:
         hands = [[job] for hand in hands for job in hand]
     dealt = [job for hand in hands[part - 1 :: parts] for job in hand]
-    keys = {model.key for job in dealt for model in (job, *models_of(job))}
+    tunings = tuple(own for tuning in plan.tunings if (own := tuning.among({job.key for job in dealt})))
+    tried = [trial for tuning in tunings for trial in tuning.jobs]
+    keys = {model.key for job in (*dealt, *tried) for model in (job, *models_of(job))}
     return replace(
         plan,
         pretrainings=tuple(job for job in plan.pretrainings if job.key in keys),
         cells=tuple(job for job in plan.cells if job.key in keys),
         pairs=tuple(job for job in plan.pairs if job.key in keys),
+        tunings=tunings,
     )
 
 
@@ -175,8 +195,10 @@ def _parameters_of(suite: "Suite", offer: Offer) -> dict[str, Any]:
 
 def _check_size(suite: "Suite", chosen: Mapping[str, list[Offer]]) -> None:
     """Refuse a grid that would only fill the memory."""
-    settings = len(chosen["dataset"]) * len(chosen["backbone"]) * len(suite.cue_rates) * len(suite.seeds)
-    jobs = settings * (1 + len(chosen["method"]) + len(suite.pairs))
+    settings = len(chosen["dataset"]) * len(chosen["backbone"]) * len(suite.cue_rates)
+    jobs = settings * len(suite.seeds) * (1 + len(chosen["method"]) + len(suite.pairs))
+    if suite.tune:
+        jobs += settings * len(suite.tune.seeds) * (1 + suite.tune.trials * len(chosen["method"]))
     if jobs > MOST_JOBS:
         raise UserError(f"suite {suite.name} has {jobs:,} pretrainings, cells and pairs: make several suites of it")
 

@@ -9,7 +9,11 @@ from mmc_bench.errors import UserError, nearest
 from mmc_bench.plugin.registry import Offer, Registry
 
 #: The parts of a suite whose keys can be set one by one.
-SECTIONS = ("data", "pretrain", "connect")
+SECTIONS = ("data", "pretrain", "connect", "tune")
+
+
+#: Settings of a suite itself that have no section. That of ``tune`` is the number of trials, 0 for none.
+WHOLE = ("threads", "tune")
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Setting:
     ----------
     owner
         A section (``"pretrain"``), a part of one (``"connect.quadratic"``), a plugin's name or a glob over names
-        (``"mine*"``), or ``""`` for the suite itself, which has `threads` alone.
+        (``"mine*"``), or ``""`` for the suite itself, which has those of `WHOLE`.
     name
         The key or parameter.
     value
@@ -71,7 +75,7 @@ class Setting:
     @classmethod
     def _of(cls, key: str, value: Any) -> "Setting | None":
         owner, _, name = key.rpartition(".")
-        return cls(owner, name, value) if name and (owner or key == "threads") else None
+        return cls(owner, name, value) if name and (owner or key in WHOLE) else None
 
     @property
     def section(self) -> str:

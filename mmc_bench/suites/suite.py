@@ -47,12 +47,21 @@ class PairSpec(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuneSettings(_Checked):
+    """How each method's parameters are chosen: in as many trials for each, on seeds that are never ranked."""
+
+    trials: Annotated[int, Ge(1)] = 16
+    seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (100,)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Suite(_Checked):
     """Every combination of what the lists name, with common settings.
 
     `pairs` are pretrained models to compare with one another; their ends are pretrained as the grid's are.
     `parameters` maps a plugin's name, or a glob over names, to parameters that differ from its defaults.
-    `threads` is the number of CPU threads of one cell; by default each worker gets its share of the cores.
+    `tune` has every method tried with parameters of its search space, and run with the best by each rule, besides its
+    own. `threads` is the number of CPU threads of one cell; by default each worker gets its share of the cores.
     """
 
     name: str
@@ -67,6 +76,7 @@ class Suite(_Checked):
     connect: ConnectSettings = field(default_factory=ConnectSettings)
     pairs: tuple[PairSpec, ...] = ()
     parameters: "dict[str, dict[str, JsonValue]]" = field(default_factory=dict)
+    tune: TuneSettings | None = None
     threads: Annotated[int, Ge(1)] | None = None
 
     def content(self) -> dict[str, Any]:
@@ -144,7 +154,11 @@ def overridden(
     content = suite.content()
     content.update({field: list(values) for field, values in selection.items() if values})
     for setting in settings:
-        if not setting.owner:
+        if setting.section == "tune":
+            content["tune"] = content["tune"] or {}
+        if not setting.owner and setting.name == "tune" and _is_count(setting.value):
+            content["tune"] = {**(content["tune"] or {}), "trials": setting.value} if setting.value else None
+        elif not setting.owner:
             content[setting.name] = setting.value
         elif (section := _section(content, setting)) is not None:
             section[setting.name] = setting.value
@@ -168,7 +182,11 @@ def _checked(content: Mapping[str, Any], origin: str) -> Suite:
 
     from mmc_bench.system.validation import changed_kind, shortened
 
-    lists = {name: [content[name]] for name in LISTS if isinstance(content.get(name), (str, int, float))}
+    lists: dict[str, Any] = {
+        name: [content[name]] for name in LISTS if isinstance(content.get(name), (str, int, float))
+    }
+    if _is_count(content.get("tune")):
+        lists["tune"] = {"trials": content["tune"]} if content["tune"] else None
     try:
         suite: Suite = _adapter().validate_python(({**content, **lists},))[0]
     except ValidationError as error:
@@ -176,6 +194,8 @@ def _checked(content: Mapping[str, Any], origin: str) -> Suite:
     else:
         if changed := changed_kind({**content, **lists}, suite):
             raise UserError(f"{origin}: {changed}")
+        if suite.tune and (both := {*suite.seeds} & {*suite.tune.seeds}):
+            raise UserError(f"{origin}: seed {min(both)} is ranked, and cannot be a seed of trials: see tune.seeds")
         return suite
     place = problem["loc"][1:]
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -186,6 +206,10 @@ def _checked(content: Mapping[str, Any], origin: str) -> Suite:
         raise UserError(f"{origin}: the key {key!r} is missing; a suite has {', '.join(_allowed(Suite))}")
     wrong = problem["msg"].partition(" or an instance of ")[0]  # a class is nothing that a file can hold
     raise UserError(f"{origin}: {key} = {shortened(problem['input'])}: {wrong[0].lower()}{wrong[1:]}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _schema_at(place: Sequence[int | str]) -> Any:

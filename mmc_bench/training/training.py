@@ -77,6 +77,22 @@ class Training(Descent, Generic[Network]):
         stream = others.stream(self.batch_size, self.generator)
         return self.each(lambda: ((own, next(stream)) for own in self.images.shuffled(self.batch_size, self.generator)))
 
+    def paired_rows(self, chances: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield rows (2n,) of ``images.joined(others)``: the batches of all epochs, each with as many of `others`.
+
+        Parameters
+        ----------
+        chances
+            For each of `others`, (M,), in proportion to what it is drawn, with replacement.
+        """
+
+        def epoch() -> Iterator[torch.Tensor]:
+            for rows in self.images.shuffled_rows(self.batch_size, self.generator):
+                drawn = torch.multinomial(chances, len(rows), replacement=True, generator=self.generator)
+                yield torch.cat([rows, len(self.images) + drawn])
+
+        return self.each(epoch)
+
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return the network's logits (n, K) of images, in float32 or better."""
         return self._run(logits, x)
