@@ -34,16 +34,9 @@ from mmc_bench.leaderboard.submissions import (
     sha256_of,
     stage_versions_of,
 )
-<<<<<<< HEAD
 from mmc_bench.results.canonical import canonical_json
-from mmc_bench.results.codec import job_of
-from mmc_bench.results.jobs import Pretraining, references_of
-from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord
-=======
-from mmc_bench.results.jobs import canonical_json
 from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord, TrialRecord
 from mmc_bench.results.selections import SelectionRecord
->>>>>>> s15
 
 WEIGHTS = frozenset({".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy", ".pkl", ".h5", ".onnx"})
 

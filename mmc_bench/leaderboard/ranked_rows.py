@@ -25,7 +25,8 @@ from mmc_bench.report.rows import (
     values_of_cell,
     values_of_model,
 )
-from mmc_bench.results.jobs import PUBLISHED, PluginRef, canonical_json
+from mmc_bench.results.canonical import canonical_json
+from mmc_bench.results.jobs import PUBLISHED, PluginRef
 from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord
 from mmc_bench.results.selections import SelectionRecord
 from mmc_bench.results.versions import STAGES

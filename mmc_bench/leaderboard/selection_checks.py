@@ -10,7 +10,8 @@ from mmc_bench.leaderboard.compared_settings import setting_key
 from mmc_bench.leaderboard.protocols import chosen_by
 from mmc_bench.leaderboard.schemas import BoardSettings
 from mmc_bench.leaderboard.submissions import Entry, Problem, cells_of, entries_of
-from mmc_bench.results.jobs import PluginRef, canonical_json
+from mmc_bench.results.canonical import canonical_json
+from mmc_bench.results.jobs import PluginRef
 from mmc_bench.results.records import CellRecord, TrialRecord
 from mmc_bench.results.selections import SelectionRecord, select
 

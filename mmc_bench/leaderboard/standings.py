@@ -11,25 +11,8 @@ from mmc_bench.leaderboard.overall import Overall, make_overall
 from mmc_bench.leaderboard.protocols import GAP
 from mmc_bench.leaderboard.ranked_rows import Paired, RankedRow, method_rows, pretrained_rows
 from mmc_bench.leaderboard.schemas import BoardSettings, CountedPlace
-<<<<<<< HEAD
-from mmc_bench.leaderboard.submissions import Entry, cell_of, cells_of, pretrained_of
-from mmc_bench.report.rows import (
-    COLUMNS,
-    PRETRAINED,
-    differing_fields,
-    flattened,
-    note_of,
-    values_of_cell,
-    values_of_model,
-)
-from mmc_bench.results.canonical import canonical_json
-from mmc_bench.results.jobs import ConnectSettings
-from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord
-from mmc_bench.results.versions import STAGES
-=======
 from mmc_bench.leaderboard.submissions import Entry, cell_of, cells_of
 from mmc_bench.results.jobs import PROTOCOLS, ConnectSettings
->>>>>>> s15
 
 BARRIERS = ("barrier_C", "barrier_NC")
 
