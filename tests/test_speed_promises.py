@@ -82,6 +82,7 @@ def task_of(net, images):
         progress=Progress(),
         needs=frozenset({"cued", "environments", "fully-cued"}),
         _cued=cued,
+        _environments=torch.ones(len(cued), dtype=torch.int64),
         _fully_cued=cued,
     )
 

@@ -46,7 +46,7 @@ class CuedImages:
         Which of `mmc_bench.system.tally.ROLES` the images have for a method, or (N, R) where that differs; a training
         that runs counts the batches of sets with a role.
     augment
-        What a batch's stored images are replaced with before they are scaled and drawn: see
+        What stored images are replaced with in batches of random order, before they are scaled and drawn: see
         `mmc_bench.data.augmentation`.
     """
 
@@ -74,12 +74,17 @@ class CuedImages:
 
     def batch(self, rows: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the images (n, C', H', W) as the network sees them, and their labels (n,)."""
+        return self._batch(rows, _as_they_are)
+
+    def _batch(
+        self, rows: torch.Tensor | slice, change: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         labels = self.labels[rows]
         if (tally := running_tally()) and (role := self._role(rows)) is not None:
             tally.visit(role, len(labels))
         if self.held is not None:
             return self.held[rows], labels
-        images = self.augment(_rows_of(self.storage, self.index[rows]))
+        images = change(_rows_of(self.storage, self.index[rows]))
         if images.dtype == torch.uint8:
             images = images.float().mul_(2 / 255).sub_(1)  # a CPU multiplies bytes by a number half as fast
         return self._pictures(images, self.cues[rows]), labels
@@ -102,7 +107,7 @@ class CuedImages:
         A last batch of one image is left out, since BatchNorm has no variance to take from it.
         """
         for rows in self.shuffled_rows(batch_size, generator):
-            yield self.batch(rows)
+            yield self._batch(rows, self.augment)
 
     def shuffled_rows(self, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
         """Yield the rows (n,) of each batch of `shuffled`, for methods that know more of a row than its label."""

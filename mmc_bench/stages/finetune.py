@@ -2,9 +2,9 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 from torch import nn
-        _untrained=partial(resources.model, pretraining, data),
 
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
