@@ -4,7 +4,10 @@ import hashlib
 import json
 
 #: What the sets of an experiment draw at random, each with a seed of its own, derived from the data seed.
-DRAWS = ("held-out sets", "test order", "RI images", "RC cues", "train RI images", "train RC cues")
+DRAWS = (
+    *("held-out sets", "test order", "minority cues", "clean cues"),
+    *(f"{part}{draw}" for part in ("", "train ", "validation ") for draw in ("RI images", "RC cues")),
+)
 
 
 def derive_seed(what: str, seed: int) -> int:

@@ -8,10 +8,10 @@ import pytest
 from helpers.records import cell_record, pair_record, pretrain_record
 
 from mmc_bench.errors import UserError
-from mmc_bench.results.codec import DamagedError, encoded, job_of, parsed, weights_in
+from mmc_bench.results.codec import DamagedError, encoded, job_of, parsed, read_record, weights_in
 from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import ScoreReader
-from mmc_bench.results.store import Store, UnwritableError, read_record
+from mmc_bench.results.store import Store, UnwritableError
 from mmc_bench.system.files import is_intact
 
 RECORDS = {"pretraining": pretrain_record(3), "cell": cell_record(3), "pair": pair_record()}

@@ -18,7 +18,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.store import Store, read_record
+from mmc_bench.results.codec import read_record
+from mmc_bench.results.store import Store
 from mmc_bench.training import Progress, Task, Training, cross_entropy, memory
 from mmc_bench.training.memory import (
     Outside,
@@ -178,6 +179,7 @@ def fine_tuned(name, net, images, parts):
         progress=Progress(),
         needs=frozenset({"cued", "environments", "fully-cued"}),
         _cued=images.subset(slice(8, None)),
+        _environments=torch.ones(len(images) - 8, dtype=torch.int64),
         _fully_cued=images.subset(slice(8, None)),
     )
     torch.manual_seed(0)

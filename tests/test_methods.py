@@ -357,15 +357,6 @@ def test_the_cued_set_is_refused_to_a_method_that_does_not_declare_it(make_task)
     assert len(make_task(needs={"cued"}).cued) == 14
 
 
-@pytest.mark.parametrize("shape", [(14,), (14, 4)])
-def test_environments_tell_which_cued_images_carry_a_cue(make_task, shape):
-    task = make_task(needs={"cued", "environments"})
-    codes = torch.full((14,), -1).index_fill(0, torch.tensor([3, 5]), 0)  # code 0 is a cue
-    cues = codes.reshape(14, *[1] * (len(shape) - 1)).expand(shape)
-    task = dataclasses.replace(task, _cued=dataclasses.replace(task.cued, cues=cues))
-    assert task.environments.nonzero()[:, 0].tolist() == [3, 5]
-
-
 def test_environments_are_refused_to_a_method_that_does_not_declare_them(make_task):
     with pytest.raises(UndeclaredDataError, match=r"needs=\{\"cued\", \"environments\"\}"):
         _ = make_task(needs={"cued"}).environments
@@ -395,5 +386,6 @@ def test_a_task_has_no_place_for_test_images():
     fields = set(inspect.signature(Task).parameters)
     assert fields == {
         *("model", "pretrained", "clean", "validation", "num_classes"),
-        *("device", "generator", "progress", "needs", "_cued", "_fully_cued", "_all_fully_cued", "_untrained"),
+        *("device", "generator", "progress", "needs", "_cued", "_environments", "_fully_cued", "_all_fully_cued"),
+        "_untrained",
     }

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, fields, replace
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from mmc_bench.results.jobs import Cell, Checkpoint, Connection, Pair, Pretraining, Recipe, canonical_json, key_of
+from mmc_bench.results.canonical import canonical_json, key_of
+from mmc_bench.results.jobs import Cell, Checkpoint, Connection, Pair, Pretraining, Recipe
 from mmc_bench.seeds import derive_seed
 
 CELLS = TypeAdapter(Cell)
@@ -107,6 +108,9 @@ CHOICES = {
     "matching_images": "cued",
     "start": "random",
     "clean_set": "pretraining",
+    "minority": "conflicting",
+    "clean_cues": "random",
+    "augment": "crop-flip",
 }
 
 

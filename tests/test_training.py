@@ -76,6 +76,21 @@ def test_fit_reports_the_means_over_an_epochs_images(tiny_net, image_set, traini
         assert means == pytest.approx([total / 11 for total in totals], rel=1e-6)
 
 
+def test_paired_rows_pass_over_the_own_images_and_draw_as_many_others_by_their_chances(
+    tiny_net, image_set, training_of
+):
+    training, steps = training_of(tiny_net(), image_set(11), epochs=200), []
+    for rows in training.paired_rows(torch.tensor([1.0, 0.0, 3.0])):
+        steps.append(rows.chunk(2))
+        training.update(torch.zeros(()))
+    assert [len(own) for own, _ in steps[:3]] == [4, 4, 3]
+    for epoch in range(200):
+        assert sorted(row for own, _ in steps[3 * epoch : 3 * epoch + 3] for row in own.tolist()) == list(range(11))
+    drawn = torch.cat([others for _, others in steps]).tolist()
+    assert set(drawn) == {11, 13} and len(drawn) == 2200
+    assert abs(drawn.count(13) / 2200 - 0.75) < 0.05  # 5 standard deviations
+
+
 def test_a_pass_is_one_step_of_the_schedule_and_of_progress_however_many_updates_it_makes(
     tiny_net, image_set, training_of
 ):

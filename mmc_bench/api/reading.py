@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.errors import UserError
 from mmc_bench.running.listing import entries_of
 from mmc_bench.running.outcome import Results
-from mmc_bench.running.session import AnySuite, GivenSettings, Session, default_results
+from mmc_bench.running.session import AnySuite, GivenSettings, Session, default_results, with_trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,7 @@ def load(
     backbones: Any = (),
     cue_rates: Any = (),
     seeds: Any = (),
+    tune: int | None = None,
     set: GivenSettings = (),
     data: Mapping[str, str | Path] | None = None,
     plugins_dir: Any = (),
@@ -34,7 +35,7 @@ def load(
     ----------
     results : str or pathlib.Path
         Results folder; by default ``$MMC_BENCH_RESULTS``, or ``results``.
-    suite, methods, datasets, backbones, cue_rates, seeds, set, data, plugins_dir
+    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, data, plugins_dir
         As for `run`. Without a suite and settings, every record that the lists select.
 
     Returns
@@ -62,7 +63,7 @@ def load(
     if not folder.is_dir():
         raise UserError(f"there is no results folder {folder}: mmc_bench.run makes one")
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
-    return Results(Session.of(suite, lists, set, data, folder, plugins_dir))
+    return Results(Session.of(suite, lists, with_trials(set, tune), data, folder, plugins_dir))
 
 
 def list(kind: str = "methods", *, plugins_dir: Any = ()) -> "pd.DataFrame":

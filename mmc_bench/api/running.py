@@ -10,7 +10,7 @@ from mmc_bench.running.display import Progress, display_of
 from mmc_bench.running.launch import Computing, run_session
 from mmc_bench.running.outcome import Results
 from mmc_bench.running.preview import Preview, preview
-from mmc_bench.running.session import AnySuite, GivenSettings, Session
+from mmc_bench.running.session import AnySuite, GivenSettings, Session, with_trials
 
 
 def run(
@@ -21,6 +21,7 @@ def run(
     backbones: Any = (),
     cue_rates: Any = (),
     seeds: Any = (),
+    tune: int | None = None,
     set: GivenSettings = (),
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
@@ -55,6 +56,9 @@ def run(
         One or several, in place of the suite's. Methods are names, globs, classes with ``fine_tune(task)``, or objects
         of such classes. A class is called by its attribute ``name``, or by its own name in kebab case; its attribute
         ``needs`` declares its data, as in `MethodSpec`. Its version is a digest of its source and of what that names.
+    tune : int
+        Try each method with so many sets of parameters, on other seeds and images, and run it with the best by each
+        rule, besides the published ones.
     set : mapping or iterable of str
         Settings to override: ``{"pretrain.epochs": 5, "mine.lr": 0.02}``, or ``["mine.lr=0.02"]``.
     data : mapping
@@ -119,7 +123,7 @@ def run(
     """
     started = time.monotonic()
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
-    session = Session.of(suite, lists, set, data, results, plugins_dir, observe, shard)
+    session = Session.of(suite, lists, with_trials(set, tune), data, results, plugins_dir, observe, shard)
     computing = Computing(
         download=download,
         device=device,
@@ -153,6 +157,7 @@ def dry_run(
     backbones: Any = (),
     cue_rates: Any = (),
     seeds: Any = (),
+    tune: int | None = None,
     set: GivenSettings = (),
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
@@ -165,7 +170,9 @@ def dry_run(
 
     Parameters
     ----------
-    suite, methods, datasets, backbones, cue_rates, seeds, set, data, results, plugins_dir, observe, shard, retry_failed
+    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, data, results, plugins_dir, observe, shard
+        As for `run`.
+    retry_failed
         As for `run`.
 
     Returns
@@ -191,4 +198,5 @@ def dry_run(
     1         cell  to run
     """
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
-    return preview(Session.of(suite, lists, set, data, results, plugins_dir, observe, shard), retry_failed)
+    settings = with_trials(set, tune)
+    return preview(Session.of(suite, lists, settings, data, results, plugins_dir, observe, shard), retry_failed)

@@ -45,10 +45,11 @@ def place_options(command: Command) -> Command:
 def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> Command:
     def _with_session(**options: Any) -> Any:
         fields = ("methods", "datasets", "backbones", "cue_rates", "seeds")
+        trials = options.pop("tune", None)
         session = Session.of(
             options.pop("suite", None),
             {field: words_of(options.pop(field, ())) for field in fields},
-            options.pop("settings"),
+            [*([] if trials is None else [f"tune={trials}"]), *options.pop("settings")],
             folders_of(options.pop("data")),
             options.pop("results"),
             options.pop("plugins_dir"),
@@ -161,6 +162,12 @@ _SUITE_OPTIONS: list[Callable[[Any], Any]] = [
     list_option("backbones", str, "Backbones."),
     list_option("cue-rates", float, "Shares of pretraining images that carry the cue, 0 to 1."),
     list_option("seeds", int, "Seeds."),
+    click.option(
+        "--tune",
+        type=click.IntRange(min=0),
+        metavar="TRIALS",
+        help="Try each method with so many sets of parameters, on other seeds and images, and run it with the best.",
+    ),
 ]
 
 _PLACE_OPTIONS: list[Callable[[Any], Any]] = [

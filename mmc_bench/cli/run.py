@@ -89,11 +89,11 @@ def command(session: Session, dry_run: bool, as_json: bool, **options: Any) -> N
 
 
 def _print_results(session: Session, summary: "Summary", as_json: bool, profiled: bool) -> None:
-    from mmc_bench.report.rows import make_rows
     from mmc_bench.running.runner import found_scores
+    from mmc_bench.running.selection import rows_of
 
-    cells, pretrained = found_scores(session.current_plan, session.store)
-    rows = make_rows(cells, pretrained)
+    plan = session.current_plan
+    rows = rows_of(plan, *found_scores(plan, session.store))
     if as_json:
         content = {
             "suite": session.plan.suite.name,

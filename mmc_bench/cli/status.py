@@ -82,6 +82,9 @@ def look(plan: Plan, store: Store) -> State:
         tried = {job.key, *(model.key for model in models_of(job))}  # without its models, a job has failed with them
         return "missing" if missing.failed_before.isdisjoint(tried) else "failed"
 
+    for tuning in plan.tunings:
+        place = (*tuning.place, f"{tuning.selection.method.name}: trials")
+        state.groups.setdefault(place, Counter()).update(state_of(job) for job in tuning.jobs)
     for cell in plan.cells:
         p = cell.pretraining
         place = (p.dataset.name, p.backbone.name, f"cue rate {p.cue_rate:g}", cell.method.name)

@@ -9,8 +9,9 @@ from mmc_bench.cli.options import session_options
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.report.claims import read_claims
 from mmc_bench.report.published import holds_losses, load_published, published_file
-from mmc_bench.report.rows import Row, make_rows
-from mmc_bench.running.selection import selected_pairs, selected_records, selected_scores
+from mmc_bench.report.rows import Row
+from mmc_bench.results.jobs import PROTOCOLS, PUBLISHED
+from mmc_bench.running.selection import selected_pairs, selected_records, selected_rows
 from mmc_bench.running.session import Session
 
 FORMATS = ("md", "csv", "json", "latex", "html")
@@ -31,8 +32,13 @@ MAKE_SOME = "mmc-bench run makes some"
     help="For each pair of models and each cell: barriers along its paths, and whether the two are mechanistically "
     "similar.",
 )
+@click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    help="Where methods are tuned: only the rows whose parameters are published, or were chosen by this rule.",
+)
 @session_options
-def command(session: Session, form: str, against: str | None, connections: bool) -> None:
+def command(session: Session, form: str, against: str | None, connections: bool, protocol: str | None) -> None:
     """Print the table of the results at hand.
 
     Without --suite, of every record in the results folder that the lists select; with it, of the suite's own.
@@ -48,7 +54,9 @@ def command(session: Session, form: str, against: str | None, connections: bool)
             click.echo(_judged(file, session, form), nl=False)
             return
     compared = None if against is None else _comparison(against, session, form)
-    rows = make_rows(*selected_scores(session))
+    if compared and protocol is None and session.suite and session.plan.tunings:
+        protocol = PUBLISHED
+    rows = selected_rows(session, [protocol] if protocol else ())
     if not rows:
         raise NothingSelectedError(f"no record in {session.store.root} is selected: {MAKE_SOME}")
     click.echo(compared(rows) if compared else _printed(rows, form), nl=False)

@@ -41,6 +41,9 @@ class CuedImages:
         The dataset's pictures of images with a cue, and without one: the images, unless said otherwise.
     held
         The set's images (N, C', H', W') as the network sees them, where they were rendered beforehand.
+    augment
+        What a batch's stored images are replaced with before they are scaled and drawn: see
+        `mmc_bench.data.augmentation`.
     """
 
     storage: torch.Tensor
@@ -50,6 +53,7 @@ class CuedImages:
     render: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     without_cue: Callable[[torch.Tensor], torch.Tensor] = _as_they_are
     held: torch.Tensor | None = None
+    augment: Callable[[torch.Tensor], torch.Tensor] = _as_they_are
     _with_cue: int = field(init=False, repr=False)
     _a_cue: torch.Tensor = field(init=False, repr=False)
 
@@ -67,7 +71,7 @@ class CuedImages:
         """Return the images (n, C', H', W) as the network sees them, and their labels (n,)."""
         if self.held is not None:
             return self.held[rows], self.labels[rows]
-        images = _rows_of(self.storage, self.index[rows])
+        images = self.augment(_rows_of(self.storage, self.index[rows]))
         if images.dtype == torch.uint8:
             images = images.float().mul_(2 / 255).sub_(1)  # a CPU multiplies bytes by a number half as fast
         return self._pictures(images, self.cues[rows]), self.labels[rows]
@@ -156,17 +160,23 @@ def cued_images(
 class ExperimentData:
     """Every set of one experiment.
 
-    `pretraining` carries cues at the cue rate and `pretraining_nc` is the same images without. `clean` and `validation`
-    carry none and are held out of both, unless the settings make `pretraining_nc` the clean set. `splits` are the test
-    images as NC, C, RC and RI; `train_splits` are the pretraining images, all with their own cue on C whatever the cue
-    rate. `fully_cued` are the images of all three training sets, each with its own cue.
+    `pretraining` carries cues at the cue rate, its other images no cue or another class's, and `pretraining_nc` is the
+    same images without cues. `environments` (N,), int64, tells the images of `pretraining` that carry their own cue, 1,
+    from all others, 0. `clean` and `validation` carry no cue, or random ones, and are held out of both, unless the
+    settings make the pretraining images the clean set.
+
+    `splits` are the test images as NC, C, RC and RI, and `validation_splits` those of the validation set, which no
+    method sees; `train_splits` are the pretraining images, all with their own cue on C whatever the cue rate.
+    `fully_cued` are the images of all three training sets, each with its own cue.
     """
 
     pretraining: CuedImages
     pretraining_nc: CuedImages
+    environments: torch.Tensor
     clean: CuedImages
     validation: CuedImages
     splits: dict[str, CuedImages]
+    validation_splits: dict[str, CuedImages]
     train_splits: dict[str, CuedImages]
     fully_cued: CuedImages
     num_classes: int
@@ -180,6 +190,11 @@ class ExperimentData:
         """
         return {name: images.rendered() for name, images in self.splits.items()}
 
+    @cached_property
+    def rendered_validation(self) -> dict[str, CuedImages]:
+        """The validation splits, rendered once, as `rendered`."""
+        return {name: images.rendered() for name, images in self.validation_splits.items()}
+
 
 def derive_experiment(
     dataset: Dataset, settings: DataSettings, cue_rate: float, seed: int, device: torch.device | str = "cpu"
@@ -188,7 +203,8 @@ def derive_experiment(
 
     Held-out sets are drawn at random without replacement; the cue goes to the first `cue_rate` of each class
     of the pretraining images in dataset order. RC and RI are drawn once, from the seed alone, so that every
-    method is scored on the very same images.
+    method is scored on the very same images. A training image's conflicting or random cue follows from the seed alone,
+    too, whatever the cue rate and the sizes of the sets.
 
     Every set lies in a random order of its own, fixed by the seed: a dataset may come class by class, and
     the first images of a set, or a batch of it in order, must be a sample of all classes.
@@ -221,17 +237,25 @@ def derive_experiment(
     pretrain_rows = rows["pretraining"].to(device)
     in_order = pretrain_rows.sort().values
     cued_rows = in_order[first_of_each_class(train.labels[in_order], dataset.num_classes, cue_rate)]
-    cues = no_cue.clone()
+    cues = _conflicting_cues(train, seed) if settings.minority == "conflicting" else no_cue.clone()
     cues[cued_rows] = train.cues[cued_rows]
+    environments = torch.zeros_like(train.labels)
+    environments[cued_rows] = has_cue(train.cues[cued_rows]).to(environments.dtype)
+    held_out_cues = no_cue
+    if settings.clean_cues == "random":
+        held_out_cues = _random_train_cue(dataset)(len(train.labels), _generator("clean cues", seed)).to(device)
+    validation_rows = rows["validation"].to(device)
     order = torch.randperm(len(test.labels), generator=_generator("test order", seed)).to(device)
     splits = _four_splits(test, order, dataset, seed)
     example, _ = splits["NC"].batch(slice(0, 1))
     return ExperimentData(
         pretraining=of_train(pretrain_rows, cues),
         pretraining_nc=of_train(pretrain_rows, no_cue),
-        clean=of_train(rows["clean"].to(device), no_cue),
-        validation=of_train(rows["validation"].to(device), no_cue),
+        environments=environments[pretrain_rows],
+        clean=of_train(rows["clean"].to(device), held_out_cues),
+        validation=of_train(validation_rows, held_out_cues),
         splits=splits,
+        validation_splits=_four_splits(train, validation_rows, dataset, seed, "validation "),
         train_splits=_four_splits(train, pretrain_rows, dataset, seed, "train "),
         fully_cued=of_train(torch.cat([*rows.values()]).unique().to(device), train.cues),
         num_classes=dataset.num_classes,
@@ -298,7 +322,7 @@ def _four_splits(
     n, device = len(rows), rows.device
     labels, own_cues = part.labels[rows], part.cues[rows]
     other = rows.sort().values[torch.randint(n, (n,), generator=_generator(f"{draws}RI images", seed)).to(device)]
-    random_cue = getattr(dataset, "random_train_cue", dataset.random_cue) if draws else dataset.random_cue
+    random_cue = _random_train_cue(dataset) if draws else dataset.random_cue
     random_cues = random_cue(n, _generator(f"{draws}RC cues", seed)).to(device)
     no_cue = torch.full_like(own_cues, -1)
 
@@ -311,6 +335,27 @@ def _four_splits(
         "RC": split(rows, random_cues),
         "RI": split(other, own_cues),
     }
+
+
+def _random_train_cue(dataset: Dataset) -> Callable[[int, torch.Generator], torch.Tensor]:
+    """Return what draws cues for training images: some datasets have others for these than for test images."""
+    draw: Callable[[int, torch.Generator], torch.Tensor] = getattr(dataset, "random_train_cue", dataset.random_cue)
+    return draw
+
+
+def _conflicting_cues(part: LabelledImages, seed: int) -> torch.Tensor:
+    """Return for each image (N, …) the own cue of another, drawn uniformly from the images of all other classes.
+
+    Where a class is told by having no cue, this is what its images lend.
+    """
+    labels = part.labels.cpu()
+    by_class = labels.argsort(stable=True)
+    counts = torch.bincount(labels)
+    starts = counts.cumsum(0) - counts
+    uniform = torch.rand(len(labels), dtype=torch.float64, generator=_generator("minority cues", seed))
+    place = (uniform * (len(labels) - counts[labels])).long()  # among the images of other classes, class by class
+    place += torch.where(place >= starts[labels], counts[labels], 0)
+    return part.cues[by_class[place].to(part.cues.device)]
 
 
 def _generator(what: str, seed: int) -> torch.Generator:

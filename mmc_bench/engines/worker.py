@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from mmc_bench.engines import OnEvent, Outcome, Settings
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.results import records
-from mmc_bench.results.jobs import Cell, Job, canonical_json, references_of
+from mmc_bench.results.canonical import canonical_json
+from mmc_bench.results.jobs import Cell, Job, references_of
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import LostWeightsError, Store, UnwritableError
 from mmc_bench.system.parts import Clock, part, timed

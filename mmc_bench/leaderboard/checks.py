@@ -29,8 +29,9 @@ from mmc_bench.leaderboard.submissions import (
     read_verifications,
     sha256_of,
 )
+from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.codec import job_of
-from mmc_bench.results.jobs import Pretraining, canonical_json, references_of
+from mmc_bench.results.jobs import Pretraining, references_of
 from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord
 
 WEIGHTS = frozenset({".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy", ".pkl", ".h5", ".onnx"})

@@ -12,7 +12,8 @@ from typing import Any
 from mmc_bench.leaderboard.schemas import BoardSettings, CountedPlace, full_name
 from mmc_bench.leaderboard.submissions import Entry, cells_of
 from mmc_bench.report.rows import differences
-from mmc_bench.results.jobs import Pretraining, canonical_json
+from mmc_bench.results.canonical import canonical_json
+from mmc_bench.results.jobs import Pretraining
 from mmc_bench.results.records import CellRecord
 
 

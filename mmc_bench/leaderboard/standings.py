@@ -27,7 +27,8 @@ from mmc_bench.report.rows import (
     values_of_cell,
     values_of_model,
 )
-from mmc_bench.results.jobs import ConnectSettings, canonical_json
+from mmc_bench.results.canonical import canonical_json
+from mmc_bench.results.jobs import ConnectSettings
 from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord
 from mmc_bench.results.versions import STAGES
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from mmc_bench.report.rows import differences
-from mmc_bench.results.jobs import Pair, Pretraining, canonical_json
+from mmc_bench.results.canonical import canonical_json
+from mmc_bench.results.jobs import Pair, Pretraining
 from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
 
 SAME_RATE = "as the first"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+from mmc_bench.report.protocols import IN_WORDS
 from mmc_bench.report.rows import ACCURACIES, COLUMNS, Row, Statistic
 from mmc_bench.report.tables import ABSENT, Report, TextTable, one_line, rounded
 
@@ -14,6 +15,7 @@ HEADERS = {
     "barrier_NC": "barrier NC",
 }
 PLACE = ("dataset", "backbone", "cue_rate", "method", "seeds")
+TUNED = ("protocol", "gap", "gap_std")
 
 
 def render(rows: Sequence[Row], form: str) -> str:
@@ -22,12 +24,14 @@ def render(rows: Sequence[Row], form: str) -> str:
     For people, accuracies are in per cent, as mean ± standard deviation. CSV and JSON have fractions: a column for
     each mean and one for its deviation, or ``{"mean": …, "std": …}``.
     """
-    groups: dict[tuple[str, str, float], list[Row]] = {}
+    groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault((one_line(row.dataset), one_line(row.backbone), row.cue_rate), []).append(row)
+        title = [one_line(row.dataset), one_line(row.backbone), f"cue rate {row.cue_rate:g}"]
+        groups.setdefault((*title, *([IN_WORDS[row.protocol]] if row.protocol else [])), []).append(row)
+    tuned = any(row.protocol for row in rows)
     return Report(
-        blocks=[_table(group, place[0], place[1], f"cue rate {place[2]:g}") for place, group in groups.items()],
-        columns=[*PLACE, *chain.from_iterable((name, f"{name}_std") for name in COLUMNS)],
+        blocks=[_table(group, *title) for title, group in groups.items()],
+        columns=[*PLACE, *[*TUNED] * tuned, *chain.from_iterable((name, f"{name}_std") for name in COLUMNS)],
         lines=map(_flat, rows),
         content=[row.as_dict() for row in rows],
     ).render(form)
@@ -39,16 +43,18 @@ def _table(rows: Sequence[Row], *title: str) -> TextTable:
     for row in rows:
         # A mean over fewer seeds than the other rows' says so.
         partial = f" (seeds {' '.join(map(str, row.seeds))})" if row.seeds != every else ""
-        lines.append([row.method + partial, *(_cell(name, row.values[name]) for name in COLUMNS)])
+        gap = [_cell("gap", row.gap)] * (row.protocol is not None)
+        lines.append([row.method + partial, *(_cell(name, row.values[name]) for name in COLUMNS), *gap])
     note = f"mean ± standard deviation over seeds {' '.join(map(str, every))}" if len(every) > 1 else f"seed {every[0]}"
-    return TextTable(["method", *(HEADERS.get(name, name) for name in COLUMNS)], lines, title=title, note=note)
+    names = [*COLUMNS, *["gap"] * (rows[0].protocol is not None)]
+    return TextTable(["method", *(HEADERS.get(name, name) for name in names)], lines, title=title, note=note)
 
 
 def shown(column: str, mean: float | None, spread: float | None, sign: str = "") -> str:
     """Return a column's mean and spread for people: ``"54.0 ± 1.2"``, accuracies in per cent."""
     if mean is None:
         return ABSENT
-    scale, digits = (100, 1) if column in ACCURACIES else (1, 1 if column == "seconds" else 2)
+    scale, digits = (100, 1) if column in (*ACCURACIES, "gap") else (1, 1 if column == "seconds" else 2)
     text = rounded(scale * mean, digits, sign)
     return text if spread is None else f"{text} ± {rounded(scale * spread, digits)}"
 
@@ -60,4 +66,5 @@ def _cell(column: str, value: Statistic | None) -> str:
 def _flat(row: Row) -> dict[str, Any]:
     place = {name: getattr(row, name) for name in PLACE} | {"seeds": " ".join(map(str, row.seeds))}
     values = {name: value and value.mean for name, value in row.values.items()}
-    return place | values | {f"{name}_std": value and value.std for name, value in row.values.items()}
+    gap = {"protocol": row.protocol, "gap": row.gap and row.gap.mean, "gap_std": row.gap and row.gap.std}
+    return place | gap | values | {f"{name}_std": value and value.std for name, value in row.values.items()}

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from mmc_bench.results.jobs import Cell, Pretraining, canonical_json
+from mmc_bench.results.canonical import canonical_json
+from mmc_bench.results.jobs import Cell, Pretraining
 from mmc_bench.results.records import CellRecord, Metrics, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores, SplitScores
 
@@ -35,6 +36,8 @@ class Row:
     """One method on one pretraining setting. A missing statistic has no meaning there, or no record.
 
     `loss_differences` has for each split but C how far its loss lies from that on C, above or below, in nats.
+    `worst_by_seed` has the worst split's accuracy. Where methods are tuned, `protocol` says what chose the parameters,
+    and `gap` is what the worst split gains where the choice may know the cue (`mmc_bench.report.protocols`).
     """
 
     dataset: str
@@ -45,18 +48,22 @@ class Row:
     num_classes: int
     values: Mapping[str, Statistic | None]
     loss_differences: Mapping[str, Statistic] = field(default_factory=dict)
+    worst_by_seed: Mapping[int, float] = field(default_factory=dict)
+    protocol: str | None = None
+    gap: Statistic | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as ``--format json`` prints it."""
+        values = {**self.values, **({"gap": self.gap} if self.protocol else {})}
         statistics_ = {
-            name: None if value is None else {"mean": value.mean, "std": value.std}
-            for name, value in self.values.items()
+            name: None if value is None else {"mean": value.mean, "std": value.std} for name, value in values.items()
         }
         return {
             "dataset": self.dataset,
             "backbone": self.backbone,
             "cue_rate": self.cue_rate,
             "method": self.method,
+            **({"protocol": self.protocol} if self.protocol else {}),
             "seeds": list(self.seeds),
             **statistics_,
         }
@@ -125,19 +132,21 @@ def _row(
 ) -> Row:
     records = sorted(records, key=seed_of)
     values = [values_of(record) for record in records]
-    columns = {name: _statistic([value[name] for value in values]) for name in COLUMNS}
+    columns = {name: statistic_of([value[name] for value in values]) for name in COLUMNS}
     dataset, backbone, cue_rate = place
     seeds = tuple(map(seed_of, records))
     losses = _loss_differences([record.metrics for record in records])
-    return Row(dataset, backbone, cue_rate, method, seeds, records[0].num_classes, columns, losses)
+    worst = {seed: value["worst_split"] or 0.0 for seed, value in zip(seeds, values, strict=True)}
+    return Row(dataset, backbone, cue_rate, method, seeds, records[0].num_classes, columns, losses, worst)
 
 
 def _loss_differences(metrics: Sequence[Metrics | SplitScores]) -> dict[str, Statistic]:
     differences = {split: [abs(getattr(one, split).loss - one.C.loss) for one in metrics] for split in INTERVENED}
-    return {split: statistic for split, own in differences.items() if (statistic := _statistic(own))}
+    return {split: statistic for split, own in differences.items() if (statistic := statistic_of(own))}
 
 
-def _statistic(values: Sequence[float | None]) -> Statistic | None:
+def statistic_of(values: Sequence[float | None]) -> Statistic | None:
+    """Return the mean and deviation of values, or None where one is missing."""
     present = [value for value in values if value is not None]
     if len(present) < len(values):
         return None

@@ -7,6 +7,7 @@ without a checksum comes from another program, and is validated as a whole.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +30,10 @@ WEIGHTS = {
     "trial": re.compile(rb'\n "pretrained_sha256": "(\w+)"'),
     "pair": re.compile(rb'\n "weights_sha256": \[\n  "(\w+)",\n  "(\w+)"\n \]'),
 }
+
+
+#: What records are of.
+KINDS = ("pretraining", "cell", "trial", "selection", "pair", "connection")
 
 
 class DamagedError(UserError):
@@ -132,3 +137,24 @@ def read_if_there(path: str | Path) -> bytes | None:
         return None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_record(path: Path) -> AnyRecord | SelectionRecord | ConnectionRecord:
+    """Return the record in a file, of whatever kind it is.
+
+    Raises
+    ------
+    UserError
+        When there is no such file, or it holds no valid record.
+    """
+    content = read_if_there(path)
+    if content is None:
+        raise UserError(f"there is no record {path}")
+    try:
+        kind = json.loads(content)["kind"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        kind = None
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"{path} is no record of mmc-bench")
+    record: AnyRecord | SelectionRecord | ConnectionRecord = parsed(path, content, schema_of(kind))
+    return record

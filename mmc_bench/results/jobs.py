@@ -4,19 +4,16 @@ The classes are frozen dataclasses of the standard library, so that importing th
 checked where they are fields of a pydantic model, as in records and suites, or by `adapter`.
 """
 
-import hashlib
-import json
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 
+from mmc_bench.results.canonical import Plain, key_of, names_of
+
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
-
-KEY_VERSION = 3
 
 Fraction = Annotated[float, Ge(0), Le(1)]
 
@@ -35,42 +32,8 @@ def _of(*stages: str) -> Predicate:
     return Predicate(lambda versions: versions.keys() == {*stages})
 
 
-class _Plain:
-    #: Read by pydantic: other keys, NaN and infinity are refused.
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
-
-    def with_changes(self, **changes: Any) -> Self:
-        """Return a copy that differs in these fields."""
-        return replace(self, **changes)  # type: ignore[type-var]
-
-    def content(self, *without: str) -> dict[str, Any]:
-        """Return the fields, but those that are named, as JSON has them."""
-        kind: Any = type(self)
-        return {name: _plain(getattr(self, name)) for name in _names_of(kind) if name not in without}
-
-    def identity(self, *without: str) -> dict[str, Any]:
-        """Return what keys are made of: `content` without the fields that came later and have their default.
-
-        Such a field is declared as ``field(default=…, metadata={"added": True})``, in a part of any depth. Its default
-        is what held before it came, so the keys of older records stay.
-        """
-        kind: Any = type(self)
-        own = {name: getattr(self, name) for name in _names_of(kind) if name not in without}
-        added = _added_to(kind)
-        return {
-            name: _plain(value, _Plain.identity)
-            for name, value in own.items()
-            if name not in added or value != added[name]
-        }
-
-    @cached_property
-    def canonical(self) -> str:
-        """The identity as canonical JSON; cells share most of their parts, whose JSON is thus made once."""
-        return canonical_json(self.identity())
-
-
 @dataclass(frozen=True, kw_only=True)
-class PluginRef(_Plain):
+class PluginRef(Plain):
     """A dataset, backbone or method: who offers it, in which version, with which explicit parameters."""
 
     name: str
@@ -80,13 +43,17 @@ class PluginRef(_Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings(_Plain):
+class DataSettings(Plain):
     """The training sets: their sizes (``None`` stands for the dataset's own), and how they are drawn.
 
     `clean_set` says what methods repair a model with: images held out of pretraining, or the pretraining images
     themselves without their cues, as in the paper's Fig. 5; `clean_images` bounds those, too. `seed` draws the sets
     and the random cues and images of the splits; ``None`` stands for the experiment's own seed, which always decides
     initial weights and the order of batches. Models of one data seed share all their images.
+
+    `minority` says what the pretraining images outside the cue rate carry: no cue, or the own cue of a random training
+    image of another class. `clean_cues` says what the clean and validation images carry: no cue, or one that is drawn
+    whatever the label.
     """
 
     pretrain_images: Annotated[int, Ge(2)] | None = None
@@ -94,14 +61,18 @@ class DataSettings(_Plain):
     validation_images: Annotated[int, Ge(1)] | None = None
     clean_set: Literal["held-out", "pretraining"] = "held-out"
     seed: Annotated[int, Ge(0)] | None = None
+    minority: Literal["uncued", "conflicting"] = field(default="uncued", metadata={"added": True})
+    clean_cues: Literal["none", "random"] = field(default="none", metadata={"added": True})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(_Plain):
+class Recipe(Plain):
     """How a backbone is pretrained: SGD with steps in the learning rate (paper, App. A.1).
 
     `lr_drops` are fractions of the epochs: (.4, .8) of 100 epochs are epochs 40 and 80.
     `curve_images` bounds the test images behind each epoch's point of the learning curve.
+    `augment` says what is done to an image before its cue is drawn, anew at each visit: nothing, or a random crop after
+    padding and a random flip (`mmc_bench.data.augmentation`).
     """
 
     epochs: Annotated[int, Ge(1)] = 100
@@ -112,10 +83,11 @@ class Recipe(_Plain):
     lr_drops: tuple[Fraction, ...] = (0.4, 0.8)
     lr_drop_factor: Annotated[float, Gt(0), Le(1)] = 0.1
     curve_images: Annotated[int, Ge(1)] | None = None
+    augment: Literal["none", "crop-flip"] = field(default="none", metadata={"added": True})
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuadraticSettings(_Plain):
+class QuadraticSettings(Plain):
     """How the bend θ₁₂ of a quadratic path is trained (Garipov et al., 2018; paper, App. B.1).
 
     It starts at the chord's middle, or at random weights as in the authors' code.
@@ -130,7 +102,7 @@ class QuadraticSettings(_Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConnectSettings(_Plain):
+class ConnectSettings(Plain):
     """How the paths between two models are measured.
 
     `batchnorm_images` bounds the training images without cues that re-estimate the BatchNorm statistics, and those
@@ -148,7 +120,7 @@ class ConnectSettings(_Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretraining(_Plain):
+class Pretraining(Plain):
     """One pretrained model θ_C: everything that decides its weights and scores.
 
     `versions` are those of the stages that it rests on.
@@ -166,7 +138,7 @@ class Pretraining(_Plain):
     @cached_property
     def weights_key(self) -> str:
         """SHA-256 that names the weights: of all that decides them, which scoring does not."""
-        parts = {name: getattr(self, name) for name in _names_of(Pretraining) if name != "versions"}
+        parts = {name: getattr(self, name) for name in names_of(Pretraining) if name != "versions"}
         return key_of({"stage": "pretrain", "version": self.versions["pretrain"], **parts})
 
     @cached_property
@@ -186,7 +158,7 @@ class Pretraining(_Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _FineTuning(_Plain):
+class _FineTuning(Plain):
     """One method applied to one pretrained model."""
 
     versions: dict[str, str]
@@ -250,9 +222,7 @@ class Trial(_FineTuning):
     @cached_property
     def key(self) -> str:
         """SHA-256 that names this trial's record."""
-        return key_of(
-            {"stage": "trial", **self.versions, "pretraining": self.pretraining.key, "method": self.method}
-        )
+        return key_of({"stage": "trial", **self.versions, "pretraining": self.pretraining.key, "method": self.method})
 
     @property
     def label(self) -> str:
@@ -271,7 +241,7 @@ PROTOCOLS = (PUBLISHED, *RULES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection(_Plain):
+class Selection(Plain):
     """The trials of one method in one setting, which its parameters there are chosen by.
 
     `pretraining` is that of the first tuning seed; `trials` are the keys of each trial's jobs, one a seed, and trial 0
@@ -290,7 +260,7 @@ class Selection(_Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair(_Plain):
+class Pair(Plain):
     """Two pretrained models of one architecture, and how the paths between them are measured.
 
     `data` is the experiment on whose data they are compared: that of the first, unless a suite says otherwise.
@@ -328,7 +298,7 @@ Job = Pretraining | Cell | Trial | Pair
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint(_Plain):
+class Checkpoint(Plain):
     """Trained weights, whoever trained them: their checksum (`mmc_bench.results.weights`), and their record's key."""
 
     label: str
@@ -337,7 +307,7 @@ class Checkpoint(_Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Connection(_Plain):
+class Connection(Plain):
     """Two checkpoints of one architecture, and how the paths between them are measured.
 
     `experiment` describes the data that they are compared on, and the backbone that they are loaded into.
@@ -375,25 +345,6 @@ def _places(end: Pretraining) -> dict[str, str]:
     }
 
 
-@cache
-def _names_of(part: Any) -> tuple[str, ...]:
-    return tuple(one.name for one in fields(part))
-
-
-@cache
-def _added_to(part: Any) -> dict[str, Any]:
-    """Return the default of each field that came later."""
-    return {one.name: one.default for one in fields(part) if "added" in one.metadata}
-
-
-def _plain(value: Any, of: Callable[[_Plain], dict[str, Any]] = _Plain.content) -> Any:
-    if isinstance(value, _Plain):
-        return of(value)
-    if isinstance(value, dict):
-        return {name: _plain(item, of) for name, item in value.items()}
-    return [_plain(item, of) for item in value] if isinstance(value, (list, tuple)) else value
-
-
 def kind_of(described: Job | Selection | Connection) -> str:
     """Return ``"pretraining"``, ``"cell"``, ``"trial"``, ``"selection"``, ``"pair"`` or ``"connection"``."""
     return type(described).__name__.lower()
@@ -424,34 +375,3 @@ def models_of(job: Job) -> tuple[Pretraining, ...]:
     if isinstance(job, Pair):
         return (job.first, job.second)
     return (job.pretraining,) if isinstance(job, Cell | Trial) else ()
-
-
-def key_of(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of `content`, plain data or parts of cells by name, as canonical JSON with the key version."""
-    members = {"key_version": KEY_VERSION, **content}
-    text = ",".join([f'"{name}":{_text_of(members[name])}' for name in sorted(members)])
-    return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()
-
-
-def canonical_json(content: Any) -> str:
-    """Return JSON that is equal for equal content: sorted keys, no spaces, 1.0 written as 1."""
-    return _encoded(_canonical(content))
-
-
-_encoded = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-
-
-def _text_of(value: Any) -> str:
-    if isinstance(value, _Plain):
-        return value.canonical
-    return _encoded(value if isinstance(value, str) else _canonical(value))
-
-
-def _canonical(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _canonical(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_canonical(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mmc_bench.results.jobs import RULES, Selection
-from mmc_bench.results.records import Score, TrialRecord, _JobRecord, _Record
+from mmc_bench.results.records import Checksum, Score, TrialRecord, _JobRecord, _Record
+
 
 class TriedParameters(_Record):
     """One trial: what differs from the published parameters, and the mean scores over the tuning seeds.
@@ -16,7 +17,7 @@ class TriedParameters(_Record):
     """
 
     parameters: dict[str, Any]
-    validation: dict[str, Score] = {}
+    validation: dict[str, Score] = Field(default_factory=dict)
     diverged: str | None = None
 
 
@@ -32,6 +33,7 @@ class SelectionRecord(_JobRecord):
     space: dict[str, str]
     trials: Annotated[tuple[TriedParameters, ...], Field(min_length=1)]
     winners: dict[str, int]
+    sha256: Checksum = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> "SelectionRecord":
@@ -93,6 +95,4 @@ def _means(records: Sequence[TrialRecord]) -> dict[str, Score]:
     def mean(split: str, figure: str) -> float:
         return fmean(getattr(record.validation[split], figure) for record in records)
 
-    return {
-        split: Score(accuracy=mean(split, "accuracy"), loss=mean(split, "loss")) for split in records[0].validation
-    }
+    return {split: Score(accuracy=mean(split, "accuracy"), loss=mean(split, "loss")) for split in records[0].validation}

@@ -21,7 +21,6 @@ copied from another key's, counts as missing, and is made anew. Those without a 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -233,6 +232,12 @@ class Store:
         """Yield every pair's valid record in the folder, like `cell_records`."""
         return self._records("pair")
 
+    def tuning_models(self) -> set[str]:
+        """Return the keys of the pretrainings that methods were tuned on."""
+        found: Iterator[SelectionRecord] = self._records("selection")
+        chosen = [record.selection for record in found]
+        return {one.pretraining.with_changes(seed=seed).key for one in chosen for seed in one.seeds}
+
     def _read(self, path: str, read: Callable[[str, bytes], Read]) -> Read | None:
         """Return what is read from a file, or None when there is none, or it is damaged."""
         content = read_if_there(path)
@@ -372,27 +377,6 @@ class Store:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise UnwritableError(f"results folder {self.root} cannot be written ({reason}){advice}") from None
-
-
-def read_record(path: Path) -> AnyRecord | SelectionRecord | ConnectionRecord:
-    """Return the record in a file, of whatever kind it is.
-
-    Raises
-    ------
-    UserError
-        When there is no such file, or it holds no valid record.
-    """
-    content = read_if_there(path)
-    if content is None:
-        raise UserError(f"there is no record {path}")
-    try:
-        kind = json.loads(content)["kind"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        kind = None
-    if not isinstance(kind, str) or kind not in FOLDERS:
-        raise UserError(f"{path} is no record of mmc-bench")
-    record: AnyRecord | SelectionRecord | ConnectionRecord = parsed(path, content, schema_of(kind))
-    return record
 
 
 def _key_in(path: str) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError
-from mmc_bench.report.rows import make_rows, values_of_cell, values_of_model
-from mmc_bench.results.jobs import Pretraining
+from mmc_bench.report.rows import values_of_cell, values_of_model
+from mmc_bench.results.jobs import PROTOCOLS, Pretraining
 from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.running.selection import selected_pairs, selected_records, selected_scores
+from mmc_bench.results.scores import CellScores
+from mmc_bench.running.selection import rows_of, selected_pairs, selected_records, selected_scores
 from mmc_bench.running.session import Session
 from mmc_bench.running.summary import Summary
 
@@ -67,6 +68,7 @@ class Results:
 
     def __init__(self, session: Session, summary: Summary | None = None) -> None:
         self._session, self.summary = session, summary
+        self._plan = session.current_plan if session.suite or session.settings else None
         self._scores = selected_scores(session)
 
     @property
@@ -114,7 +116,8 @@ class Results:
         pandas.DataFrame
             Columns ``dataset``, ``backbone``, ``cue_rate``, ``seed``, ``method``; accuracies (fractions) ``NC``, ``C``,
             ``RC``, ``RI`` and ``worst_split``; ``cue_reliance``; ``barrier_C`` and ``barrier_NC`` (nats); ``seconds``
-            of the fine-tuning or pretraining; ``parameters`` that were given to the method; the record's ``key``.
+            of the fine-tuning or pretraining; ``parameters`` that were given to the method; the record's ``key``. Where
+            methods are tuned, also ``protocol``; a cell that is of several protocols has a row for each.
 
         Raises
         ------
@@ -124,25 +127,34 @@ class Results:
         import pandas as pd
 
         cells, models = self._scores
+        columns: tuple[str, ...] = COLUMNS
         if what == "cells":
-            rows = []
-            for cell in cells:
-                method = {"method": cell.cell.method.name, "parameters": dict(cell.cell.method.parameters)}
-                rows.append(_place(cell.cell.pretraining) | method | values_of_cell(cell) | {"key": cell.key})
+            rows = [_cell(cell) for cell in cells]
+            if protocols := self._plan and self._plan.protocols:
+                by_key = {row["key"]: row for row in rows}
+                columns = (*COLUMNS, "protocol")
+                rows = [
+                    by_key[cell.key] | {"protocol": protocol}
+                    for protocol, own in protocols.items()
+                    for cell in own
+                    if cell.key in by_key
+                ]
         elif what == "pretrained":
             alone = {"method": "pretrained", "parameters": {}}
             rows = [_place(one.pretraining) | alone | values_of_model(one) | {"key": one.key} for one in models]
         else:
             raise UserError(f"to_frame gives 'cells' or 'pretrained', not {what!r}")
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return pd.DataFrame(rows, columns=columns)
 
-    def table(self, format: str = "md") -> PrintedTable:
+    def table(self, format: str = "md", protocol: str | None = None) -> PrintedTable:
         """Return the table that the command line prints: a row a method, mean ± standard deviation over seeds.
 
         Parameters
         ----------
         format : {"md", "csv", "json", "latex", "html"}
             How it is printed.
+        protocol : {"published", "clean", "counterfactual"}
+            Where methods are tuned: only the rows whose parameters are published, or were chosen by this rule.
 
         Returns
         -------
@@ -152,14 +164,16 @@ class Results:
         Raises
         ------
         UserError
-            When the format is unknown.
+            When the format or protocol is unknown, or nothing is tuned.
         """
         from mmc_bench.report.row_tables import render
         from mmc_bench.report.tables import FORMATS
 
         if format not in FORMATS:
             raise UserError(f"unknown format {format!r}: write {', '.join(FORMATS)}")
-        rows = make_rows(*self._scores)
+        if protocol not in (None, *PROTOCOLS):
+            raise UserError(f"unknown protocol {protocol!r}: write {', '.join(PROTOCOLS)}")
+        rows = rows_of(self._plan, *self._scores, [protocol] if protocol else ())
         return PrintedTable.of(render(rows, format), render(rows, "html")) if rows else PrintedTable.of("", "")
 
     def _lines(self) -> Sequence[str]:
@@ -185,6 +199,11 @@ COLUMNS = (
     *("NC", "C", "RC", "RI", "worst_split", "cue_reliance", "barrier_C", "barrier_NC", "seconds"),
     *("parameters", "key"),
 )
+
+
+def _cell(cell: CellScores | CellRecord) -> dict[str, Any]:
+    method = {"method": cell.cell.method.name, "parameters": dict(cell.cell.method.parameters)}
+    return _place(cell.cell.pretraining) | method | values_of_cell(cell) | {"key": cell.key}
 
 
 def _place(pretraining: Pretraining) -> dict[str, Any]:

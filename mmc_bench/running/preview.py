@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from mmc_bench.running.observers import Observers
 from mmc_bench.running.profile import kind_of_work
 from mmc_bench.running.runner import Missing, check_plugins, find_missing
 from mmc_bench.running.session import Session
+from mmc_bench.running.tuning import expected_cells
 from mmc_bench.suites.plan import Plan
 
 if TYPE_CHECKING:
@@ -111,6 +113,9 @@ def headline(plan: Plan, missing: Missing) -> str:
     cached = sum(job.key in missing.found for job in plan.results)
     left_out = len(plan.results) - cached - len(missing.results)
     results = f"{counted(plan)}, {cached} cached, {len(missing.results)} to run"
+    later = sum(map(len, expected_cells(plan, missing.jobs).values()))
+    if later:
+        results += f", up to {later} cells more once parameters are chosen"
     return (
         f"suite {plan.suite.name}: {results if plan.results else 'pretraining alone'}"
         f"{f', {left_out} left out' if left_out else ''}; {len(pretrainings)} of {len(plan.pretrainings)} "
@@ -135,10 +140,12 @@ def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None
     others.
     """
     known = known_seconds(plan, store, missing)
+    later = chain.from_iterable(expected_cells(plan, missing.jobs).values())
     pretraining = known.pop(PRETRAINING, None)
     other = mean(known.values()) if known else None
     seconds = [
-        pretraining if isinstance(job, Pretraining) else known.get(kind_of_work(job), other) for job in missing.jobs
+        pretraining if isinstance(job, Pretraining) else known.get(kind_of_work(job), other)
+        for job in chain(missing.jobs, later)
     ]
     return None if None in seconds else sum(filter(None, seconds))
 

@@ -1,15 +1,18 @@
 """The records at hand that a session selects: its suite's own, or, without a suite, all that its lists match."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from mmc_bench.report.rows import PRETRAINED
-from mmc_bench.results.jobs import Pretraining
+from mmc_bench.errors import UserError
+from mmc_bench.report.protocols import protocol_rows
+from mmc_bench.report.rows import PRETRAINED, Row, make_rows
+from mmc_bench.results.jobs import PROTOCOLS, Pretraining
 from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
 from mmc_bench.running.runner import found_pairs, found_records, found_scores
 from mmc_bench.running.session import Session
+from mmc_bench.suites.plan import Plan
 
 OfCell = TypeVar("OfCell", CellRecord, CellScores | CellRecord)
 OfModel = TypeVar("OfModel", PretrainRecord, ModelScores | PretrainRecord)
@@ -28,6 +31,36 @@ def selected_scores(session: Session) -> tuple[list[CellScores | CellRecord], li
         return found_scores(session.current_plan, session.store)
     reader = ScoreReader()
     return _selected(session, session.store.cell_scores(reader), session.store.model_scores(reader))
+
+
+def selected_rows(session: Session, protocols: Sequence[str] = ()) -> list[Row]:
+    """Return the rows of the records that a session selects; where its suite tunes methods, of these protocols, or all.
+
+    Raises
+    ------
+    UserError
+        When protocols are asked for, and nothing is tuned.
+    """
+    found = selected_scores(session)
+    plan = session.current_plan if session.suite or session.settings else None
+    return rows_of(plan, *found, protocols)
+
+
+def rows_of(
+    plan: Plan | None,
+    cells: Sequence[CellScores | CellRecord],
+    models: Sequence[ModelScores | PretrainRecord],
+    protocols: Sequence[str] = (),
+) -> list[Row]:
+    """Return the rows of a plan's records; raises like `selected_rows`."""
+    if plan is None or not plan.tunings:
+        if protocols:
+            raise UserError("no method is tuned here, so there are no protocols: give a suite with tune, or --tune")
+        return make_rows(cells, models)
+    scores = {cell.key: cell for cell in cells}
+    found = {name: [scores[cell.key] for cell in own if cell.key in scores] for name, own in plan.protocols.items()}
+    ranked = [model for model in models if model.pretraining.seed in plan.suite.seeds]
+    return protocol_rows(found, ranked, protocols or PROTOCOLS)
 
 
 def selected_pairs(session: Session) -> list[PairRecord]:
@@ -51,8 +84,11 @@ def _selected(
     ]
     wanted = {record.cell.pretraining.key for record in cells}
     alone = _matches(session, "methods", PRETRAINED)
+    tried = session.store.tuning_models() - wanted  # their seeds are never ranked
     pretrained = [
-        record for record in models if record.key in wanted or (alone and _selects(session, record.pretraining))
+        record
+        for record in models
+        if record.key in wanted or (alone and record.key not in tried and _selects(session, record.pretraining))
     ]
     cells.sort(key=lambda record: (_order(record.cell.pretraining), record.cell.method.name))
     pretrained.sort(key=lambda record: _order(record.pretraining))

@@ -41,6 +41,15 @@ def several(values: Any, commas: bool = True) -> list[Any]:
     return list(values) if isinstance(values, Iterable) and not isinstance(values, type) else [values]
 
 
+def with_trials(settings: GivenSettings, trials: int | None) -> GivenSettings:
+    """Return a caller's settings with that of the number of trials before them."""
+    if trials is None:
+        return settings
+    if isinstance(settings, Mapping):
+        return {"tune": trials, **settings}
+    return [f"tune={trials}", *([settings] if isinstance(settings, str) else settings)]
+
+
 def part_of(text: str) -> tuple[int, int]:
     """Return which part of how many ``"3/8"`` is.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from mmc_bench.engines import Outcome
@@ -25,18 +26,18 @@ def resolved(plan: Plan, store: Store) -> Plan:
     for tuning in plan.tunings:
         protocols[PUBLISHED] += tuning.cells
         record = selection_of(tuning, store)
-        for rule, cells in (tuning.chosen(record) if record else {}).items():
-            protocols[rule] += cells
-    cells = {cell.key: cell for cell in (*plan.cells, *(cell for own in protocols.values() for cell in own))}
-    shown = {protocol: tuple(own) for protocol, own in protocols.items()}
+        for rule, own in (tuning.chosen(record) if record else {}).items():
+            protocols[rule] += own
+    cells = {cell.key: cell for cell in chain(plan.cells, *protocols.values())}
+    shown = {protocol: tuple(found) for protocol, found in protocols.items()}
     return replace(plan, cells=tuple(cells.values()), protocols=shown)
 
 
 def selection_of(tuning: Tuning, store: Store) -> "SelectionRecord | None":
     """Return what was chosen for a method in a setting, or None while trials lack a record."""
-    record: SelectionRecord | None = store.find_jobless(tuning.selection)
-    if record is not None:
-        return record
+    made: SelectionRecord | None = store.find_jobless(tuning.selection)
+    if made is not None:
+        return made
     from mmc_bench.results.records import TrialRecord
     from mmc_bench.results.selections import select
 
@@ -117,6 +118,18 @@ def expected_cells(plan: Plan, jobs: Iterable[Job]) -> dict[str, list[Job]]:
     to_run = {job.key for job in jobs}
     open_ = [tuning for tuning in plan.tunings if any(job.key in to_run for job in tuning.jobs)]
     return {tuning.selection.key: [*tuning.cells] * len(RULES) for tuning in open_}
+
+
+def about_spaces(plan: Plan) -> str | None:
+    """Return which methods have the standard search space alone, as one line, or None where none has."""
+    methods: dict[str, str] = {}
+    for tuning in plan.tunings:
+        if len(tuning.standard) == len(tuning.space):
+            words = "; ".join(f"{name} {space.removesuffix(' (standard)')}" for name, space in tuning.space.items())
+            methods[tuning.selection.method.name] = words or "nothing to search"
+    by_space = {words: [name for name in methods if methods[name] == words] for words in methods.values()}
+    said = [f"{', '.join(names)} ({words})" for words, names in by_space.items()]
+    return f"no search space is declared, so the standard one holds: {'; '.join(said)}" if said else None
 
 
 def save_selections(plan: Plan, store: Store) -> None:

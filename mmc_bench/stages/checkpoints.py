@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmc_bench.errors import UserError
+from mmc_bench.results.codec import read_record
 from mmc_bench.results.jobs import Checkpoint, ConnectSettings, DataSettings, PathName, PluginRef, Pretraining
 from mmc_bench.results.records import CellRecord, PretrainRecord
-from mmc_bench.results.store import Store, read_record
+from mmc_bench.results.store import Store
 from mmc_bench.results.weights import decoded_weights
 from mmc_bench.suites.suite import Suite
 from mmc_bench.system.files import read_whole

@@ -5,7 +5,7 @@ from functools import partial
 
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
-from mmc_bench.results.jobs import Cell, Pretraining
+from mmc_bench.results.jobs import Cell, Pretraining, Trial
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.system.process_state import kept
 from mmc_bench.training import Backbone, Method, Progress, Task
@@ -16,7 +16,7 @@ SOME = 16
 
 
 def fine_tune(
-    cell: Cell, pretrained: Backbone, data: ExperimentData, resources: Resources, report: Report
+    cell: Cell | Trial, pretrained: Backbone, data: ExperimentData, resources: Resources, report: Report
 ) -> tuple[Backbone, dict[str, object], Progress, int]:
     """Run a cell's method. What it changes of the process is put back, and reported as a note.
 
@@ -83,6 +83,7 @@ def task_of(
         progress=Progress(report),
         needs=needs,
         _cued=data.pretraining if "cued" in needs else None,
+        _environments=data.environments.clone() if "environments" in needs else None,
         _fully_cued=data.train_splits["C"] if "fully-cued" in needs else None,
         _all_fully_cued=data.fully_cued if "fully-cued" in needs else None,
         _untrained=partial(resources.model, pretraining, data),

@@ -144,7 +144,7 @@ def _trial(job: Trial, resources: Resources, report: Report) -> Finish:
             assembly.trained(progress)
             assembly.lap("fine_tune")
             report({"stage": "score"})
-            scores = evaluate_sets(fine_tuned, data.validation_splits)
+            scores = evaluate_sets(fine_tuned, data.rendered_validation)
             assembly.lap("score")
         except (NonFiniteLossError, UnfitModelError) as error:
             if isinstance(error, UnfitModelError) and error.promise != FINITE:

@@ -4,9 +4,11 @@ import time
 
 import torch
 
-from mmc_bench.data.splits import ExperimentData
+from mmc_bench.data.augmentation import augmented
+from mmc_bench.data.splits import CuedImages, ExperimentData
 from mmc_bench.results.jobs import Pretraining
 from mmc_bench.results.records import Epoch
+from mmc_bench.seeds import derive_seed
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.training import Backbone, Progress, Training, evaluate, stepped
 from mmc_bench.training.checks import check_weights
@@ -17,8 +19,8 @@ def pretrain(
 ) -> tuple[Backbone, tuple[Epoch, ...], Progress, float]:
     """Train θ_C.
 
-    The learning curve has, for each epoch, the running training loss and accuracy, and the accuracy on the
-    NC and C test images.
+    The learning curve has, for each epoch, the running training loss and accuracy (on augmented images where the recipe
+    augments them), and the accuracy on the NC and C test images.
 
     Returns
     -------
@@ -28,7 +30,7 @@ def pretrain(
     Raises
     ------
     UserError
-        When a loss or a weight is NaN or infinite.
+        When a loss or a weight is NaN or infinite, or the images cannot be augmented.
     """
     recipe = pretraining.recipe
     _, generator = resources.seed_everything("pretraining", pretraining.seed)
@@ -48,7 +50,7 @@ def pretrain(
     progress = Progress(report)
     training = Training(
         model,
-        data.pretraining,
+        _training_images(pretraining, data, resources),
         lr=recipe.lr,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
@@ -60,3 +62,11 @@ def pretrain(
     )
     training.fit(add_to_curve)
     return model, tuple(curve), progress, seconds
+
+
+def _training_images(pretraining: Pretraining, data: ExperimentData, resources: Resources) -> CuedImages:
+    """Return the pretraining set, augmented if the recipe says so, by draws that no other draw depends on."""
+    if pretraining.recipe.augment == "none":
+        return data.pretraining
+    seed = derive_seed("augmentation", pretraining.seed)
+    return augmented(data.pretraining, torch.Generator(device=resources.device).manual_seed(seed))

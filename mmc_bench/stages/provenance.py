@@ -47,7 +47,8 @@ def provenance_of(job: Job | Connection, resources: Resources, seeds: dict[str, 
 def experiment_seeds(experiment: Pretraining) -> dict[str, int]:
     """Return an experiment's seeds: its own, and those derived from it and its data seed."""
     draws = {what: derive_seed(what, experiment.data_seed) for what in DRAWS}
-    return {"experiment": experiment.seed, **draws, "pretraining": derive_seed("pretraining", experiment.seed)}
+    trainings = ("pretraining",) if experiment.recipe.augment == "none" else ("pretraining", "augmentation")
+    return {"experiment": experiment.seed, **draws} | {what: derive_seed(what, experiment.seed) for what in trainings}
 
 
 @cache

@@ -14,7 +14,8 @@ from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Offer, Registry
-from mmc_bench.results.jobs import PluginRef, Pretraining, canonical_json
+from mmc_bench.results.canonical import canonical_json
+from mmc_bench.results.jobs import PluginRef, Pretraining
 from mmc_bench.results.records import PretrainRecord
 from mmc_bench.results.store import LostWeightsError, Store
 from mmc_bench.seeds import derive_seed

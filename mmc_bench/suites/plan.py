@@ -149,7 +149,8 @@ def shard(plan: Plan, part: int, parts: int) -> Plan:
 
     What starts from one pretrained model stays together, and these groups are dealt in turn. Where there are fewer
     of them than parts, the cells and pairs themselves are dealt, and a pretraining comes with every part that needs
-    it; so do the trials that its cells' parameters come from. What is in a part depends on the whole plan alone, not on what is done already.
+    it; so do the trials that the parameters of its cells come from. What is in a part depends on the whole plan alone,
+    not on what is done already.
 
     Parameters
     ----------
@@ -157,7 +158,8 @@ def shard(plan: Plan, part: int, parts: int) -> Plan:
         Which one, from 1 to `parts`.
     """
     groups: dict[str, list[Pretraining | Cell | Pair]] = {}
-    for result in (*plan.cells, *plan.pairs):
+    ranked: tuple[Cell | Pair, ...] = (*plan.cells, *plan.pairs)
+    for result in ranked:
         groups.setdefault(models_of(result)[0].key, []).append(result)
     needed = {model.key for result in plan.results for model in models_of(result)}
     for pretraining in plan.pretrainings:

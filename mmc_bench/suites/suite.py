@@ -182,7 +182,9 @@ def _checked(content: Mapping[str, Any], origin: str) -> Suite:
 
     from mmc_bench.system.validation import changed_kind, shortened
 
-    lists = {name: [content[name]] for name in LISTS if isinstance(content.get(name), (str, int, float))}
+    lists: dict[str, Any] = {
+        name: [content[name]] for name in LISTS if isinstance(content.get(name), (str, int, float))
+    }
     if _is_count(content.get("tune")):
         lists["tune"] = {"trials": content["tune"]} if content["tune"] else None
     try:

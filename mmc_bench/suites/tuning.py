@@ -1,7 +1,7 @@
 """What is tried of each method in each setting before its parameters are chosen."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,15 +43,20 @@ class Tuning:
     cells: tuple[Cell, ...]
 
     @property
-    def jobs(self) -> Iterator[Trial]:
-        """The jobs of all trials."""
-        return (trial for own in self.trials for trial in own)
+    def jobs(self) -> tuple[Trial, ...]:
+        """The jobs of all trials, each once."""
+        return tuple({trial.key: trial for own in self.trials for trial in own}.values())
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """The dataset, backbone and cue rate of its setting, for people."""
+        p = self.selection.pretraining
+        return p.dataset.name, p.backbone.name, f"cue rate {p.cue_rate:g}"
 
     @property
     def label(self) -> str:
         """One line for people."""
-        p = self.selection.pretraining
-        return f"{p.dataset.name} {p.backbone.name} cue rate {p.cue_rate:g} · {self.selection.method.name}"
+        return f"{' '.join(self.place)} · {self.selection.method.name}"
 
     def chosen(self, record: "SelectionRecord") -> dict[str, tuple[Cell, ...]]:
         """Return the ranked cells with the parameters that each rule chose; none where every trial diverged."""
@@ -77,9 +82,9 @@ def tunings_of(
     Raises
     ------
     UserError
-        When a method does not load.
+        When a method does not load, or its search space has values that it does not allow.
     """
-    spaces = {reference.canonical: _space_of(offer, reference) for offer, reference in methods}
+    spaces = {reference.canonical: _space_of(offer, reference, settings.trials) for offer, reference in methods}
     versions = versions_of_stages("fine-tune", "score")
     groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -107,11 +112,14 @@ def tunings_of(
     return tuple(tunings)
 
 
-def _space_of(offer: "Offer", reference: PluginRef) -> "SearchSpace":
+def _space_of(offer: "Offer", reference: PluginRef, trials: int) -> "SearchSpace":
     from mmc_bench.plugin.parameters import parameters_of
     from mmc_bench.plugin.search import search_space
 
-    return search_space(parameters_of(offer.load()), reference.parameters)
+    space = search_space(parameters_of(offer.load()), reference.parameters)
+    for number in range(trials):
+        offer.configure({**reference.parameters, **space.draw(number)})
+    return space
 
 
 def _merged(method: PluginRef, drawn: dict[str, Any]) -> PluginRef:

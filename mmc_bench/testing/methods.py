@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from mmc_bench.errors import UserError
+from mmc_bench.plugin.search import search_space
 from mmc_bench.testing.checks import Fault, NotChecked, Property, one_line
 from mmc_bench.testing.common import COMMON
 from mmc_bench.testing.elsewhere import ask_elsewhere
@@ -14,6 +15,9 @@ from mmc_bench.testing.runs import MethodSubject, digests
 from mmc_bench.testing.tiny_data import SHAPES, Shape, other_hidden_data
 from mmc_bench.training.returned import IN_FULL, IN_ORDER, PROMISES, UnfitModelError, hooks_of
 from mmc_bench.training.task import UndeclaredDataError
+
+#: Draws from a search space that are tried.
+TRIALS = 32
 
 # Runs the method in an interpreter of its own, which hashes strings otherwise, and tells the weights' digests.
 REPETITION = """
@@ -37,6 +41,24 @@ def asks_for_declared_data(subject: MethodSubject) -> str | None:
         raise Fault(f"{error} ({subject.place})", f"write MethodSpec(…, needs={sorted(wanted)})")
     needs = sorted({"clean", *subject.offer.spec.needs})
     return f"needs {', '.join(needs)}"
+
+
+def can_be_tuned(subject: MethodSubject) -> str:
+    """What `mmc-bench run --tune` may draw from its search space are values that its Config allows."""
+    offer = subject.offer
+    space = search_space(subject.schema, offer.spec.defaults)
+    for trial in range(TRIALS):
+        drawn = space.draw(trial)
+        try:
+            offer.configure(drawn)
+        except UserError as error:
+            raise Fault(
+                f"the search space has values that are not allowed: {error}", "narrow the space in its Config"
+            ) from None
+    words = "; ".join(f"{name}: {space}" for name, space in space.described().items())
+    if not space.spaces:
+        return "nothing is searched: it declares no space, and has no lr and no epochs"
+    return words if space.spaces.keys() - space.standard else f"declares no search space; {words}"
 
 
 def uses_its_data_alone(subject: MethodSubject) -> None:
@@ -200,6 +222,7 @@ def runs_in(precision: str, device_type: str, subject: MethodSubject) -> None:
 
 PROPERTIES = (
     *COMMON,
+    Property("can be tuned", can_be_tuned),
     Property("asks only for data that it declares", asks_for_declared_data),
     Property("depends on no image outside its sets", uses_its_data_alone),
     *(Property(f"fine-tunes {shape.name}", partial(fine_tunes, shape)) for shape in SHAPES),

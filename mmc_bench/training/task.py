@@ -6,7 +6,6 @@ from typing import Protocol
 
 import torch
 
-from mmc_bench.data.contract import has_cue
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
 from mmc_bench.training.backbone import Backbone
@@ -30,9 +29,10 @@ class Task:
     pretrained
         θ_C itself, frozen, in eval mode.
     clean
-        Cue-free training images that were held out of pretraining.
+        Cue-free training images that were held out of pretraining, unless the settings give them random cues, or make
+        them the pretraining images.
     validation
-        Another such set, for choosing anything.
+        Another such set, always held out, for choosing anything.
     num_classes
         K.
     device
@@ -54,6 +54,7 @@ class Task:
     progress: Progress
     needs: frozenset[str] = frozenset()
     _cued: CuedImages | None = None
+    _environments: torch.Tensor | None = None
     _fully_cued: CuedImages | None = None
     _all_fully_cued: CuedImages | None = None
     _untrained: Callable[[], Backbone] | None = None
@@ -102,20 +103,20 @@ class Task:
 
     @property
     def environments(self) -> torch.Tensor:
-        """The environment (N,) of each image of `cued`: 1 where it carries its cue, 0 where it carries none.
+        """The environment (N,) of each image of `cued`: 1 where it carries its own cue, else 0: none or another's.
 
-        Every image of `clean` and `validation` is of environment 0.
+        Every image of `clean` and `validation` counts as one of environment 0, random cues or not.
 
         Raises
         ------
         UndeclaredDataError
             When the method's spec does not declare ``needs={"cued", "environments"}``.
         """
-        if "environments" not in self.needs:
+        if "environments" not in self.needs or self._environments is None:
             raise UndeclaredDataError(
                 'the method asked for task.environments: declare needs={"cued", "environments"} in its spec'
             )
-        return has_cue(self.cued.cues).long()
+        return self._environments
 
     def untrained(self) -> Backbone:
         """Return a new network of the same architecture, in training mode, with weights that it draws at random.
