@@ -47,7 +47,7 @@ def test_no_other_environments_break_invariance_more_than_those_inferred():
     labels = torch.tensor([0, 1, 2] * 3)
     gradients = scale_gradients(logits, labels).tolist()
 
-    def objective(environment):  # eq. 5, the mean of both penalties, for q of 0 and 1; it is convex in q
+    def objective(environment):  # the mean of both penalties, for q of 0 and 1; it is convex in q
         first = sum(g for g, one in zip(gradients, environment) if one) / 9
         second = sum(g for g, one in zip(gradients, environment) if not one) / 9
         return (first**2 + second**2) / 2

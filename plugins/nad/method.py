@@ -1,4 +1,4 @@
-"""Neural attention distillation (Li et al., ICLR 2021, section 3.2, eq. 4)."""
+"""Neural attention distillation (Li et al., ICLR 2021)."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -74,7 +74,7 @@ def attention_distance(own: torch.Tensor, wanted: torch.Tensor, power: float) ->
 
 
 def attention(maps: torch.Tensor, power: float) -> torch.Tensor:
-    """Return A/‖A‖, A = Σ_c |F_c|^p, of feature maps F (n, C, h, w), as (n, h·w) (eq. 1; bboylyg/NAD, at.py)."""
+    """Return A/‖A‖, A = Σ_c |F_c|^p, of feature maps F (n, C, h, w), as (n, h·w) (bboylyg/NAD, at.py)."""
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
     summed = maps.abs().pow(power).sum(1).flatten(1)
     normalised: torch.Tensor = summed / (summed.norm(dim=1, keepdim=True) + 1e-6)

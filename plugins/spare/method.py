@@ -1,4 +1,4 @@
-"""SPARE: separate early and resample (Yang et al., AISTATS 2024, algorithm 1)."""
+"""SPARE: separate early and resample (Yang et al., AISTATS 2024)."""
 
 from typing import Annotated
 
@@ -20,8 +20,8 @@ class SPARE:
     larger than 1. The authors draw images by w. Here a step takes a batch of the clean set, which is passed over once
     an epoch, and as many cued images, drawn by w, and the clean images' losses are weighted: in expectation the same.
 
-    The paper clusters the outputs of the first epochs, which follow the spurious feature alone. θ_C was trained to the
-    end, but stands for that: it never saw the clean images, and where the cue alone decides, they fall apart.
+    The paper clusters the outputs of the first epochs, which follow the spurious feature. θ_C was trained to the end
+    and fits its training images; it never saw the clean ones, whose outputs lie apart where it relies on the cue.
     """
 
     class Config(BaseConfig):
