@@ -136,8 +136,8 @@ def test_the_readme_shows_means_intervals_and_what_is_missing(board):
     board.send_in(cell(0, "other", (0.9, 0.9, 0.99, 0.2)))
     text = markdown.readme(payload(board))
     assert "| 1 | tune | 75.0 ± 63.5 | +30.0 ± 127.1 |" in text
-    assert "|  | other (no mean: seed 1 missing) | – |" in text
-    assert "| other | – | 1 | digits net 0.9 seed 1 |" in text
+    assert "| – | other (no mean: seed 1 missing) | – |" in text
+    assert "| other | – | – | digits net 0.9 seed 1 |" in text
     assert "99.0" not in text
 
 

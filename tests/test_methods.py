@@ -386,6 +386,6 @@ def test_a_task_has_no_place_for_test_images():
     fields = set(inspect.signature(Task).parameters)
     assert fields == {
         *("model", "pretrained", "clean", "validation", "num_classes"),
-        *("device", "generator", "progress", "needs", "_cued", "_environments", "_fully_cued", "_all_fully_cued"),
-        "_untrained",
+        *("device", "generator", "progress", "needs", "_untrained"),
+        *("_cued", "_environments", "_fully_cued", "_all_fully_cued"),
     }

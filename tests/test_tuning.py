@@ -209,13 +209,9 @@ def tuned(tmp_path_factory):
     import mmc_bench
 
     folder = tmp_path_factory.mktemp("tuned")
-    suite = {
-        **TINY,
-        "cue_rates": [0.9],
-        "tune": 3,
-        "pretrain": {"epochs": 1, "batch_size": 12},
-        "connect": {"points": 2},
-    }
+    short = {"pretrain": {"epochs": 1, "batch_size": 12}, "connect": {"points": 2}}
+    slow = {"parameters": {"tiny-ft": {"lr": 0.003}}}
+    suite = {**TINY, **short, **slow, "cue_rates": [0.9], "tune": 4}
     given = {"plugins_dir": Path(__file__).parent / "plugins", "results": folder, "workers": 0, "progress": False}
     first = mmc_bench.run(suite, **given)
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.json")}

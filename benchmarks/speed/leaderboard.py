@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from mmc_bench.leaderboard.build import generated_files, stale_files, write_generated
-from mmc_bench.leaderboard.checks import inspect, stage_versions_of
+from mmc_bench.leaderboard.checks import inspect
 from mmc_bench.leaderboard.schemas import KnownVersion, Submission, Versions, as_yaml, plugin_name
-from mmc_bench.leaderboard.submissions import CHECKSUMS, SUBMISSION, Board, manifest, sha256_of
+from mmc_bench.leaderboard.submissions import CHECKSUMS, SUBMISSION, Board, manifest, sha256_of, stage_versions_of
 from mmc_bench.results.codec import job_of
 from mmc_bench.results.jobs import Pretraining, references_of
 from mmc_bench.results.records import CellRecord, PretrainRecord

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.leaderboard.checks import disagreements, duplicates, entry_problems, identity, stage_versions_of
+from mmc_bench.leaderboard.checks import disagreements, duplicates, entry_problems, identity
 from mmc_bench.leaderboard.schemas import KnownVersion, Submission, Versions, as_yaml, plugin_name
 from mmc_bench.leaderboard.submissions import (
     CHECKSUMS,
@@ -26,12 +26,12 @@ from mmc_bench.leaderboard.submissions import (
     cells_of,
     manifest,
     parse_record,
+    plugins_of,
     read_entries,
     sha256_of,
+    stage_versions_of,
 )
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.codec import job_of
-from mmc_bench.results.jobs import references_of
 from mmc_bench.results.versions import version_of_stage
 from mmc_bench.system.files import is_intact, read_whole, write_whole
 from mmc_bench.system.validation import first_problem
@@ -182,7 +182,7 @@ def _versions(
                 stages[stage].add(version)
                 if version != version_of_stage(stage):
                     unknown[f"{stage} {version}"] = f"installed is {version_of_stage(stage)}"
-        for kind, plugin in references_of(job_of(entry.record)):
+        for kind, plugin in plugins_of(entry.record):
             name = plugin_name(kind, plugin)
             if known.find(kind, plugin) is None and plugin.version not in plugins[name]:
                 found = _at_hand(registry, kind, f"{plugin.distribution}:{plugin.name}")

@@ -17,6 +17,7 @@ from mmc_bench.results.store import Store
 SETTINGS = """
 title: A board
 baseline: acme:base
+fewest_seeds: 1
 verifiers: [Bob]
 tolerances: {same_machine: 0.0, same_code: 0.02, other: 0.1}
 test_images: {digits: 100}
@@ -26,6 +27,7 @@ VERSIONS = {
     "stages": {"pretrain": ["1"], "fine-tune": ["1"], "score": ["1"], "connect": ["1"]},
     "plugins": {
         "acme:dataset:digits": {"1+abc": {}},
+        "acme:dataset:letters": {"1+abc": {}},
         "acme:backbone:net": {"1+abc": {}},
         "acme:method:tune": {"1+abc": {"summary": "tunes", "needs": ["cued"]}, "2+abc": {"needs": []}},
         "acme:method:base": {"1+abc": {"needs": []}},
@@ -106,11 +108,13 @@ class TestBoard:
             (root / "leaderboard.yaml").write_text(SETTINGS)
             (root / "versions.yaml").write_text(json.dumps(VERSIONS))
 
-    def counting(self, seeds=(0, 1), rates=(0.9,)):
-        """List the settings of these cue rates as those that count, with these seeds."""
-        listed = {"dataset": "acme:digits", "backbone": "acme:net", "cue_rates": list(rates), "seeds": list(seeds)}
-        file = self.root / "leaderboard.yaml"
-        file.write_text(f"{SETTINGS}\nsettings: [{json.dumps(listed)}]\n")
+    def counting(self, seeds=(0, 1), rates=(0.9,), **more):
+        """List the settings of these cue rates as those that count, with these seeds; `more` are rates by dataset."""
+        listed = [
+            {"dataset": f"acme:{dataset}", "backbone": "acme:net", "cue_rates": list(own), "seeds": list(seeds)}
+            for dataset, own in {"digits": rates, **more}.items()
+        ]
+        (self.root / "leaderboard.yaml").write_text(f"{SETTINGS}\nsettings: {json.dumps(listed)}\n")
         return self
 
     def opened(self):
