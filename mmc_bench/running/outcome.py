@@ -11,12 +11,14 @@ from mmc_bench.report.rows import values_of_cell, values_of_model
 from mmc_bench.results.jobs import PROTOCOLS, Pretraining
 from mmc_bench.results.records import Budget, CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores
-from mmc_bench.running.selection import rows_of, selected_pairs, selected_records, selected_scores
+from mmc_bench.running.selection import curves_of, rows_of, selected_pairs, selected_records, selected_scores
 from mmc_bench.running.session import Session
 from mmc_bench.running.summary import Summary
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from mmc_bench.report.axis_curves import AxisCurves
 
 
 class PrintedTable(str):
@@ -68,7 +70,7 @@ class Results:
 
     def __init__(self, session: Session, summary: Summary | None = None) -> None:
         self._session, self.summary = session, summary
-        self._plan = session.current_plan if session.suite or session.settings else None
+        self._plan = session.current_plan if session.has_suite else None
         self._scores = selected_scores(session)
 
     @property
@@ -172,14 +174,41 @@ class Results:
             When the format or protocol is unknown, or nothing is tuned.
         """
         from mmc_bench.report.row_tables import render
-        from mmc_bench.report.tables import FORMATS
 
-        if format not in FORMATS:
-            raise UserError(f"unknown format {format!r}: write {', '.join(FORMATS)}")
+        _check_format(format)
         if protocol not in (None, *PROTOCOLS):
             raise UserError(f"unknown protocol {protocol!r}: write {', '.join(PROTOCOLS)}")
         rows = rows_of(self._plan, *self._scores, [protocol] if protocol else ())
         return PrintedTable.of(render(rows, format), render(rows, "html")) if rows else PrintedTable.of("", "")
+
+    @cached_property
+    def along(self) -> "Sequence[AxisCurves]":
+        """The scores along each axis of the suite; none where it has no axes."""
+        return curves_of(self._session, *self._scores) if self._plan and self._plan.points else []
+
+    def halving(self, format: str = "md") -> PrintedTable:
+        """Return the table of where on the suite's axes each method halves the cue's hold.
+
+        Parameters
+        ----------
+        format : {"md", "csv", "json", "latex", "html"}
+            How it is printed.
+
+        Returns
+        -------
+        PrintedTable
+            Text; a notebook shows it as HTML. Empty where nothing is run along an axis.
+
+        Raises
+        ------
+        UserError
+            When the format is unknown.
+        """
+        from mmc_bench.report.halving_tables import render
+
+        _check_format(format)
+        along = self.along
+        return PrintedTable.of(render(along, format), render(along, "html")) if along else PrintedTable.of("", "")
 
     def _lines(self) -> Sequence[str]:
         if self.summary is not None:
@@ -197,6 +226,14 @@ class Results:
     def _repr_html_(self) -> str:
         lines = "".join(f"<div>{escape(line)}</div>" for line in self._lines())
         return self.table()._repr_html_() + lines
+
+
+def _check_format(form: str) -> None:
+    """Refuse a format that tables do not have, by a `UserError`."""
+    from mmc_bench.report.tables import FORMATS
+
+    if form not in FORMATS:
+        raise UserError(f"unknown format {form!r}: write {', '.join(FORMATS)}")
 
 
 COLUMNS = (
