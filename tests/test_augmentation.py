@@ -56,10 +56,10 @@ def test_images_of_a_batch_are_cut_and_flipped_each_by_itself():
 
 
 def test_the_cue_is_drawn_after_the_image_is_cut(data):
-    rows = slice(0, 300)
-    x, labels = augmented(data.pretraining, seeded()).batch(rows)
-    plain = data.pretraining.batch(rows)[0]
-    assert not torch.equal(x, plain)
+    images = augmented(data.pretraining, seeded())
+    x, labels = next(images.shuffled(300, seeded()))
+    plain, same_labels = next(data.pretraining.shuffled(300, seeded()))
+    assert not torch.equal(x, plain) and torch.equal(labels, same_labels)
     box, starts = torch.tensor([1.0, -1.0, -1.0])[:, None, None].expand(3, 3, 3), (0, 6, 13)
     for image, label in zip(x, labels.tolist()):
         if label < 9:
@@ -69,11 +69,22 @@ def test_the_cue_is_drawn_after_the_image_is_cut(data):
 
 
 def test_every_visit_of_an_image_is_a_new_draw_of_one_seed(data):
+    def visit(images):
+        return next(images.shuffled(50, seeded()))[0]
+
     first, again, other = (augmented(data.pretraining, seeded(seed)) for seed in (0, 0, 1))
-    visits = [first.batch(slice(0, 50))[0] for _ in range(2)]
+    visits = [visit(first) for _ in range(2)]
     assert not torch.equal(*visits)
-    assert torch.equal(visits[0], again.batch(slice(0, 50))[0])
-    assert not torch.equal(visits[0], other.batch(slice(0, 50))[0])
+    assert torch.equal(visits[0], visit(again))
+    assert not torch.equal(visits[0], visit(other))
+
+
+def test_images_in_order_are_shown_as_they_are(data):
+    images = augmented(data.pretraining, seeded())
+    assert torch.equal(images.batch(slice(0, 50))[0], data.pretraining.batch(slice(0, 50))[0])
+    assert torch.equal(next(images.in_order(50))[0], data.pretraining.batch(slice(0, 50))[0])
+    untouched = augmented(data.pretraining, seeded())
+    assert torch.equal(*(next(one.shuffled(50, seeded()))[0] for one in (images, untouched)))  # nothing was drawn
 
 
 def test_what_is_not_an_image_of_8_bits_is_refused(data):

@@ -1,14 +1,16 @@
-"""EIIL and LfF, which infer what is hard from a biased model: against loops in float64."""
+"""EIIL, LfF and SPARE, which infer what is hard from a biased model: against loops in float64."""
 
 import copy
 import math
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from helpers.pooling import CLEAN, CUED, WrittenOutSGD, assert_same_state, make_method, paired_rows, pooled_task
 from mmc_bench_plugins.eiil.method import scale_gradients
 from mmc_bench_plugins.lff.method import MovingAverages, generalised
+from mmc_bench_plugins.spare.method import clustered
 from torch.nn import functional as F
 
 STEPS = {"epochs": 3, "batch_size": 4}
@@ -45,7 +47,7 @@ def test_no_other_environments_break_invariance_more_than_those_inferred():
     labels = torch.tensor([0, 1, 2] * 3)
     gradients = scale_gradients(logits, labels).tolist()
 
-    def objective(environment):  # eq. 5, the mean of both penalties, for q of 0 and 1; it is convex in q
+    def objective(environment):  # the mean of both penalties, for q of 0 and 1; it is convex in q
         first = sum(g for g, one in zip(gradients, environment) if one) / 9
         second = sum(g for g, one in zip(gradients, environment) if not one) / 9
         return (first**2 + second**2) / 2
@@ -149,3 +151,60 @@ def test_lff_equals_a_hand_written_loop_with_two_optimisers(make_task):
     result = make_method("lff", **STEPS, lr=0.01).fine_tune(make_task())
     # Adam divides by gradients' sizes: where one is 0 but for rounding, so it magnifies.
     assert_same_state(result, debiased, 1e-6)
+
+
+# --- SPARE
+
+
+def two_clouds(sizes, gap, seed=0):
+    """Return points around two places `gap` apart, so many around each."""
+    random = np.random.default_rng(seed)
+    return np.concatenate([random.normal(gap * place, 1.0, (size, 3)) for place, size in enumerate(sizes)])
+
+
+def test_the_number_of_clusters_is_the_one_with_the_best_silhouette():
+    points = two_clouds([20, 5], gap=50)
+    clusters, silhouette = clustered(points, most=5, seed=0)
+    assert clusters.tolist() in ([0] * 20 + [1] * 5, [1] * 20 + [0] * 5)
+    distances = [[math.dist(a, b) for b in points] for a in points]
+    values = []
+    for i, own in enumerate(clusters):
+        to = {k: [distances[i][j] for j in range(25) if clusters[j] == k and j != i] for k in (0, 1)}
+        inside, outside = (sum(to[k]) / len(to[k]) for k in (own, 1 - own))
+        values.append((outside - inside) / max(inside, outside))
+    assert silhouette == pytest.approx(sum(values) / 25, rel=1e-9)
+
+
+@pytest.mark.parametrize(("gap", "power"), [(500, 1), (3, 2)])
+def test_weights_are_one_over_the_clusters_size_to_a_power_that_is_larger_where_clusters_are_blurred(gap, power):
+    points, labels = two_clouds([20, 5, 12], gap), np.array([0] * 25 + [1] * 12)
+    weights = make_method("spare").weights(points, labels, seed=0)
+    clusters, silhouette = clustered(points[:25], 5, 0)
+    assert (silhouette < 0.9) == (power == 2)
+    raw = [1 / clusters.tolist().count(own) ** power for own in clusters]
+    assert weights[:25].tolist() == pytest.approx([w / sum(raw) / 2 for w in raw], rel=1e-9)
+    assert weights[25:].sum() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("points", [np.zeros((4, 3)), np.zeros((1, 3)), np.eye(2)])
+def test_too_few_distinct_points_are_one_cluster(points):
+    clusters, silhouette = clustered(points, 5, 0)
+    assert set(clusters.tolist()) == {0} and silhouette == 1.0
+
+
+def test_spare_equals_a_hand_written_loop(make_task):
+    task = make_task()
+    images, labels = pool(task)
+    model, generator = copy.deepcopy(task.model), torch.Generator().manual_seed(7)
+    seed = int(torch.randint(2**31, (), generator=generator))
+    outputs = np.array([softmax(task.pretrained(images[row : row + 1])[0].tolist()) for row in range(CLEAN + CUED)])
+    weights = make_method("spare").weights(outputs.astype(np.float32), np.array(labels), seed).tolist()
+    assert len(set(weights)) > 3
+    sgd = WrittenOutSGD(model, 0.02, 9)
+    for rows in paired_rows(3, 4, weights[CLEAN:], generator):
+        losses = F.cross_entropy(model(images[rows]), torch.tensor([labels[row] for row in rows]), reduction="none")
+        half = len(rows) // 2
+        clean = sum(weights[row] * loss for row, loss in zip(rows[:half], losses[:half])) * CLEAN / half
+        cued = sum(weights[CLEAN:]) * sum(losses[half:]) / half
+        sgd.minimise(clean + cued)
+    assert_same_state(make_method("spare", **STEPS, lr=0.02).fine_tune(make_task()), model, 1e-6)

@@ -371,7 +371,7 @@ def test_the_methods_that_train_on_cued_images_declare_it(registry):
     needy = {offer.spec.name for offer in registry.offers("method") if offer.spec.needs}
     cbft = {"cbft", "cbft-no-barrier", "cbft-no-invariance"}
     pooled = {"coral", "erm-class-balanced", "erm-group-balanced", "erm-pooled"}
-    pooled |= {"eiil", "groupdro", "irm", "jtt", "lff", "lisa", "llr-pooled", "vrex"}
+    pooled |= {"eiil", "groupdro", "irm", "jtt", "lff", "lisa", "llr-pooled", "spare", "vrex"}
     assert needy == {*cbft, "cbft-partly-cued", *pooled}
     assert {name for name in needy if "fully-cued" in registry.get("method", name).spec.needs} == cbft
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
-from mmc_bench.training import Descent, NonFiniteLossError, Progress, Training, constant, cosine, stepped
+from mmc_bench.training import Descent, NonFiniteLossError, Progress, Training, adam, constant, cosine, stepped
 
 SCHEDULES = {
     "cosine": (cosine, lambda optimizer, steps: CosineAnnealingLR(optimizer, T_max=steps)),
@@ -148,13 +148,8 @@ def test_an_update_follows_the_gradients_that_the_weights_hold():
 
 def test_another_optimiser_makes_the_steps_at_the_scheduled_rates_and_weight_decay():
     weight, rates = torch.nn.Parameter(torch.ones(2)), []
-
-    def make(parameters, lr, weight_decay):
-        assert (lr, weight_decay) == (0.5, 0.25)
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
-
     settings = {"lr": 0.5, "epochs": 2, "steps_per_epoch": 1, "progress": Progress(), "weight_decay": 0.25}
-    descent = Descent([weight], optimizer=make, **settings)
+    descent = Descent([weight], optimizer=adam, **settings)
     for _ in descent.each(lambda: [torch.zeros(1)]):
         rates.append(descent.optimizer.param_groups[0]["lr"])
         before = weight.tolist()
@@ -162,6 +157,7 @@ def test_another_optimiser_makes_the_steps_at_the_scheduled_rates_and_weight_dec
         moved = [b - a for a, b in zip(weight.tolist(), before)]
         assert moved == pytest.approx([rates[-1]] * 2, rel=0.01)  # Adam's step does not grow with the gradient
     assert rates == pytest.approx([0.5, 0.25])
+    assert descent.optimizer.defaults["weight_decay"] == 0.25
 
 
 def test_forgotten_momentum_does_not_move_the_weights_any_further():

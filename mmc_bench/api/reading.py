@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.errors import UserError
 from mmc_bench.running.listing import entries_of
 from mmc_bench.running.outcome import Results
-from mmc_bench.running.session import AnySuite, GivenSettings, Session, default_results, with_trials
+from mmc_bench.running.session import AnySuite, GivenAxes, GivenSettings, Session, default_results, with_trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,7 @@ def load(
     seeds: Any = (),
     tune: int | None = None,
     set: GivenSettings = (),
+    axes: GivenAxes = (),
     data: Mapping[str, str | Path] | None = None,
     plugins_dir: Any = (),
 ) -> Results:
@@ -35,8 +36,8 @@ def load(
     ----------
     results : str or pathlib.Path
         Results folder; by default ``$MMC_BENCH_RESULTS``, or ``results``.
-    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, data, plugins_dir
-        As for `run`. Without a suite and settings, every record that the lists select.
+    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, axes, data, plugins_dir
+        As for `run`. Without a suite, settings and axes, every record that the lists select.
 
     Returns
     -------
@@ -63,7 +64,7 @@ def load(
     if not folder.is_dir():
         raise UserError(f"there is no results folder {folder}: mmc_bench.run makes one")
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
-    return Results(Session.of(suite, lists, with_trials(set, tune), data, folder, plugins_dir))
+    return Results(Session.of(suite, lists, with_trials(set, tune), data, folder, plugins_dir, axes=axes))
 
 
 def list(kind: str = "methods", *, plugins_dir: Any = ()) -> "pd.DataFrame":
@@ -99,7 +100,7 @@ def list(kind: str = "methods", *, plugins_dir: Any = ()) -> "pd.DataFrame":
 
 
 def plot(results: Results, paths: bool = True) -> "Pictures":
-    """Draw results: bars of the four splits, panels over cue rates, and the curves along every cell's path.
+    """Draw results: along the suite's axes, bars of splits, panels over cue rates, and curves along every cell's path.
 
     Parameters
     ----------
@@ -135,4 +136,4 @@ def plot(results: Results, paths: bool = True) -> "Pictures":
         raise UserError(f"no record in {results.folder} is selected: mmc_bench.run makes some")
     from mmc_bench.report.pictures import Pictures, pictures_of
 
-    return Pictures(pictures_of(results.cells, results.pretrained, results.pairs, paths))
+    return Pictures(pictures_of(results.cells, results.pretrained, results.pairs, paths, results.along))

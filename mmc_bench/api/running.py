@@ -10,7 +10,7 @@ from mmc_bench.running.display import Progress, display_of
 from mmc_bench.running.launch import Computing, run_session
 from mmc_bench.running.outcome import Results
 from mmc_bench.running.preview import Preview, preview
-from mmc_bench.running.session import AnySuite, GivenSettings, Session, with_trials
+from mmc_bench.running.session import AnySuite, GivenAxes, GivenSettings, Session, with_trials
 
 
 def run(
@@ -23,6 +23,7 @@ def run(
     seeds: Any = (),
     tune: int | None = None,
     set: GivenSettings = (),
+    axes: GivenAxes = (),
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
     plugins_dir: Any = (),
@@ -61,6 +62,9 @@ def run(
         rule, besides the published ones.
     set : mapping or iterable of str
         Settings to override: ``{"pretrain.epochs": 5, "mine.lr": 0.02}``, or ``["mine.lr=0.02"]``.
+    axes : mapping or iterable of str
+        Settings that take several values, in every combination: ``{"data.clean_images": [100, 300]}``, or
+        ``["data.clean_images=100,300"]``. They replace the suite's axes of the same keys.
     data : mapping
         Folders of images by source: ``{"cifar10": "images/"}``.
     results : str or pathlib.Path
@@ -123,7 +127,7 @@ def run(
     """
     started = time.monotonic()
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
-    session = Session.of(suite, lists, with_trials(set, tune), data, results, plugins_dir, observe, shard)
+    session = Session.of(suite, lists, with_trials(set, tune), data, results, plugins_dir, observe, shard, axes=axes)
     computing = Computing(
         download=download,
         device=device,
@@ -159,6 +163,7 @@ def dry_run(
     seeds: Any = (),
     tune: int | None = None,
     set: GivenSettings = (),
+    axes: GivenAxes = (),
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
     plugins_dir: Any = (),
@@ -170,7 +175,7 @@ def dry_run(
 
     Parameters
     ----------
-    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, data, results, plugins_dir, observe, shard
+    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, axes, data, results, plugins_dir, observe, shard
         As for `run`.
     retry_failed
         As for `run`.
@@ -199,4 +204,5 @@ def dry_run(
     """
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
     settings = with_trials(set, tune)
-    return preview(Session.of(suite, lists, settings, data, results, plugins_dir, observe, shard), retry_failed)
+    session = Session.of(suite, lists, settings, data, results, plugins_dir, observe, shard, axes=axes)
+    return preview(session, retry_failed)

@@ -56,6 +56,7 @@ def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> 
             words_of(options.pop("observe", ())),
             options.pop("shard", None),
             origin="command line",
+            axes=options.pop("axes", ()),
         )
         return command(session=session, **options)
 
@@ -167,6 +168,13 @@ _SUITE_OPTIONS: list[Callable[[Any], Any]] = [
         type=click.IntRange(min=0),
         metavar="TRIALS",
         help="Try each method with so many sets of parameters, on other seeds and images, and run it with the best.",
+    ),
+    click.option(
+        "--axis",
+        "axes",
+        multiple=True,
+        metavar="KEY=VALUE,VALUE",
+        help="Run with each of these values, e.g. data.clean_images=100,300; with several axes, in every combination.",
     ),
 ]
 

@@ -8,7 +8,7 @@ import click
 
 from mmc_bench.cli.options import download_option, session_options
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.running.selection import selected_pairs, selected_records
+from mmc_bench.running.selection import curves_of, selected_pairs, selected_records
 from mmc_bench.running.session import Session
 
 FORMATS = ("png", "svg", "csv")
@@ -33,6 +33,7 @@ def command(
 ) -> None:
     """Draw the results at hand: bars of the four splits, path curves, and panels over all cue rates.
 
+    A suite with axes whose values are numbers gets a figure for each: NC, RC and the cue reliance of every method.
     Each setting with methods gets a bar chart and each cell its path curves. Pairs of models, and cells at several
     cue rates or with other paths than the straight one, get panels with a colour for each cue rate, of the accuracy
     and of the loss, on test images and on training images where these were measured. Learning curves are drawn where
@@ -61,7 +62,8 @@ def _draw_results(session: Session, folder: Path, formats: tuple[str, ...], path
     from mmc_bench.report.pictures import pictures_of
 
     written: set[Path] = set()
-    for picture in pictures_of(cells, pretrained, pairs, paths):
+    along = curves_of(session, cells, pretrained) if session.has_suite and session.plan.points else []
+    for picture in pictures_of(cells, pretrained, pairs, paths, along):
         saved = picture.save(folder, formats)
         _print(path for path in saved if path not in written)
         written.update(saved)

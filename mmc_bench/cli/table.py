@@ -11,7 +11,7 @@ from mmc_bench.report.claims import read_claims
 from mmc_bench.report.published import holds_losses, load_published, published_file
 from mmc_bench.report.rows import Row
 from mmc_bench.results.jobs import PROTOCOLS, PUBLISHED
-from mmc_bench.running.selection import selected_pairs, selected_records, selected_rows
+from mmc_bench.running.selection import selected_curves, selected_pairs, selected_records, selected_rows
 from mmc_bench.running.session import Session
 
 FORMATS = ("md", "csv", "json", "latex", "html")
@@ -33,18 +33,31 @@ MAKE_SOME = "mmc-bench run makes some"
     "similar.",
 )
 @click.option(
+    "--halving",
+    is_flag=True,
+    help="Along the suite's axes: where each method's cue reliance falls to half of the pretrained model's, such as "
+    "how many clean images it needs.",
+)
+@click.option(
     "--protocol",
     type=click.Choice(PROTOCOLS),
     help="Where methods are tuned: only the rows whose parameters are published, or were chosen by this rule.",
 )
 @session_options
-def command(session: Session, form: str, against: str | None, connections: bool, protocol: str | None) -> None:
+def command(
+    session: Session, form: str, against: str | None, connections: bool, halving: bool, protocol: str | None
+) -> None:
     """Print the table of the results at hand.
 
     Without --suite, of every record in the results folder that the lists select; with it, of the suite's own.
     """
-    if against is not None and connections:
-        raise UserError("--against and --connections are two tables: ask for one at a time")
+    tables = {"--against": against is not None, "--connections": connections, "--halving": halving}
+    asked = [option for option, given in tables.items() if given]
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} are {len(asked)} tables: ask for one at a time")
+    if halving:
+        click.echo(_halving(session, form, protocol), nl=False)
+        return
     if connections:
         click.echo(_connections(session, form), nl=False)
         return
@@ -76,6 +89,15 @@ def _connections(session: Session, form: str) -> str:
     if not (pairs or cells):
         raise NothingSelectedError(f"no record of a pair or cell in {session.store.root} is selected: {MAKE_SOME}")
     return render(connections(pairs, cells, pretrained), form)
+
+
+def _halving(session: Session, form: str, protocol: str | None) -> str:
+    from mmc_bench.report.halving_tables import render
+
+    curves = selected_curves(session, protocol)
+    if not curves:
+        raise NothingSelectedError(f"no records in {session.store.root} lie along an axis of numbers: {MAKE_SOME}")
+    return render(curves, form)
 
 
 def _judged(file: Path, session: Session, form: str) -> str:

@@ -10,7 +10,9 @@ from mmc_bench.errors import UserError
 
 
 def augmented(images: CuedImages, generator: torch.Generator) -> CuedImages:
-    """Return the set with a new `crop_flip` of each image in each batch; what its cue draws is neither cut nor flipped.
+    """Return the set with a new `crop_flip` of each image in each epoch; what its cue draws is neither cut nor flipped.
+
+    `shuffled` and `stream` show the images so; `batch` and `in_order` show them as they are.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""All pictures of some records: bars of the four splits, panels over cue rates, and path curves, one after another."""
+"""All pictures of some records, one after another: along axes, bars of splits, panels over cue rates, path curves."""
 
 import base64
 import io
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from mmc_bench.errors import UserError
 from mmc_bench.report import curves, groups
+from mmc_bench.report.axis_curves import AxisCurves
+from mmc_bench.report.axis_figures import draw_axis
 from mmc_bench.report.figures import draw_bars, draw_path, file_names, save, slug
 from mmc_bench.report.panels import draw_panels
 from mmc_bench.report.row_tables import render
@@ -82,8 +84,9 @@ def pictures_of(
     pretrained: Sequence[PretrainRecord],
     pairs: Sequence[PairRecord] = (),
     paths: bool = True,
+    along: Sequence[AxisCurves] = (),
 ) -> Iterator[Picture]:
-    """Draw records: a bar chart of each setting, panels over cue rates, and, if `paths`, each cell's path curves.
+    """Draw records: `along` a suite's axes, a bar chart of each setting, panels over cue rates, and each cell's paths.
 
     Learning curves are drawn only where no method was applied.
     """
@@ -92,6 +95,9 @@ def pictures_of(
         *(item for group in groups.group_cells(cells) for item in curves.panels_of_cells(group, pretrained)),
         *([] if cells else curves.panels_of_learning(groups.group_models(pretrained))),
     ]
+    for one in along:
+        name = f"axis-{one.name}-{one.dataset}-{one.backbone}-{one.cue_rate:g}"
+        yield Picture(name, partial(draw_axis, one), one.as_csv())
     names = file_names({f"{item.key}-{item.name}": item.name for item in panels})
     yield from _bars(cells, pretrained, bool(panels))
     for item in panels:

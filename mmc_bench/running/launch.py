@@ -108,7 +108,7 @@ def _run_missing(
     save_selections(plan, session.store)
     if not computing.download:
         check_present(session.data, session.wanted_sources(plan.suite.datasets))
-    check_plugins(plan, [setting.plugin for setting in session.settings])
+    check_plugins(plan, session.set_plugins)
     observers = Observers.of(session.observers)
     workers, threads, limits = computing.workers, computing.threads or plan.suite.threads, _limits(computing)
     if cluster.is_chosen:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.errors import UserError
 from mmc_bench.report.rows import values_of_cell, values_of_model
 from mmc_bench.results.jobs import PROTOCOLS, Pretraining
-from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
+from mmc_bench.results.records import Budget, CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores
-from mmc_bench.running.selection import rows_of, selected_pairs, selected_records, selected_scores
+from mmc_bench.running.selection import curves_of, rows_of, selected_pairs, selected_records, selected_scores
 from mmc_bench.running.session import Session
 from mmc_bench.running.summary import Summary
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from mmc_bench.report.axis_curves import AxisCurves
 
 
 class PrintedTable(str):
@@ -68,7 +70,7 @@ class Results:
 
     def __init__(self, session: Session, summary: Summary | None = None) -> None:
         self._session, self.summary = session, summary
-        self._plan = session.current_plan if session.suite or session.settings else None
+        self._plan = session.current_plan if session.has_suite else None
         self._scores = selected_scores(session)
 
     @property
@@ -108,8 +110,8 @@ class Results:
 
         Parameters
         ----------
-        what : {"cells", "pretrained"}
-            Cells, or the pretrained models that they start from.
+        what : {"cells", "pretrained", "budgets"}
+            Cells; the pretrained models that they start from; or what the trainings of both looked at and computed.
 
         Returns
         -------
@@ -118,11 +120,13 @@ class Results:
             ``RC``, ``RI`` and ``worst_split``; ``cue_reliance``; ``barrier_C`` and ``barrier_NC`` (nats); ``seconds``
             of the fine-tuning or pretraining; ``parameters`` that were given to the method; the record's ``key``. Where
             methods are tuned, also ``protocol``; a cell that is of several protocols has a row for each.
+            Budgets have, in place of the scores, ``clean_images``, ``cued_images``, ``validation_images``,
+            ``optimiser_steps``, ``forward_passes`` and ``backward_passes``; missing where a record does not tell.
 
         Raises
         ------
         UserError
-            When `what` is neither.
+            When `what` is none of these.
         """
         import pandas as pd
 
@@ -142,8 +146,11 @@ class Results:
         elif what == "pretrained":
             alone = {"method": "pretrained", "parameters": {}}
             rows = [_place(one.pretraining) | alone | values_of_model(one) | {"key": one.key} for one in models]
+        elif what == "budgets":
+            rows = [*map(_budget_row, self.pretrained), *map(_budget_row, self.cells)]
+            return pd.DataFrame(rows, columns=BUDGET_COLUMNS).astype(dict.fromkeys(Budget.model_fields, "Int64"))
         else:
-            raise UserError(f"to_frame gives 'cells' or 'pretrained', not {what!r}")
+            raise UserError(f"to_frame gives 'cells', 'pretrained' or 'budgets', not {what!r}")
         return pd.DataFrame(rows, columns=columns)
 
     def table(self, format: str = "md", protocol: str | None = None) -> PrintedTable:
@@ -167,14 +174,41 @@ class Results:
             When the format or protocol is unknown, or nothing is tuned.
         """
         from mmc_bench.report.row_tables import render
-        from mmc_bench.report.tables import FORMATS
 
-        if format not in FORMATS:
-            raise UserError(f"unknown format {format!r}: write {', '.join(FORMATS)}")
+        _check_format(format)
         if protocol not in (None, *PROTOCOLS):
             raise UserError(f"unknown protocol {protocol!r}: write {', '.join(PROTOCOLS)}")
         rows = rows_of(self._plan, *self._scores, [protocol] if protocol else ())
         return PrintedTable.of(render(rows, format), render(rows, "html")) if rows else PrintedTable.of("", "")
+
+    @cached_property
+    def along(self) -> "Sequence[AxisCurves]":
+        """The scores along each axis of the suite; none where it has no axes."""
+        return curves_of(self._session, *self._scores) if self._plan and self._plan.points else []
+
+    def halving(self, format: str = "md") -> PrintedTable:
+        """Return the table of where on the suite's axes each method halves the cue's hold.
+
+        Parameters
+        ----------
+        format : {"md", "csv", "json", "latex", "html"}
+            How it is printed.
+
+        Returns
+        -------
+        PrintedTable
+            Text; a notebook shows it as HTML. Empty where nothing is run along an axis.
+
+        Raises
+        ------
+        UserError
+            When the format is unknown.
+        """
+        from mmc_bench.report.halving_tables import render
+
+        _check_format(format)
+        along = self.along
+        return PrintedTable.of(render(along, format), render(along, "html")) if along else PrintedTable.of("", "")
 
     def _lines(self) -> Sequence[str]:
         if self.summary is not None:
@@ -194,10 +228,23 @@ class Results:
         return self.table()._repr_html_() + lines
 
 
+def _check_format(form: str) -> None:
+    """Refuse a format that tables do not have, by a `UserError`."""
+    from mmc_bench.report.tables import FORMATS
+
+    if form not in FORMATS:
+        raise UserError(f"unknown format {form!r}: write {', '.join(FORMATS)}")
+
+
 COLUMNS = (
     *("dataset", "backbone", "cue_rate", "seed", "method"),
     *("NC", "C", "RC", "RI", "worst_split", "cue_reliance", "barrier_C", "barrier_NC", "seconds"),
     *("parameters", "key"),
+)
+
+BUDGET_COLUMNS = (
+    *("dataset", "backbone", "cue_rate", "seed", "method", *Budget.model_fields),
+    *("seconds", "parameters", "key"),
 )
 
 
@@ -212,4 +259,22 @@ def _place(pretraining: Pretraining) -> dict[str, Any]:
         "backbone": pretraining.backbone.name,
         "cue_rate": pretraining.cue_rate,
         "seed": pretraining.seed,
+    }
+
+
+def _budget_row(record: PretrainRecord | CellRecord) -> dict[str, Any]:
+    if isinstance(record, CellRecord):
+        method, pretraining = record.cell.method, record.cell.pretraining
+        name, parameters, stage = method.name, dict(method.parameters), "fine_tune"
+    else:
+        name, parameters, pretraining, stage = "pretrained", {}, record.pretraining, "pretrain"
+    counts = record.budget.model_dump() if record.budget else {}
+    seconds = record.timing.seconds.get(stage)
+    return {
+        **_place(pretraining),
+        "method": name,
+        **counts,
+        "seconds": seconds,
+        "parameters": parameters,
+        "key": record.key,
     }

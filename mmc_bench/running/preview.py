@@ -58,14 +58,14 @@ class Preview:
             state = _state(key, to_run, self.missing)
             return "failed before" if state == "to run" and key in self.missing.failed_before else state
 
+        def entry(job: Job) -> dict[str, str]:
+            return {"key": job.key, "label": job.label + plan.notes.get(job.key, ""), "state": state_of(job.key)}
+
         return {
             "suite": plan.suite.name,
             "results": str(self.store.root),
             "estimated_seconds": self.seconds,
-            **{
-                name: [{"key": job.key, "label": job.label, "state": state_of(job.key)} for job in jobs]
-                for name, jobs in parts.items()
-            },
+            **{name: list(map(entry, jobs)) for name, jobs in parts.items()},
         }
 
     def to_frame(self) -> "pd.DataFrame":
@@ -100,7 +100,7 @@ def preview(session: Session, only_failed: bool = False) -> Preview:
     UserError
         When a parameter is unknown or not allowed.
     """
-    check_plugins(session.plan, [setting.plugin for setting in session.settings])
+    check_plugins(session.plan, session.set_plugins)
     Observers.of([(offer, given) for offer, given in session.observers if given])
     plan = session.current_plan
     return Preview(plan, session.store, find_missing(plan, session.store, only_failed))
@@ -119,8 +119,14 @@ def headline(plan: Plan, missing: Missing) -> str:
     return (
         f"suite {plan.suite.name}: {results if plan.results else 'pretraining alone'}"
         f"{f', {left_out} left out' if left_out else ''}; {len(pretrainings)} of {len(plan.pretrainings)} "
-        f"pretrainings to run ({plan.suite.pretrain.epochs} epochs each)"
+        f"pretrainings to run ({_epochs(plan)} epochs each)"
     )
+
+
+def _epochs(plan: Plan) -> str:
+    """Return the epochs of a pretraining; an axis may give several."""
+    epochs = sorted({pretraining.recipe.epochs for pretraining in plan.pretrainings})
+    return f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
 
 
 def known_seconds(plan: Plan, store: Store, missing: Missing) -> dict[str, float]:
@@ -169,13 +175,15 @@ def _lines(plan: Plan, to_run: set[str], missing: Missing) -> list[str]:
     seeds: dict[tuple[str, str], list[str]] = defaultdict(list)
     for tuning in plan.tunings:
         for state, number in Counter(_state(job.key, to_run, missing) for job in tuning.jobs).items():
-            seeds[state, f"{tuning.label} · {number} trials"] = [str(seed) for seed in tuning.selection.seeds]
+            note = plan.notes.get(tuning.jobs[0].key, "")
+            seeds[state, f"{tuning.label}{note} · {number} trials"] = [str(seed) for seed in tuning.selection.seeds]
     for cell in plan.cells:
         p = cell.pretraining
         place = f"{p.dataset.name} {p.backbone.name} cue rate {p.cue_rate:g} · {cell.method.name}"
+        place += plan.notes.get(cell.key, "")
         seeds[_state(cell.key, to_run, missing), place].append(str(p.seed))
     for pair in plan.pairs:
-        seeds[_state(pair.key, to_run, missing), f"pair {pair.label}"] = []
+        seeds[_state(pair.key, to_run, missing), f"pair {pair.label}{plan.notes.get(pair.key, '')}"] = []
     width = max((len(state) for state, _ in seeds), default=0)
     return [
         f"  {state:{width}}  {place}{f' · seeds {chr(32).join(which)}' if which else ''}"

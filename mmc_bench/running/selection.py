@@ -5,14 +5,18 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from mmc_bench.errors import UserError
+from mmc_bench.report.axis_curves import AxisCurves, axis_curves
 from mmc_bench.report.protocols import protocol_rows
 from mmc_bench.report.rows import PRETRAINED, Row, make_rows
-from mmc_bench.results.jobs import PROTOCOLS, Pretraining
+from mmc_bench.results.jobs import PROTOCOLS, PUBLISHED, Pretraining
 from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
 from mmc_bench.running.runner import found_pairs, found_records, found_scores
 from mmc_bench.running.session import Session
+from mmc_bench.running.tuning import resolved
 from mmc_bench.suites.plan import Plan
+
+NOT_TUNED = "no method is tuned here, so there are no protocols: give a suite with tune, or --tune"
 
 OfCell = TypeVar("OfCell", CellRecord, CellScores | CellRecord)
 OfModel = TypeVar("OfModel", PretrainRecord, ModelScores | PretrainRecord)
@@ -20,14 +24,14 @@ OfModel = TypeVar("OfModel", PretrainRecord, ModelScores | PretrainRecord)
 
 def selected_records(session: Session) -> tuple[list[CellRecord], list[PretrainRecord]]:
     """Return the records of cells and pretrained models that a session selects."""
-    if session.suite or session.settings:
+    if session.has_suite:
         return found_records(session.current_plan, session.store)
     return _selected(session, session.store.cell_records(), session.store.pretrain_records())
 
 
 def selected_scores(session: Session) -> tuple[list[CellScores | CellRecord], list[ModelScores | PretrainRecord]]:
     """Return of the records that a session selects what tables need."""
-    if session.suite or session.settings:
+    if session.has_suite:
         return found_scores(session.current_plan, session.store)
     reader = ScoreReader()
     return _selected(session, session.store.cell_scores(reader), session.store.model_scores(reader))
@@ -42,7 +46,7 @@ def selected_rows(session: Session, protocols: Sequence[str] = ()) -> list[Row]:
         When protocols are asked for, and nothing is tuned.
     """
     found = selected_scores(session)
-    plan = session.current_plan if session.suite or session.settings else None
+    plan = session.current_plan if session.has_suite else None
     return rows_of(plan, *found, protocols)
 
 
@@ -55,7 +59,7 @@ def rows_of(
     """Return the rows of a plan's records; raises like `selected_rows`."""
     if plan is None or not plan.tunings:
         if protocols:
-            raise UserError("no method is tuned here, so there are no protocols: give a suite with tune, or --tune")
+            raise UserError(NOT_TUNED)
         return make_rows(cells, models)
     scores = {cell.key: cell for cell in cells}
     found = {name: [scores[cell.key] for cell in own if cell.key in scores] for name, own in plan.protocols.items()}
@@ -63,9 +67,39 @@ def rows_of(
     return protocol_rows(found, ranked, protocols or PROTOCOLS)
 
 
+def selected_curves(session: Session, protocol: str | None = None) -> list[AxisCurves]:
+    """Return the records that a session selects along the axes of its suite; raises like `curves_of`."""
+    return curves_of(session, *selected_scores(session), protocol)
+
+
+def curves_of(
+    session: Session,
+    cells: Sequence[CellScores | CellRecord],
+    models: Sequence[ModelScores | PretrainRecord],
+    protocol: str | None = None,
+) -> list[AxisCurves]:
+    """Return records along the axes of a session's suite: with published parameters, or those of a protocol.
+
+    Raises
+    ------
+    UserError
+        When there is no axis, or a protocol is asked for, and nothing is tuned.
+    """
+    plan = session.plan if session.has_suite else None
+    if plan is None or not plan.points:
+        raise UserError("there is no axis here: give a suite with axes, or --axis KEY=VALUE,VALUE")
+    if protocol and not plan.tunings:
+        raise UserError(NOT_TUNED)
+    points = [(point.values, point.plan.cells) for point in plan.points]
+    if protocol not in (None, PUBLISHED):
+        found = [resolved(point.plan, session.store).protocols for point in plan.points]
+        points = [(values, protocols[protocol]) for (values, _), protocols in zip(points, found, strict=True)]
+    return axis_curves(points, cells, models)
+
+
 def selected_pairs(session: Session) -> list[PairRecord]:
     """Return the records of pairs that a session selects; without a suite, by their first model."""
-    if session.suite or session.settings:
+    if session.has_suite:
         return found_pairs(session.current_plan, session.store)
     if not _matches(session, "methods", PRETRAINED):
         return []

@@ -3,8 +3,9 @@
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -24,6 +25,7 @@ DEFAULT_SUITE = "quick"
 MOST_NAMED = 10
 
 GivenSettings = Mapping[str, Any] | Iterable[str]
+GivenAxes = Mapping[str, Any] | Iterable[str]
 AnySuite = Union[str, Path, "Suite", Mapping[str, Any]]
 
 
@@ -93,6 +95,8 @@ class Session:
         Lists that replace the suite's, by field name. Methods may be classes and objects too.
     origin
         Who gave the selection and settings, for messages.
+    axes
+        Values of settings that are run in every combination, by key; they replace the suite's of the same key.
     """
 
     suite: AnySuite | None = None
@@ -104,6 +108,7 @@ class Session:
     observe: tuple[str, ...] = ()
     shard: tuple[int, int] | None = None
     origin: str = "command line"
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -117,14 +122,17 @@ class Session:
         observe: Any = (),
         part: str | tuple[int, int] | None = None,
         origin: str = "arguments",
+        axes: GivenAxes = (),
     ) -> "Session":
         """Return the session that a caller describes; a list may be one value.
 
         Raises
         ------
         UserError
-            When a setting or shard is malformed, or a plugin folder does not exist.
+            When a setting, axis or shard is malformed, or a plugin folder does not exist.
         """
+        from mmc_bench.suites.axes import read_axes
+
         return cls(
             suite=suite,
             selection={field: several(values) for field, values in (lists or {}).items()},
@@ -135,6 +143,7 @@ class Session:
             observe=tuple(several(observe)),
             shard=None if part is None else part_of("/".join(map(str, part)) if isinstance(part, tuple) else str(part)),
             origin=origin,
+            axes=read_axes(axes) if axes else {},
         )
 
     @property
@@ -176,6 +185,24 @@ class Session:
         return own
 
     @property
+    def has_suite(self) -> bool:
+        """Whether the caller asks for a suite, and not for every record that the lists select."""
+        return bool(self.suite or self.settings or self.axes)
+
+    @property
+    def without_axes(self) -> "Session":
+        """The same at the suite's own settings."""
+        return replace(self, suite=replace(self._suite(), axes={}), axes={})
+
+    @property
+    def set_plugins(self) -> list[str]:
+        """Names of plugins, and globs over names, whose parameters the caller or an axis sets."""
+        from mmc_bench.suites.axes import setting_of
+
+        axes = [setting_of(key, None) for key in self.plan.suite.axes]
+        return [setting.plugin for setting in (*self.settings, *axes)]
+
+    @property
     def current_plan(self) -> "Plan":
         """The plan with the cells whose parameters the trials at hand have chosen."""
         from mmc_bench.running.tuning import resolved
@@ -195,12 +222,15 @@ class Session:
     def plan_of(self, suite: "Suite") -> "Plan":
         """Return a suite, with the selection and settings in force, as cells."""
         from mmc_bench.data.locations import identify
-        from mmc_bench.suites.plan import make_plan
+        from mmc_bench.suites.axes import refuse_both
+        from mmc_bench.suites.plan import chosen_offers, make_plan
         from mmc_bench.suites.suite import overridden
 
         _, settings = self._divided
-        suite = overridden(suite, self.lists, settings, self.origin)
+        suite = overridden(suite, self.lists, settings, self.origin, self.axes)
         images = identify(self.data, self.wanted_sources(suite.datasets), notice)
+        if suite.axes:
+            refuse_both(settings, suite.axes, chain(*chosen_offers(suite, self.registry).values()))
         plan = make_plan(suite, self.registry, images)
         refuse_unused(settings, [offer for offer, _ in plan.offers])
         for collision in self.registry.collisions:  # had one mattered, there would be no plan

@@ -29,7 +29,7 @@ def resolved(plan: Plan, store: Store) -> Plan:
         for rule, own in (tuning.chosen(record) if record else {}).items():
             protocols[rule] += own
     cells = {cell.key: cell for cell in chain(plan.cells, *protocols.values())}
-    shown = {protocol: tuple(found) for protocol, found in protocols.items()}
+    shown = {protocol: tuple({cell.key: cell for cell in found}.values()) for protocol, found in protocols.items()}
     return replace(plan, cells=tuple(cells.values()), protocols=shown)
 
 

@@ -1,16 +1,20 @@
 """Unfolding a suite into cells: pure, and without importing any plugin's target."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.plugin.registry import Offer, Registry
 from mmc_bench.results.jobs import Cell, Pair, PluginRef, Pretraining, Trial, models_of
 from mmc_bench.results.versions import versions_of_stages
+from mmc_bench.suites.axes import combinations, setting_of, suite_at
+from mmc_bench.suites.settings import refuse_unused
 from mmc_bench.suites.tuning import Tuning, tunings_of
 
 if TYPE_CHECKING:
@@ -24,7 +28,8 @@ class Plan:
     """Every pretraining, trial, cell and pair of a suite, each once, in the order in which they run.
 
     The cells of `tunings` get their parameters from trials: `mmc_bench.running.tuning.resolved` adds those whose trials
-    are done, and tells by `protocols` which cells are of which protocol, where methods are tuned.
+    are done, and tells by `protocols` which cells are of which protocol, where methods are tuned. `points` are the
+    plans of the single combinations of the axes' values, where the suite has axes.
     """
 
     suite: "Suite"
@@ -34,6 +39,7 @@ class Plan:
     pairs: tuple[Pair, ...] = ()
     tunings: tuple[Tuning, ...] = ()
     protocols: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
+    points: "tuple[Point, ...]" = ()
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
@@ -45,9 +51,33 @@ class Plan:
         """What the pretrainings are for."""
         return (*self.trials, *self.cells, *self.pairs)
 
+    @cached_property
+    def notes(self) -> dict[str, str]:
+        """The values of the axes at which a job stands, by its key, for people: ``" (clean_images=100)"``."""
+        values: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for point in self.points:
+            for job in (*point.plan.pretrainings, *point.plan.results):
+                values[job.key].append(point.values)
+        notes = {}
+        for key, own in values.items():
+            fixed = [axis for axis, value in own[0].items() if all(other[axis] == value for other in own)]
+            note = ", ".join(f"{axis.rpartition('.')[2]}={own[0][axis]}" for axis in fixed)
+            notes[key] = f" ({note})" if note else ""
+        return notes
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of the axes' values, by key, and the plan of the suite with these in force."""
+
+    values: Mapping[str, Any]
+    plan: Plan
+
 
 def make_plan(suite: "Suite", registry: Registry, images: Mapping[str, str] | None = None) -> Plan:
     """Unfold `suite` into pretrainings, cells and pairs; without methods and pairs, into pretrainings alone.
+
+    Where it has axes, it is unfolded at each combination of their values, one after another.
 
     Parameters
     ----------
@@ -61,19 +91,57 @@ def make_plan(suite: "Suite", registry: Registry, images: Mapping[str, str] | No
     Raises
     ------
     UserError
-        When a name is unknown or ambiguous, or parameters are given for a plugin that does not exist.
+        When a name is unknown or ambiguous, parameters are given for a plugin that does not exist, or an axis has a key
+        or value that is not allowed, or is of a plugin that the suite does not run.
     NothingSelectedError
         When a glob matches nothing.
     """
     images = images or {}
-    chosen = {
-        kind: registry.select(kind, names)
-        for kind, names in (
-            ("dataset", suite.datasets),
-            ("backbone", suite.backbones),
-            ("method", suite.methods),
-        )
+    if not suite.axes:
+        return _unfolded(suite, registry, images)
+    _check_size(suite, chosen_offers(suite, registry))
+    points = [Point(values, _unfolded(suite_at(suite, values), registry, images)) for values in combinations(suite)]
+    plan = _merged(suite, points)
+    refuse_unused([setting_of(key, [*values]) for key, values in suite.axes.items()], [one for one, _ in plan.offers])
+    return plan
+
+
+def _merged(suite: "Suite", points: Sequence[Point]) -> Plan:
+    """Return the plans of all points as one: what several have in common is there once."""
+    plans = [point.plan for point in points]
+
+    def once(name: str) -> Any:
+        return tuple({job.key: job for plan in plans for job in getattr(plan, name)}.values())
+
+    offers = {
+        (offer.spec.kind, offer.qualified_name, reference.canonical): (offer, reference)
+        for plan in plans
+        for offer, reference in plan.offers
     }
+    tunings: dict[str, Tuning] = {}
+    for tuning in (tuning for plan in plans for tuning in plan.tunings):
+        same = tunings.setdefault(tuning.selection.key, tuning)
+        tunings[tuning.selection.key] = same.with_cells(tuning.cells)
+    return Plan(
+        suite=suite,
+        pretrainings=once("pretrainings"),
+        cells=once("cells"),
+        offers=tuple(offers.values()),
+        pairs=once("pairs"),
+        tunings=tuple(tunings.values()),
+        points=tuple(points),
+    )
+
+
+def chosen_offers(suite: "Suite", registry: Registry) -> dict[str, list[Offer]]:
+    """Return what a suite's lists select, by kind; raises like `make_plan`."""
+    named = {"dataset": suite.datasets, "backbone": suite.backbones, "method": suite.methods}
+    return {kind: registry.select(kind, names) for kind, names in named.items()}
+
+
+def _unfolded(suite: "Suite", registry: Registry, images: Mapping[str, str]) -> Plan:
+    """Unfold a suite at one combination of its axes' values."""
+    chosen = chosen_offers(suite, registry)
     _check_size(suite, chosen)
     _check_parameter_owners(suite, registry, chosen)
     references = {
@@ -199,6 +267,7 @@ def _check_size(suite: "Suite", chosen: Mapping[str, list[Offer]]) -> None:
     jobs = settings * len(suite.seeds) * (1 + len(chosen["method"]) + len(suite.pairs))
     if suite.tune:
         jobs += settings * len(suite.tune.seeds) * (1 + suite.tune.trials * len(chosen["method"]))
+    jobs *= prod(map(len, suite.axes.values()))
     if jobs > MOST_JOBS:
         raise UserError(f"suite {suite.name} has {jobs:,} pretrainings, cells and pairs: make several suites of it")
 

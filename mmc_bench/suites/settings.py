@@ -59,8 +59,8 @@ class Setting:
         return setting
 
     @classmethod
-    def of(cls, key: str, value: Any) -> "Setting":
-        """Return the setting of a Python caller, ``("pretrain.epochs", 5)``.
+    def of(cls, key: str, value: Any, what: str = "set") -> "Setting":
+        """Return the setting of a Python caller, ``("pretrain.epochs", 5)``; `what` is given with it, for messages.
 
         Raises
         ------
@@ -69,7 +69,7 @@ class Setting:
         """
         setting = cls._of(key, value)
         if setting is None:
-            raise UserError(f"set {key!r}: write 'SECTION.key' or 'PLUGIN.parameter'")
+            raise UserError(f"{what} {key!r}: write 'SECTION.key' or 'PLUGIN.parameter'")
         return setting
 
     @classmethod

@@ -60,6 +60,7 @@ class Suite(_Checked):
 
     `pairs` are pretrained models to compare with one another; their ends are pretrained as the grid's are.
     `parameters` maps a plugin's name, or a glob over names, to parameters that differ from its defaults.
+    `axes` maps settings (``data.clean_images``, ``llr.lr``) to the values that they take, in every combination.
     `tune` has every method tried with parameters of its search space, and run with the best by each rule, besides its
     own. `threads` is the number of CPU threads of one cell; by default each worker gets its share of the cores.
     """
@@ -76,6 +77,7 @@ class Suite(_Checked):
     connect: ConnectSettings = field(default_factory=ConnectSettings)
     pairs: tuple[PairSpec, ...] = ()
     parameters: "dict[str, dict[str, JsonValue]]" = field(default_factory=dict)
+    axes: "dict[str, Annotated[tuple[JsonValue, ...], MinLen(1)]]" = field(default_factory=dict)
     tune: TuneSettings | None = None
     threads: Annotated[int, Ge(1)] | None = None
 
@@ -134,6 +136,7 @@ def overridden(
     selection: Mapping[str, Sequence[Any]],
     settings: Sequence[Setting],
     origin: str = "command line",
+    axes: Mapping[str, Sequence[Any]] = {},
 ) -> Suite:
     """Return the suite with a caller's lists and settings in force.
 
@@ -145,6 +148,8 @@ def overridden(
         Those of the suite's sections, of plugins, and `threads`.
     origin
         Who gave them, for messages.
+    axes
+        Axes by key, besides the suite's or in their place.
 
     Raises
     ------
@@ -152,6 +157,7 @@ def overridden(
         When a key is unknown or a value is not allowed.
     """
     content = suite.content()
+    content["axes"] |= {key: list(values) for key, values in axes.items()}
     content.update({field: list(values) for field, values in selection.items() if values})
     for setting in settings:
         if setting.section == "tune":
@@ -166,7 +172,7 @@ def overridden(
             # Last, so that it wins over whatever pattern of the suite reaches the same plugin.
             earlier = content["parameters"].pop(setting.owner, {})
             content["parameters"][setting.owner] = {**earlier, setting.name: setting.value}
-    return _checked(content, origin if settings or any(selection.values()) else suite.name)
+    return _checked(content, origin if settings or axes or any(selection.values()) else suite.name)
 
 
 def _section(content: Mapping[str, Any], setting: Setting) -> dict[str, Any] | None:

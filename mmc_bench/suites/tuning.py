@@ -68,6 +68,10 @@ class Tuning:
             return self.cells
         return tuple(cell.with_changes(method=method, selection=self.selection.key) for cell in self.cells)
 
+    def with_cells(self, cells: Collection[Cell]) -> "Tuning":
+        """Return this with more ranked cells, each once."""
+        return replace(self, cells=tuple({cell.key: cell for cell in (*self.cells, *cells)}.values()))
+
     def among(self, keys: Collection[str]) -> "Tuning | None":
         """Return this with the ranked cells of these keys alone, or None where there are none."""
         cells = tuple(cell for cell in self.cells if cell.key in keys)

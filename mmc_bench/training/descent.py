@@ -30,6 +30,11 @@ def stepped(drops: Sequence[float], factor: float) -> Schedule:
     return lambda optimizer, steps: MultiStepLR(optimizer, [round(drop * steps) for drop in drops], gamma=factor)
 
 
+def adam(parameters: Iterable[torch.Tensor], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Return Adam (Kingma and Ba, 2015) in its fused form, whose steps never wait for the device."""
+    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+
+
 class DescentSettings(TypedDict):
     """The parameters of `Descent` that a `mmc_bench.training.Training` passes on."""
 
@@ -64,7 +69,7 @@ class Descent:
     schedule
         `cosine`, `constant`, or what `stepped` returns.
     optimizer
-        What makes another optimiser than SGD of ``parameters, lr=…, weight_decay=…``, as `torch.optim.Adam` does.
+        What makes another optimiser than SGD of ``parameters, lr=…, weight_decay=…``, as `adam` does.
 
     Attributes
     ----------

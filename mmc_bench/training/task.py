@@ -152,7 +152,7 @@ class Task:
         epochs
             Passes over the clean images.
         optimizer
-            What to use instead of SGD with momentum .9, as `torch.optim.Adam`.
+            What to use instead of SGD with momentum .9, as `adam`.
         """
         return Training(
             model or self.model,

@@ -9,10 +9,12 @@ from torch import nn
 from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
+from mmc_bench.system.tally import tallied
 from mmc_bench.training.backbone import features, logits
 from mmc_bench.training.compiled import Forward, compiled, is_worth_compiling
 from mmc_bench.training.descent import Descent, DescentSettings
 from mmc_bench.training.memory import PROBED_IMAGES, backward_in_parts, couples_images
+from mmc_bench.training.passes import note_pass
 from mmc_bench.training.precision import cross_entropy
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -107,7 +109,10 @@ class Training(Descent, Generic[Network]):
         if self._marked != self.step:
             torch.compiler.cudagraph_mark_step_begin()
             self._marked = self.step
-        return compiled(forward)(self.model, x)
+        with tallied(None):  # where it cannot be compiled, it would count itself
+            outputs = compiled(forward)(self.model, x)
+        note_pass(outputs)
+        return outputs
 
     def fit(self, on_epoch: Callable[[torch.Tensor, torch.Tensor], None] | None = None) -> Network:
         """Minimise the cross-entropy, and return the network in training mode.

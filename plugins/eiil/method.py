@@ -1,4 +1,4 @@
-"""Environment inference for invariant learning (Creager et al., ICML 2021, section 4), with group DRO."""
+"""Environment inference for invariant learning (Creager et al., ICML 2021), with group DRO."""
 
 from typing import Annotated
 
@@ -13,14 +13,14 @@ class EIIL:
     """Infer two environments of the clean and the cued images from a reference model, θ_C, then fine-tune with group
     DRO over the groups (label, inferred environment), as the paper does on Waterbirds.
 
-    The reference breaks IRM's invariance in the inferred environments as strongly as it can (eq. 5): they maximise
+    The reference breaks IRM's invariance in the inferred environments as strongly as it can: they maximise its penalty
     ‖(1/N) Σ_i q_i g_i‖² + ‖(1/N) Σ_i (1-q_i) g_i‖² over q ∈ [0, 1]^N, with g_i the derivative of image i's
     cross-entropy by a scale of the logits. The two sums add up to a constant, so the maximum has all g_i > 0 in one
     environment and all g_i < 0 in the other: images on which more confidence would raise the loss, nearly
     those that θ_C gets wrong, and the others. The authors climb there by Adam (ecreager/eiil,
     opt_env/utils/opt_utils.py, `split_data_opt`), which leaves an image whose g_i vanishes where chance put it.
 
-    The paper's reference is trained for one epoch; θ_C was trained to the end, and errs mostly on clean images.
+    The paper stops its reference early; θ_C was trained to the end, and errs mostly on clean images.
     """
 
     class Config(BaseConfig):

@@ -14,7 +14,7 @@ from mmc_bench.training import Backbone, Task, Training, cross_entropy
 class LearningFromFailure:
     """Train two models on the clean and the cued set at once: f_B with the generalised cross-entropy, which trusts what
     it finds easy, and θ with each image's cross-entropy weighted by its relative difficulty,
-    W = CE(f_B) / (CE(f_B) + CE(θ)) (eq. 3).
+    W = CE(f_B) / (CE(f_B) + CE(θ)).
 
     As in the authors' code (alinlab/LfF, train.py), the losses in W are moving averages over the times that an
     image was seen, each divided by the largest of its class. Both models start from θ_C, where the paper's start
@@ -65,7 +65,7 @@ class LearningFromFailure:
 
 
 def generalised(losses: torch.Tensor, q: float) -> torch.Tensor:
-    """Return the generalised cross-entropy (1 - p^q)/q of images whose cross-entropy -log p is (n,) (eq. 1)."""
+    """Return the generalised cross-entropy (1 - p^q)/q of images whose cross-entropy -log p is (n,)."""
     return (1 - (-q * losses).exp()) / q
 
 

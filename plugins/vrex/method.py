@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from mmc_bench import BaseConfig, LogUniform
-from mmc_bench.training import Backbone, Task, environment_risks
+from mmc_bench.training import Backbone, Task, adam, environment_risks
 
 
 class VREx:
@@ -37,9 +37,7 @@ class VREx:
     def fine_tune(self, task: Task) -> Backbone:
         """Return the fine-tuned model."""
         c, weight = self.config, 1.0
-        training = task.training(
-            lr=c.lr, epochs=c.epochs, batch_size=c.batch_size, weight_decay=0.0, optimizer=torch.optim.Adam
-        )
+        training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size, weight_decay=0.0, optimizer=adam)
         for (x_nc, y_nc), (x_c, y_c) in training.pairs(task.cued):
             if training.step == round(c.annealing * training.steps):
                 weight = c.penalty_weight

@@ -13,9 +13,9 @@ from mmc_bench.training import Backbone, Task
 class WiSEFT:
     """Fine-tune θ on the clean set, and return (1-α)θ_C + αθ: a point on the straight path that barriers are on.
 
-    The authors' networks (CLIP) have no BatchNorm, and their `wise_ft.py` averages all that a state_dict holds. The
-    average of two networks' running statistics is not the statistics of the averaged network, so these are
-    estimated anew on the clean images, as in stochastic weight averaging (Izmailov et al., 2018, section 3.2).
+    The authors' networks (CLIP) have no BatchNorm, and their code (mlfoundations/wise-ft, src/wise_ft.py, `wise_ft`)
+    averages all that a state_dict holds. Averages of running statistics are not the averaged network's, so these are
+    estimated anew on the clean images, as in stochastic weight averaging (Izmailov et al., 2018).
     """
 
     class Config(BaseConfig):
@@ -35,7 +35,7 @@ class WiSEFT:
         c = self.config
         model = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size).fit()
         average(model, task.pretrained, c.alpha)
-        update_bn((x for x, _ in task.clean.shuffled(c.batch_size, task.generator)), model)
+        update_bn(task.clean.shuffled(c.batch_size, task.generator), model)
         return model
 
 

@@ -35,6 +35,7 @@ def pooled_task(tiny_net, image_set, dtype=torch.float64, **replaced):
         "progress": Progress(),
         "needs": frozenset({"cued", "environments"}),
         "_cued": images.subset(slice(CLEAN, None)),
+        "_environments": torch.tensor(HAS_CUE),
     }
     return Task(**{**task, **replaced})
 

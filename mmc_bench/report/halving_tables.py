@@ -1,0 +1,85 @@
+"""Where along an axis each method halves the cue's hold, as a report."""
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+from mmc_bench.report.axis_curves import AxisCurves
+from mmc_bench.report.halving import LEVEL, Halving, halving
+from mmc_bench.report.rows import PRETRAINED
+from mmc_bench.report.tables import ABSENT, Report, TextTable, one_line, rounded
+
+#: How a number stands to the value that it stands for, which may lie outside the axis.
+AT, AT_MOST, ABOVE = "at", "at most", "above"
+NUMBERS = ("halved_at", "low", "high")
+COLUMNS = (
+    *("dataset", "backbone", "cue_rate", "method", "axis", "seeds"),
+    *(name for number in NUMBERS for name in (number, f"{number}_is")),
+)
+
+
+def render(curves: Sequence[AxisCurves], form: str) -> str:
+    """Return the halving points of every method in one of `FORMATS`.
+
+    CSV and JSON have a number and how it stands to the value: ``at`` it, ``at most`` the smallest of the axis, or
+    ``above`` the largest.
+    """
+    found = [(one, {name: _halving(one, name) for name in one.scores if name != PRETRAINED}) for one in curves]
+    lines = [_line(one, name, half) for one, halvings in found for name, half in halvings.items()]
+    return Report(
+        blocks=[_table(one, halvings) for one, halvings in found],
+        columns=COLUMNS,
+        lines=[line | {"seeds": " ".join(map(str, line["seeds"]))} for line in lines],
+        content=lines,
+    ).render(form)
+
+
+def _halving(curves: AxisCurves, method: str) -> Halving | None:
+    def reliance(name: str) -> dict[float, dict[int, float]]:
+        return {
+            value: {seed: own["cue_reliance"] for seed, own in seeds.items()}
+            for value, seeds in curves.scores[name].items()
+        }
+
+    return halving(reliance(method), reliance(PRETRAINED))
+
+
+def _table(curves: AxisCurves, halvings: dict[str, Halving | None]) -> TextTable:
+    values = curves.values
+    lines = []
+    for name in curves.scores:
+        half, along = halvings.get(name), curves.along(name, "cue_reliance")
+        reliance = [rounded(along[value].mean, 2) if value in along else ABSENT for value in values]
+        interval = " to ".join(_shown(bound, half) for bound in half.interval) if half and half.interval else ABSENT
+        lines.append([name, _shown(half.estimate, half) if half else ABSENT, interval, *reliance])
+    seeds = max((half.seeds for half in halvings.values() if half), key=len, default=())
+    headers = ["method", f"{curves.name} to halve the cue's hold", f"{LEVEL:.0%} interval".replace("%", " %")]
+    return TextTable(
+        [*headers, *(f"cue reliance at {value:g}" for value in values[:1]), *(f"{value:g}" for value in values[1:])],
+        lines,
+        title=[one_line(curves.dataset), one_line(curves.backbone), f"cue rate {curves.cue_rate:g}"],
+        note=f"means and bootstrap intervals over seeds {' '.join(map(str, seeds))}" if seeds else "",
+    )
+
+
+def _shown(number: float, half: Halving) -> str:
+    """Return a point on the axis for people; whole numbers where the axis has such."""
+    value, how = _bounded(number, half)
+    digits = f"{value:.0f}" if all(float(one).is_integer() for one in half.values) else f"{value:.3g}"
+    return {AT: "", AT_MOST: "≤ ", ABOVE: "> "}[how] + digits
+
+
+def _bounded(number: float, half: Halving) -> tuple[float, str]:
+    if number == -inf:
+        return half.values[0], AT_MOST
+    return (half.values[-1], ABOVE) if number == inf else (number, AT)
+
+
+def _line(curves: AxisCurves, method: str, half: Halving | None) -> dict[str, Any]:
+    place = (curves.dataset, curves.backbone, curves.cue_rate, method, curves.axis)
+    line: dict[str, Any] = dict.fromkeys(COLUMNS) | dict(zip(COLUMNS, place, strict=False))
+    line["seeds"] = list(half.seeds) if half else []
+    if half:
+        for name, number in zip(NUMBERS, (half.estimate, *(half.interval or ())), strict=False):
+            line[name], line[f"{name}_is"] = _bounded(number, half)
+    return line

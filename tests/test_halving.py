@@ -1,0 +1,148 @@
+"""Where along an axis a method halves the cue's hold: interpolation, what lies outside, and seeds."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+from math import inf, sqrt
+
+import numpy as np
+import pytest
+from helpers.records import cell_record, pretrain_record
+
+from mmc_bench.report.axis_curves import axis_curves
+from mmc_bench.report.halving import first_crossing, halving
+from mmc_bench.report.halving_tables import render
+from mmc_bench.results.jobs import DataSettings
+
+SIZES = (10, 40, 160)
+
+
+def by_seed(*curves, values=SIZES):
+    """Return cue reliance by value and seed, of one curve for each seed."""
+    return {value: {seed: curve[place] for seed, curve in enumerate(curves)} for place, value in enumerate(values)}
+
+
+# --- the point
+
+
+def test_the_crossing_is_interpolated_on_the_logarithm_of_the_axis():
+    found = halving(by_seed([0.8, 0.6, 0.2]), by_seed([0.8, 0.8, 0.8]))
+    assert found.estimate == pytest.approx(80)  # half of the way from .6 to .2, and of 40 to 160 by ratio
+    assert found.interval is None  # one seed
+
+
+def test_values_that_are_close_or_not_above_0_are_interpolated_as_they_are():
+    for values in [(0.0, 1.0), (0.5, 0.9)]:
+        assert first_crossing(values, [1.0, -1.0]) == pytest.approx(sum(values) / 2)
+    assert first_crossing((1.0, 4.0), [1.0, -1.0]) == pytest.approx(2)
+
+
+def test_half_is_of_the_pretrained_model_at_the_same_value():
+    method, pretrained = [0.6, 0.35, 0.3], [0.6, 0.8, 1.0]  # excess .3, -.05
+    found = halving(by_seed(method), by_seed(pretrained))
+    assert found.estimate == pytest.approx(10 * 4 ** (0.3 / 0.35))
+
+
+def test_the_first_of_several_crossings_counts():
+    found = halving(by_seed([0.6, 0.2, 0.7]), by_seed([0.8, 0.8, 0.8]))
+    assert found.estimate == pytest.approx(20)
+
+
+@pytest.mark.parametrize(("method", "expected"), [([0.4, 0.1, 0.1], -inf), ([0.5, 0.45, 0.41], inf)])
+def test_what_lies_outside_the_axis_is_not_extrapolated(method, expected):
+    assert halving(by_seed(method), by_seed([0.8, 0.8, 0.8])).estimate == expected
+
+
+def test_without_a_hold_or_a_second_point_there_is_nothing_to_halve():
+    assert halving(by_seed([0.1, 0.1, 0.1]), by_seed([0.3, 0.0, 0.3])) is None
+    assert halving({10: {0: 0.3}}, {10: {0: 0.8}}) is None
+
+
+# --- seeds
+
+
+def test_a_method_is_compared_with_the_pretrained_models_of_its_own_seeds():
+    method, pretrained = by_seed([0.8, 0.2, 0.2]), by_seed([0.8, 0.8, 0.8], [0.1, 0.1, 0.1])
+    assert halving(method, pretrained).seeds == (0,)
+    assert halving(method, pretrained).estimate == pytest.approx(10 * 4 ** (0.4 / 0.6))
+
+
+def test_only_seeds_that_all_values_have_are_averaged():
+    method = by_seed([0.8, 0.6, 0.2], [0.8, 0.6, 0.2])
+    del method[40][1]
+    found = halving(method, by_seed([0.8] * 3, [0.4] * 3))
+    assert (found.seeds, found.estimate) == ((0,), pytest.approx(80))
+
+
+def test_the_interval_is_that_of_resampled_seeds_whose_models_stay_together():
+    draw = np.random.default_rng(3)
+    start = draw.uniform(0.5, 1, (6, 1)) * np.ones(3)
+    method = start * [1.0, 0.7, 0.2] + draw.normal(0, 0.08, (6, 3))
+    found = halving(by_seed(*method), by_seed(*start))
+
+    estimates = []
+    for _ in range(4000):
+        rows = draw.integers(6, size=6)
+        excess = method[rows].mean(0) - start[rows].mean(0) / 2
+        left = 1 if excess[1] > 0 else 0
+        share = excess[left] / (excess[left] - excess[left + 1])
+        estimates.append(SIZES[left] * 4**share)
+    low, high = np.quantile(estimates, [0.025, 0.975])
+    assert np.log(found.interval) == pytest.approx(np.log([low, high]), abs=0.05)
+    assert found.interval == halving(by_seed(*method), by_seed(*start)).interval  # no chance in it
+    # Were the two models of a seed resampled apart, the interval would be wider: these differ between seeds alone.
+    scaled = halving(by_seed(*(start * [1.0, 0.7, 0.2])), by_seed(*start))
+    assert scaled.interval == (pytest.approx(scaled.estimate), pytest.approx(scaled.estimate))
+
+
+def test_a_bound_of_the_interval_can_lie_outside_the_axis():
+    found = halving(by_seed([0.8, 0.6, 0.2], [0.8, 0.8, 0.8]), by_seed([0.8] * 3, [0.8] * 3))
+    assert found.interval[1] == inf and SIZES[1] < found.interval[0] < SIZES[2]
+
+
+# --- records and reports
+
+
+@pytest.fixture
+def curves():
+    """Return curves of two methods at three sizes, from records: one halves the hold at 20, the other never does."""
+    points, cells, models = [], [], []
+    for size, reliance in zip(SIZES, (0.6, 0.2, 0.1), strict=True):
+        own = []
+        for seed, (method, level) in [(s, m) for s in (0, 1) for m in (("cut", reliance), ("keep", 0.8))]:
+            data = DataSettings(clean_images=size)
+            own.append(cell_record(seed, method, accuracy=(0.9, 0.9, 0.9, 0.1 + 0.9 * level), data=data))
+            models.append(pretrain_record(seed, accuracy=(0.5, 0.9, 0.4, 0.1 + 0.9 * 0.8), data=data))
+        points.append(({"data.clean_images": size, "cut.mode": "plain"}, [record.cell for record in own]))
+        cells += own
+    return axis_curves(points, cells, models)
+
+
+def test_curves_follow_the_axes_of_numbers_alone(curves):
+    (found,) = curves
+    assert (found.axis, found.dataset, list(found.scores)) == (
+        *("data.clean_images", "digits (cut.mode=plain)"),
+        ["pretrained", "cut", "keep"],
+    )
+    assert found.values == list(SIZES)
+    assert [one.mean for one in found.along("cut", "cue_reliance").values()] == pytest.approx([0.6, 0.2, 0.1])
+
+
+def test_every_format_says_what_lies_outside_the_axis(curves):
+    markdown = render(curves, "md").splitlines()
+    assert [cell.strip() for cell in markdown[-2].split("|")[1:4]] == ["cut", "20", "20 to 20"]
+    assert [cell.strip() for cell in markdown[-1].split("|")[1:4]] == ["keep", "> 160", "> 160 to > 160"]
+    lines = list(csv.DictReader(io.StringIO(render(curves, "csv"))))
+    assert [(line["method"], line["halved_at_is"], line["high_is"]) for line in lines] == [
+        ("cut", "at", "at"),
+        ("keep", "above", "above"),
+    ]
+    cut, keep = json.loads(render(curves, "json"))
+    assert cut["halved_at"] == pytest.approx(sqrt(10 * 40)) and keep["halved_at"] == 160 and cut["seeds"] == [0, 1]
+    below = [replace(curves[0], scores={**curves[0].scores, "keep": _at_once(curves[0].scores["cut"])})]
+    assert "≤ 10" in render(below, "md") and json.loads(render(below, "json"))[1]["halved_at_is"] == "at most"
+
+
+def _at_once(scores):
+    return {x: {s: {**own, "cue_reliance": 0.0} for s, own in seeds.items()} for x, seeds in scores.items()}
