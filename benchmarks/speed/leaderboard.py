@@ -34,7 +34,9 @@ Records = list[CellRecord | PretrainRecord]
 def main(results: str, wanted: int = 2000) -> None:
     """Print the seconds of a build, a second one, a check, and of sorting the page, on about so many records."""
     store = Store(results)
-    real: Records = [*store.cell_records(), *store.pretrain_records()]
+    cells = [record for record in store.cell_records() if record.cell.selection is None]
+    used = {record.pretraining_key for record in cells}
+    real: Records = [*cells, *(record for record in store.pretrain_records() if record.key in used)]
     copies = max(1, wanted // len(real))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
