@@ -86,7 +86,10 @@ def add(
 @command.command("build", short_help="Write the tables and the page.")
 @_board_option
 def build(board: str) -> None:
-    """Write README.md, leaderboard.csv, overall.csv and index.html from the records; the same bytes every time."""
+    """Write README.md, its pictures, leaderboard.csv, overall.csv and index.html from the records.
+
+    The same records give the same bytes.
+    """
     from mmc_bench.leaderboard.build import generated_files, write_generated
     from mmc_bench.leaderboard.checks import inspect
 
