@@ -169,7 +169,7 @@ def test_a_run_along_an_axis_is_shown_by_every_command(bench):
     assert "clean_images to halve the cue's hold" in bench("table", "--halving", *words).out
     plotted = bench("plot", "--out", "f", "--no-paths", "--format", "csv", *words)
     assert plotted.code == 0
-    lines = (bench.folder / "f" / "axis-clean_images-tiny-set-tiny-net-0.9.csv").read_text().splitlines()
+    lines = (bench.folder / "f" / "axis-clean-images-tiny-set-tiny-net-0.9.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * 2  # the pretrained models and the method at each size
 
     refused = bench("table", "--halving", "--suite", "tiny.yaml")

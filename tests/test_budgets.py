@@ -46,6 +46,9 @@ class OneMethod(Resources):
     def offer(self, kind, reference):
         return self.only
 
+    def model(self, pretraining, data):
+        return tiny_network(VECTORS, CPU)
+
 
 @pytest.fixture
 def run(cell, registry):
@@ -75,7 +78,9 @@ def run(cell, registry):
     ("method", "parameters", "expected"),
     [
         ("ft-medium", SHORT, (2 * N, 0, 0, STEPS, 2 * N, 2 * N)),
+        ("from-scratch", SHORT, (2 * N, 0, 0, STEPS, 2 * N, 2 * N)),
         ("llr", SHORT, (N, 0, 0, STEPS, N, 0)),  # features once; no gradient comes to them
+        ("llr-pooled", SHORT, (N, N, 0, STEPS, 2 * N, 0)),
         (
             "lpft",
             {**SHORT, "probe_epochs": EPOCHS, "lrs": (0.1, 0.01)},  # a probe, two trainings, two scores

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from mmc_bench.report.axis_curves import SHOWN, AxisCurves, is_logarithmic
-from mmc_bench.report.figures import STYLES, accuracy_axis
+from mmc_bench.report.figures import STYLES, accuracy_axis, chance_handle
 from mmc_bench.report.rows import PRETRAINED
 
 # Okabe and Ito's colours without the faint yellow; markers and dashes tell apart what shares one.
@@ -18,13 +18,13 @@ COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 MARKERS = "os^DvPX*"
 DASHES = ("-", "--", ":")
 MODEL: Any = {"color": "black", "marker": "", "linewidth": 1.6}
-HALF: Any = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.0}
+HALF: Any = {"color": "black", "linestyle": "--", "linewidth": 1.0}
 
 
 def draw_axis(curves: AxisCurves) -> Figure:
     """Draw NC, RC and the cue reliance of every method along an axis; bands are mean ± standard deviation over seeds.
 
-    The dotted line is half of the pretrained models' cue reliance.
+    The dashed line is half of the pretrained models' cue reliance.
     """
     with styled({"lines.linewidth": 1.4, "axes.titlesize": 10}):
         figure = Figure(figsize=(10.2, 3.6), layout="constrained")
@@ -44,7 +44,8 @@ def draw_axis(curves: AxisCurves) -> Figure:
         panels[-1].axhline(0, color="black", linewidth=0.6)
         panels[-1].set_title("cue reliance")
         figure.suptitle(f"{curves.dataset}, {curves.backbone}, cue rate {curves.cue_rate:g}", fontsize=10)
-        figure.legend(*panels[-1].get_legend_handles_labels(), loc="outside right center", fontsize=8.5)
+        handles, _ = panels[-1].get_legend_handles_labels()
+        figure.legend(handles=[*handles, chance_handle()], loc="outside right center", fontsize=8.5)
     return figure
 
 

@@ -1,5 +1,6 @@
 """A method, and what it is given."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -130,7 +131,9 @@ class Task:
         """
         if self._untrained is None:
             raise UserError("this task has no backbone to make a network of: take one from mmc_bench.task(…)")
-        return self._untrained().train()
+        model = copy.deepcopy(self.pretrained).requires_grad_(True)  # passes through copies of θ_C are counted
+        model.load_state_dict(self._untrained().state_dict())
+        return model.train()
 
     def training(
         self,

@@ -22,7 +22,8 @@ class JTT:
     θ_C is the model of the first training; θ starts from it too, since it is what is to be repaired (the paper starts
     anew). The paper's first training is cut short so that it errs on its training set. θ_C was trained to the
     end and errs hardly anywhere on the cued set: nearly all of the error set are clean images, which it never
-    saw. Where θ_C is right everywhere, all images count alike.
+    saw. Not all these errors are the cue's: where θ_C errs on half of the clean set, as with few CIFAR-10 images,
+    λ_up = 50 leaves the other half hardly any weight, and NC falls. Where θ_C errs nowhere, all images count alike.
     """
 
     class Config(BaseConfig):

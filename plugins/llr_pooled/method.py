@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 
 from mmc_bench import BaseConfig, LogUniform
-from mmc_bench.training import Backbone, Task, Training, environment_risks, frozen_features, full_precision
+from mmc_bench.training import Backbone, CuedImages, Task, Training, environment_risks, frozen_features, full_precision
 
 
 class PooledLastLayerRetraining:
@@ -30,7 +30,7 @@ class PooledLastLayerRetraining:
     def fine_tune(self, task: Task) -> Backbone:
         """Return the model with its new last layer."""
         model = task.model
-        clean, cued = (replace(images, held=frozen_features(model, images)) for images in (task.clean, task.cued))
+        clean, cued = (features_of(images, model) for images in (task.clean, task.cued))
         model.reset_classifier(model.num_classes)
         layer = model.get_classifier().to(task.device)
         training = Training(
@@ -41,3 +41,8 @@ class PooledLastLayerRetraining:
                 loss = environment_risks(layer(torch.cat([f_c, f_nc])), y_c, y_nc).mean()
             training.minimise(loss)
         return model.eval()
+
+
+def features_of(images: CuedImages, model: Backbone) -> CuedImages:
+    """Return a set that holds the features (N, F) of a set's images in their place, whose visits do not count again."""
+    return replace(images, held=frozen_features(model, images), role=None)
