@@ -17,7 +17,6 @@ from mmc_bench.data.sources import Sources
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.store import Store
-from mmc_bench.seeds import derive_seed
 from mmc_bench.stages.finetune import fine_tune, task_of
 from mmc_bench.stages.resources import Resources
 from mmc_bench.system.tally import running_tally
@@ -96,14 +95,18 @@ def test_the_counts_of_methods_are_those_of_arithmetic(run, method, parameters, 
     assert run(method, **parameters)[1] == expected
 
 
-def test_images_of_a_joined_set_count_for_the_set_that_they_come_from(run, cell):
-    generator = torch.Generator().manual_seed(derive_seed("fine-tuning", cell.pretraining.seed))
-    order = torch.cat([torch.randperm(2 * N, generator=generator) for _ in range(2)]).tolist()
-    rows = [rows for start in (0, 2 * N) for rows in torch.tensor(order[start : start + 2 * N]).split(BATCH)]
-    rows = torch.cat(rows[:STEPS]).tolist()
-    clean, cued = N + sum(row < N for row in rows), N + sum(row >= N for row in rows)  # and the error set's pass
-    counts = run("jtt", upsampling=1, **SHORT)[1]
-    assert counts == (clean, cued, 0, STEPS, 2 * N + len(rows), len(rows))
+def test_images_of_a_joined_set_count_for_the_set_that_they_come_from(run):
+    rows = torch.randperm(2 * N, generator=torch.Generator().manual_seed(0))[:N]
+
+    def visit(task):
+        batches = task.clean.joined(task.cued).subset(rows).in_order(BATCH)
+        for x, _ in batches:
+            task.model(x)
+        return task.model
+
+    clean = int((rows < N).sum())
+    assert 0 < clean < N
+    assert run(visit, {"cued"})[1] == (clean, N - clean, 0, 0, N, 0)
 
 
 def test_joined_sets_of_one_role_and_of_none_and_their_subsets_are_counted(run):
