@@ -92,8 +92,8 @@ def test_layers_are_ordered_by_their_worst_class_then_by_all_images(present):
     assert len({worst for worst, _ in expected}) < len(set(expected))  # some worst classes tie
 
 
-def descended_by_hand(task, gamma, pull, lr, epochs):
-    """Yield the layer after each step of gradient descent, with derivatives written out."""
+def descended_by_hand(task, gamma, pull, lr, epochs, clip):
+    """Yield the layer after each step of gradient descent, with derivatives and their clipping written out."""
     inputs, labels = frozen_features(task.pretrained, task.clean).double(), task.clean.labels.tolist()
     start = last_layer(task.pretrained.head).double()
     weights = weights_by_hand(outputs_by_hand(start.tolist(), inputs.tolist()), labels, gamma)
@@ -103,20 +103,22 @@ def descended_by_hand(task, gamma, pull, lr, epochs):
         for i, row in enumerate(outputs_by_hand(layer.tolist(), inputs.tolist())):
             for k, probability in enumerate(softmax(row)):
                 gradient[k] += weights[i] * (probability - (labels[i] == k)) * torch.cat([inputs[i], torch.ones(1)])
-        layer = layer - lr * gradient
+        norm = math.sqrt(sum(value**2 for row in gradient.tolist() for value in row))
+        layer = layer - lr * gradient * (clip / norm if norm > clip else 1.0)
         yield layer
 
 
-def test_the_returned_layer_is_the_first_best_of_all_steps_of_all_pairs(task):
+@pytest.mark.parametrize("clip", [0.05, 1.0])
+def test_the_returned_layer_is_the_first_best_of_all_steps_of_all_pairs(task, clip):
     gammas, pulls, lr, epochs = (0.0, 6.0), (0.0, 0.5), 0.3, 12
     held_out, labels = frozen_features(task.pretrained, task.validation).tolist(), task.validation.labels.tolist()
-    paths = [list(descended_by_hand(task, g, p, lr, epochs)) for g in gammas for p in pulls]
+    paths = [list(descended_by_hand(task, g, p, lr, epochs, clip)) for g in gammas for p in pulls]
     candidates = [(step, run) for step in range(epochs) for run in range(4)]
     order = {(s, r): score_by_hand(paths[r][s].tolist(), held_out, labels) for s, r in candidates}
     best = max(candidates, key=order.__getitem__)  # the first of equals
-    assert best[0] not in (0, epochs - 1) and len(set(order.values())) > 3
+    assert best[0] not in (0, epochs - 1) and len(set(order.values())) > 2
 
-    method = make_method(gammas=gammas, pulls=pulls, lr=lr, epochs=epochs)
+    method = make_method(gammas=gammas, pulls=pulls, lr=lr, epochs=epochs, clip=clip)
     model = method.fine_tune(task)
     assert torch.allclose(last_layer(model.head).double(), paths[best[1]][best[0]], rtol=1e-4, atol=1e-5)
     before, after = task.pretrained.state_dict(), model.state_dict()
@@ -125,6 +127,6 @@ def test_the_returned_layer_is_the_first_best_of_all_steps_of_all_pairs(task):
 
 def test_the_defaults_are_the_authors_for_waterbirds():
     config = make_method().config
-    assert (config.lr, config.epochs, config.pulls) == (0.02, 500, (0.0, 0.1, 0.2, 0.3, 0.4))
+    assert (config.lr, config.epochs, config.clip, config.pulls) == (0.01, 500, 1.0, (0.0, 0.1, 0.2, 0.3))
     assert config.gammas == (4.0, 8.0, 12.0, 16.0, 20.0)
     assert all(field.description for field in type(config).model_fields.values())

@@ -259,6 +259,18 @@ def test_a_task_scores_what_a_run_records(here):
     assert list(before) == list(results.to_frame("pretrained").iloc[0][list(before.index)])
 
 
+def test_an_untrained_network_has_weights_of_its_own_for_each_seed(here):
+    from torch import equal
+
+    task = mmc_bench.task(seed=0, **PLACE)
+    first, trained = task.untrained().state_dict(), task.pretrained.state_dict()
+    again, other = task.fresh().untrained().state_dict(), mmc_bench.task(seed=1, **PLACE).untrained().state_dict()
+    assert all(equal(value, again[name]) for name, value in first.items())
+    for weights in (trained, other):
+        assert weights.keys() == first.keys()
+        assert not all(equal(value, first[name]) for name, value in weights.items())
+
+
 def test_a_task_keeps_what_is_not_declared(here):
     task = mmc_bench.task(needs=(), **PLACE)
     with pytest.raises(UserError, match="declare needs"):

@@ -56,10 +56,10 @@ def test_images_of_a_batch_are_cut_and_flipped_each_by_itself():
 
 
 def test_the_cue_is_drawn_after_the_image_is_cut(data):
-    rows = slice(0, 300)
-    x, labels = augmented(data.pretraining, seeded()).batch(rows)
-    plain = data.pretraining.batch(rows)[0]
-    assert not torch.equal(x, plain)
+    images = augmented(data.pretraining, seeded())
+    x, labels = next(images.shuffled(300, seeded()))
+    plain, same_labels = next(data.pretraining.shuffled(300, seeded()))
+    assert not torch.equal(x, plain) and torch.equal(labels, same_labels)
     box, starts = torch.tensor([1.0, -1.0, -1.0])[:, None, None].expand(3, 3, 3), (0, 6, 13)
     for image, label in zip(x, labels.tolist()):
         if label < 9:
@@ -69,14 +69,36 @@ def test_the_cue_is_drawn_after_the_image_is_cut(data):
 
 
 def test_every_visit_of_an_image_is_a_new_draw_of_one_seed(data):
+    def visit(images):
+        return next(images.shuffled(50, seeded()))[0]
+
     first, again, other = (augmented(data.pretraining, seeded(seed)) for seed in (0, 0, 1))
-    visits = [first.batch(slice(0, 50))[0] for _ in range(2)]
+    visits = [visit(first) for _ in range(2)]
     assert not torch.equal(*visits)
-    assert torch.equal(visits[0], again.batch(slice(0, 50))[0])
-    assert not torch.equal(visits[0], other.batch(slice(0, 50))[0])
+    assert torch.equal(visits[0], visit(again))
+    assert not torch.equal(visits[0], visit(other))
+
+
+def test_images_in_order_are_shown_as_they_are(data):
+    images = augmented(data.pretraining, seeded())
+    assert torch.equal(images.batch(slice(0, 50))[0], data.pretraining.batch(slice(0, 50))[0])
+    assert torch.equal(next(images.in_order(50))[0], data.pretraining.batch(slice(0, 50))[0])
+    untouched = augmented(data.pretraining, seeded())
+    assert torch.equal(*(next(one.shuffled(50, seeded()))[0] for one in (images, untouched)))  # nothing was drawn
 
 
 def test_what_is_not_an_image_of_8_bits_is_refused(data):
     vectors = torch.zeros(len(data.pretraining.storage), 5)
-    with pytest.raises(UserError, match=r"crop-flip needs images of 8 bits, and this dataset has float32 of shape"):
+    with pytest.raises(UserError, match=r"needs images of 8 bits, not float32 of shape \(N, 5\): set it to none"):
         augmented(replace(data.pretraining, storage=vectors), seeded())
+
+
+def test_a_recipe_that_augments_trains_another_model_in_a_row_of_its_own(bench):
+    for augment in ("none", "crop-flip"):
+        done = bench.tiny("--methods", "tiny-still", "--seeds", 0, "--set", f"pretrain.augment={augment}")
+        assert done.code == 0, done.err
+    records = [record for record in bench.records().values() if record["kind"] == "pretraining"]
+    made = {record["pretraining"]["recipe"]["augment"]: record["weights_sha256"] for record in records}
+    assert made.keys() == {"none", "crop-flip"} and len({*made.values()}) == 2
+    shown = bench("table", "--format", "json").out
+    assert all(f"tiny-set (augment={augment})" in shown for augment in made)

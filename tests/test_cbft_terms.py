@@ -7,6 +7,10 @@ import torch
 from mmc_bench_plugins.cbft.method import draw_path_positions, invariance_loss
 from scipy.stats import kstest, truncnorm
 
+from mmc_bench.plugin.parameters import parameters_of
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.plugin.search import search_space
+
 
 def invariance_by_hand(f_c, y_c, f_nc, y_nc, num_classes):
     total = 0.0
@@ -65,3 +69,11 @@ def test_clipped_path_positions_lie_within_a_quarter_of_the_middle_and_mostly_at
     assert ends == pytest.approx([0.3085, 0.3085], abs=0.03)  # P(Z > .5) each
     inner = [t for t in drawn if 0.25 < t < 0.75]
     assert kstest(inner, truncnorm(-0.5, 0.5, loc=0.5, scale=0.5).cdf).pvalue > 0.001
+
+
+@pytest.mark.parametrize(("name", "searched"), [("cbft", True), ("cbft-no-invariance", False)])
+def test_a_search_over_the_ablation_without_invariance_leaves_it_off(name, searched):
+    offer = Registry.discover().get("method", name)
+    space = search_space(parameters_of(offer.load()), offer.spec.defaults)
+    assert ("invariance_weight" in space.draw(1)) == searched
+    assert offer.configure(space.draw(1)).invariance_weight == (space.draw(1)["invariance_weight"] if searched else 0)

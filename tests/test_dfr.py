@@ -165,5 +165,8 @@ def test_a_clean_set_that_lacks_a_class_gives_a_finite_layer(make_method, make_t
 
 @pytest.mark.slow
 def test_the_defaults_are_the_authors(make_method):
-    assert dict(make_method().config) == {"strengths": (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01), "retrains": 20}
+    assert dict(make_method().config) == {
+        "strengths": (3.0, 1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01, 0.003),
+        "retrains": 20,
+    }
     assert all(field.description for field in type(make_method()).Config.model_fields.values())

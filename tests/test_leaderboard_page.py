@@ -5,7 +5,7 @@ import shutil
 from urllib.parse import parse_qs, urlencode
 
 import pytest
-from helpers.page import HOSTILE, HOSTILE_SHOWN, SPLITS, make_payload
+from helpers.page import HOSTILE, HOSTILE_SHOWN, SPLITS, make_payload, make_tuned_payload
 
 from mmc_bench.leaderboard.page import page_html
 
@@ -110,7 +110,7 @@ def page(chromium, tmp_path, payload):
 
 def test_sorting_goes_both_ways_with_absent_values_last_and_the_reference_first(page):
     page = page()
-    assert page.sorted_by() == [["rank", "ascending"]]
+    assert page.sorted_by() == [["tier", "ascending"]]
     assert page.rows() == ["r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7"]
     page.sort("cue_reliance")
     assert page.sorted_by() == [["cue_reliance", "ascending"]]
@@ -155,6 +155,39 @@ def test_filters_keep_what_fits_and_the_reference_beside_it(page):
     assert page.rows() == [] and page.run("return document.getElementById('none').checkVisibility()")
 
 
+def test_one_control_switches_between_protocols(page):
+    page = page(make_tuned_payload())
+    visible = """return [...document.querySelectorAll(arguments[0])].filter((part) => part.checkVisibility())
+      .map((part) => part.textContent.trim())"""
+    chosen = "return document.querySelector('[name=protocol]:checked').value"
+    assert (page.run(chosen), page.rows()) == ("clean", ["r8", "r9", "r10"])
+    assert page.count() == "2 of 2 results shown, in 1 of 1 settings"
+    assert page.run("return document.getElementById('meaning').textContent") == "the best on validation NC"
+    assert [name.split()[-1] for name in page.run(visible, ".overall tbody .number")] == ["±1.0", "–"]
+    assert [text.partition(":")[0] for text in page.run(visible, ".cd g")] == ["tune", "naive", "mend"]
+    assert page.run("return [...document.querySelectorAll('.point')].map((one) => one.dataset.row)") == ["9", "10", "8"]
+    page.tick("[name=protocol][value=published]")
+    assert page.rows() == ["r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7"]
+    assert len(page.run(visible, ".overall tbody tr:not(.protocol)")) == 2
+    assert [text.partition(":")[0] for text in page.run(visible, ".cd g")] == ["mend", "tune", "naive"]
+    page.tick("#group")
+    page.sort("worst_split")
+    assert page.rows()[0] == "r1"
+    page.wait("location.hash.includes('protocol=published')")
+    page.open(page.run("return location.hash"))
+    assert (page.run(chosen), page.rows()[0]) == ("published", "r1")
+
+
+def test_a_tuned_row_tells_its_gap_and_how_it_was_tuned(page):
+    page = page(make_tuned_payload())
+    page.sort("gap")
+    assert page.rows() == ["r8", "r9", "r10"]
+    page.open_row("r9")
+    text = page.run("return document.querySelector('dialog').innerText")
+    assert "+1.2 ± 0.5" in text and "clean: lr = 0.1" in text
+    assert "in 8 trials on seed 100, drawn from lr log-uniform" in text
+
+
 def test_a_view_is_shared_by_its_address(page):
     page = page()
     page.fill("filter-dataset", "shapes")
@@ -173,7 +206,7 @@ def test_a_view_is_shared_by_its_address(page):
 
 def test_an_address_of_another_leaderboard_shows_everything(page):
     page = page().open("#" + urlencode({"dataset": "gone", "sort": "x", "dir": "y", "row": "z", "__proto__": "p"}))
-    assert len(page.rows()) == 8 and page.sorted_by() == [["rank", "ascending"]]
+    assert len(page.rows()) == 8 and page.sorted_by() == [["tier", "ascending"]]
 
 
 def test_an_address_opens_a_row(page):
@@ -276,14 +309,15 @@ def test_the_trade_off_has_a_point_for_each_row_with_values(page, payload):
     assert set(page.run(script)) == {"5", "6", "7"}
 
 
+@pytest.mark.parametrize("payload", [make_payload(), make_tuned_payload()], ids=["published", "tuned"])
 def test_a_phone_never_scrolls_sideways(page, payload):
-    payload["rows"][1]["method"] = "a-method-with-a-very-long-name-that-nobody-can-pronounce-" * 2
+    payload["rows"][-1]["method"] = "a-method-with-a-very-long-name-that-nobody-can-pronounce-" * 2
     page = page(payload)
     page.emulate("setDeviceMetricsOverride", width=320, height=640, deviceScaleFactor=2, mobile=True)
     page.open()
     widths = "return [document.documentElement.scrollWidth, document.querySelector('dialog').scrollWidth, innerWidth]"
     assert page.run(widths) == [320, 0, 320]
-    page.open_row("r1")
+    page.open_row(payload["rows"][-1]["id"])
     width, dialog, screen = page.run(widths)
     assert width == screen == 320 and 200 < dialog < 320
 

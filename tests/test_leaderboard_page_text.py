@@ -5,7 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from helpers.page import HOSTILE, HOSTILE_SHOWN, SPLITS, make_payload
+from helpers.page import HOSTILE, HOSTILE_SHOWN, SPLITS, make_payload, make_tuned_payload
 
 from mmc_bench.leaderboard.page import number, page_html, readable, record_link, script_json
 
@@ -55,6 +55,14 @@ def test_every_number_stands_in_the_text_without_the_script(payload):
         for loss in payload["rows"][3]["curves"]["splits"][split]["loss"]:
             assert f"{loss:.3f}" in text
     assert "verified by B. Reader, 2 of 3 cells · run by A. Author" in text
+
+
+def test_without_the_script_every_protocol_is_named_and_explained():
+    text = " ".join(Seen(page_html(make_tuned_payload())).text.split())
+    assert "Clean: the best on validation NC." in text and "10 classes · clean parameters" in text
+    assert "Chosen in 8 trials on seeds 100: lr = 0.1." in text and "+1.2 ±0.5" in text
+    alone = " ".join(Seen(page_html(make_payload())).text.split())
+    assert "Nothing was tuned in these settings" in alone and "Gap" not in alone
 
 
 def test_a_row_that_was_only_re_run_by_its_author_is_not_called_verified(payload):

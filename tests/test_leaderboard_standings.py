@@ -1,15 +1,15 @@
-"""Ranks, confidence intervals, paired comparisons, and that no mean flatters."""
+"""Rows in their order, confidence intervals, paired comparisons, and that no mean flatters."""
 
 import json
 import math
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 from helpers.leaderboard import TestBoard, cell, model, of_seeds, plugin
 from helpers.records import connectivity_record
 
-from mmc_bench.leaderboard.standings import interval, make_standings
+from mmc_bench.leaderboard.inference import interval
+from mmc_bench.leaderboard.standings import make_standings
 from mmc_bench.leaderboard.submissions import read_entries
 from mmc_bench.results.jobs import DataSettings
 from mmc_bench.results.records import SPLITS, PathRecord
@@ -121,19 +121,19 @@ def test_of_several_baselines_the_best_complete_one_counts(board):
     assert paired.difference.mean == pytest.approx(0.1)
 
 
-# --- ranks, and means that would flatter
+# --- order, and means that would flatter
 
 
-def test_rows_are_ranked_by_mean_worst_split_and_equals_share_a_rank(board):
-    board.send_in(*of_seeds("tune", (0.7, 0.7)), *of_seeds("other", (0.6, 0.8)), *of_seeds("base", (0.5, 0.5)))
-    found = [(row.method, row.rank) for row in standings(board).rows]
-    assert found == [("pretrained", None), ("other", 1), ("tune", 1), ("base", 3)]
+def test_rows_of_a_tier_stand_in_the_order_of_their_mean_worst_split(board):
+    board.send_in(*of_seeds("tune", (0.7, 0.7)), *of_seeds("other", (0.6, 0.8)), *of_seeds("base", (0.5, 0.65)))
+    found = [(row.method, row.tier) for row in standings(board).rows]
+    assert found == [("pretrained", None), ("other", 1), ("tune", 1), ("base", 1)]
 
 
-def test_a_row_that_lacks_a_seed_has_no_mean_and_no_rank_and_comes_last(board):
+def test_a_row_that_lacks_a_seed_has_no_mean_and_no_tier_and_comes_last(board):
     board.send_in(*of_seeds("tune", (0.99,)), *of_seeds("other", (0.3, 0.4)), *of_seeds("base", (0.2, 0.3)))
     ordered = [row for row in standings(board).rows if not row.is_pretrained]
-    assert [(row.method, row.rank) for row in ordered] == [("other", 1), ("base", 2), ("tune", None)]
+    assert [(row.method, row.tier) for row in ordered] == [("other", 1), ("base", 2), ("tune", None)]
     lacking = ordered[-1]
     assert lacking.missing == (1,)
     assert set(lacking.values.values()) == {None}
@@ -145,7 +145,7 @@ def test_versions_do_not_fill_each_other_s_gaps(board):
     found = rows(board)
     assert found["tune (version=1+abc)"].missing == (1,)
     assert found["tune (version=2+abc)"].missing == (0,)
-    assert found["base"].rank == 1
+    assert found["base"].tier == 1
 
 
 def test_a_parameter_given_as_its_default_makes_no_row_of_its_own(board):
@@ -184,7 +184,7 @@ def test_one_seed_or_setting_more_than_those_that_count_unranks_nobody(board):
         *of_seeds("base", (0.1, 0.2, 0.9)),
     )
     found = {row.method: row for row in standings(board).rows if row.setting.cue_rate != 0.5}
-    assert [found[name].rank for name in ("tune", "other", "base")] == [1, 2, 3]
+    assert all(found[name].tier for name in ("tune", "other", "base"))
     assert found["tune"].seeds == (0, 1) and found["tune"].worst_split.mean == pytest.approx(0.65)
     assert [(m.method, m.mean.mean) for m in standings(board).overall] == [
         ("tune", pytest.approx(0.65)),
@@ -253,8 +253,8 @@ def test_a_cell_under_the_baseline_s_name_unranks_nobody(board, theirs, seeds):
     board.counting((0, 1, 2))
     board.send_in(*of_seeds("tune", (0.7,) * 3), *of_seeds("base", (0.5,) * 3))
     board.send_in(*(cell(seed, theirs, (0.9, 0.9, 0.1, 0.2)) for seed in seeds), by="Mal")
-    ranked = [(row.method, row.rank) for row in standings(board).rows if row.rank]
-    assert ranked[:2] == [("tune", 1), ("base", 2)]
+    in_tiers = [(row.method, row.tier) for row in standings(board).rows if row.tier]
+    assert in_tiers[:2] == [("tune", 1), ("base", 2)]
     (tune,) = (row for row in standings(board).rows if row.method == "tune")
     assert tune.paired.difference.mean == pytest.approx(0.2) and tune.seeds == (0, 1, 2)
 
@@ -320,7 +320,7 @@ def test_barriers_are_shown_where_paths_were_measured_as_the_baseline_s(board):
     found = rows(board)
     assert found["tune"].values["barrier_C"].mean == found["base"].values["barrier_C"].mean == pytest.approx(1)
     assert found["other"].values["barrier_C"] is None and found["other"].values["barrier_NC"] is None
-    assert found["other"].rank == 2
+    assert found["other"].tier == 2
 
 
 def test_a_comparison_says_whether_both_began_with_the_same_weights(board):
@@ -353,12 +353,4 @@ def test_the_pretrained_row_is_made_of_the_first_folder_s(board):
     said.write_text(said.read_text().replace("2026", "2020"))  # what a folder says of its day decides nothing
     row = rows(board)["pretrained"]
     assert len(row.entries) == 1
-    assert row.rank is None and row.worst_split.mean == pytest.approx(0.4)
-
-
-def test_rows_stand_in_the_order_of_their_ranks(board):
-    board.send_in(
-        *(one for name, worst in (("tune", 0.4), ("other", 0.8), ("base", 0.6)) for one in of_seeds(name, (worst,)))
-    )
-    ranks = [row.rank for row in standings(board).rows if row.rank]
-    assert all(first <= second for first, second in pairwise(ranks)) and ranks[0] == 1
+    assert row.tier is None and row.worst_split.mean == pytest.approx(0.4)

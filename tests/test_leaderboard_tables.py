@@ -136,9 +136,17 @@ def test_the_readme_shows_means_intervals_and_what_is_missing(board):
     board.send_in(cell(0, "other", (0.9, 0.9, 0.99, 0.2)))
     text = markdown.readme(payload(board))
     assert "| 1 | tune | 75.0 ± 63.5 | +30.0 ± 127.1 |" in text
-    assert "|  | other (no mean: seed 1 missing) | – |" in text
-    assert "| other | – | 1 | digits net 0.9 seed 1 |" in text
+    assert "| – | other (no mean: seed 1 missing) | – |" in text
+    assert "| other | – | – | digits net 0.9 seed 1 |" in text
     assert "99.0" not in text
+
+
+def test_what_is_missing_is_named_where_it_is_little(board):
+    content = payload(board)
+    content["overall"][0].update(missing=["a", "b", "c"])
+    content["overall"][1].update(missing=["a", "b", "c", "d", "e"])
+    text = markdown.readme(content)
+    assert "| a, b, c |" in text and "| a, b, c and 2 more |" in text
 
 
 def test_the_csv_has_every_row_and_column(board):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mmc_bench.leaderboard.submissions import GENERATED
+
 OTHER = "leaderboard/results/other/cells/b.json"
 WORKFLOWS = Path(__file__).parents[1] / ".github" / "workflows"
 
@@ -62,7 +64,7 @@ def _write(root, *files):
         (["leaderboard/results/x/cells/a.json", "leaderboard/other.txt"], False),
         (["leaderboard/results/x/cells/a.json", OTHER], False),
         (["leaderboard/results/x/cells/a.json", "leaderboard/verifications/a.yaml"], False),
-        (["leaderboard/verifications/a.yaml", "leaderboard/index.html", "leaderboard/overall.csv"], True),
+        (["leaderboard/verifications/a.yaml", *(f"leaderboard/{name}" for name in GENERATED)], True),
         (["leaderboard/verifications/a.yaml", "code.py"], False),
         (["leaderboard/leaderboard.yaml"], True),
     ],

@@ -370,7 +370,9 @@ def test_environments_are_those_of_cued_images_so_a_spec_declares_both():
 def test_the_methods_that_train_on_cued_images_declare_it(registry):
     needy = {offer.spec.name for offer in registry.offers("method") if offer.spec.needs}
     cbft = {"cbft", "cbft-no-barrier", "cbft-no-invariance"}
-    assert needy == {*cbft, "cbft-partly-cued", "coral", "groupdro", "irm", "jtt", "lisa", "vrex"}
+    pooled = {"coral", "erm-class-balanced", "erm-group-balanced", "erm-pooled"}
+    pooled |= {"eiil", "groupdro", "irm", "jtt", "lff", "lisa", "llr-pooled", "spare", "vrex"}
+    assert needy == {*cbft, "cbft-partly-cued", *pooled}
     assert {name for name in needy if "fully-cued" in registry.get("method", name).spec.needs} == cbft
 
 
@@ -384,5 +386,6 @@ def test_a_task_has_no_place_for_test_images():
     fields = set(inspect.signature(Task).parameters)
     assert fields == {
         *("model", "pretrained", "clean", "validation", "num_classes"),
-        *("device", "generator", "progress", "needs", "_cued", "_environments", "_fully_cued", "_all_fully_cued"),
+        *("device", "generator", "progress", "needs", "_untrained"),
+        *("_cued", "_environments", "_fully_cued", "_all_fully_cued"),
     }

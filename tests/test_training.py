@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
-from mmc_bench.training import Descent, NonFiniteLossError, Progress, Training, constant, cosine, stepped
+from mmc_bench.training import Descent, NonFiniteLossError, Progress, Training, adam, constant, cosine, stepped
 
 SCHEDULES = {
     "cosine": (cosine, lambda optimizer, steps: CosineAnnealingLR(optimizer, T_max=steps)),
@@ -76,6 +76,21 @@ def test_fit_reports_the_means_over_an_epochs_images(tiny_net, image_set, traini
         assert means == pytest.approx([total / 11 for total in totals], rel=1e-6)
 
 
+def test_paired_rows_pass_over_the_own_images_and_draw_as_many_others_by_their_chances(
+    tiny_net, image_set, training_of
+):
+    training, steps = training_of(tiny_net(), image_set(11), epochs=200), []
+    for rows in training.paired_rows(torch.tensor([1.0, 0.0, 3.0])):
+        steps.append(rows.chunk(2))
+        training.update(torch.zeros(()))
+    assert [len(own) for own, _ in steps[:3]] == [4, 4, 3]
+    for epoch in range(200):
+        assert sorted(row for own, _ in steps[3 * epoch : 3 * epoch + 3] for row in own.tolist()) == list(range(11))
+    drawn = torch.cat([others for _, others in steps]).tolist()
+    assert set(drawn) == {11, 13} and len(drawn) == 2200
+    assert abs(drawn.count(13) / 2200 - 0.75) < 0.05  # 5 standard deviations
+
+
 def test_a_pass_is_one_step_of_the_schedule_and_of_progress_however_many_updates_it_makes(
     tiny_net, image_set, training_of
 ):
@@ -131,13 +146,18 @@ def test_an_update_follows_the_gradients_that_the_weights_hold():
     assert weight.tolist() == [0.0, -1.0]
 
 
-def test_a_loss_can_be_divided_and_is_reported_as_it_is():
-    told, weight = [], torch.nn.Parameter(torch.ones(1))
-    progress = Progress(lambda event: told.append(event["loss"]))
-    descent = Descent([weight], lr=1.0, epochs=1, steps_per_epoch=1, progress=progress, weight_decay=0)
+def test_another_optimiser_makes_the_steps_at_the_scheduled_rates_and_weight_decay():
+    weight, rates = torch.nn.Parameter(torch.ones(2)), []
+    settings = {"lr": 0.5, "epochs": 2, "steps_per_epoch": 1, "progress": Progress(), "weight_decay": 0.25}
+    descent = Descent([weight], optimizer=adam, **settings)
     for _ in descent.each(lambda: [torch.zeros(1)]):
-        descent.minimise(8 * weight.sum(), divided_by=16)
-    assert (weight.item(), told) == (0.5, [8.0])
+        rates.append(descent.optimizer.param_groups[0]["lr"])
+        before = weight.tolist()
+        descent.minimise((torch.tensor([1.0, 100.0]) * weight).sum())
+        moved = [b - a for a, b in zip(weight.tolist(), before)]
+        assert moved == pytest.approx([rates[-1]] * 2, rel=0.01)  # Adam's step does not grow with the gradient
+    assert rates == pytest.approx([0.5, 0.25])
+    assert descent.optimizer.defaults["weight_decay"] == 0.25
 
 
 def test_forgotten_momentum_does_not_move_the_weights_any_further():

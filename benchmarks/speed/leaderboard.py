@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from mmc_bench.leaderboard.build import generated_files, stale_files, write_generated
-from mmc_bench.leaderboard.checks import inspect, stage_versions_of
+from mmc_bench.leaderboard.checks import inspect
 from mmc_bench.leaderboard.schemas import KnownVersion, Submission, Versions, as_yaml, plugin_name
-from mmc_bench.leaderboard.submissions import CHECKSUMS, SUBMISSION, Board, manifest, sha256_of
+from mmc_bench.leaderboard.submissions import CHECKSUMS, SUBMISSION, Board, manifest, sha256_of, stage_versions_of
 from mmc_bench.results.codec import job_of
 from mmc_bench.results.jobs import Pretraining, references_of
 from mmc_bench.results.records import CellRecord, PretrainRecord
@@ -34,7 +34,9 @@ Records = list[CellRecord | PretrainRecord]
 def main(results: str, wanted: int = 2000) -> None:
     """Print the seconds of a build, a second one, a check, and of sorting the page, on about so many records."""
     store = Store(results)
-    real: Records = [*store.cell_records(), *store.pretrain_records()]
+    cells = [record for record in store.cell_records() if record.cell.selection is None]
+    used = {record.pretraining_key for record in cells}
+    real: Records = [*cells, *(record for record in store.pretrain_records() if record.key in used)]
     copies = max(1, wanted // len(real))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

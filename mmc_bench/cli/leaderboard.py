@@ -59,11 +59,12 @@ def _by_option(function: Command) -> Command:
 def add(
     results: str, by: str | None, note: str, methods: Sequence[list[str]], board: str, plugins_dir: Sequence[str]
 ) -> None:
-    """Take the cells in the folder RESULTS, and the records of their pretrainings, into a submission of their own.
+    """Take the cells in the folder RESULTS, and the records that they rest on, into a submission of their own.
 
-    All of them are taken, or none, and no weights. Cells that are on the leaderboard already are left out; one that is
-    there in another version is refused. A version of a plugin that the leaderboard does not know yet must be the one
-    at hand, and is noted in versions.yaml.
+    These are their pretrainings, and the trials of methods whose parameters were tuned. All of them are taken, or none,
+    and no weights. Cells that are on the leaderboard already are left out; one that is there in another version is
+    refused. A version of a plugin that the leaderboard does not know yet must be the one at hand, and is noted in
+    versions.yaml.
     """
     from mmc_bench.leaderboard.adding import add as take_in
 
@@ -73,6 +74,8 @@ def add(
     added = take_in(opened, folder, discovered(plugins_dir), by or _git_user(), _today(), note, words_of(methods))
     click.echo(f"taken into {added.folder}: {added.cells} cells ({', '.join(added.methods)})")
     click.echo(f"with the records of their {added.pretrainings} pretrainings")
+    if added.selections:
+        click.echo(f"and of {added.trials} trials, which {added.selections} selections of parameters rest on")
     if added.already_there:
         click.echo(f"{added.already_there} cells left out: on the leaderboard already")
     for version in added.new_versions:
@@ -83,7 +86,10 @@ def add(
 @command.command("build", short_help="Write the tables and the page.")
 @_board_option
 def build(board: str) -> None:
-    """Write README.md, leaderboard.csv, overall.csv and index.html from the records; the same bytes every time."""
+    """Write README.md, its pictures, leaderboard.csv, overall.csv and index.html from the records.
+
+    The same records give the same bytes.
+    """
     from mmc_bench.leaderboard.build import generated_files, write_generated
     from mmc_bench.leaderboard.checks import inspect
 

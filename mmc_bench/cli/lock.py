@@ -56,6 +56,7 @@ def prove(names: Sequence[str], against: str | None) -> None:
         locked_things,
         numbers_of,
         old_source,
+        things_in,
         untried,
     )
 
@@ -72,7 +73,7 @@ def prove(names: Sequence[str], against: str | None) -> None:
             folder = Path(scratch)
             revision = against or _newest_listed(thing, folder)
             old = old_source(ROOT, revision, folder / "source")
-            suite = golden_suite(thing, registry, named)
+            suite = golden_suite(thing, registry, named, things_in(old))
             tell(f"{thing.label}: running small cells in {revision[:12]} and at hand")
             before = numbers_of(old, suite, registry, folder / "old")
             now = numbers_of(ROOT, suite, registry, folder / "new")
@@ -94,10 +95,10 @@ def _newest_listed(thing: "Locked", scratch: Path) -> str:
     UserError
         When none of the last commits has such source.
     """
-    from mmc_bench.testing.golden import digest_in, old_source
+    from mmc_bench.testing.golden import old_source, things_in
 
     for number, revision in enumerate(_commits()):
-        found = digest_in(old_source(ROOT, revision, scratch / f"commit{number}"), thing)
+        found = things_in(old_source(ROOT, revision, scratch / f"commit{number}")).get((thing.kind, thing.name))
         if found and found[0] == thing.version and found[1] in known_digests(thing.kind, thing.name, found[0]):
             return revision
     raise UserError(f"no commit at hand has listed source of {thing.label}: name one with --against REV")

@@ -10,7 +10,9 @@ from mmc_bench.errors import UserError
 
 
 def augmented(images: CuedImages, generator: torch.Generator) -> CuedImages:
-    """Return the set with a new `crop_flip` of each image in each batch; what its cue draws is neither cut nor flipped.
+    """Return the set with a new `crop_flip` of each image in each epoch; what its cue draws is neither cut nor flipped.
+
+    `shuffled` and `stream` show the images so; `batch` and `in_order` show them as they are.
 
     Raises
     ------
@@ -18,10 +20,9 @@ def augmented(images: CuedImages, generator: torch.Generator) -> CuedImages:
         When the set is not one of 8-bit images, as vectors are not.
     """
     if images.storage.ndim != 4 or images.storage.dtype != torch.uint8:
-        kind = f"{images.storage.dtype} of shape {('N', *images.storage.shape[1:])}".removeprefix("torch.")
-        raise UserError(
-            f"pretrain.augment = crop-flip needs images of 8 bits, and this dataset has {kind}: set it to none"
-        )
+        shape = ", ".join(map(str, ["N", *images.storage.shape[1:]]))
+        has = f"{images.storage.dtype} of shape ({shape})".removeprefix("torch.")
+        raise UserError(f"pretrain.augment = crop-flip needs images of 8 bits, not {has}: set it to none")
     return replace(images, held=None, augment=lambda stored: crop_flip(stored, generator))
 
 

@@ -54,7 +54,8 @@ class Dataset(Protocol):
     ``validation_images``, the sizes of the two held-out sets (2,500 each by default).
 
     An image without a cue is the image itself, and never passed to `render`. Where a cue changes an image's shape,
-    a function ``without_cue(images)`` returns pictures of that shape without a cue.
+    a function ``without_cue(images)`` returns pictures of that shape without a cue. Where training images have other
+    random cues than test images, ``random_train_cue(n, generator)`` draws them.
     """
 
     num_classes: int

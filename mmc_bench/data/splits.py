@@ -11,6 +11,7 @@ from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import DataSettings
 from mmc_bench.seeds import derive_seed
+from mmc_bench.system.tally import ROLES, running_tally
 
 HELD_OUT_IMAGES = 2500
 
@@ -41,8 +42,11 @@ class CuedImages:
         The dataset's pictures of images with a cue, and without one: the images, unless said otherwise.
     held
         The set's images (N, C', H', W') as the network sees them, where they were rendered beforehand.
+    role
+        Which of `mmc_bench.system.tally.ROLES` the images have for a method, or (N, R) where that differs; a training
+        that runs counts the batches of sets with a role.
     augment
-        What a batch's stored images are replaced with before they are scaled and drawn: see
+        What stored images are replaced with in batches of random order, before they are scaled and drawn: see
         `mmc_bench.data.augmentation`.
     """
 
@@ -53,6 +57,7 @@ class CuedImages:
     render: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     without_cue: Callable[[torch.Tensor], torch.Tensor] = _as_they_are
     held: torch.Tensor | None = None
+    role: str | torch.Tensor | None = None
     augment: Callable[[torch.Tensor], torch.Tensor] = _as_they_are
     _with_cue: int = field(init=False, repr=False)
     _a_cue: torch.Tensor = field(init=False, repr=False)
@@ -69,12 +74,20 @@ class CuedImages:
 
     def batch(self, rows: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the images (n, C', H', W) as the network sees them, and their labels (n,)."""
+        return self._batch(rows, _as_they_are)
+
+    def _batch(
+        self, rows: torch.Tensor | slice, change: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = self.labels[rows]
+        if (tally := running_tally()) and (role := self._role(rows)) is not None:
+            tally.visit(role, len(labels))
         if self.held is not None:
-            return self.held[rows], self.labels[rows]
-        images = self.augment(_rows_of(self.storage, self.index[rows]))
+            return self.held[rows], labels
+        images = change(_rows_of(self.storage, self.index[rows]))
         if images.dtype == torch.uint8:
             images = images.float().mul_(2 / 255).sub_(1)  # a CPU multiplies bytes by a number half as fast
-        return self._pictures(images, self.cues[rows]), self.labels[rows]
+        return self._pictures(images, self.cues[rows]), labels
 
     def _pictures(self, images: torch.Tensor, cues: torch.Tensor) -> torch.Tensor:
         """Return the images with their cues; `render` gets no code that means none."""
@@ -94,7 +107,7 @@ class CuedImages:
         A last batch of one image is left out, since BatchNorm has no variance to take from it.
         """
         for rows in self.shuffled_rows(batch_size, generator):
-            yield self.batch(rows)
+            yield self._batch(rows, self.augment)
 
     def shuffled_rows(self, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
         """Yield the rows (n,) of each batch of `shuffled`, for methods that know more of a row than its label."""
@@ -132,7 +145,8 @@ class CuedImages:
     def subset(self, rows: torch.Tensor | slice) -> "CuedImages":
         """Return the set of these rows, in their order; a row may come more than once."""
         held = None if self.held is None else self.held[rows]
-        return replace(self, index=self.index[rows], labels=self.labels[rows], cues=self.cues[rows], held=held)
+        index, labels, cues = self.index[rows], self.labels[rows], self.cues[rows]
+        return replace(self, index=index, labels=labels, cues=cues, held=held, role=self._role(rows))
 
     def joined(self, other: "CuedImages") -> "CuedImages":
         """Return this set's images followed by another's, as one set.
@@ -145,7 +159,24 @@ class CuedImages:
         if other.storage is not self.storage:
             raise ValueError("only sets of one dataset's training images can be joined")
         index, labels = torch.cat([self.index, other.index]), torch.cat([self.labels, other.labels])
-        return replace(self, index=index, labels=labels, cues=torch.cat([self.cues, other.cues]), held=None)
+        cues, role = torch.cat([self.cues, other.cues]), self._role_with(other)
+        return replace(self, index=index, labels=labels, cues=cues, held=None, role=role)
+
+    def _role(self, rows: torch.Tensor | slice) -> str | torch.Tensor | None:
+        return self.role[rows] if isinstance(self.role, torch.Tensor) else self.role
+
+    def _role_with(self, other: "CuedImages") -> str | torch.Tensor | None:
+        """Return the role of this set's images followed by another's."""
+        if not isinstance(self.role, torch.Tensor) and self.role == other.role:
+            return self.role
+        return torch.cat([self._role_of_each(), other._role_of_each()])
+
+    def _role_of_each(self) -> torch.Tensor:
+        """Return the role of each image, a row (R,) that is true there."""
+        if isinstance(self.role, torch.Tensor):
+            return self.role
+        row = torch.tensor([name == self.role for name in ROLES], device=self.index.device)
+        return row.expand(len(self), -1)
 
 
 def cued_images(

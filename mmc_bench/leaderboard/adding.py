@@ -13,8 +13,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.leaderboard.checks import disagreements, duplicates, entry_problems, identity, stage_versions_of
+from mmc_bench.leaderboard.checks import disagreements, duplicates, entry_problems, identity
+from mmc_bench.leaderboard.protocols import place_of, places_of
 from mmc_bench.leaderboard.schemas import KnownVersion, Submission, Versions, as_yaml, plugin_name
+from mmc_bench.leaderboard.selection_checks import selection_problems
 from mmc_bench.leaderboard.submissions import (
     CHECKSUMS,
     RESULTS,
@@ -24,14 +26,18 @@ from mmc_bench.leaderboard.submissions import (
     Entry,
     cell_of,
     cells_of,
+    entries_of,
     manifest,
     parse_record,
+    plugins_of,
+    pretrained_of,
     read_entries,
     sha256_of,
+    stage_versions_of,
 )
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.codec import job_of
-from mmc_bench.results.jobs import references_of
+from mmc_bench.results.records import TrialRecord
+from mmc_bench.results.selections import SelectionRecord
 from mmc_bench.results.versions import version_of_stage
 from mmc_bench.system.files import is_intact, read_whole, write_whole
 from mmc_bench.system.validation import first_problem
@@ -46,6 +52,8 @@ class Added:
     folder: Path
     cells: int
     pretrainings: int
+    selections: int
+    trials: int
     methods: tuple[str, ...]
     already_there: int
     new_versions: tuple[str, ...]
@@ -54,7 +62,9 @@ class Added:
 def add(
     board: Board, results: Path, registry: Registry, by: str, day: date, note: str = "", methods: Sequence[str] = ()
 ) -> Added:
-    """Take the cells of a results folder, and their pretrainings, into a new submission; all of it, or nothing.
+    """Take the cells of a results folder into a new submission, with all that they rest on; all of it, or nothing.
+
+    That is their pretrainings, and the selections and trials that the parameters of tuned methods come from.
 
     Cells that are on the leaderboard already are left out; one that is there in another version is refused.
 
@@ -82,12 +92,16 @@ def add(
     cells = list(_cells(results, submission, methods))
     new = [entry for entry in cells if entry.record.key not in known]
     _refuse(results, list(_in_other_versions(on_board, new)))
-    if not new:
+    had = {record.key for _, record in entries_of(on_board, SelectionRecord)}
+    selections = [entry for entry in _selections(results, submission, cells) if entry.record.key not in had]
+    if not new and not selections:
         what = f"all {len(cells)} cells are on the leaderboard already" if cells else "no cell is selected"
         raise NothingSelectedError(f"nothing in {results} to take in: {what}")
-    entries = [*_pretrainings(results, submission, new), *new]
+    runs = [*_trials(results, submission, selections), *new]
+    entries = [*_pretrainings(results, submission, runs), *selections, *runs]
+    everything = [*on_board, *entries]
     problems = [*entry_problems(entries, board.settings), *duplicates(entries)]
-    problems += disagreements([*on_board, *entries], board.settings)
+    problems += [*disagreements(everything, board.settings), *selection_problems(everything, board.settings)]
     mine = {entry.file for entry in entries}
     _refuse(results, [f"{problem.file} {problem.reason}" for problem in problems if problem.file in mine])
     versions, added = _versions(board.versions, entries, registry, results)
@@ -95,7 +109,9 @@ def add(
     return Added(
         folder=folder,
         cells=len(new),
-        pretrainings=len(entries) - len(new),
+        pretrainings=sum(1 for _ in pretrained_of(entries)),
+        selections=len(selections),
+        trials=sum(1 for _ in entries_of(entries, TrialRecord)),
         methods=tuple(sorted({cell_of(entry).cell.method.name for entry in new})),
         already_there=len(cells) - len(new),
         new_versions=added,
@@ -104,18 +120,47 @@ def add(
 
 def _cells(results: Path, submission: Submission, methods: Sequence[str]) -> Iterator[Entry]:
     """Yield the selected cells of a results folder; refuse the folder when a record of it is not valid."""
-    paths = sorted(path for path in (results / "cells").glob("*.json") if not path.name.endswith(".failure.json"))
-    problems, entries = [], []
-    for path in paths:
-        try:
-            entries.append(_entry(results, f"cells/{path.name}", submission))
-        except ValueError as error:
-            problems.append(f"cells/{path.name} {error}")
-    _refuse(results, problems)
-    for entry in entries:
+    for entry in _read(results, submission, _files(results, "cells")):
         name = cell_of(entry).cell.method.name
         if not methods or any(fnmatchcase(name, pattern) for pattern in methods):
             yield entry
+
+
+def _files(results: Path, folder: str) -> list[str]:
+    """Return the records' files in a part of a results folder."""
+    names = sorted(path.name for path in (results / folder).glob("*.json"))
+    return [f"{folder}/{name}" for name in names if not name.endswith(".failure.json")]
+
+
+def _read(results: Path, submission: Submission, files: Iterable[str]) -> list[Entry]:
+    """Return the records in files; refuse the folder when one is not valid."""
+    problems, entries = [], []
+    for file in files:
+        try:
+            entries.append(_entry(results, file, submission))
+        except ValueError as error:
+            problems.append(f"{file} {error}")
+    _refuse(results, problems)
+    return entries
+
+
+def _selections(results: Path, submission: Submission, cells: Sequence[Entry]) -> list[Entry]:
+    """Return the selections of the methods of cells, in their settings; one that is missing is reported later."""
+    named = {cell_of(entry).cell.selection for entry in cells}
+    places = {place_of(cell_of(entry).cell) for entry in cells}
+    found = _read(results, submission, _files(results, "selections"))
+    return [
+        entry
+        for entry, record in entries_of(found, SelectionRecord)
+        if record.key in named or not places.isdisjoint(places_of(record))
+    ]
+
+
+def _trials(results: Path, submission: Submission, entries: Sequence[Entry]) -> list[Entry]:
+    """Return the trials behind selections; one that is missing is reported with its selection, later."""
+    keys = {key for _, record in entries_of(entries, SelectionRecord) for own in record.selection.trials for key in own}
+    files = [f"trials/{key}.json" for key in sorted(keys)]
+    return _read(results, submission, [file for file in files if (results / file).is_file()])
 
 
 def _in_other_versions(on_board: Iterable[Entry], cells: Iterable[Entry]) -> Iterator[str]:
@@ -130,18 +175,12 @@ def _in_other_versions(on_board: Iterable[Entry], cells: Iterable[Entry]) -> Ite
             )
 
 
-def _pretrainings(results: Path, submission: Submission, cells: Iterable[Entry]) -> list[Entry]:
-    """Return the pretrainings that cells start from; one that is missing is reported with its cell, later."""
-    files = sorted({f"pretrained/{cell_of(entry).pretraining_key}.json" for entry in cells})
-    problems, entries = [], []
-    for file in files:
-        try:
-            if (results / file).is_file():
-                entries.append(_entry(results, file, submission))
-        except ValueError as error:
-            problems.append(f"{file} {error}")
-    _refuse(results, problems)
-    return entries
+def _pretrainings(results: Path, submission: Submission, entries: Sequence[Entry]) -> list[Entry]:
+    """Return the pretrainings that cells and trials start from; one that is missing is reported with them, later."""
+    keys = {record.pretraining_key for _, record in cells_of(entries)}
+    keys |= {record.pretraining_key for _, record in entries_of(entries, TrialRecord)}
+    files = [f"pretrained/{key}.json" for key in sorted(keys)]
+    return _read(results, submission, [file for file in files if (results / file).is_file()])
 
 
 def _entry(results: Path, file: str, submission: Submission) -> Entry:
@@ -182,7 +221,7 @@ def _versions(
                 stages[stage].add(version)
                 if version != version_of_stage(stage):
                     unknown[f"{stage} {version}"] = f"installed is {version_of_stage(stage)}"
-        for kind, plugin in references_of(job_of(entry.record)):
+        for kind, plugin in plugins_of(entry.record):
             name = plugin_name(kind, plugin)
             if known.find(kind, plugin) is None and plugin.version not in plugins[name]:
                 found = _at_hand(registry, kind, f"{plugin.distribution}:{plugin.name}")

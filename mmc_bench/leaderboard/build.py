@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 from mmc_bench.errors import UserError
-from mmc_bench.leaderboard import markdown
+from mmc_bench.leaderboard import critical_picture, markdown
 from mmc_bench.leaderboard.checks import Inspection
 from mmc_bench.leaderboard.page import page_html
 from mmc_bench.leaderboard.payload import ReRun, make_payload
 from mmc_bench.leaderboard.standings import make_standings
-from mmc_bench.leaderboard.submissions import Board, Problem
+from mmc_bench.leaderboard.submissions import GENERATED, Board, Problem
 from mmc_bench.system.files import write_whole
 
 
@@ -33,15 +33,24 @@ def generated_files(board: Board, inspection: Inspection) -> dict[str, bytes]:
         "overall.csv": markdown.overall_csv(payload),
         "index.html": page_html(payload),
     }
+    if (pictured := markdown.pictured_protocol(payload)) is not None:
+        for scheme, name in markdown.PICTURES.items():
+            texts[name] = critical_picture.draw(payload["critical"][pictured], scheme)
     return {name: text.encode() for name, text in texts.items()}
 
 
 def write_generated(board: Board, files: Mapping[str, bytes]) -> list[str]:
-    """Write the generated files that differ from what is there, each whole, and return their names."""
-    changed = [name for name, content in files.items() if _content(board, name) != content]
+    """Write the generated files that differ from what is there, each whole, and return their names.
+
+    One that is not made any more is removed.
+    """
+    changed = [name for name in GENERATED if _content(board, name) != files.get(name)]
     for name in changed:
         try:
-            write_whole(board.path(name), files[name])
+            if name in files:
+                write_whole(board.path(name), files[name])
+            else:
+                board.path(name).unlink()
         except OSError as error:
             raise UserError(f"{board.path(name)} cannot be written: {error.strerror}") from None
     return changed
@@ -51,8 +60,8 @@ def stale_files(board: Board, files: Mapping[str, bytes]) -> list[Problem]:
     """Return the generated files that are not what a build would write."""
     return [
         Problem(name, "differs from what the records say: run mmc-bench leaderboard build")
-        for name, content in files.items()
-        if _content(board, name) != content
+        for name in GENERATED
+        if _content(board, name) != files.get(name)
     ]
 
 

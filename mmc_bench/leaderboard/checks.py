@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmc_bench.leaderboard.compared_settings import setting_key
-from mmc_bench.leaderboard.record_checks import problems_of_cell, problems_of_pretraining
+from mmc_bench.leaderboard.record_checks import problems_of_cell, problems_of_pretraining, problems_of_trial
 from mmc_bench.leaderboard.schemas import BoardSettings, Verification, Versions, plugin_name
+from mmc_bench.leaderboard.selection_checks import selection_problems
 from mmc_bench.leaderboard.submissions import (
     CHECKSUMS,
     GENERATED,
@@ -23,16 +24,19 @@ from mmc_bench.leaderboard.submissions import (
     Entry,
     Problem,
     cells_of,
+    entries_of,
+    plugins_of,
     pretrained_of,
+    pretraining_of,
     read_entries,
     read_manifest,
     read_verifications,
     sha256_of,
+    stage_versions_of,
 )
 from mmc_bench.results.canonical import canonical_json
-from mmc_bench.results.codec import job_of
-from mmc_bench.results.jobs import Pretraining, references_of
-from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord
+from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord, TrialRecord
+from mmc_bench.results.selections import SelectionRecord
 
 WEIGHTS = frozenset({".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy", ".pkl", ".h5", ".onnx"})
 
@@ -57,47 +61,43 @@ def inspect(board: Board) -> Inspection:
     problems += _version_problems(entries, board.versions)
     problems += duplicates(entries)
     problems += disagreements(entries, board.settings)
+    problems += selection_problems(entries, board.settings)
     problems += _verification_problems(verifications, entries, board.settings)
     return Inspection(tuple(entries), verifications, tuple(sorted(set(problems))))
 
 
 def entry_problems(entries: Sequence[Entry], settings: BoardSettings) -> Iterator[Problem]:
-    """Yield what is wrong with records by themselves and beside the pretrainings of their submission."""
+    """Yield what is wrong with records by themselves and beside those of their submission that they rest on."""
     before = {(entry.folder, record.key): record for entry, record in pretrained_of(entries)}
     used = {(entry.folder, record.pretraining_key) for entry, record in cells_of(entries)}
+    used |= {(entry.folder, record.pretraining_key) for entry, record in entries_of(entries, TrialRecord)}
     classes: dict[str, tuple[int, str]] = {}
     for entry in entries:
         record, p = entry.record, pretraining_of(entry.record)
         images = settings.test_images.get(p.dataset.name) if set(p.images.values()) <= {"original"} else None
+        if isinstance(record, SelectionRecord):
+            continue  # `selection_problems` reads it beside its trials
         if isinstance(record, PretrainRecord):
             reasons = list(problems_of_pretraining(record, images))
             if (entry.folder, record.key) not in used:
-                reasons.append("is the pretraining of no cell of its submission")
+                reasons.append("is the pretraining of no cell and no trial of its submission")
         else:
             start = before.get((entry.folder, record.pretraining_key))
-            reasons = [*problems_of_cell(record, start, images), *_problems_of_start(record, start)]
+            own = (
+                problems_of_cell(record, start, images) if isinstance(record, CellRecord) else problems_of_trial(record)
+            )
+            reasons = [*own, *_problems_of_start(record, start)]
         number, other = classes.setdefault(setting_key(p), (record.num_classes, entry.file))
         if number != record.num_classes:
             reasons.append(f"says {record.num_classes} classes where {other} says {number}")
         yield from (Problem(entry.file, reason) for reason in reasons)
 
 
-def _problems_of_start(record: CellRecord, start: PretrainRecord | None) -> Iterator[str]:
+def _problems_of_start(record: CellRecord | TrialRecord, start: PretrainRecord | None) -> Iterator[str]:
     if start is None:
         yield f"lacks the record of its pretraining, pretrained/{record.pretraining_key}.json"
     elif start.weights_sha256 != record.pretrained_sha256:
         yield "was made from other pretrained weights than its pretraining's record names"
-
-
-def pretraining_of(record: PretrainRecord | CellRecord) -> Pretraining:
-    """Return the pretraining that a record is about, or starts from."""
-    return record.pretraining if isinstance(record, PretrainRecord) else record.cell.pretraining
-
-
-def stage_versions_of(record: PretrainRecord | CellRecord) -> dict[str, str]:
-    """Return the versions of the stages behind a record, by stage."""
-    own = record.cell.versions if isinstance(record, CellRecord) else {}
-    return {**own, **pretraining_of(record).versions}
 
 
 def identity(record: CellRecord) -> str:
@@ -149,7 +149,7 @@ def _version_problems(entries: Iterable[Entry], versions: Versions) -> Iterator[
         for stage, version in stage_versions_of(entry.record).items():
             if version not in versions.stages.get(stage, ()):
                 yield Problem(entry.file, f"comes from an unknown version of {stage}, {version}")
-        for kind, plugin in references_of(job_of(entry.record)):
+        for kind, plugin in plugins_of(entry.record):
             if versions.find(kind, plugin) is None:
                 yield Problem(
                     entry.file, f"comes from an unknown version of {plugin_name(kind, plugin)}, {plugin.version}"

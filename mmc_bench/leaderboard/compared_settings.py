@@ -22,7 +22,8 @@ class ComparedSetting:
     """Where methods are compared: all that decides a pretraining but its seed and the versions of software.
 
     `seeds` are those that rows are made of: the listed ones where the setting is listed, else all that were sent in.
-    `place` is where it is listed, None where it does not count over all.
+    `place` is where it is listed, None where it is not. With fewer seeds than `BoardSettings.fewest_seeds` there are no
+    tiers, and the setting does not count over all.
     """
 
     key: str
@@ -33,6 +34,12 @@ class ComparedSetting:
     num_classes: int
     seeds: tuple[int, ...]
     place: CountedPlace | None
+    has_tiers: bool
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts over all settings."""
+        return self.place is not None and self.has_tiers
 
     @property
     def label(self) -> str:
@@ -59,6 +66,7 @@ def find_settings(entries: Sequence[Entry], board: BoardSettings) -> dict[str, C
     contents = {key: _content(pretraining) for key, pretraining in pretrainings.items()}
     shown = {key: (p.dataset.name, p.backbone.name, p.cue_rate) for key, p in pretrainings.items()}
     notes = differences(contents, shown)
+    own_seeds = {key: tuple(sorted(listed[key].seeds if key in listed else seeds[key])) for key in pretrainings}
     settings = [
         ComparedSetting(
             key=key,
@@ -67,8 +75,9 @@ def find_settings(entries: Sequence[Entry], board: BoardSettings) -> dict[str, C
             backbone=p.backbone.name,
             cue_rate=p.cue_rate,
             num_classes=examples[key].num_classes,
-            seeds=tuple(sorted(listed[key].seeds if key in listed else seeds[key])),
+            seeds=own_seeds[key],
             place=listed.get(key),
+            has_tiers=len(own_seeds[key]) >= board.fewest_seeds,
         )
         for key, p in pretrainings.items()
     ]
@@ -79,16 +88,16 @@ def find_settings(entries: Sequence[Entry], board: BoardSettings) -> dict[str, C
 def _listed(entries: Sequence[Entry], board: BoardSettings) -> dict[str, CountedPlace]:
     """Return the places that count by the key of their setting.
 
-    A place names neither sizes nor recipe: of settings that differ in these it is the one with most of the listed seeds
-    of the baseline, and of equals the one whose submission's folder comes first.
+    A place names no recipe, and no sizes unless its `data` do: of settings that differ in these it is the one with most
+    of the listed seeds of the baseline, and of equals the one whose submission's folder comes first.
     """
-    places = {(place.dataset, place.backbone, place.cue_rate): place for place in board.places}
     sent: dict[CountedPlace, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for _, record in sorted(cells_of(entries), key=lambda pair: (pair[0].folder, pair[0].file)):
         p = record.cell.pretraining
-        place = places.get((full_name(p.dataset), full_name(p.backbone), p.cue_rate))
-        if place and full_name(record.cell.method) == board.baseline and p.seed in place.seeds:
-            sent[place][setting_key(p)].add(p.seed)
+        if full_name(record.cell.method) == board.baseline:
+            for place in board.places:
+                if p.seed in place.seeds and place.matches(p):
+                    sent[place][setting_key(p)].add(p.seed)
     return {max(variants, key=lambda key: len(variants[key])): place for place, variants in sent.items()}
 
 

@@ -3,13 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mmc_bench.leaderboard import untrusted
+from mmc_bench.leaderboard import critical_picture, untrusted
+from mmc_bench.leaderboard.protocols import GAP
 from mmc_bench.report.row_tables import shown
 from mmc_bench.report.rows import COLUMNS
 from mmc_bench.report.tables import ABSENT, csv_text
 
 SHOWN = ("NC", "C", "RC", "RI", "cue_reliance", "barrier_C", "seconds")
 HEADERS = {"cue_reliance": "cue reliance", "barrier_C": "barrier C"}
+
+MOST_MISSING = 3
+#: The files of the critical-difference picture, by colour scheme.
+PICTURES = {scheme: f"critical-difference-{scheme}.svg" for scheme in critical_picture.COLOURS}
 
 Payload = Mapping[str, Any]
 
@@ -26,21 +31,31 @@ def readme(payload: Payload) -> str:
     )
     environment.filters["md"] = untrusted.markdown
     settings = [
-        {
-            "title": _title(setting),
-            "caption": _caption(setting),
-            "table": _setting_table([row for row in payload["rows"] if row["setting"] == setting["id"]], payload),
-        }
+        {"title": _title(setting), "caption": _caption(setting, payload), "tables": _setting_tables(setting, payload)}
         for setting in payload["settings"]
     ]
+    pictured = pictured_protocol(payload)
     text = environment.get_template("README.md.j2").render(
         title=payload["title"],
         baseline=payload["baseline"],
         counted=payload["counted"],
+        fewest=payload["fewest_seeds"],
+        notes=payload["notes"],
+        protocols=payload["protocols"],
+        gap=GAP,
+        pictured=pictured,
+        critical=payload["critical"].get(pictured),
+        pictures=PICTURES,
         settings=settings,
-        overall=_overall_table(payload["overall"]) if payload["overall"] else "",
+        overall=_overall_table(payload) if payload["overall"] else "",
     )
     return text.rstrip("\n") + "\n"
+
+
+def pictured_protocol(payload: Payload) -> str | None:
+    """Return the protocol whose critical differences the README shows: the one to show first, if it has any."""
+    found: Mapping[str, Any] = payload["critical"]
+    return payload["protocol"] if payload["protocol"] in found else next(iter(found), None)
 
 
 def rows_csv(payload: Payload) -> str:
@@ -54,10 +69,14 @@ def overall_csv(payload: Payload) -> str:
     """Return the methods over all settings."""
     return _csv(
         {
+            "protocol": method["protocol"],
+            "tier": method["tier"],
             "method": method["method"],
             "note": method["note"],
             "worst_split": method["mean"],
             "worst_split_half_width": method["half_width"],
+            "gap": method["gap"] and method["gap"][0],
+            "gap_half_width": method["gap"] and method["gap"][1],
             "settings": method["settings"],
             "missing": "; ".join(method["missing"]),
         }
@@ -66,14 +85,15 @@ def overall_csv(payload: Payload) -> str:
 
 
 def _flat(setting: Mapping[str, Any], row: Mapping[str, Any], versions: Iterable[str]) -> dict[str, Any]:
-    paired, verified, disputed = row["paired"], row["verified"], row["disputed"]
+    paired, verified, disputed, tuning = row["paired"], row["verified"], row["disputed"], row["tuning"]
     flat: dict[str, Any] = {
         "dataset": setting["dataset"],
         "setting_note": setting["note"],
         "backbone": setting["backbone"],
         "cue_rate": setting["cue_rate"],
         "classes": setting["classes"],
-        "rank": row["rank"],
+        "protocol": row["protocol"],
+        "tier": row["tier"],
         "method": row["method"],
         "note": row["note"],
         "needs": " ".join(row["needs"]),
@@ -86,7 +106,12 @@ def _flat(setting: Mapping[str, Any], row: Mapping[str, Any], versions: Iterable
     flat["difference"], flat["difference_half_width"] = paired["difference"] if paired else (None, None)
     flat["difference_seeds"] = _words(paired["seeds"]) if paired else None
     flat["difference_same_start"] = paired and str(paired["same_start"]).lower()
+    flat["gap"], flat["gap_half_width"] = row["gap"] or (None, None)
     flat |= {
+        "trials": tuning and tuning["trials"],
+        "tuning_seeds": tuning and _words(tuning["seeds"]),
+        "chosen": tuning and " ".join(f"{name}={value}" for name, value in tuning["chosen"].items()),
+        "selection": tuning and tuning["selection"],
         "standing": row["standing"],
         "by": row["by"],
         "re_run_by": (verified or disputed or {}).get("by"),
@@ -119,16 +144,37 @@ def _title(setting: Mapping[str, Any]) -> str:
     return untrusted.markdown(place)
 
 
-def _caption(setting: Mapping[str, Any]) -> str:
+def _caption(setting: Mapping[str, Any], payload: Payload) -> str:
     seeds = setting["seeds"]
-    counts = "" if setting["counts"] else " Does not count over all settings."
-    return f"{setting['classes']} classes, seed{'s' if len(seeds) > 1 else ''} {_words(seeds)}.{counts}"
+    few = "" if setting["tiers"] else " Too few seeds for tiers."
+    counts = few if setting["counts"] else f"{few} Does not count over all settings."
+    tunings = [row["tuning"] for row in _rows(setting, payload) if row["tuning"]]
+    tuned = f" Tuned in {tunings[0]['trials']} trials on {_seeds(tunings[0]['seeds'])}." if tunings else ""
+    return f"{setting['classes']} classes, {_seeds(seeds)}.{tuned}{counts}"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {_words(seeds)}"
+
+
+def _rows(setting: Mapping[str, Any], payload: Payload) -> list[Mapping[str, Any]]:
+    return [row for row in payload["rows"] if row["setting"] == setting["id"]]
+
+
+def _setting_tables(setting: Mapping[str, Any], payload: Payload) -> list[tuple[str, str]]:
+    """Return each protocol of a setting with its table, the one to show first before the others."""
+    rows = _rows(setting, payload)
+    present = {row["protocol"] for row in rows}
+    ordered = sorted(payload["protocols"], key=lambda protocol: protocol != payload["protocol"])
+    tables = [(protocol, [row for row in rows if row["protocol"] == protocol]) for protocol in ordered]
+    return [(protocol, _setting_table(own, payload)) for protocol, own in tables if protocol in present]
 
 
 def _setting_table(rows: Sequence[Mapping[str, Any]], payload: Payload) -> str:
+    gaps = any(row["gap"] for row in rows)
     names = [HEADERS.get(name, name) for name in SHOWN]
     baseline = untrusted.markdown(payload["baseline"])
-    header = ["", "method", "worst split", f"vs {baseline}", *names, "needs", "standing"]
+    header = ["tier", "method", "worst split", f"vs {baseline}", *["gap"] * gaps, *names, "needs", "standing"]
     lines = []
     for row in rows:
         method = untrusted.markdown(f"{row['method']} ({row['note']})" if row["note"] else row["method"])
@@ -137,26 +183,54 @@ def _setting_table(rows: Sequence[Mapping[str, Any]], payload: Payload) -> str:
         values = [_value(name, row["values"][name]) for name in SHOWN]
         lines.append(
             [
-                "" if row["rank"] is None else str(row["rank"]),
+                _tier(row),
                 method,
                 _value("worst_split", row["values"]["worst_split"]),
                 _difference(row["paired"]),
+                *[_value("worst_split", row["gap"], "+")] * gaps,
                 *values,
                 untrusted.markdown(", ".join(row["needs"])),
                 _standing(row),
             ]
         )
-    return _table(header, lines, "rl" + "r" * (len(SHOWN) + 2) + "ll")
+    return _table(header, lines, "rl" + "r" * (len(SHOWN) + 2 + gaps) + "ll")
 
 
-def _overall_table(methods: Iterable[Mapping[str, Any]]) -> str:
+def _overall_table(payload: Payload) -> str:
+    """Return the methods with a tier and a mean for each protocol, in the order of the one to show first."""
+    protocols = sorted(payload["protocols"], key=lambda protocol: protocol != payload["protocol"])
+    methods: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for protocol in protocols:
+        for method in payload["overall"]:
+            if method["protocol"] == protocol:
+                methods.setdefault((method["method"], method["note"]), {})[protocol] = method
+    gaps = any(method["gap"] for method in payload["overall"])
     lines = []
-    for method in methods:
-        name = f"{method['method']} ({method['note']})" if method["note"] else method["method"]
-        mean = None if method["mean"] is None else (method["mean"], method["half_width"])
-        missing = untrusted.markdown("; ".join(method["missing"]))
-        lines.append([untrusted.markdown(name), _value("worst_split", mean), str(method["settings"]), missing])
-    return _table(["method", "mean worst split", "settings", "missing"], lines, "lrrl")
+    for (name, note), own in methods.items():
+        line = [untrusted.markdown(f"{name} ({note})" if note else name)]
+        for protocol in protocols:
+            found = own.get(protocol)
+            mean = (found["mean"], found["half_width"]) if found and found["mean"] is not None else None
+            line += [_tier(found) if found else ABSENT, _value("worst_split", mean)]
+        missing = {protocol: _missing(one["missing"]) for protocol, one in own.items() if one["missing"]}
+        if len({*missing.values()}) == 1 and len(missing) == len(protocols):
+            missing = {"": next(iter(missing.values()))}
+        texts = [f"{protocol}: {text}" if protocol else text for protocol, text in missing.items()]
+        gap = next((one["gap"] for one in own.values() if one["gap"]), None)
+        lines.append([*line, *[_value("worst_split", gap, "+")] * gaps, "; ".join(texts)])
+    header = ["method", *(text for protocol in protocols for text in ("tier", protocol)), *["gap"] * gaps, "missing"]
+    return _table(header, lines, "l" + "rr" * len(protocols) + "r" * gaps + "l")
+
+
+def _missing(names: Sequence[str]) -> str:
+    """Return what is missing, by name where it is little."""
+    more = len(names) - MOST_MISSING
+    shown = untrusted.markdown(", ".join(names[:MOST_MISSING]))
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _tier(row: Mapping[str, Any]) -> str:
+    return ABSENT if row["tier"] is None else str(row["tier"])
 
 
 def _standing(row: Mapping[str, Any]) -> str:

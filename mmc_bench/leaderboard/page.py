@@ -8,7 +8,6 @@ the one style sheet and the one script whose digests it carries, and nothing els
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -16,6 +15,10 @@ from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+
+from mmc_bench.leaderboard import critical_picture
+from mmc_bench.leaderboard.protocols import GAP
+from mmc_bench.leaderboard.untrusted import readable
 
 ABSENT = "–"
 UNKNOWN = "unknown"  # needs of a method whose plugin is unknown
@@ -26,8 +29,6 @@ WORDS = ("method", "setting", "standing", "needs")  # the columns without number
 SETTING_PARTS = ("dataset", "note", "backbone", "cue_rate")
 LONGEST_NOTE = 3  # missing settings named in the open; more are folded away
 
-# Control characters, halves of characters, and what turns or hides text: they could make one name look like another.
-UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]")
 # In JSON inside a script element, nothing may end the element or start a comment.
 SCRIPT_ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
@@ -40,10 +41,11 @@ def page_html(payload: Mapping[str, Any]) -> str:
     Parameters
     ----------
     payload
-        ``settings``, ``rows`` and ``overall``: accuracies as fractions, losses in nats, times in seconds; each value
-        is a mean with the half-width of its interval, or None.
+        What `make_payload` returns: accuracies as fractions, losses in nats, times in seconds; each value is a mean
+        with the half-width of its interval, or None.
     """
     shown = _readable({**payload, "rows": [_row(row) for row in payload["rows"]]})
+    gaps = any(row["gap"] for row in shown["rows"])
     style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(FILTERS)
@@ -56,8 +58,16 @@ def page_html(payload: Mapping[str, Any]) -> str:
         groups=_groups(shown),
         rows=shown["rows"],
         overall=shown["overall"],
+        protocols=shown.get("protocols", {}),
+        first=shown.get("protocol"),
+        critical=shown.get("critical", {}),
+        pictures={name: critical_picture.draw(found) for name, found in shown.get("critical", {}).items()},
+        notes=shown.get("notes", ()),
+        fewest=shown.get("fewest_seeds"),
         choices=_choices(shown),
-        columns=_columns(shown.get("baseline") or _baseline(shown["rows"])),
+        columns=_columns(shown.get("baseline") or _baseline(shown["rows"]), gaps),
+        gaps=gaps,
+        gap=GAP,
         splits=SPLITS,
         absent=ABSENT,
         longest_note=LONGEST_NOTE,
@@ -72,15 +82,6 @@ def script_json(content: Any) -> str:
     """
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":"))
     return text.translate(SCRIPT_ESCAPES)
-
-
-def readable(text: str) -> str:
-    """Return text in which control characters and those that reorder or hide text are spelled out.
-
-    >>> readable("safe\\u202eevil")
-    'safe⟨U+202E⟩evil'
-    """
-    return UNSEEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
 def record_link(path: str) -> str | None:
@@ -133,14 +134,22 @@ def _policy(style: str, script: str) -> str:
 
 
 def _groups(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return each setting with its rows, as (index in the payload, row), the pretrained model first."""
+    """Return the rows of each setting and protocol, as (index in the payload, row), the pretrained model first."""
     groups = []
     for setting in payload["settings"]:
-        numbered = [(i, row) for i, row in enumerate(payload["rows"]) if row["setting"] == setting["id"]]
-        numbered.sort(key=lambda pair: not pair[1]["pretrained"])
-        seeds = sorted({seed for _, row in numbered for seed in row["seeds"]})
         name = " · ".join(str(part) for part in map(setting.get, SETTING_PARTS) if part != "")
-        groups.append({"setting": setting, "name": name, "rows": numbered, "seeds": seeds})
+        for protocol in payload["protocols"]:
+            numbered = [
+                (i, row)
+                for i, row in enumerate(payload["rows"])
+                if (row["setting"], row["protocol"]) == (setting["id"], protocol)
+            ]
+            numbered.sort(key=lambda pair: not pair[1]["pretrained"])
+            seeds = sorted({seed for _, row in numbered for seed in row["seeds"]})
+            if numbered:
+                groups.append(
+                    {"setting": setting, "protocol": protocol, "name": name, "rows": numbered, "seeds": seeds}
+                )
     return groups
 
 
@@ -165,16 +174,18 @@ def _baseline(rows: Sequence[Mapping[str, Any]]) -> str:
     return names.pop() if len(names) == 1 else "baseline"
 
 
-def _columns(baseline: str) -> list[dict[str, Any]]:
+def _columns(baseline: str, gaps: bool) -> list[dict[str, Any]]:
     """Return the columns: key, heading, what it says in words, which way it is sorted at first, if of numbers."""
     columns = [
-        ("rank", "#", "rank within its setting, by worst split", "ascending"),
+        ("tier", "Tier", "methods that a paired test over seeds does not separate share a tier", "ascending"),
         ("method", "Method", "", "ascending"),
         ("setting", "Setting", "dataset, backbone, cue rate", "ascending"),
         ("worst_split", "Worst split", "lowest of NC, C and RC, per cent", "descending"),
         *((name, name, f"accuracy, {meaning}, per cent", "descending") for name, meaning in SPLITS.items()),
         ("cue_reliance", "Cue reliance", "0 at chance, 1 when the cue alone decides", "ascending"),
         ("paired", f"vs {baseline}", "worst split, paired difference over the same seeds, points", "descending"),
+        *[("gap", "Gap", f"worst split, {GAP[0]} less {GAP[1]}, points: what is owed to knowing the cue", "ascending")]
+        * gaps,
         ("standing", "Standing", "reported, or verified by a second run", "descending"),
         ("needs", "Needs", "data that the method asks for", "ascending"),
         ("seeds", "Seeds", "number of seeds", "descending"),

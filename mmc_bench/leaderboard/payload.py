@@ -4,16 +4,22 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from mmc_bench.leaderboard.checks import stage_versions_of
 from mmc_bench.leaderboard.compared_settings import ComparedSetting
+from mmc_bench.leaderboard.critical import CriticalDifference
+from mmc_bench.leaderboard.inference import DIGITS, Interval
+from mmc_bench.leaderboard.overall import Overall
+from mmc_bench.leaderboard.protocols import MEANINGS
+from mmc_bench.leaderboard.ranked_rows import RankedRow
 from mmc_bench.leaderboard.schemas import BoardSettings, VerifiedCell, Versions
-from mmc_bench.leaderboard.standings import DIGITS, Interval, Overall, RankedRow, Standings
-from mmc_bench.leaderboard.submissions import Entry
-from mmc_bench.results.jobs import PluginRef
+from mmc_bench.leaderboard.standings import Standings
+from mmc_bench.leaderboard.submissions import Entry, run_of, stage_versions_of
+from mmc_bench.results.jobs import PROTOCOLS, PUBLISHED, PluginRef
 from mmc_bench.results.records import CellRecord
 from mmc_bench.results.versions import STAGES
 
 UNKNOWN = "unknown"
+#: The protocol to show first, where it has rows: tuned, and without knowledge of the cue.
+FAIR = "clean"
 
 
 @dataclass(frozen=True)
@@ -27,29 +33,39 @@ class ReRun:
 def make_payload(
     board: BoardSettings, standings: Standings, versions: Versions, re_runs: Sequence[ReRun]
 ) -> dict[str, Any]:
-    """Return what is shown, as plain data that JSON can hold: fractions, nats, seconds; schema 1.
+    """Return what is shown, as plain data that JSON can hold: fractions, nats, seconds; schema 2.
 
-    An incomplete row's values are all null; so are its barriers where its paths were not measured as the baseline's.
-    `standing` is ``"verified"`` where at least one cell of a row was re-run by one of the board's verifiers who did not
-    report it, and all that were re-run agree; `verified` names them and how many cells they re-ran. Elsewhere it names
-    who re-ran how many, whoever it was, and `disputed` does so where one disagrees.
+    `protocols` are those that have rows, with their meanings, and `protocol` is the one to show first. An incomplete
+    row's values are all null; so are its barriers where its paths were not measured as the baseline's. `tuning` says of
+    a tuned row how its parameters were chosen. `standing` is ``"verified"`` where at least one cell of a row was re-run
+    by one of the board's verifiers who did not report it, and all that were re-run agree; `verified` names them and how
+    many cells they re-ran. Elsewhere it names who re-ran how many, whoever it was, and `disputed` does so where one
+    disagrees.
     """
     verifiers = {name.casefold() for name in board.verifiers}
     by_record: dict[str, list[ReRun]] = {}
     for re_run in re_runs:
         by_record.setdefault(re_run.cell.record, []).append(re_run)
     ids = {setting.key: f"s{number}" for number, setting in enumerate(standings.settings)}
+    present = {row.protocol for row in standings.rows}
     return {
-        "schema": 1,
+        "schema": 2,
         "title": board.title,
         "baseline": board.baseline.partition(":")[2],
         "counted": len(standings.places),
+        "fewest_seeds": board.fewest_seeds,
+        "notes": list(board.notes),
+        "protocols": {protocol: MEANINGS[protocol] for protocol in PROTOCOLS if protocol in present},
+        "protocol": FAIR if FAIR in present else PUBLISHED,
         "settings": [_setting(ids[setting.key], setting) for setting in standings.settings],
         "rows": [
             {"id": f"r{number}", "setting": ids[row.setting.key], **_row(row, versions, by_record, verifiers)}
             for number, row in enumerate(standings.rows)
         ],
         "overall": [_overall(method) for method in standings.overall],
+        "critical": {
+            protocol: _critical(found, len(standings.places)) for protocol, found in standings.critical.items()
+        },
     }
 
 
@@ -62,7 +78,8 @@ def _setting(name: str, setting: ComparedSetting) -> dict[str, Any]:
         "cue_rate": setting.cue_rate,
         "classes": setting.num_classes,
         "seeds": list(setting.seeds),
-        "counts": setting.place is not None,
+        "counts": setting.counts,
+        "tiers": setting.has_tiers,
     }
 
 
@@ -70,20 +87,24 @@ def _row(
     row: RankedRow, versions: Versions, re_runs: Mapping[str, Sequence[ReRun]], verifiers: Set[str]
 ) -> dict[str, Any]:
     summary, needs = _said_of(row, versions)
+    runs = [run_of(entry) for entry in row.entries]
     return {
+        "protocol": row.protocol,
         "method": row.method,
         "note": row.note,
         "summary": summary,
         "needs": needs,
-        "rank": row.rank,
+        "tier": row.tier,
         "pretrained": row.is_pretrained,
         "seeds": list(row.seeds),
         "missing": list(row.missing),
         "values": {name: _interval(value) for name, value in row.values.items()},
         "paired": _paired(row),
+        "gap": _interval(row.gap),
+        "tuning": _tuning(row),
         **_standing(row, re_runs, verifiers),
-        "device": _joined(entry.record.provenance.device for entry in row.entries),
-        "precision": _joined(entry.record.provenance.precision for entry in row.entries),
+        "device": _joined(run.provenance.device for run in runs),
+        "precision": _joined(run.provenance.precision for run in runs),
         "versions": _versions(row.entries),
         "curves": _curves(row),
         "records": [entry.file for entry in row.entries],
@@ -116,6 +137,20 @@ def _paired(row: RankedRow) -> dict[str, Any] | None:
     }
 
 
+def _tuning(row: RankedRow) -> dict[str, Any] | None:
+    """Return how a tuned row's parameters were chosen: from what, in how many trials, on which seeds, and which."""
+    if row.selection is None:
+        return None
+    chosen = row.selection.trials[row.selection.winners[row.protocol]].parameters
+    return {
+        "trials": len(row.selection.trials),
+        "seeds": list(row.selection.selection.seeds),
+        "space": row.selection.space,
+        "chosen": {name: str(value) for name, value in chosen.items()},
+        "selection": row.selection.key,
+    }
+
+
 def _standing(row: RankedRow, re_runs: Mapping[str, Sequence[ReRun]], verifiers: Set[str]) -> dict[str, Any]:
     """Return who reported a row and who re-ran cells of it, by whom each record was sent in."""
     own = [(entry, re_run) for entry in row.entries for re_run in re_runs.get(entry.file, ())]
@@ -143,7 +178,7 @@ def _re_run_by(re_runs: Sequence[ReRun], cells: int) -> dict[str, Any] | None:
 
 
 def _versions(entries: Sequence[Entry]) -> dict[str, str]:
-    records = [entry.record for entry in entries]
+    records = [run_of(entry) for entry in entries]
     versions = {"mmc-bench": _joined(record.provenance.mmc_bench for record in records)}
     stages = [stage_versions_of(record) for record in records]
     for name in STAGES:
@@ -169,12 +204,27 @@ def _curves(row: RankedRow) -> dict[str, Any] | None:
 def _overall(method: Overall) -> dict[str, Any]:
     mean, half_width = _interval(method.mean) or (None, None)
     return {
+        "protocol": method.protocol,
+        "tier": method.tier,
         "method": method.method,
         "note": method.note,
         "mean": mean,
         "half_width": half_width,
+        "gap": _interval(method.gap),
         "settings": method.settings,
         "missing": list(method.missing),
+    }
+
+
+def _critical(found: CriticalDifference, settings: int) -> dict[str, Any]:
+    return {
+        "settings": settings,
+        "names": list(found.names),
+        "ranks": [list(own) for own in found.ranks],
+        "average": [_number(rank) for rank in found.average],
+        "p_value": _number(found.p_value),
+        "difference": _number(found.difference),
+        "groups": [list(group) for group in found.groups],
     }
 
 

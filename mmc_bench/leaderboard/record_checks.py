@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from mmc_bench.landscape.barriers import barrier, mode_connected
 from mmc_bench.landscape.invariance import TOLERANCE, invariances
@@ -18,6 +19,7 @@ from mmc_bench.results.records import (
     Provenance,
     Score,
     Timing,
+    TrialRecord,
 )
 from mmc_bench.seeds import DRAWS, derive_seed
 
@@ -56,7 +58,7 @@ def problems_of_cell(record: CellRecord, before: PretrainRecord | None, test_ima
     yield from _problems_of_plugins(p, (p.dataset, p.backbone, method), record.provenance)
     yield from _problems_of_timing(record.timing, "fine_tune")
     yield from _problems_of_counts(record.metrics, test_images)
-    yield from _problems_of_parameters(record)
+    yield from _problems_of_parameters(method, record.parameters)
     yield from _problems_of_invariances(record.invariance, record.metrics, record.paths["linear"].test.tolerance)
     points = record.cell.connect.points
     for name, path in record.paths.items():
@@ -67,6 +69,14 @@ def problems_of_cell(record: CellRecord, before: PretrainRecord | None, test_ima
     yield from _problems_of_effects(record, before)
     if before is not None and before.num_classes != record.num_classes:
         yield f"says {record.num_classes} classes, and its pretraining {before.num_classes}"
+
+
+def problems_of_trial(record: TrialRecord) -> Iterator[str]:
+    """Yield what is wrong with a trial's record, a clause each."""
+    p, method = record.trial.pretraining, record.trial.method
+    yield from _problems_of_plugins(p, (p.dataset, p.backbone, method), record.provenance)
+    yield from _problems_of_timing(record.timing, "data" if record.diverged else "fine_tune")
+    yield from _problems_of_parameters(method, record.parameters)
 
 
 def _problems_of_plugins(p: Pretraining, plugins: Sequence[PluginRef], provenance: Provenance) -> Iterator[str]:
@@ -95,13 +105,13 @@ def _problems_of_timing(timing: Timing, stage: str) -> Iterator[str]:
             yield f"took {value} seconds for {name!r}"
 
 
-def _problems_of_parameters(record: CellRecord) -> Iterator[str]:
+def _problems_of_parameters(method: PluginRef, in_force: Mapping[str, Any]) -> Iterator[str]:
     """Compare the parameters that were given with those in force; only numbers, since others may be rewritten."""
-    for name, given in record.cell.method.parameters.items():
-        if name not in record.parameters:
+    for name, given in method.parameters.items():
+        if name not in in_force:
             yield f"was given the parameter {name!r}, which is not among those in force"
-        elif isinstance(given, (int, float)) and record.parameters[name] != given:
-            yield f"was given {name} = {given}, and {record.parameters[name]} was in force"
+        elif isinstance(given, (int, float)) and in_force[name] != given:
+            yield f"was given {name} = {given}, and {in_force[name]} was in force"
 
 
 def _problems_of_counts(metrics: Metrics, test_images: int | None) -> Iterator[str]:

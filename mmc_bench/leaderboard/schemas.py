@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from mmc_bench.errors import UserError
-from mmc_bench.results.jobs import Fraction, PluginRef
+from mmc_bench.results.jobs import DataSettings, Fraction, PluginRef, Pretraining
 from mmc_bench.results.records import Provenance
 from mmc_bench.system.validation import changed_kind, first_problem
 from mmc_bench.system.yaml_files import read_yaml, yaml_of
@@ -31,6 +31,7 @@ def _printable(text: str) -> str:
 
 Person = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_printable)]
 Line = Annotated[str, Field(max_length=300), AfterValidator(_printable)]
+Note = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -39,6 +40,14 @@ OWN = "mmc-bench"  # the distribution of names that say none
 
 def _qualified(name: str) -> str:
     return name if ":" in name else f"{OWN}:{name}"
+
+
+def _data_settings(given: dict[str, Any]) -> dict[str, Any]:
+    known = DataSettings().content()
+    for name in given:
+        if name not in known:
+            raise ValueError(f"there is no data setting {name!r}: known are {', '.join(known)}")
+    return given
 
 
 #: ``distribution:name`` of a plugin; a name alone is one of mmc-bench's.
@@ -73,34 +82,48 @@ class Tolerances(_File):
 
 @dataclass(frozen=True)
 class CountedPlace:
-    """One setting that counts, by the full names of its plugins, with its seeds."""
+    """One setting that is listed, by the full names of its plugins, with its seeds; `data` are settings of its sets."""
 
     dataset: str
     backbone: str
     cue_rate: float
     seeds: tuple[int, ...]
+    data: tuple[tuple[str, str | int | None], ...] = ()
 
     @property
     def label(self) -> str:
         """One line for people."""
         dataset, backbone = (name.partition(":")[2] for name in (self.dataset, self.backbone))
-        return f"{dataset} {backbone} {self.cue_rate:g}"
+        note = "".join(f" {name}={value}" for name, value in self.data)
+        return f"{dataset} {backbone} {self.cue_rate:g}{note}"
+
+    def matches(self, pretraining: Pretraining) -> bool:
+        """Tell whether a pretraining is of this setting, whatever its recipe and the data settings not named here."""
+        p, data = pretraining, pretraining.data.content()
+        names = (full_name(p.dataset), full_name(p.backbone), p.cue_rate)
+        same = names == (self.dataset, self.backbone, self.cue_rate)
+        return same and all(data[name] == value for name, value in self.data)
 
 
 class CountedSettings(_File):
-    """Settings that count over all: one for each cue rate. Exactly these seeds count in them."""
+    """Settings that count over all: one for each cue rate. Exactly these seeds count in them.
+
+    `data` are values that `DataSettings` must have there, such as ``{minority: conflicting}``.
+    """
 
     dataset: PluginName
     backbone: PluginName
     cue_rates: Annotated[tuple[Fraction, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    data: Annotated[dict[str, str | int | None], AfterValidator(_data_settings)] = {}
 
 
 class BoardSettings(_File):
     """What a leaderboard is called, what is compared with what and over which seeds, and what re-runs must keep to.
 
-    `baseline` is the method that rows are compared with. `settings` are those that count over all. `verifiers` are the
-    names of those whose re-runs make a row verified.
+    `baseline` is the method that rows are compared with. `settings` are those that count over all; one with fewer seeds
+    than `fewest_seeds` is shown without tiers, and does not count. `notes` are what readers should keep in mind.
+    `verifiers` are the names of those whose re-runs make a row verified.
     `test_images` are the numbers of test images of datasets, where they are known: with the original images,
     every accuracy is a whole number of them.
     """
@@ -108,24 +131,33 @@ class BoardSettings(_File):
     title: Line
     baseline: PluginName
     settings: tuple[CountedSettings, ...] = ()
+    fewest_seeds: Annotated[int, Field(ge=1)] = 5
+    notes: tuple[Note, ...] = ()
     verifiers: tuple[Person, ...] = ()
     tolerances: Tolerances
     test_images: dict[str, Annotated[int, Field(ge=1)]] = {}
 
     @property
     def places(self) -> tuple[CountedPlace, ...]:
-        """The settings that count, in the order in which they are listed."""
+        """The settings that are listed, in their order."""
         return tuple(
-            CountedPlace(one.dataset, one.backbone, rate, tuple(sorted(set(one.seeds))))
+            CountedPlace(
+                one.dataset, one.backbone, rate, tuple(sorted(set(one.seeds))), tuple(sorted(one.data.items()))
+            )
             for one in self.settings
             for rate in one.cue_rates
         )
 
+    @property
+    def counted(self) -> tuple[CountedPlace, ...]:
+        """The settings that count over all: those listed with enough seeds."""
+        return tuple(place for place in self.places if len(place.seeds) >= self.fewest_seeds)
+
     @model_validator(mode="after")
     def _places_differ(self) -> Self:
-        times = Counter((place.dataset, place.backbone, place.cue_rate) for place in self.places)
+        times = Counter(place.label for place in self.places)
         for place in self.places:
-            if times[place.dataset, place.backbone, place.cue_rate] > 1:
+            if times[place.label] > 1:
                 raise ValueError(f"the setting {place.label} is listed twice")
         return self
 

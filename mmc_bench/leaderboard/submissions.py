@@ -2,6 +2,8 @@
 
     BOARD/results/<submission>/pretrained/<key>.json   records, as a results folder has them
     BOARD/results/<submission>/cells/<key>.json
+    BOARD/results/<submission>/selections/<key>.json   what tuned cells' parameters come from
+    BOARD/results/<submission>/trials/<key>.json
     BOARD/results/<submission>/submission.yaml         who ran them
     BOARD/results/<submission>/checksums.sha256        of all these, as sha256sum writes and checks them
 
@@ -15,26 +17,42 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.schemas import BoardSettings, Submission, Verification, Versions, read_model
-from mmc_bench.results.records import CellRecord, PretrainRecord
+from mmc_bench.results.jobs import PluginRef, Pretraining, references_of
+from mmc_bench.results.records import CellRecord, PretrainRecord, TrialRecord
+from mmc_bench.results.selections import SelectionRecord
 from mmc_bench.system.files import read_whole
 from mmc_bench.system.validation import first_problem
 
 RESULTS, VERIFICATIONS = "results", "verifications"
 SETTINGS, VERSIONS = "leaderboard.yaml", "versions.yaml"
-GENERATED = ("README.md", "leaderboard.csv", "overall.csv", "index.html")
+GENERATED = (
+    "README.md",
+    "leaderboard.csv",
+    "overall.csv",
+    "index.html",
+    "critical-difference-light.svg",
+    "critical-difference-dark.svg",
+)
 SUBMISSION, CHECKSUMS = "submission.yaml", "checksums.sha256"
 SUBMISSION_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
-RECORD_NAME = re.compile(r"(pretrained|cells)/([0-9a-f]{64})\.json")
+RECORD_NAME = re.compile(r"(pretrained|cells|trials|selections)/([0-9a-f]{64})\.json")
 LARGEST_RECORD = 2**20  # bytes; one takes some six thousand
 LARGEST_NUMBER = 1e15  # of nats or seconds, or whatever else is no whole number
 
-SCHEMAS: dict[str, type[PretrainRecord] | type[CellRecord]] = {"pretrained": PretrainRecord, "cells": CellRecord}
+SentRecord = PretrainRecord | CellRecord | TrialRecord | SelectionRecord
+SCHEMAS: dict[str, type[SentRecord]] = {
+    "pretrained": PretrainRecord,
+    "cells": CellRecord,
+    "trials": TrialRecord,
+    "selections": SelectionRecord,
+}
+Kind = TypeVar("Kind", bound=SentRecord)
 
 
 @dataclass(frozen=True, order=True)
@@ -52,7 +70,7 @@ class Entry:
     file: str
     sha256: str
     submission: Submission
-    record: PretrainRecord | CellRecord
+    record: SentRecord
 
     @property
     def folder(self) -> str:
@@ -140,7 +158,7 @@ def read_verifications(board: Board) -> tuple[dict[str, Verification], list[Prob
     return found, problems
 
 
-def parse_record(file: str, content: bytes) -> PretrainRecord | CellRecord:
+def parse_record(file: str, content: bytes) -> SentRecord:
     """Return the record in a file that is named as `RECORD_NAME` says.
 
     Raises
@@ -234,15 +252,44 @@ def cell_of(entry: Entry) -> CellRecord:
     return entry.record
 
 
+def run_of(entry: Entry) -> PretrainRecord | CellRecord | TrialRecord:
+    """Return the record of an entry that was run, and has a provenance."""
+    assert not isinstance(entry.record, SelectionRecord)
+    return entry.record
+
+
+def entries_of(entries: Iterable[Entry], kind: type[Kind]) -> Iterator[tuple[Entry, Kind]]:
+    """Yield the entries that are records of a kind, with their records."""
+    for entry in entries:
+        if isinstance(entry.record, kind):
+            yield entry, entry.record
+
+
 def cells_of(entries: Iterable[Entry]) -> Iterator[tuple[Entry, CellRecord]]:
     """Yield the entries that are cells, with their records."""
-    for entry in entries:
-        if isinstance(entry.record, CellRecord):
-            yield entry, entry.record
+    return entries_of(entries, CellRecord)
 
 
 def pretrained_of(entries: Iterable[Entry]) -> Iterator[tuple[Entry, PretrainRecord]]:
     """Yield the entries that are pretrainings, with their records."""
-    for entry in entries:
-        if isinstance(entry.record, PretrainRecord):
-            yield entry, entry.record
+    return entries_of(entries, PretrainRecord)
+
+
+def pretraining_of(record: SentRecord) -> Pretraining:
+    """Return the pretraining that a record is about, or starts from."""
+    described = getattr(record, record.kind)
+    pretraining: Pretraining = described if isinstance(described, Pretraining) else described.pretraining
+    return pretraining
+
+
+def stage_versions_of(record: SentRecord) -> dict[str, str]:
+    """Return the versions of the stages behind a record, by stage."""
+    own = {} if isinstance(record, SelectionRecord) else getattr(record, record.kind).versions
+    return {**own, **pretraining_of(record).versions}
+
+
+def plugins_of(record: SentRecord) -> list[tuple[str, PluginRef]]:
+    """Return the kind and the reference of each plugin behind a record."""
+    described = getattr(record, record.kind)
+    methods = [] if isinstance(record, PretrainRecord) else [("method", described.method)]
+    return [*references_of(pretraining_of(record)), *methods]

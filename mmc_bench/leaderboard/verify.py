@@ -118,7 +118,7 @@ def by_arithmetic(entries: Iterable[Entry]) -> dict[tuple[str, int], list[Entry]
     """Return the cells by the precision and the number of threads that they were run with, in order."""
     groups: dict[tuple[str, int], list[Entry]] = defaultdict(list)
     for entry in entries:
-        provenance = entry.record.provenance
+        provenance = cell_of(entry).provenance
         groups[provenance.precision, provenance.threads].append(entry)
     return dict(sorted(groups.items()))
 

@@ -137,8 +137,8 @@ class MethodSpec(PluginSpec):
     ----------
     needs
         What the method is given beyond the clean and validation sets: ``{"cued"}`` for the cued pretraining
-        set, ``{"cued", "environments"}`` for that and which of its images carry a cue, ``{"fully-cued"}`` for the
-        pretraining images with a cue on every one. Touching what is not declared is an error.
+        set, ``{"cued", "environments"}`` for that and which of its images carry their own cue, ``{"fully-cued"}``
+        for the pretraining images with a cue on every one. Touching what is not declared is an error.
 
     The other parameters, and what is raised, are those of `BackboneSpec`.
 

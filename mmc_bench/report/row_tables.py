@@ -66,5 +66,7 @@ def _cell(column: str, value: Statistic | None) -> str:
 def _flat(row: Row) -> dict[str, Any]:
     place = {name: getattr(row, name) for name in PLACE} | {"seeds": " ".join(map(str, row.seeds))}
     values = {name: value and value.mean for name, value in row.values.items()}
-    gap = {"protocol": row.protocol, "gap": row.gap and row.gap.mean, "gap_std": row.gap and row.gap.std}
+    gap = {} if row.protocol is None else {"protocol": row.protocol, "gap": row.gap and row.gap.mean}
+    if row.gap:
+        gap["gap_std"] = row.gap.std
     return place | gap | values | {f"{name}_std": value and value.std for name, value in row.values.items()}

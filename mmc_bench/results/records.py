@@ -14,6 +14,7 @@ LARGEST = 1e300  # a mean of numbers beyond it overflows
 
 Number = Annotated[FiniteFloat, Field(ge=-LARGEST, le=LARGEST)]
 Loss = Annotated[FiniteFloat, Field(ge=0, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 #: The checksum in a record's file (`mmc_bench.system.files.is_intact`): it is the file's, and no part of the record.
 Checksum = Annotated[None, BeforeValidator(lambda _: None), Field(exclude=True, repr=False)]
@@ -193,6 +194,24 @@ class Timing(_Record):
         return self.images_per_second * self.gflop_per_image / self.peak_gflops
 
 
+class Budget(_Record):
+    """What a training, or a method, looked at and computed.
+
+    An image is visited each time that a batch of its set is made: features that are computed once visit it once.
+    `cued_images` are of the pretraining set and of fully cued ones. `optimiser_steps` are those of torch's optimisers,
+    of whatever weights. Passes count images: one of `forward_passes` is one image through a network as far as its last
+    features, and one of `backward_passes` a gradient back to these, however deep it goes on. Passes of code that a
+    method compiles itself are not counted, and one under torch.vmap counts as a single image.
+    """
+
+    clean_images: Count = 0
+    cued_images: Count = 0
+    validation_images: Count = 0
+    optimiser_steps: Count = 0
+    forward_passes: Count = 0
+    backward_passes: Count = 0
+
+
 class Provenance(_Record):
     """What made this record: software, machine, precision, seeds.
 
@@ -239,6 +258,7 @@ class WeightsOrigin(_Record):
     curve: tuple[Epoch, ...] = ()
     seconds: dict[str, Number]
     images_per_second: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    budget: Budget | None = None
     provenance: Provenance
 
 
@@ -252,6 +272,7 @@ class PretrainRecord(_JobRecord):
     metrics: Metrics
     invariance: dict[str, Invariance]
     curve: tuple[Epoch, ...]
+    budget: Budget | None = None
     timing: Timing
     provenance: Provenance
 
@@ -272,6 +293,7 @@ class CellRecord(_JobRecord):
     paths: dict[str, PathRecord]
     invariance: dict[str, Invariance]
     effects: dict[str, Effect] = {}
+    budget: Budget | None = None
     timing: Timing
     provenance: Provenance
     weights_sha256: str | None = None
@@ -300,6 +322,7 @@ class TrialRecord(_JobRecord):
     parameters: dict[str, Any]
     validation: dict[str, Score]
     diverged: str | None = None
+    budget: Budget | None = None
     timing: Timing
     provenance: Provenance
 

@@ -59,10 +59,10 @@ class InteractiveTask(Task):
     pretrained : torch.nn.Module
         The same, frozen, in eval mode.
     clean, validation : CuedImages
-        Cue-free training images (N, C, H, W) and another such set: ``shuffled(batch_size, generator)`` yields batches,
-        ``batch(rows)`` returns one.
+        Training images (N, C, H, W), cue-free by default, and another such set: ``shuffled(batch_size, generator)``
+        yields batches, ``batch(rows)`` returns one.
     cued : CuedImages
-        The cued pretraining images; ``environments`` (N,) says which carry a cue.
+        The cued pretraining images; ``environments`` (N,) says which carry their own cue.
     num_classes : int
         K.
     generator : torch.Generator

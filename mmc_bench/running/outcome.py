@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.errors import UserError
 from mmc_bench.report.rows import values_of_cell, values_of_model
 from mmc_bench.results.jobs import PROTOCOLS, Pretraining
-from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
+from mmc_bench.results.records import Budget, CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores
 from mmc_bench.running.selection import curves_of, rows_of, selected_pairs, selected_records, selected_scores
 from mmc_bench.running.session import Session
@@ -110,8 +110,8 @@ class Results:
 
         Parameters
         ----------
-        what : {"cells", "pretrained"}
-            Cells, or the pretrained models that they start from.
+        what : {"cells", "pretrained", "budgets"}
+            Cells; the pretrained models that they start from; or what the trainings of both looked at and computed.
 
         Returns
         -------
@@ -120,11 +120,13 @@ class Results:
             ``RC``, ``RI`` and ``worst_split``; ``cue_reliance``; ``barrier_C`` and ``barrier_NC`` (nats); ``seconds``
             of the fine-tuning or pretraining; ``parameters`` that were given to the method; the record's ``key``. Where
             methods are tuned, also ``protocol``; a cell that is of several protocols has a row for each.
+            Budgets have, in place of the scores, ``clean_images``, ``cued_images``, ``validation_images``,
+            ``optimiser_steps``, ``forward_passes`` and ``backward_passes``; missing where a record does not tell.
 
         Raises
         ------
         UserError
-            When `what` is neither.
+            When `what` is none of these.
         """
         import pandas as pd
 
@@ -144,8 +146,11 @@ class Results:
         elif what == "pretrained":
             alone = {"method": "pretrained", "parameters": {}}
             rows = [_place(one.pretraining) | alone | values_of_model(one) | {"key": one.key} for one in models]
+        elif what == "budgets":
+            rows = [*map(_budget_row, self.pretrained), *map(_budget_row, self.cells)]
+            return pd.DataFrame(rows, columns=BUDGET_COLUMNS).astype(dict.fromkeys(Budget.model_fields, "Int64"))
         else:
-            raise UserError(f"to_frame gives 'cells' or 'pretrained', not {what!r}")
+            raise UserError(f"to_frame gives 'cells', 'pretrained' or 'budgets', not {what!r}")
         return pd.DataFrame(rows, columns=columns)
 
     def table(self, format: str = "md", protocol: str | None = None) -> PrintedTable:
@@ -237,6 +242,11 @@ COLUMNS = (
     *("parameters", "key"),
 )
 
+BUDGET_COLUMNS = (
+    *("dataset", "backbone", "cue_rate", "seed", "method", *Budget.model_fields),
+    *("seconds", "parameters", "key"),
+)
+
 
 def _cell(cell: CellScores | CellRecord) -> dict[str, Any]:
     method = {"method": cell.cell.method.name, "parameters": dict(cell.cell.method.parameters)}
@@ -249,4 +259,22 @@ def _place(pretraining: Pretraining) -> dict[str, Any]:
         "backbone": pretraining.backbone.name,
         "cue_rate": pretraining.cue_rate,
         "seed": pretraining.seed,
+    }
+
+
+def _budget_row(record: PretrainRecord | CellRecord) -> dict[str, Any]:
+    if isinstance(record, CellRecord):
+        method, pretraining = record.cell.method, record.cell.pretraining
+        name, parameters, stage = method.name, dict(method.parameters), "fine_tune"
+    else:
+        name, parameters, pretraining, stage = "pretrained", {}, record.pretraining, "pretrain"
+    counts = record.budget.model_dump() if record.budget else {}
+    seconds = record.timing.seconds.get(stage)
+    return {
+        **_place(pretraining),
+        "method": name,
+        **counts,
+        "seconds": seconds,
+        "parameters": parameters,
+        "key": record.key,
     }

@@ -9,7 +9,7 @@ import torch
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.results.jobs import Connection, Job
-from mmc_bench.results.records import AnyRecord, ConnectionRecord, Provenance, Timing, WeightsOrigin
+from mmc_bench.results.records import AnyRecord, Budget, ConnectionRecord, Provenance, Timing, WeightsOrigin
 from mmc_bench.stages.hardware import peak_of_worker, training_flop
 from mmc_bench.stages.provenance import provenance_of
 from mmc_bench.stages.resources import Resources
@@ -29,6 +29,11 @@ class Assembly:
     ----------
     seeds
         The seeds that its numbers follow from, by what they are for.
+
+    Attributes
+    ----------
+    budget
+        What the training looked at and computed, where that is known.
     """
 
     def __init__(self, job: Job | Connection, resources: Resources, seeds: dict[str, int]) -> None:
@@ -38,6 +43,7 @@ class Assembly:
         self._seconds: dict[str, float] = {}
         self._images_per_second: float | None = None
         self._training: Provenance | None = None
+        self.budget: Budget | None = None
         self._profile: dict[str, float] = {}
 
     def lap(self, stage: str, of_which: dict[str, float] | None = None) -> None:
@@ -56,8 +62,9 @@ class Assembly:
         self._last = now
         self._clock.rest(PART_OF[stage])
 
-    def trained(self, progress: Progress) -> None:
-        """Note the throughput of a training."""
+    def trained(self, progress: Progress, budget: Budget | None = None) -> None:
+        """Note the throughput and the budget of a training."""
+        self.budget = budget
         self._images_per_second = progress.images / progress.seconds if progress.seconds else None
 
     def profile(self, model: Backbone, images: CuedImages) -> None:
@@ -79,7 +86,8 @@ class Assembly:
         self._last += time.perf_counter() - start  # no stage took it
 
     def kept(self, origin: WeightsOrigin) -> None:
-        """Note that weights were kept from another run: its times of training count."""
+        """Note that weights were kept from another run: its times and budget of training count."""
+        self.budget = origin.budget
         self._seconds = {**origin.seconds, **self._seconds}
         self._images_per_second = origin.images_per_second
         self._training = origin.provenance
@@ -87,7 +95,11 @@ class Assembly:
     def origin(self, **content: Any) -> WeightsOrigin:
         """Return how the weights that were just trained were made."""
         return WeightsOrigin(
-            seconds=self._seconds, images_per_second=self._images_per_second, provenance=self._provenance(), **content
+            seconds=self._seconds,
+            images_per_second=self._images_per_second,
+            budget=self.budget,
+            provenance=self._provenance(),
+            **content,
         )
 
     def record(self, schema: type[OneRecord], **content: Any) -> OneRecord:

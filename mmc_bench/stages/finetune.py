@@ -1,13 +1,19 @@
 """Stage 2: hand a pretrained model and the clean set to a method."""
 
 import copy
+from dataclasses import replace
+from functools import partial
+
+from torch import nn
 
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Cell, Pretraining, Trial
+from mmc_bench.results.records import Budget
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.system.process_state import kept
 from mmc_bench.training import Backbone, Method, Progress, Task
+from mmc_bench.training.passes import counted_passes, counting, place_of_passes, take_off_hooks
 from mmc_bench.training.returned import UnfitModelError, accepted
 
 #: Images that a model's outputs are compared on with those of its saved weights.
@@ -16,14 +22,14 @@ SOME = 16
 
 def fine_tune(
     cell: Cell | Trial, pretrained: Backbone, data: ExperimentData, resources: Resources, report: Report
-) -> tuple[Backbone, dict[str, object], Progress, int]:
+) -> tuple[Backbone, dict[str, object], Progress, int, Budget]:
     """Run a cell's method. What it changes of the process is put back, and reported as a note.
 
     Returns
     -------
     tuple
-        The fine-tuned model, frozen, in eval mode; the method's parameters in full; its progress; its seed. The model
-        is a network of the core's own with the weights that the method returned.
+        The fine-tuned model, frozen, in eval mode; the method's parameters in full; its progress; its seed; its
+        budget. The model is a network of the core's own with the weights that the method returned.
 
     Raises
     ------
@@ -33,20 +39,25 @@ def fine_tune(
         When the method returns something that cannot be scored: `mmc_bench.training.returned` says what can be.
     """
     offer = resources.offer("method", cell.method)
-    with kept(f"method {cell.method.name}", lambda sentence: report({"note": sentence})):
+    some = data.validation.batch(slice(SOME))[0]
+    place = place_of_passes(pretrained, some[:2])
+    with counting() as tally, kept(f"method {cell.method.name}", lambda sentence: report({"note": sentence})):
         config = offer.configure(cell.method.parameters)
         method: Method = offer.make(config)
         task, seed = task_of(cell.pretraining, pretrained, data, resources, offer.spec.needs, report)
         before = _versions(task)
-        returned = method.fine_tune(task)
+        with counted_passes(place, task.model, task.pretrained):
+            returned = method.fine_tune(task)
+    if isinstance(returned, nn.Module):
+        take_off_hooks(returned)  # a copy, maybe
     if changed := [name for name, version in _versions(task).items() if version != before[name]]:
         resources.forget()  # other cells share them
         raise UserError(f"method {cell.method.name} changed {changed[0]} in place: work on a clone()")
     try:
-        model = accepted(returned, pretrained, task.pretrained, data.validation.batch(slice(SOME))[0])
+        model = accepted(returned, pretrained, task.pretrained, some)
     except UnfitModelError as error:
         raise error.of(f"method {cell.method.name} returned") from None
-    return model, config.model_dump(mode="json"), task.progress, seed
+    return model, config.model_dump(mode="json"), task.progress, seed, Budget(**tally.counts)
 
 
 def _versions(task: Task) -> dict[str, int]:
@@ -74,16 +85,17 @@ def task_of(
     task = Task(
         model=copy.deepcopy(pretrained).train(),
         pretrained=copy.deepcopy(pretrained).eval().requires_grad_(False),
-        clean=data.clean,
-        validation=data.validation,
+        clean=replace(data.clean, role="clean"),
+        validation=replace(data.validation, role="validation"),
         num_classes=data.num_classes,
         device=resources.device,
         generator=generator,
         progress=Progress(report),
         needs=needs,
-        _cued=data.pretraining if "cued" in needs else None,
+        _cued=replace(data.pretraining, role="cued") if "cued" in needs else None,
         _environments=data.environments.clone() if "environments" in needs else None,
-        _fully_cued=data.train_splits["C"] if "fully-cued" in needs else None,
-        _all_fully_cued=data.fully_cued if "fully-cued" in needs else None,
+        _fully_cued=replace(data.train_splits["C"], role="cued") if "fully-cued" in needs else None,
+        _all_fully_cued=replace(data.fully_cued, role="cued") if "fully-cued" in needs else None,
+        _untrained=partial(resources.model, pretraining, data),
     )
     return task, seed

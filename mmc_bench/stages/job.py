@@ -53,8 +53,8 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
             model, curve = resources.model(job, data).eval(), origin.curve
             model.load_state_dict(weights.tensors)
         else:
-            model, curve, progress, curve_seconds = pretrain(job, data, resources, report)
-            assembly.trained(progress)
+            model, curve, progress, curve_seconds, budget = pretrain(job, data, resources, report)
+            assembly.trained(progress, budget)
             assembly.lap("pretrain", {"curve": curve_seconds})
             assembly.profile(model, data.pretraining)
             origin = assembly.origin(key=job.weights_key, curve=curve)
@@ -72,6 +72,7 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
             metrics=metrics,
             invariance=invariances(metrics.splits),
             curve=curve,
+            budget=assembly.budget,
         )
 
     return finish
@@ -94,8 +95,10 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
             fine_tuned.load_state_dict(weights.tensors)
             seeds["fine-tuning"] = origin.provenance.seeds["fine-tuning"]
         else:
-            fine_tuned, parameters, progress, seeds["fine-tuning"] = fine_tune(job, pretrained, data, resources, report)
-            assembly.trained(progress)
+            fine_tuned, parameters, progress, seeds["fine-tuning"], budget = fine_tune(
+                job, pretrained, data, resources, report
+            )
+            assembly.trained(progress, budget)
             assembly.lap("fine_tune")
             origin = assembly.origin(key=job.weights_key, made_from=made_from, parameters=parameters)
         report({"stage": "score"})
@@ -123,6 +126,7 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
             paths=paths,
             invariance=invariances(scores[1]),
             effects=effects(scores, (of_pretrained, predictions)),
+            budget=assembly.budget,
             weights_sha256=sha256,
         )
 
@@ -140,8 +144,10 @@ def _trial(job: Trial, resources: Resources, report: Report) -> Finish:
     with arithmetic(resources.precision, resources.device):
         report({"stage": "fine-tune"})
         try:
-            fine_tuned, parameters, progress, seeds["fine-tuning"] = fine_tune(job, pretrained, data, resources, report)
-            assembly.trained(progress)
+            fine_tuned, parameters, progress, seeds["fine-tuning"], budget = fine_tune(
+                job, pretrained, data, resources, report
+            )
+            assembly.trained(progress, budget)
             assembly.lap("fine_tune")
             report({"stage": "score"})
             scores = evaluate_sets(fine_tuned, data.rendered_validation)
@@ -159,6 +165,7 @@ def _trial(job: Trial, resources: Resources, report: Report) -> Finish:
         parameters=parameters,
         validation=scores,
         diverged=diverged,
+        budget=assembly.budget,
     )
 
 

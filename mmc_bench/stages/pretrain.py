@@ -1,22 +1,25 @@
 """Stage 1: train a backbone on the cued data; its weights and record are shared by every method."""
 
 import time
+from dataclasses import replace
 
 import torch
 
 from mmc_bench.data.augmentation import augmented
 from mmc_bench.data.splits import CuedImages, ExperimentData
 from mmc_bench.results.jobs import Pretraining
-from mmc_bench.results.records import Epoch
+from mmc_bench.results.records import Budget, Epoch
 from mmc_bench.seeds import derive_seed
 from mmc_bench.stages.resources import Report, Resources
+from mmc_bench.system.tally import tallied
 from mmc_bench.training import Backbone, Progress, Training, evaluate, stepped
 from mmc_bench.training.checks import check_weights
+from mmc_bench.training.passes import counted_passes, counting, place_of_passes
 
 
 def pretrain(
     pretraining: Pretraining, data: ExperimentData, resources: Resources, report: Report
-) -> tuple[Backbone, tuple[Epoch, ...], Progress, float]:
+) -> tuple[Backbone, tuple[Epoch, ...], Progress, float, Budget]:
     """Train θ_C.
 
     The learning curve has, for each epoch, the running training loss and accuracy (on augmented images where the recipe
@@ -25,7 +28,8 @@ def pretrain(
     Returns
     -------
     tuple
-        The model, its learning curve, the progress, and the seconds that the curve took.
+        The model, its learning curve, the progress, the seconds that the curve took, and the training's budget, of
+        which the curve is no part.
 
     Raises
     ------
@@ -43,7 +47,8 @@ def pretrain(
         nonlocal seconds
         start = time.perf_counter()
         check_weights(model, "pretraining made")
-        scores = {name: evaluate(model, images).accuracy for name, images in watched.items()}
+        with tallied(None):
+            scores = {name: evaluate(model, images).accuracy for name, images in watched.items()}
         curve.append(Epoch(train_loss=loss.item(), train=accuracy.item(), **scores))
         seconds += time.perf_counter() - start
 
@@ -60,13 +65,16 @@ def pretrain(
         weight_decay=recipe.weight_decay,
         schedule=stepped(recipe.lr_drops, recipe.lr_drop_factor),
     )
-    training.fit(add_to_curve)
-    return model, tuple(curve), progress, seconds
+    place = place_of_passes(model, data.pretraining.batch(slice(2))[0])
+    with counting() as tally, counted_passes(place, model):
+        training.fit(add_to_curve)
+    return model, tuple(curve), progress, seconds, Budget(**tally.counts)
 
 
 def _training_images(pretraining: Pretraining, data: ExperimentData, resources: Resources) -> CuedImages:
     """Return the pretraining set, augmented if the recipe says so, by draws that no other draw depends on."""
+    images = replace(data.pretraining, role="cued")
     if pretraining.recipe.augment == "none":
-        return data.pretraining
+        return images
     seed = derive_seed("augmentation", pretraining.seed)
-    return augmented(data.pretraining, torch.Generator(device=resources.device).manual_seed(seed))
+    return augmented(images, torch.Generator(device=resources.device).manual_seed(seed))

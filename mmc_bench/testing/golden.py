@@ -59,6 +59,20 @@ class Locked:
         return self.digest in known_digests(self.kind, self.name, self.version)
 
 
+# Prints what a source has; plugins that only the installed distribution has are none of it.
+THINGS = """
+import json, sys
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.testing.golden import locked_things
+
+print(json.dumps([
+    (t.kind, t.name, t.version, t.digest)
+    for t in locked_things(Registry.discover())
+    if not t.offers or t.offers[0].plugin.module.__file__.startswith(sys.argv[1])
+]))
+"""
+
+
 def locked_things(registry: Registry) -> list[Locked]:
     """Return all stages and built-in plugins that decide numbers."""
     found = [Locked("stages", name, stage.version, digest_of_stage(name)) for name, stage in STAGES.items()]
@@ -75,13 +89,17 @@ def locked_things(registry: Registry) -> list[Locked]:
     return found
 
 
-def golden_suite(thing: Locked, registry: Registry, usual: Mapping[str, Any]) -> dict[str, Any]:
+def golden_suite(
+    thing: Locked, registry: Registry, usual: Mapping[str, Any], old: Mapping[tuple[str, str], tuple[int, str]]
+) -> dict[str, Any]:
     """Return the suite whose cells exercise a stage or plugin.
 
     Parameters
     ----------
     usual
         A suite on embedded images, whose first dataset, backbone and method serve where others are not asked for.
+    old
+        What `things_in` returned for the source to compare with: the methods that it has in the same version are tried.
     """
     chosen = {kind: [usual[f"{kind}s"][0]] for kind in ("dataset", "backbone", "method")}
     connect: dict[str, Any] = dict(TINY["connect"])  # type: ignore[call-overload]
@@ -94,8 +112,11 @@ def golden_suite(thing: Locked, registry: Registry, usual: Mapping[str, Any]) ->
         sets = [offer.spec for offer in registry.offers("dataset") if offer.plugin.distribution == OWN_DISTRIBUTION]
         chosen["dataset"] = [spec.name for spec in sets if embedded >= {*spec.sources}]
     if thing.kind == "stages" and thing.name == "fine-tune":
-        own = [offer for offer in registry.offers("method") if offer.plugin.distribution == OWN_DISTRIBUTION]
-        chosen["method"] = [offer.spec.name for offer in own]
+        same = [
+            other for other in locked_things(registry) if old.get((other.kind, other.name), (0,))[0] == other.version
+        ]
+        offers = [offer for other in same for offer in other.offers if offer.spec.kind == "method"]
+        chosen["method"] = sorted(offer.spec.name for offer in offers)
     if thing.kind == "stages" and thing.name == "connect":
         connect |= {"paths": ["linear", "permuted", "quadratic", "quadratic-nc"], "train_images": 32}
         connect |= {"matching": "correlations-after-relu", "quadratic": {"epochs": 1, "batch_size": 32}}
@@ -245,19 +266,13 @@ def old_source(root: Path, revision: str, folder: Path) -> Path:
     return folder
 
 
-def digest_in(source: Path, thing: Locked) -> tuple[int, str] | None:
-    """Return the version and digest that a stage or plugin has in another source; None where it has none."""
-    code = (
-        "import json, sys\nfrom mmc_bench.plugin.registry import Registry\nfrom mmc_bench.testing.golden import "
-        "locked_things\nprint(json.dumps({f'{t.kind} {t.name}': [t.version, t.digest] "
-        "for t in locked_things(Registry.discover())}))"
-    )
+def things_in(source: Path) -> dict[tuple[str, str], tuple[int, str]]:
+    """Return the version and digest that each stage and plugin of another source has there, by kind and name."""
     with tempfile.TemporaryDirectory() as folder:
         for name, package in PACKAGES.items():
             (Path(folder) / package).symlink_to((source / name).resolve(), target_is_directory=True)
         environment = {**os.environ, "PYTHONPATH": folder}
-        done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        return None
-    found = json.loads(done.stdout).get(f"{thing.kind} {thing.name}")
-    return (found[0], found[1]) if found else None
+        done = subprocess.run(
+            [sys.executable, "-c", THINGS, folder], cwd=folder, env=environment, capture_output=True, text=True
+        )
+    return {(kind, name): (version, digest) for kind, name, version, digest in json.loads(done.stdout or "[]")}

@@ -25,7 +25,7 @@ from mmc_bench.stages.resources import Resources
 from mmc_bench.testing.checks import NotChecked
 from mmc_bench.testing.common import Subject
 from mmc_bench.testing.networks import first_difference
-from mmc_bench.testing.tiny_data import SHAPES, Shape, tensors_of, tiny_experiment, tiny_network
+from mmc_bench.testing.tiny_data import SHAPES, Shape, random_network, tensors_of, tiny_experiment, tiny_network
 from mmc_bench.training import Backbone, Task
 from mmc_bench.training.precision import arithmetic
 from mmc_bench.training.progress import NonFiniteLossError
@@ -53,6 +53,10 @@ class WatchedResources(Resources):
         """Return an offer whose target is a subclass of the method's class, which does the same."""
         offer = super().offer(kind, reference)
         return _WatchedOffer(offer.spec, offer.plugin, self, fixed=offer.fixed)
+
+    def model(self, pretraining: Pretraining, data: ExperimentData) -> Backbone:
+        """Return the tiny network for the data, with weights from torch's global generator."""
+        return random_network(data.num_classes, data.input_shape, self.device)
 
 
 @dataclass(frozen=True)

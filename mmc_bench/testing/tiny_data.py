@@ -224,8 +224,12 @@ class TinyTwoLayer(TinyNet):
 
 def tiny_network(shape: Shape, device: torch.device) -> Backbone:
     """Return a network for a shape, with fixed random weights, in eval mode."""
-    network = TinyTwoLayer if len(shape.input_shape) == 1 else TinyNet
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = network(shape.num_classes, shape.input_shape)
-    return model.to(device).to(memory_format=torch.channels_last).eval()
+        return random_network(shape.num_classes, shape.input_shape, device).eval()
+
+
+def random_network(num_classes: int, input_shape: tuple[int, ...], device: torch.device) -> Backbone:
+    """Return a network for inputs of a shape, with weights from torch's global generator."""
+    network = TinyTwoLayer if len(input_shape) == 1 else TinyNet
+    return network(num_classes, input_shape).to(device).to(memory_format=torch.channels_last)

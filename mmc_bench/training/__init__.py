@@ -10,7 +10,7 @@ A method is given a `Task`, and its training loop is its loss::
 
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.training.backbone import Backbone, features
-from mmc_bench.training.descent import Descent, constant, cosine, stepped
+from mmc_bench.training.descent import Descent, adam, constant, cosine, stepped
 from mmc_bench.training.evaluate import evaluate
 from mmc_bench.training.precision import cross_entropy, environment_risks, full_precision
 from mmc_bench.training.probe import frozen_features, linear_probe
@@ -27,6 +27,7 @@ __all__ = [
     "Progress",
     "Task",
     "Training",
+    "adam",
     "constant",
     "cosine",
     "cross_entropy",

@@ -1,6 +1,7 @@
 """The update step: SGD, its learning-rate schedule, and the loop over the batches of all epochs."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NotRequired, TypedDict, TypeVar
 
 import torch
@@ -29,6 +30,11 @@ def stepped(drops: Sequence[float], factor: float) -> Schedule:
     return lambda optimizer, steps: MultiStepLR(optimizer, [round(drop * steps) for drop in drops], gamma=factor)
 
 
+def adam(parameters: Iterable[torch.Tensor], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Return Adam (Kingma and Ba, 2015) in its fused form, whose steps never wait for the device."""
+    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+
+
 class DescentSettings(TypedDict):
     """The parameters of `Descent` that a `mmc_bench.training.Training` passes on."""
 
@@ -38,10 +44,11 @@ class DescentSettings(TypedDict):
     momentum: NotRequired[float]
     weight_decay: NotRequired[float]
     schedule: NotRequired[Schedule]
+    optimizer: NotRequired[Callable[..., torch.optim.Optimizer] | None]
 
 
 class Descent:
-    """SGD on a loss that is computed in a loop over batches; each pass through the loop is one step::
+    """SGD, or another optimiser, on a loss that is computed in a loop over batches; each pass is one step::
 
         for rows in descent.each(epoch):
             descent.minimise(loss_of(rows))
@@ -58,9 +65,11 @@ class Descent:
     steps_per_epoch
         Batches of an epoch.
     momentum, weight_decay
-        By default the paper's (App. A).
+        By default the paper's (App. A); the momentum is SGD's.
     schedule
         `cosine`, `constant`, or what `stepped` returns.
+    optimizer
+        What makes another optimiser than SGD of ``parameters, lr=…, weight_decay=…``, as `adam` does.
 
     Attributes
     ----------
@@ -69,7 +78,7 @@ class Descent:
     epoch, step
         Which of all epochs and steps this is, from 0.
     optimizer
-        The SGD.
+        The optimiser.
     """
 
     def __init__(
@@ -83,11 +92,13 @@ class Descent:
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
         schedule: Schedule = cosine,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
     ) -> None:
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.steps = epochs * steps_per_epoch
         self.epoch = self.step = 0
-        self.optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        make = optimizer or partial(torch.optim.SGD, momentum=momentum)
+        self.optimizer = make(parameters, lr=lr, weight_decay=weight_decay)
         self.optimizer.zero_grad(set_to_none=True)
         self._schedule = schedule(self.optimizer, self.steps)
         self._progress = progress
@@ -118,9 +129,9 @@ class Descent:
                 self._progress.step(self._loss, _images_in(batch))
                 self.step += 1
 
-    def minimise(self, loss: torch.Tensor, divided_by: float = 1.0) -> None:
-        """Update the weights once against the gradient of a loss, a scalar, divided by a number."""
-        (loss / divided_by if divided_by != 1 else loss).backward()
+    def minimise(self, loss: torch.Tensor) -> None:
+        """Update the weights once against the gradient of a loss, a scalar."""
+        loss.backward()
         self.update(loss)
 
     def update(self, loss: torch.Tensor) -> None:

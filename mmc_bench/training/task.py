@@ -1,5 +1,7 @@
 """A method, and what it is given."""
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,6 +58,7 @@ class Task:
     _environments: torch.Tensor | None = None
     _fully_cued: CuedImages | None = None
     _all_fully_cued: CuedImages | None = None
+    _untrained: Callable[[], Backbone] | None = None
 
     @property
     def cued(self) -> CuedImages:
@@ -116,6 +119,22 @@ class Task:
             )
         return self._environments
 
+    def untrained(self) -> Backbone:
+        """Return a new network of the same architecture, in training mode, with weights that it draws at random.
+
+        They come from torch's global generator, which is seeded for each cell.
+
+        Raises
+        ------
+        UserError
+            When the task was made by hand, and has no backbone to make.
+        """
+        if self._untrained is None:
+            raise UserError("this task has no backbone to make a network of: take one from mmc_bench.task(…)")
+        model = copy.deepcopy(self.pretrained).requires_grad_(True)  # passes through copies of θ_C are counted
+        model.load_state_dict(self._untrained().state_dict())
+        return model.train()
+
     def training(
         self,
         *,
@@ -125,15 +144,18 @@ class Task:
         weight_decay: float = 1e-4,
         schedule: Schedule = cosine,
         model: Backbone | None = None,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
     ) -> Training[Backbone]:
         """Return the training of `model`, by default the task's own, on the clean images.
 
         Parameters
         ----------
         lr
-            Initial learning rate of SGD with momentum .9.
+            Initial learning rate.
         epochs
             Passes over the clean images.
+        optimizer
+            What to use instead of SGD with momentum .9, as `adam`.
         """
         return Training(
             model or self.model,
@@ -145,6 +167,7 @@ class Task:
             progress=self.progress,
             weight_decay=weight_decay,
             schedule=schedule,
+            optimizer=optimizer,
         )
 
 

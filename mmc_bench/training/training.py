@@ -9,10 +9,12 @@ from torch import nn
 from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
+from mmc_bench.system.tally import tallied
 from mmc_bench.training.backbone import features, logits
 from mmc_bench.training.compiled import Forward, compiled, is_worth_compiling
 from mmc_bench.training.descent import Descent, DescentSettings
 from mmc_bench.training.memory import PROBED_IMAGES, backward_in_parts, couples_images
+from mmc_bench.training.passes import note_pass
 from mmc_bench.training.precision import cross_entropy
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -77,6 +79,22 @@ class Training(Descent, Generic[Network]):
         stream = others.stream(self.batch_size, self.generator)
         return self.each(lambda: ((own, next(stream)) for own in self.images.shuffled(self.batch_size, self.generator)))
 
+    def paired_rows(self, chances: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield rows (2n,) of ``images.joined(others)``: the batches of all epochs, each with as many of `others`.
+
+        Parameters
+        ----------
+        chances
+            For each of `others`, (M,), in proportion to what it is drawn, with replacement.
+        """
+
+        def epoch() -> Iterator[torch.Tensor]:
+            for rows in self.images.shuffled_rows(self.batch_size, self.generator):
+                drawn = torch.multinomial(chances, len(rows), replacement=True, generator=self.generator)
+                yield torch.cat([rows, len(self.images) + drawn])
+
+        return self.each(epoch)
+
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return the network's logits (n, K) of images, in float32 or better."""
         return self._run(logits, x)
@@ -91,7 +109,10 @@ class Training(Descent, Generic[Network]):
         if self._marked != self.step:
             torch.compiler.cudagraph_mark_step_begin()
             self._marked = self.step
-        return compiled(forward)(self.model, x)
+        with tallied(None):  # where it cannot be compiled, it would count itself
+            outputs = compiled(forward)(self.model, x)
+        note_pass(outputs)
+        return outputs
 
     def fit(self, on_epoch: Callable[[torch.Tensor, torch.Tensor], None] | None = None) -> Network:
         """Minimise the cross-entropy, and return the network in training mode.

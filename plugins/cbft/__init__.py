@@ -22,7 +22,7 @@ def register_methods(register: Callable[[MethodSpec], None]) -> None:
         register(
             MethodSpec(
                 name=name,
-                target=".method:CBFT",
+                target=".method:CBFTWithoutInvariance" if "invariance_weight" in defaults else ".method:CBFT",
                 defaults=defaults,
                 needs=frozenset({"fully-cued"}),
                 summary=summary,

@@ -1,6 +1,6 @@
 """Connectivity-based fine-tuning (Lubana et al., ICML 2023, section 5, eq. 3, and App. A.2)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mmc_bench import BaseConfig
+from mmc_bench import BaseConfig, LogUniform
 from mmc_bench.training import Backbone, CuedImages, Task, cross_entropy, full_precision
 
 
@@ -20,14 +20,22 @@ class PartlyCuedCBFT:
     """
 
     class Config(BaseConfig):
-        """Defaults are the paper's; see `path_position` for where the authors' code differs."""
+        """Defaults are the paper's, and the authors' code's (EkdeepSLubana/MMC, mech_fine_tuning.py, `CBFT` and the
+        parser): λ₁ is its `loss_margin`, λ₂ its `lambd`; see `path_position` for where the two differ.
+
+        The weights are searched a factor of ten either way: no published sweep was found.
+        """
 
         lr: float = Field(0.01, gt=0, description="initial learning rate, cosine to 0")
         epochs: int = Field(20, ge=1, description="passes over the clean set")
         batch_size: int = Field(256, ge=2, description="images in a batch, of each set")
         barrier: bool = Field(True, description="take the barrier step")
-        barrier_loss: float = Field(1.0, gt=0, description="λ₁: the loss (nats) that the path is held to")
-        invariance_weight: float = Field(1.0, ge=0, description="λ₂: weight of the invariance term")
+        barrier_loss: Annotated[float, LogUniform(0.1, 10)] = Field(
+            1.0, gt=0, description="λ₁: the loss (nats) that the path is held to"
+        )
+        invariance_weight: Annotated[float, LogUniform(0.1, 10)] = Field(
+            1.0, ge=0, description="λ₂: weight of the invariance term"
+        )
         path_position: Literal["truncated", "clipped"] = Field(
             "truncated", description="t as the paper draws it, or as the authors' code does"
         )
@@ -70,6 +78,15 @@ class CBFT(PartlyCuedCBFT):
     def cued_images(self, task: Task) -> CuedImages:
         """Return D_C."""
         return task.all_fully_cued if self.config.held_out else task.fully_cued
+
+
+class CBFTWithoutInvariance(CBFT):
+    """CBFT whose invariance term is switched off."""
+
+    class Config(CBFT.Config):
+        """As CBFT's, but λ₂ is 0, and no search turns it on."""
+
+        invariance_weight: float = Field(0.0, ge=0, description="λ₂: weight of the invariance term")
 
 
 def barrier_loss(

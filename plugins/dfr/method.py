@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from mmc_bench import BaseConfig
+from mmc_bench import BaseConfig, Choice
 from mmc_bench.training import Backbone, Task, frozen_features
 
 # A class's weights and, in the last column, its intercept; a row for each of K classes, of F + 1 numbers.
@@ -20,17 +20,27 @@ class DeepFeatureReweighting:
     """Keep the backbone, and put the mean of sparse logistic regressions on group-balanced clean images at its end.
 
     Groups are (label, environment); all clean images are of one environment, so the groups are the classes. Where the
-    authors halve their held-out set to choose C, it is chosen on `task.validation`; features are standardised
-    by the clean set, where they take the training set, which this method does not ask for. With more than two classes
-    scikit-learn's liblinear fits one class against the rest: the logits' order is the prediction, but their
-    softmax is not calibrated.
+    authors halve their held-out set to choose C, it is chosen on `task.validation`. Features are standardised by the
+    clean set, as in their later code (izmailovpavel/spurious_feature_learning, dfr_evaluate_spurious.py,
+    `dfr_on_validation_eval`). With more than two classes scikit-learn's liblinear fits one class against the rest: the
+    logits' order is the prediction, but their softmax is not calibrated.
     """
 
     class Config(BaseConfig):
-        """Defaults are the authors' code's: `C_OPTIONS` and `num_retrains` of its DFR on validation data."""
+        """The strengths are both of the authors' grids, for Waterbirds and for CelebA (`C_OPTIONS` of
+        PolinaKirichenko/deep_feature_reweighting, dfr_evaluate_spurious.py), since neither is of as many classes or of
+        as few images as here; `retrains` is its `num_retrains` of `dfr_on_validation_eval`.
 
-        strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-            (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01), min_length=1, description="C, inverse L1 strengths, to choose from"
+        A search tries them one by one, and thus leaves the choice between them to its own rule.
+        """
+
+        strengths: Annotated[
+            tuple[Annotated[float, Field(gt=0)], ...],
+            Choice([3.0], [1.0], [0.7], [0.3], [0.1], [0.07], [0.03], [0.01], [0.003]),
+        ] = Field(
+            (3.0, 1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01, 0.003),
+            min_length=1,
+            description="C, inverse L1 strengths, to choose from",
         )
         retrains: int = Field(20, ge=1, description="regressions, each on a balanced subset of its own, to average")
 

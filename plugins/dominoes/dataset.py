@@ -18,8 +18,8 @@ class Dominoes:
     The upper half is enlarged to CIFAR-10's size, in three equal channels. Its values lie in [0, 1], and are 0
     without a cue, as in the authors' code; those of the lower half lie in [-1, 1].
 
-    A cue code is a row of all Fashion-MNIST images, the training ones first. RC draws from the test images, and
-    `train RC` from the training images.
+    A cue code is a row of all Fashion-MNIST images, the training ones first. RC draws from the test images, and random
+    cues of training and validation images are drawn from the training images.
     """
 
     class Config(BaseConfig):

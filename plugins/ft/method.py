@@ -12,7 +12,9 @@ class FineTuning:
     """Train all of θ on the clean set with cross-entropy: SGD, cosine to 0."""
 
     class Config(BaseConfig):
-        """Defaults are those of the paper's Table 1 (App. A.2); its Fig. 5 takes 100 epochs with steps (App. A.1)."""
+        """Defaults are those of the paper's Table 1 (App. A.2), and of the authors' parser (EkdeepSLubana/MMC,
+        mech_fine_tuning.py); its Fig. 5 takes 100 epochs with steps (App. A.1).
+        """
 
         lr: float = Field(0.01, gt=0, description="initial learning rate")
         epochs: int = Field(20, ge=1, description="passes over the clean set")

@@ -1,12 +1,13 @@
 """FT-SAM: sharpness-aware fine-tuning (Zhu et al., ICCV 2023, section 3.3)."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch.func import functional_call
 
-from mmc_bench import BaseConfig
+from mmc_bench import BaseConfig, LogUniform
 from mmc_bench.training import Backbone, Task, cross_entropy
 
 
@@ -16,7 +17,9 @@ class SharpnessAwareFineTuning:
     """
 
     class Config(BaseConfig):
-        """ρ is the authors' for CIFAR-10 (8 for GTSRB), as are SGD's learning rate, momentum, cosine and batch.
+        """ρ is the authors' for CIFAR-10, as are SGD's learning rate, momentum, cosine and batch (SCLBD/BackdoorBench,
+        config/defense/ft-sam/cifar10.yaml, `rho_max`). It is searched from a quarter of it up to their 8 for GTSRB
+        (gtsrb.yaml).
 
         Epochs and weight decay are as in all fine-tuning here (theirs: 100, or 50 for GTSRB, and 5e-4). The label
         smoothing (.1) of their CIFAR-10 settings is no part of the method and is left out, as in those for GTSRB.
@@ -25,7 +28,9 @@ class SharpnessAwareFineTuning:
         lr: float = Field(0.01, gt=0, description="initial learning rate, cosine to 0")
         epochs: int = Field(20, ge=1, description="passes over the clean set")
         batch_size: int = Field(256, ge=2, description="images in a batch")
-        rho: float = Field(2.0, ge=0, description="ρ: radius of the neighbourhood, in units of the weights' sizes")
+        rho: Annotated[float, LogUniform(0.5, 8)] = Field(
+            2.0, ge=0, description="ρ: radius of the neighbourhood, in units of the weights' sizes"
+        )
 
     config: Config
 

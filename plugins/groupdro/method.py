@@ -1,11 +1,11 @@
 """Group distributionally robust optimisation (Sagawa et al., ICLR 2020, algorithm 1 and eq. 5)."""
 
-from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from pydantic import Field
 
-from mmc_bench import BaseConfig
+from mmc_bench import BaseConfig, Choice, LogUniform
 from mmc_bench.training import Backbone, Task, cross_entropy, full_precision
 
 
@@ -13,23 +13,33 @@ class GroupDRO:
     """Fit the clean and the cued set together, and weigh the groups (label, environment) by q, which grows
     exponentially with each group's loss. A group without images has no weight.
 
-    No group pairs an image with another label's cue, so no group's loss tells that a cue must be ignored.
+    A step takes a batch of the clean set, which is passed over once an epoch, and as many cued images, drawn with equal
+    chances for their groups (the authors' --reweight_groups; algorithm 1 draws a group, then one image). Drawing the
+    clean images by group, too, would show them less often than other methods do, or the cued ones far more often;
+    the loss, the sum of q_g times each group's mean, is the same.
+
+    Where images without their own cue have none, no group's loss tells that a cue must be ignored.
     """
 
     class Config(BaseConfig):
-        """`group_step_size` and `adjustment` are the authors' code's defaults; so are images drawn with equal chances
-        for all groups (their --reweight_groups), where algorithm 1 draws a group, then one image, for each step.
+        """`group_step_size` and `adjustment` are the authors' defaults (kohpangwei/group_DRO, run_expt.py,
+        --robust_step_size and --generalization_adjustment). The first is searched in DomainBed's range
+        (domainbed/hparams_registry.py), the second in the paper's.
 
-        Their sample commands' weight decay is 1e-4, as in all fine-tuning here; the stronger ones of the paper (.1
-        and 1) go with steps 100 to 1,000 times smaller. lr, epochs and batch are as in all fine-tuning here:
-        in so few steps q hardly leaves 1/G, and what counts is the equal chances.
+        Their sample commands' weight decay (README.md) is 1e-4, as in all fine-tuning here; the stronger ones of the
+        paper (.1 and 1) go with steps 100 to 1,000 times smaller. lr, epochs and batch are as in all fine-tuning here:
+        in so few steps q hardly leaves 1/G, and what counts is that each group's mean has the same weight.
         """
 
         lr: float = Field(0.01, gt=0, description="initial learning rate, cosine to 0")
-        epochs: int = Field(20, ge=1, description="passes over the clean set: as many batches as those would take")
-        batch_size: int = Field(256, ge=2, description="images in a batch, of both sets together")
-        group_step_size: float = Field(0.01, ge=0, description="η_q: q_g is multiplied by exp(η_q · loss of group g)")
-        adjustment: float = Field(0.0, ge=0, description="C: C/√(images of the group) is added to a group's loss")
+        epochs: int = Field(20, ge=1, description="passes over the clean set")
+        batch_size: int = Field(256, ge=2, description="images in a batch, of each set")
+        group_step_size: Annotated[float, LogUniform(0.001, 0.1)] = Field(
+            0.01, ge=0, description="η_q: q_g is multiplied by exp(η_q · loss of group g)"
+        )
+        adjustment: Annotated[float, Choice(0.0, 1.0, 2.0, 3.0, 4.0, 5.0)] = Field(
+            0.0, ge=0, description="C: C/√(images of the group) is added to a group's loss"
+        )
 
     config: Config
 
@@ -39,18 +49,12 @@ class GroupDRO:
         pool = task.clean.joined(task.cued)
         groups = groups_of(pool.labels, task.environments, task.num_classes)
         counts = torch.bincount(groups, minlength=2 * task.num_classes)  # (G,)
-        chances = 1 / counts[groups].double()  # (N,): each group that has images is drawn equally often
+        cued = groups[len(task.clean) :]
+        chances = 1 / torch.bincount(cued)[cued].double()  # each group of the cued set is drawn equally often
         margins = torch.where(counts > 0, c.adjustment / counts.clamp(min=1).sqrt(), 0.0)
         q = (counts > 0) / (counts > 0).sum()
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
-        drawn = training.steps_per_epoch * c.batch_size
-
-        def epoch() -> Sequence[torch.Tensor]:
-            rows = torch.multinomial(chances, drawn, replacement=True, generator=task.generator)
-            batches: Sequence[torch.Tensor] = rows.split(c.batch_size)
-            return batches
-
-        for rows in training.each(epoch):
+        for rows in training.paired_rows(chances):
             x, y = pool.batch(rows)
             losses = group_losses(cross_entropy(training.logits(x), y, reduction="none"), groups[rows], len(counts))
             q = reweighted(q, losses.detach() + margins, c.group_step_size)

@@ -1,10 +1,12 @@
 """Fine-tuning that stays near its start: L²-SP (Li et al., 2018)."""
 
+from typing import Annotated
+
 import torch
 from pydantic import Field
 from torch import nn
 
-from mmc_bench import BaseConfig
+from mmc_bench import BaseConfig, LogUniform
 from mmc_bench.training import Backbone, Task, cross_entropy, full_precision
 
 
@@ -18,12 +20,20 @@ class L2SP:
     """
 
     class Config(BaseConfig):
-        """α and β are the paper's; the rest is as in all fine-tuning here."""
+        """α, β, lr and momentum are the paper's and its code's (holyseven/TransferLearningClassification,
+        run_classification/train.sh, --weight_decay_rate and --weight_decay_rate2; the penalty is mode 1 of
+        `Network._decay` in model/network_base.py). Epochs, batch and cosine are as in all fine-tuning here.
+
+        α is searched where AnanyaKumar/transfer_learning did (scripts/run_adaptation_experiments.py,
+        `fine_tuning_experiments`).
+        """
 
         lr: float = Field(0.01, gt=0, description="initial learning rate, cosine to 0")
         epochs: int = Field(20, ge=1, description="passes over the clean set")
         batch_size: int = Field(256, ge=2, description="images in a batch")
-        alpha: float = Field(0.1, ge=0, description="α: pull of all weights but the last layer's towards θ_C's")
+        alpha: Annotated[float, LogUniform(1e-4, 1.0)] = Field(
+            0.1, ge=0, description="α: pull of all weights but the last layer's towards θ_C's"
+        )
         beta: float = Field(0.01, ge=0, description="β: pull of the last layer's weights towards 0")
 
     config: Config

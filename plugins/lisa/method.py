@@ -1,12 +1,13 @@
 """LISA, learning invariant predictors by selective augmentation (Yao et al., ICML 2022, algorithm 1)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch.distributions import Beta
 
-from mmc_bench import BaseConfig
+from mmc_bench import BaseConfig, Choice, LogUniform
 from mmc_bench.training import Backbone, Task, cross_entropy
 
 
@@ -14,22 +15,32 @@ class LISA:
     """Train on mixtures λx + (1-λ)x' of two images of the clean and the cued set, whose labels mix alike: for one
     batch images of one label from both environments, for another of one environment and two labels.
 
-    An image whose partner would have to come from an empty group is its own partner. In no pair does a cue
-    contradict its label, so mixtures make the cue weaker evidence, never wrong.
+    The first images of a step are a batch of the clean set, which is passed over once an epoch, and as many cued ones,
+    drawn with equal chances for their groups (label, environment). The authors' code, too, takes as much of each group
+    as of the others, and its epoch ends with the smallest group (huaxiuyao/LISA, subpopulation_shifts/train.py,
+    `run_epoch_mix_every_batch`); algorithm 1 draws from the whole set.
+
+    An image whose partner would have to come from an empty group is its own partner. Unless the minority conflicts, no
+    cue of a pair contradicts its label, so mixtures make the cue weaker evidence, never wrong.
     """
 
     class Config(BaseConfig):
-        """`intra_label` and `mixing` are the authors' code's; so are one strategy a batch, one λ an image, and images
-        drawn with equal chances for all groups (label, environment), where algorithm 1 draws from the whole set.
+        """`intra_label` and `mixing` are the authors' --mix_ratio and --mix_alpha (subpopulation_shifts/run_expt.py);
+        theirs, too, are one strategy a batch and one λ an image (train.py, `mix_forward` and `mix_up`).
 
-        The rest is as in all fine-tuning here.
+        p_sel is searched over each strategy alone and both, α in DomainBed's range for mixup
+        (domainbed/hparams_registry.py). The rest is as in all fine-tuning here.
         """
 
         lr: float = Field(0.01, gt=0, description="initial learning rate, cosine to 0")
-        epochs: int = Field(20, ge=1, description="passes over the clean set: as many batches as those would take")
-        batch_size: int = Field(256, ge=2, description="mixtures in a batch")
-        intra_label: float = Field(0.5, ge=0, le=1, description="p_sel: chance that a batch mixes within labels")
-        mixing: float = Field(2.0, gt=0, description="α: mixtures' λ is drawn from Beta(α, α)")
+        epochs: int = Field(20, ge=1, description="passes over the clean set")
+        batch_size: int = Field(256, ge=2, description="mixtures in a batch, of each set's images with their partners")
+        intra_label: Annotated[float, Choice(0.0, 0.5, 1.0)] = Field(
+            0.5, ge=0, le=1, description="p_sel: chance that a batch mixes within labels"
+        )
+        mixing: Annotated[float, LogUniform(0.1, 10)] = Field(
+            2.0, gt=0, description="α: mixtures' λ is drawn from Beta(α, α)"
+        )
 
     config: Config
 
@@ -39,17 +50,13 @@ class LISA:
         pool = task.clean.joined(task.cued)
         partners = Partners(pool.labels, task.environments, task.num_classes)
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
-        steps = training.steps_per_epoch
+        cued = partners.groups[len(task.clean) :]
+        chances = 1 / torch.bincount(cued)[cued].double()  # each group of the cued set is drawn equally often
+        within_label = torch.rand(training.steps, generator=task.generator, device=task.device) < c.intra_label
         alpha = torch.tensor(c.mixing, device=task.device)
         shares = Beta(alpha, alpha, validate_args=False)
-
-        def epoch() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-            drawn = torch.multinomial(partners.chances, steps * c.batch_size, True, generator=task.generator)
-            strategies = torch.rand(steps, generator=task.generator, device=task.device) < c.intra_label
-            return zip(drawn.split(c.batch_size), strategies)
-
-        for rows, within_label in training.each(epoch):
-            others = partners.draw(rows, within_label, task.generator)
+        for rows in training.paired_rows(chances):
+            others = partners.draw(rows, within_label[training.step], task.generator)
             x, y = pool.batch(torch.cat([rows, others]))
             training.minimise(mixed_loss(training.logits, x, y, shares.sample(rows.shape)))
         return task.model
@@ -89,7 +96,6 @@ class Partners:
         self.order = self.groups.argsort(stable=True)  # rows, group by group
         self.counts = torch.bincount(self.groups, minlength=2 * num_classes)  # (2K,)
         self.starts = self.counts.cumsum(0) - self.counts  # each group's first place in the order
-        self.chances = 1 / self.counts[self.groups].double()
 
     def draw(self, rows: torch.Tensor, within_label: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw a partner for each row (n,), uniformly among those it may have; the row itself where there is none.

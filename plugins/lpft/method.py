@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from mmc_bench import BaseConfig
+from mmc_bench import BaseConfig, Choice, LogUniform
 from mmc_bench.training import Backbone, Task, evaluate, linear_probe
 
 
@@ -13,13 +13,22 @@ class LPFT:
     """Train a new last layer, then all parameters at several learning rates; keep the best on validation."""
 
     class Config(BaseConfig):
-        """Defaults are the paper's."""
+        """Defaults are the paper's (App. A.2); the authors' code probes for 200 epochs, then fine-tunes at .01 alone
+        (EkdeepSLubana/MMC, mech_fine_tuning.py).
 
-        probe_lr: float = Field(30.0, gt=0, description="initial learning rate of the linear layer")
-        probe_epochs: int = Field(100, ge=1, description="passes over the clean set for the linear layer")
-        lrs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-            (0.01, 0.001, 0.0001), min_length=1, description="learning rates to try"
+        A search tries one rate at a time, and thus leaves the choice to its own rule: from 3e-4, as Kumar et al. do
+        (AnanyaKumar/transfer_learning, scripts/run_adaptation_experiments.py, `SWEEP_LRS`: 3e-5 to .01), to the highest
+        of the standard space, which all other methods are searched in.
+        """
+
+        probe_lr: Annotated[float, LogUniform(0.3, 100)] = Field(
+            30.0, gt=0, description="initial learning rate of the linear layer"
         )
+        probe_epochs: int = Field(100, ge=1, description="passes over the clean set for the linear layer")
+        lrs: Annotated[
+            tuple[Annotated[float, Field(gt=0)], ...],
+            Choice([0.0003], [0.001], [0.003], [0.01], [0.03], [0.1], [0.3]),
+        ] = Field((0.01, 0.001, 0.0001), min_length=1, description="learning rates to try")
         epochs: int = Field(20, ge=1, description="passes over the clean set for all parameters")
         batch_size: int = Field(256, ge=2, description="images in a batch")
 

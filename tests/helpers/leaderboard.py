@@ -8,15 +8,18 @@ from mmc_bench.landscape.invariance import invariances
 from mmc_bench.leaderboard.adding import add
 from mmc_bench.leaderboard.build import generated_files, stale_files, write_generated
 from mmc_bench.leaderboard.checks import inspect
-from mmc_bench.leaderboard.submissions import CHECKSUMS, Board, manifest, sha256_of
+from mmc_bench.leaderboard.protocols import chosen_by
+from mmc_bench.leaderboard.submissions import CHECKSUMS, Board, manifest, pretraining_of, sha256_of
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import ConnectSettings
-from mmc_bench.results.records import SPLITS, Epoch, PathRecord, PretrainRecord
+from mmc_bench.results.jobs import ConnectSettings, Selection, Trial
+from mmc_bench.results.records import SPLITS, Epoch, PathRecord, PretrainRecord, Score, TrialRecord
+from mmc_bench.results.selections import select
 from mmc_bench.results.store import Store
 
 SETTINGS = """
 title: A board
 baseline: acme:base
+fewest_seeds: 1
 verifiers: [Bob]
 tolerances: {same_machine: 0.0, same_code: 0.02, other: 0.1}
 test_images: {digits: 100}
@@ -26,6 +29,7 @@ VERSIONS = {
     "stages": {"pretrain": ["1"], "fine-tune": ["1"], "score": ["1"], "connect": ["1"]},
     "plugins": {
         "acme:dataset:digits": {"1+abc": {}},
+        "acme:dataset:letters": {"1+abc": {}},
         "acme:backbone:net": {"1+abc": {}},
         "acme:method:tune": {"1+abc": {"summary": "tunes", "needs": ["cued"]}, "2+abc": {"needs": []}},
         "acme:method:base": {"1+abc": {"needs": []}},
@@ -69,24 +73,59 @@ def _completed(record, pretraining):
     return record.model_copy(update={"provenance": provenance, "invariance": mechanisms})
 
 
+def trial(seed, method, validation, number=0, **changed):
+    """Return the record of a trial that passes every check, with these accuracies on validation NC, C, RC and RI."""
+    made = cell(seed, method, **changed)
+    versions = {stage: made.cell.versions[stage] for stage in ("fine-tune", "score")}
+    job = Trial(versions=versions, pretraining=made.cell.pretraining, method=made.cell.method, number=number)
+    scores = {split: Score(accuracy=value, loss=1.0) for split, value in zip(SPLITS, validation, strict=True)}
+    shared = ("pretraining_key", "pretrained_sha256", "num_classes", "parameters", "timing", "provenance")
+    return TrialRecord(key=job.key, trial=job, validation=scores, **{name: getattr(made, name) for name in shared})
+
+
+def tuning(method, *tried, seeds=(100,), **changed):
+    """Return a selection of a method and its trials; `tried` are what each draws and its validation accuracies."""
+    base = plugin(method)
+    runs = [
+        [trial(seed, base.with_changes(parameters=drawn), validation, number, **changed) for seed in seeds]
+        for number, (drawn, validation) in enumerate(tried)
+    ]
+    keys = tuple(tuple(record.key for record in own) for own in runs)
+    described = Selection(pretraining=runs[0][0].trial.pretraining, method=base, seeds=tuple(seeds), trials=keys)
+    selection = select(described, {"lr": "log-uniform in [0.01, 1]"}, [drawn for drawn, _ in tried], runs)
+    return [selection, *(record for own in runs for record in own)]
+
+
+def tuned_cells(selection, rule, worst, **changed):
+    """Return cells of seeds from 0 on, with the parameters that a rule of a selection chose."""
+    method = chosen_by(selection)[rule]
+    name = selection.key if method.parameters else None
+    return [named(record, name) for record in of_seeds(method, worst, **changed)]
+
+
+def named(record, selection):
+    """Return a cell's record that names a selection."""
+    return record.model_copy(update={"cell": record.cell.with_changes(selection=selection)})
+
+
 def of_seeds(method, worst, **changed):
     """Return a cell for each seed, from 0 on, with these worst-split accuracies."""
     return [cell(seed, method, (0.9, 0.9, value, 0.2), **changed) for seed, value in enumerate(worst)]
 
 
 def write_results(folder, cells, models=None):
-    """Write a results folder with cells and the records of their pretrainings."""
+    """Write a results folder with cells, selections and trials, and the records of their pretrainings."""
     store = Store(folder)
     store.check_writable()
     for record in cells:
-        store.save(record)
+        (store.save_jobless if record.kind == "selection" else store.save)(record)
     for record in _models_of(cells) if models is None else models:
         store.save(record)
     return folder
 
 
 def _models_of(cells):
-    pretrainings = {record.pretraining_key: record.cell.pretraining for record in cells}
+    pretrainings = {p.key: p for p in map(pretraining_of, cells)}
     return [model(p.seed, **{name: getattr(p, name) for name in CHANGEABLE}) for p in pretrainings.values()]
 
 
@@ -106,11 +145,17 @@ class TestBoard:
             (root / "leaderboard.yaml").write_text(SETTINGS)
             (root / "versions.yaml").write_text(json.dumps(VERSIONS))
 
-    def counting(self, seeds=(0, 1), rates=(0.9,)):
-        """List the settings of these cue rates as those that count, with these seeds."""
-        listed = {"dataset": "acme:digits", "backbone": "acme:net", "cue_rates": list(rates), "seeds": list(seeds)}
-        file = self.root / "leaderboard.yaml"
-        file.write_text(f"{SETTINGS}\nsettings: [{json.dumps(listed)}]\n")
+    def counting(self, seeds=(0, 1), rates=(0.9,), **more):
+        """List the settings of these cue rates as those that count, with these seeds; `more` are rates by dataset."""
+        return self.listing(
+            {"dataset": f"acme:{dataset}", "cue_rates": list(own), "seeds": list(seeds)}
+            for dataset, own in {"digits": rates, **more}.items()
+        )
+
+    def listing(self, settings):
+        """List settings as those that count."""
+        listed = [{"backbone": "acme:net", **one} for one in settings]
+        (self.root / "leaderboard.yaml").write_text(f"{SETTINGS}\nsettings: {json.dumps(listed)}\n")
         return self
 
     def opened(self):
@@ -155,4 +200,15 @@ class TestBoard:
         (folder / CHECKSUMS).write_bytes(manifest({name: sha256_of(p.read_bytes()) for name, p in files.items()}))
 
 
-__all__ = ["TestBoard", "cell", "model", "of_seeds", "plugin", "write_results"]
+__all__ = [
+    "TestBoard",
+    "cell",
+    "model",
+    "named",
+    "of_seeds",
+    "plugin",
+    "trial",
+    "tuned_cells",
+    "tuning",
+    "write_results",
+]

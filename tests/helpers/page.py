@@ -14,21 +14,24 @@ def curves(rise):
     return {"t": t, "splits": splits}
 
 
-def row(identity, setting, method, worst, rank, **others):
+def row(identity, setting, method, worst, tier, **others):
     values = {split: [worst + 0.01 * k, 0.02] for k, split in enumerate(SPLITS)}
     values |= {"worst_split": [worst, 0.031], "cue_reliance": [1 - worst, 0.04], "seconds": [10 * worst, None]}
     return {
         "id": identity,
         "setting": setting,
+        "protocol": "published",
         "method": method,
         "note": "",
         "summary": f"What {method} does.",
         "needs": ["clean"],
-        "rank": rank,
+        "tier": tier,
         "pretrained": False,
         "seeds": [0, 1, 2],
         "values": values | {"barrier_C": [0.5, 0.1], "barrier_NC": None},
         "paired": {"baseline": "naive", "difference": [worst - 0.5, 0.02], "seeds": [0, 1, 2], "same_start": True},
+        "gap": None,
+        "tuning": None,
         "standing": "reported",
         "by": "A. Author",
         "verified": None,
@@ -41,15 +44,22 @@ def row(identity, setting, method, worst, rank, **others):
     }
 
 
+def overall(tier, method, protocol="published", **others):
+    return {"protocol": protocol, "tier": tier, "method": method, "note": "", "gap": None, **others}
+
+
 def make_payload():
-    """Two settings; in the first three ranked methods and one that lacks a seed, in the second two."""
+    """Two settings; in the first three methods in tiers and one that lacks a seed, in the second two."""
     both = ["clean", "cued"]
     reference = {"pretrained": True, "curves": None, "paired": None, "needs": []}
     nothing = dict.fromkeys([*SPLITS, "worst_split", "cue_reliance", "barrier_C", "barrier_NC", "seconds"])
     places = [("s0", "shapes", "small-net", 0.9), ("s1", "letters", "large-net", 0.8)]
     keys = ("id", "dataset", "backbone", "cue_rate")
     return {
-        "schema": 1,
+        "schema": 2,
+        "protocols": {"published": "the authors' own parameters"},
+        "protocol": "published",
+        "critical": {},
         "settings": [{**dict(zip(keys, place, strict=True)), "note": "", "classes": 10} for place in places],
         "rows": [
             row("r0", "s0", "pretrained", 0.4, None, **reference),
@@ -71,7 +81,45 @@ def make_payload():
             row("r7", "s1", "mend", 0.6, 2, needs=both),
         ],
         "overall": [
-            {"method": "tune", "note": "", "mean": 0.75, "half_width": 0.02, "settings": 2, "missing": []},
-            {"method": "mend", "note": "", "mean": None, "half_width": None, "settings": 1, "missing": ["letters 0.8"]},
+            overall(1, "tune", mean=0.75, half_width=0.02, settings=2, missing=[]),
+            overall(None, "mend", mean=None, half_width=None, settings=1, missing=["letters 0.8"]),
         ],
+    }
+
+
+def make_tuned_payload():
+    """The first setting with two protocols: rows r0 to r4 as in `make_payload`, r8 to r10 with chosen parameters."""
+    payload = make_payload()
+    tuning = {
+        "trials": 8,
+        "seeds": [100],
+        "space": {"lr": "log-uniform"},
+        "chosen": {"lr": "0.1"},
+        "selection": "f" * 64,
+    }
+    rows = [
+        row("r8", "s0", "pretrained", 0.4, None, pretrained=True, curves=None, paired=None, needs=[]),
+        row("r9", "s0", "tune", 0.95, 1, tuning=tuning, gap=[0.012, 0.005]),
+        row("r10", "s0", "naive", 0.85, 2, tuning=tuning | {"chosen": {}}, paired=None),
+    ]
+    for one in rows:
+        one["protocol"] = "clean"
+    picture = {
+        "settings": 2,
+        "names": ["tune", "naive", "mend"],
+        "ranks": [[1, 2], [2, 1], [3, 3]],
+        "average": [1.5, 1.5, 3],
+        "p_value": 0.4,
+        "difference": 2.3,
+        "groups": [[0, 2]],
+    }
+    return payload | {
+        "protocols": {"published": "the authors' own parameters", "clean": "the best on validation NC"},
+        "protocol": "clean",
+        "rows": payload["rows"] + rows,
+        "overall": [
+            *payload["overall"],
+            overall(1, "tune", "clean", mean=0.95, half_width=0.01, settings=2, missing=[]),
+        ],
+        "critical": {"clean": picture, "published": picture | {"names": ["mend", "tune", "naive"]}},
     }

@@ -38,6 +38,7 @@ const details = (() => {
       const mark = paired.same_start ? "" : " †";
       entries.push([`vs ${paired.baseline}`, figure(paired.difference, 100, 1, "+") + mark]);
     }
+    if (row.gap) entries.push(["Gap", figure(row.gap, 100, 1, "+")]);
     entries.push(["Cue reliance", figure(values.cue_reliance, 1, 2)], ["Barrier C", figure(values.barrier_C, 1, 2)],
       ["Barrier NC", figure(values.barrier_NC, 1, 2)], ["Seconds", figure(values.seconds, 1, 1)]);
     const element = list(entries);
@@ -83,6 +84,15 @@ const details = (() => {
       node("div", { className: "curves" }, accuracy, loss), curveTable(curves)];
   }
 
+  function parameters({ protocol, tuning }) {
+    if (!tuning) return [["Parameters", protocol]];
+    const pairs = (content, between) => Object.entries(content).map(([name, text]) => `${name}${between}${text}`);
+    const chosen = pairs(tuning.chosen, " = ").join(", ") || "the published ones";
+    return [["Parameters", `${protocol}: `, bdi(chosen)],
+      ["Chosen", `in ${tuning.trials} trials on seed${tuning.seeds.length > 1 ? "s" : ""} ${tuning.seeds.join(" ")}, drawn from `,
+        bdi(pairs(tuning.space, " ").join("; "))]];
+  }
+
   function provenance(row) {
     const versions = Object.entries(row.versions).flatMap(([name, version], i) => [i ? ", " : "", bdi(name), " ",
       bdi(version)]);
@@ -91,7 +101,7 @@ const details = (() => {
     if (row.disputed) standing.push(" by ", ...again(row.disputed));
     else if (row.verified) standing.push(row.standing === "verified" ? " by " : ", run again by ", ...again(row.verified));
     const needs = row.needs === null ? "–" : row.needs.join(", ") || "nothing";
-    return list([["Run by", bdi(row.by)], ["Standing", ...standing], ["Device", bdi(row.device)],
+    return list([...parameters(row), ["Run by", bdi(row.by)], ["Standing", ...standing], ["Device", bdi(row.device)],
       ["Precision", bdi(row.precision)], ["Needs", bdi(needs)], ["Seeds", row.seeds.join(" ")],
       ...(row.missing.length ? [["Missing", bdi(row.missing.join(", "))]] : []),
       ["Versions", ...versions]]);

@@ -5,7 +5,7 @@
   const table = document.getElementById("results");
   if (!table) return;
 
-  const DEFAULTS = { sort: "rank", dir: "ascending", q: "", dataset: "", backbone: "", rate: "", without: "", group: "1",
+  const DEFAULTS = { protocol: payload.protocol, sort: "tier", dir: "ascending", q: "", dataset: "", backbone: "", rate: "", without: "", group: "1",
     plot: "", row: "" };
   const HASH_DELAY = 150; // ms; browsers limit how often the address may change
   const rows = payload.rows;
@@ -14,9 +14,11 @@
   const byId = (id) => document.getElementById(id);
   const inputs = { q: byId("filter-search"), dataset: byId("filter-dataset"), backbone: byId("filter-backbone"),
     rate: byId("filter-rate") };
+  const protocolButtons = [...document.querySelectorAll("input[name=protocol]")];
   const needBoxes = [...document.querySelectorAll("input[name=need]")];
   const lines = new Map([...table.querySelectorAll("tr[data-row]")].map((line) => [Number(line.dataset.row), line]));
-  const groups = [...table.tBodies].map((body) => ({ body, id: body.dataset.setting, title: body.rows[0] }));
+  const groups = [...table.tBodies].map((body) => ({ body, id: body.dataset.setting,
+    protocol: body.dataset.protocol, title: body.rows[0] }));
   const flat = table.createTBody();
   const headers = [...table.tHead.rows[0].cells];
 
@@ -37,6 +39,7 @@
     const known = Object.keys(DEFAULTS).filter((key) => key in given);
     const read = { ...DEFAULTS, ...Object.fromEntries(known.map((key) => [key, given[key]])) };
     if (!headers.some((header) => header.dataset.key === read.sort)) read.sort = DEFAULTS.sort;
+    if (!(read.protocol in payload.protocols)) read.protocol = DEFAULTS.protocol;
     if (read.dir !== "descending") read.dir = "ascending";
     return read;
   }
@@ -63,6 +66,9 @@
       if (input.value !== state[key]) state[key] = ""; // a choice that this leaderboard does not have
     }
     const without = state.without.split(",");
+    for (const button of protocolButtons) button.checked = button.value === state.protocol;
+    if (protocolButtons.length) byId("meaning").textContent = payload.protocols[state.protocol];
+    for (const part of document.querySelectorAll("[data-protocol]")) part.hidden = part.dataset.protocol !== state.protocol;
     for (const box of needBoxes) box.checked = !without.includes(box.value);
     byId("group").checked = state.group === "1";
     byId("reset").hidden = ["q", "dataset", "backbone", "rate", "without"].every((key) => state[key] === "");
@@ -83,20 +89,21 @@
   }
 
   function fitting() {
-    const fits = (row) => settingFits(settings.get(row.setting));
-    const results = rows.filter((row) => !row.pretrained && fits(row) && methodFits(row));
+    const own = rows.filter((row) => row.protocol === state.protocol);
+    const results = own.filter((row) => !row.pretrained && settingFits(settings.get(row.setting)) && methodFits(row));
     const inUse = new Set(results.map((row) => row.setting));
-    const references = rows.filter((row) => row.pretrained && inUse.has(row.setting));
+    const references = own.filter((row) => row.pretrained && inUse.has(row.setting));
     return { results, inUse, all: new Set([...results, ...references]) };
   }
 
   // --- sorting
 
   const SORTED_BY = {
-    rank: (row) => row.rank,
+    tier: (row) => row.tier,
     method: methodName,
     setting: (row) => settingName(settings.get(row.setting)),
     paired: (row) => row.paired && row.paired.difference[0],
+    gap: (row) => row.gap && row.gap[0],
     standing: (row) => (row.disputed ? 0 : row.standing === "verified" ? 2 : 1),
     needs: (row) => row.needs && row.needs.join(", "),
     seeds: (row) => row.seeds.length,
@@ -130,9 +137,13 @@
     table.classList.toggle("grouped", grouped);
     if (grouped) {
       const way = state.sort === "setting" && state.dir === "descending" ? -1 : 1;
-      const parts = new Map(groups.map(({ id, title }) => [id, [title]]));
-      for (const index of sorted) parts.get(rows[index].setting).push(lines.get(index));
-      for (const { id, body } of groups) if (!same(body.rows, parts.get(id))) body.replaceChildren(...parts.get(id));
+      const name = ({ setting, protocol }) => `${setting} ${protocol}`;
+      const parts = new Map(groups.map(({ body, title }) => [name(body.dataset), [title]]));
+      for (const index of sorted) parts.get(name(rows[index])).push(lines.get(index));
+      for (const { body } of groups) {
+        const wanted = parts.get(name(body.dataset));
+        if (!same(body.rows, wanted)) body.replaceChildren(...wanted);
+      }
       const wanted = way === 1 ? groups : groups.toReversed();
       if (!same([...table.tBodies].filter((body) => body !== flat), wanted.map(({ body }) => body))) {
         table.append(...wanted.map(({ body }) => body), flat);
@@ -166,8 +177,9 @@
       rows.forEach((row, index) => { lines.get(index).hidden = !all.has(row); });
       for (const { id, title } of groups) title.hidden = !inUse.has(id);
     }
-    const total = rows.filter((row) => !row.pretrained).length;
-    const count = `${results.length} of ${total} results shown, in ${inUse.size} of ${settings.size} settings`;
+    const own = rows.filter((row) => row.protocol === state.protocol && !row.pretrained);
+    const places = new Set(own.map((row) => row.setting));
+    const count = `${results.length} of ${own.length} results shown, in ${inUse.size} of ${places.size} settings`;
     if (byId("count").textContent !== count) byId("count").textContent = count;
     byId("none").hidden = results.length > 0;
     showPlot(inUse);
@@ -208,7 +220,8 @@
   }
 
   function showDetails() {
-    const row = state.row && rows.find((candidate) => rowName(candidate) === state.row);
+    const row = state.row && rows.find((candidate) => candidate.protocol === state.protocol
+      && rowName(candidate) === state.row);
     if (row && details.dialog.dataset.row !== state.row) {
       details.dialog.dataset.row = state.row;
       details.open(row, settingName(settings.get(row.setting)));
@@ -225,6 +238,7 @@
     button.addEventListener("click", () => sortBy(header));
   }
   for (const [key, input] of Object.entries(inputs)) input.addEventListener("input", () => change({ [key]: input.value }));
+  for (const button of protocolButtons) button.addEventListener("change", () => change({ protocol: button.value }));
   const uncheckedNeeds = () => needBoxes.filter((box) => !box.checked).map((box) => box.value).join();
   for (const box of needBoxes) box.addEventListener("change", () => change({ without: uncheckedNeeds() }));
   byId("group").addEventListener("change", (event) => change({ group: event.target.checked ? "1" : "0" }));

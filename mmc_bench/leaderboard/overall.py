@@ -1,0 +1,138 @@
+"""Methods over all settings that count: means to which every dataset adds as much, their intervals, and tiers."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from mmc_bench.leaderboard.inference import DIGITS, Estimate, Interval, combined, estimate, tiers
+from mmc_bench.leaderboard.protocols import GAP
+from mmc_bench.leaderboard.ranked_rows import RankedRow
+from mmc_bench.leaderboard.schemas import CountedPlace
+from mmc_bench.results.jobs import PROTOCOLS
+
+Rows = Mapping[CountedPlace, RankedRow]
+#: Settings of one dataset with the same seeds, whose means share these seeds' draws and so are no independent ones.
+Block = tuple[CountedPlace, ...]
+#: A method's distribution, name and note.
+Name = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Overall:
+    """A method over the settings that count under one protocol: its mean worst split, unless a cell is missing.
+
+    `by_place` has its mean in each of these settings, in their order. `gap` is how much the mean is higher under the
+    protocol that knows the cue than under the one that does not (`protocols.GAP`).
+    """
+
+    protocol: str
+    distribution: str
+    method: str
+    note: str
+    mean: Interval | None
+    settings: int
+    missing: tuple[str, ...]
+    tier: int | None = None
+    by_place: tuple[float, ...] = ()
+    gap: Interval | None = None
+
+    @property
+    def label(self) -> str:
+        """The method, with what distinguishes it from others of its name."""
+        return f"{self.method} ({self.note})" if self.note else self.method
+
+
+def make_overall(rows: Iterable[RankedRow], places: Sequence[CountedPlace]) -> list[Overall]:
+    """Return the methods, by protocol, tier and mean; those that lack a cell come last, with what is missing.
+
+    A method that was run in none of these settings is left out.
+    """
+    found: dict[str, dict[Name, dict[CountedPlace, RankedRow]]] = {p: defaultdict(dict) for p in PROTOCOLS}
+    for row in rows:
+        place = row.setting.place
+        if not row.is_pretrained and place is not None and place in places:
+            found[row.protocol][row.distribution, row.method, row.note][place] = row
+    blocks = _blocks(places)
+    scores = {protocol: _scores(own, blocks) for protocol, own in found.items()}
+    knowing, unknowing = (scores[protocol] for protocol in GAP)
+    gaps = {name: _difference(blocks, knowing[name], unknowing[name]).interval for name in knowing if name in unknowing}
+    methods: list[Overall] = []
+    for protocol, own in found.items():
+        methods += _in_tiers(protocol, own, places, blocks, scores[protocol])
+    return [replace(one, gap=gaps.get((one.distribution, one.method, one.note))) for one in methods]
+
+
+def _in_tiers(
+    protocol: str,
+    found: Mapping[Name, Rows],
+    places: Sequence[CountedPlace],
+    blocks: Mapping[Block, float],
+    scores: Mapping[Name, Sequence[Sequence[float]]],
+) -> list[Overall]:
+    """Return the methods of one protocol."""
+    names = sorted(scores)
+    means = [_weighted(blocks, scores[name]) for name in names]
+    in_tiers = tiers(
+        [mean.mean for mean in means],
+        lambda first, second: _difference(blocks, scores[names[first]], scores[names[second]]),
+    )
+    ranked = [
+        Overall(
+            protocol, *name, mean.interval, len(places), (), tier, tuple(_mean(found[name][place]) for place in places)
+        )
+        for name, mean, tier in zip(names, means, in_tiers, strict=True)
+    ]
+    ranked.sort(key=lambda one: (one.tier, -round(one.mean.mean, DIGITS) if one.mean else 0, one.method, one.note))
+    lacking = []
+    for name, own in found.items():
+        if name not in scores:
+            missing = tuple(text for place in places for text in _missing(place, own.get(place)))
+            lacking.append(Overall(protocol, *name, None, len(own), missing))
+    return ranked + sorted(lacking, key=lambda one: (one.method, one.note))
+
+
+def _scores(found: Mapping[Name, Rows], blocks: Mapping[Block, float]) -> dict[Name, list[list[float]]]:
+    """Return the worst split by block and seed of the methods that lack no cell."""
+    places = [place for block in blocks for place in block]
+    complete = (name for name, own in found.items() if not any(_missing(place, own.get(place)) for place in places))
+    return {name: [_mean_by_seed(block, found[name]) for block in blocks] for name in complete}
+
+
+def _difference(
+    blocks: Mapping[Block, float], first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]
+) -> Estimate:
+    """Return the mean difference between two methods, paired by seed in every block."""
+    pairs = zip(first, second, strict=True)
+    return _weighted(blocks, [[a - b for a, b in zip(*pair, strict=True)] for pair in pairs])
+
+
+def _missing(place: CountedPlace, row: RankedRow | None) -> list[str]:
+    if row is None:
+        return [place.label]
+    return [f"{row.setting.label} seed {seed}" for seed in row.missing]
+
+
+def _blocks(places: Sequence[CountedPlace]) -> dict[Block, float]:
+    """Return the blocks of settings with their weights: datasets weigh equally, and so do the settings of each."""
+    of_dataset = Counter(place.dataset for place in places)
+    grouped: dict[tuple[str, tuple[int, ...]], list[CountedPlace]] = defaultdict(list)
+    for place in places:
+        grouped[place.dataset, place.seeds].append(place)
+    return {tuple(block): len(block) / of_dataset[dataset] / len(of_dataset) for (dataset, _), block in grouped.items()}
+
+
+def _weighted(blocks: Mapping[Block, float], by_seed: Sequence[Sequence[float]]) -> Estimate:
+    """Return the mean over blocks of what each has for its seeds."""
+    return combined([(weight, estimate(own)) for weight, own in zip(blocks.values(), by_seed, strict=True)])
+
+
+def _mean_by_seed(block: Block, rows: Rows) -> list[float]:
+    """Return a method's worst split for each seed of a block, over its settings."""
+    worst = [rows[place].worst_by_seed for place in block]
+    return [fmean(own[seed] for own in worst) for seed in block[0].seeds]
+
+
+def _mean(row: RankedRow) -> float:
+    assert row.worst_split is not None
+    return row.worst_split.mean
