@@ -4,9 +4,13 @@ import json
 from itertools import product
 
 import pytest
+from conftest import PLUGINS
 from test_plan import keys, registry, suite_with  # noqa: F401 - a fixture
 
+import mmc_bench
 from mmc_bench.errors import UserError
+from mmc_bench.results.leases import Leases
+from mmc_bench.results.store import Store
 from mmc_bench.running.session import Session
 from mmc_bench.suites.axes import read_axes
 from mmc_bench.suites.plan import make_plan, shard
@@ -153,6 +157,26 @@ def test_an_axis_of_the_caller_replaces_the_suite_s_of_the_same_key():
 # --- a run
 
 
+def test_a_task_of_a_suite_with_axes_is_at_the_settings_that_are_given(bench):
+    text = (bench.folder / "tiny.yaml").read_text() + "axes: {data.clean_images: [6, 12], tiny-ft.lr: [1, 2]}\n"
+    (bench.folder / "axes.yaml").write_text(text)
+    settings = {"data.clean_images": 9}
+    folders = {"plugins_dir": PLUGINS, "results": bench.folder / "results"}
+    task = mmc_bench.task(suite=bench.folder / "axes.yaml", seed=0, set=settings, **folders)
+    assert len(task.clean) == 9
+
+
+def test_a_claim_and_a_failure_are_shown_with_their_place_on_the_axis(bench):
+    words = ["--suite", "tiny.yaml", "--axis", "data.clean_images=6,12", "--methods", "tiny-raise", "--seeds", "0"]
+    assert bench("run", "--workers", 0, *words).code == 1
+    failed = [line for line in bench("status", *words).out.splitlines() if line.startswith("  failed: ")]
+    assert [line.partition(" (")[2].partition("):")[0] for line in failed] == ["clean_images=6", "clean_images=12"]
+    plan = Session.of(str(bench.folder / "tiny.yaml"), {"methods": "tiny-raise", "seeds": 0}, axes=words[3]).plan
+    with Leases(Store(bench.folder / "results").locks) as leases:
+        assert leases.claim(plan.cells[1].key, plan.cells[1].label)
+        assert "tiny-raise (clean_images=12)" in bench("status", *words).out.splitlines()[-1]
+
+
 def test_a_run_along_an_axis_is_shown_by_every_command(bench):
     words = ["--suite", "tiny.yaml", "--axis", "data.clean_images=6,12,24", "--set", "data.pretrain_images=40"]
     words += ["--methods", "tiny-ft", "--set", "connect.points=2"]
@@ -172,6 +196,12 @@ def test_a_run_along_an_axis_is_shown_by_every_command(bench):
     assert plotted.code == 0
     lines = (bench.folder / "f" / "axis-clean-images-tiny-set-tiny-net-0.9.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * 2  # the pretrained models and the method at each size
+
+    settings = {"data.pretrain_images": 40, "connect.points": 2}
+    axes = {"data.clean_images": [6, 12, 24]}
+    loaded = mmc_bench.load("results", suite="tiny.yaml", methods="tiny-ft", axes=axes, set=settings)
+    assert loaded.halving("json") == table.out
+    assert mmc_bench.plot(loaded, paths=False)[0].numbers.splitlines() == lines
 
     refused = bench("table", "--halving", "--suite", "tiny.yaml")
     assert refused.code == 4 and "there is no axis here: give a suite with axes, or --axis" in refused.err

@@ -72,7 +72,7 @@ def task(
     from mmc_bench.running.interactive import open_task
 
     lists = {"datasets": dataset, "backbones": backbone, "cue_rates": cue_rate, "seeds": seed}
-    session = Session.of(suite, lists, set, data, results, plugins_dir)
+    session = Session.of(suite, lists, set, data, results, plugins_dir).without_axes
     computing = Computing(download=download, device=device, precision=precision, threads=threads)
     return open_task(session, computing, display_of(session.plan.suite.name, progress), needs)
 

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -104,7 +104,13 @@ def look(plan: Plan, store: Store) -> State:
         state.results = sum(state.groups.values(), Counter())
     state.pretrainings.update(state_of(job) for job in plan.pretrainings)
     tried = [job for job in missing.jobs if job.key in missing.failed_before]
-    state.failures = [failure for job in tried if (failure := store.find_failure(job))]
+    state.failures = [
+        failure.model_copy(update={"label": failure.label + plan.note_of(job)})
+        for job in tried
+        if (failure := store.find_failure(job))
+    ]
+    notes = {job.key: plan.note_of(job) for job in (*plan.pretrainings, *plan.results)}
+    state.at_work = [replace(entry, job=entry.job + notes.get(entry.key, "")) for entry in state.at_work]
     return state
 
 

@@ -54,7 +54,7 @@ def command(
     tables = {"--against": against is not None, "--connections": connections, "--halving": halving}
     asked = [option for option, given in tables.items() if given]
     if len(asked) > 1:
-        raise UserError(f"{' and '.join(asked)} are {len(asked)} tables: ask for one at a time")
+        raise UserError(f"{' and '.join(asked)} are different tables: ask for one at a time")
     if halving:
         click.echo(_halving(session, form, protocol), nl=False)
         return

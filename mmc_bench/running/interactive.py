@@ -91,7 +91,7 @@ def open_task(session: Session, computing: Computing, display: LineDisplay, need
     UserError
         When the session has several experiments, or the pretraining fails.
     """
-    whole = session.without_axes.plan.suite
+    whole = session.plan.suite
     session = replace(session, suite=replace(whole, methods=(), pairs=()), selection={}, settings=())
     plan = session.plan
     if len(plan.pretrainings) != 1:
