@@ -53,7 +53,7 @@ def test_an_axis_wins_over_the_parameters_of_the_suite(registry):  # noqa: F811
 
 
 def test_a_job_is_noted_with_the_values_that_only_it_has(plan):
-    by_name = {cell.method.name: plan.notes[cell.key] for cell in plan.cells}
+    by_name = {cell.method.name: plan.note_of(cell) for cell in plan.cells}
     assert by_name == {"tune-fast": " (clean_images=300, lr=10.0)", "probe": " (clean_images=300)"}
 
 
@@ -160,6 +160,7 @@ def test_a_run_along_an_axis_is_shown_by_every_command(bench):
     assert "6 cells, 0 cached, 6 to run" in dry and "tiny-ft (clean_images=6) · seeds 0 1" in dry
     ran = bench("run", "--workers", 0, *words)
     assert ran.code == 0 and "tiny-set (clean_images=24) · tiny-net · cue rate 0.9" in ran.out
+    assert "seed 1 (clean_images=24) · pretraining:" in ran.err and "seed 0 · tiny-ft (clean_images=6): " in ran.err
     assert "6 cached, 0 to run" in bench("run", "--dry-run", *words).out
     assert "tiny-ft (clean_images=24)  2 done" in bench("status", *words).out
 

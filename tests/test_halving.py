@@ -11,7 +11,7 @@ import pytest
 from helpers.records import cell_record, pretrain_record
 
 from mmc_bench.report.axis_curves import axis_curves
-from mmc_bench.report.halving import first_crossing, halving
+from mmc_bench.report.halving import halving, last_crossing
 from mmc_bench.report.halving_tables import render
 from mmc_bench.results.jobs import DataSettings
 
@@ -34,8 +34,8 @@ def test_the_crossing_is_interpolated_on_the_logarithm_of_the_axis():
 
 def test_values_that_are_close_or_not_above_0_are_interpolated_as_they_are():
     for values in [(0.0, 1.0), (0.5, 0.9)]:
-        assert first_crossing(values, [1.0, -1.0]) == pytest.approx(sum(values) / 2)
-    assert first_crossing((1.0, 4.0), [1.0, -1.0]) == pytest.approx(2)
+        assert last_crossing(values, [1.0, -1.0]) == pytest.approx(sum(values) / 2)
+    assert last_crossing((1.0, 4.0), [1.0, -1.0]) == pytest.approx(2)
 
 
 def test_half_is_of_the_pretrained_model_at_the_same_value():
@@ -44,9 +44,11 @@ def test_half_is_of_the_pretrained_model_at_the_same_value():
     assert found.estimate == pytest.approx(10 * 4 ** (0.3 / 0.35))
 
 
-def test_the_first_of_several_crossings_counts():
-    found = halving(by_seed([0.6, 0.2, 0.7]), by_seed([0.8, 0.8, 0.8]))
-    assert found.estimate == pytest.approx(20)
+def test_the_last_of_several_crossings_counts_and_reliance_that_comes_back_is_not_halved():
+    values, pretrained = (10, 20, 40, 80), [0.8] * 4
+    found = halving(by_seed([0.2, 0.6, 0.5, 0.3], values=values), by_seed(pretrained, values=values))
+    assert found.estimate == pytest.approx(40 * sqrt(2))
+    assert halving(by_seed([0.6, 0.2, 0.7]), by_seed([0.8] * 3)).estimate == inf
 
 
 @pytest.mark.parametrize(("method", "expected"), [([0.4, 0.1, 0.1], -inf), ([0.5, 0.45, 0.41], inf)])
@@ -112,7 +114,8 @@ def curves():
         own = []
         for seed, (method, level) in [(s, m) for s in (0, 1) for m in (("cut", reliance), ("keep", 0.8))]:
             data = DataSettings(clean_images=size)
-            own.append(cell_record(seed, method, accuracy=(0.9, 0.9, 0.9, 0.1 + 0.9 * level), data=data))
+            accuracy = (0.5 + size / 1000, 0.9, 0.9, 0.1 + 0.9 * level)
+            own.append(cell_record(seed, method, accuracy=accuracy, data=data))
             models.append(pretrain_record(seed, accuracy=(0.5, 0.9, 0.4, 0.1 + 0.9 * 0.8), data=data))
         points.append(({"data.clean_images": size, "cut.mode": "plain"}, [record.cell for record in own]))
         cells += own
@@ -131,8 +134,8 @@ def test_curves_follow_the_axes_of_numbers_alone(curves):
 
 def test_every_format_says_what_lies_outside_the_axis(curves):
     markdown = render(curves, "md").splitlines()
-    assert [cell.strip() for cell in markdown[-2].split("|")[1:4]] == ["cut", "20", "20 to 20"]
-    assert [cell.strip() for cell in markdown[-1].split("|")[1:4]] == ["keep", "> 160", "> 160 to > 160"]
+    assert [cell.strip() for cell in markdown[-2].split("|")[1:5]] == ["cut", "20", "20", "52.5"]
+    assert [cell.strip() for cell in markdown[-1].split("|")[1:5]] == ["keep", "> 160", "> 160", "–"]
     lines = list(csv.DictReader(io.StringIO(render(curves, "csv"))))
     assert [(line["method"], line["halved_at_is"], line["high_is"]) for line in lines] == [
         ("cut", "at", "at"),
@@ -140,6 +143,7 @@ def test_every_format_says_what_lies_outside_the_axis(curves):
     ]
     cut, keep = json.loads(render(curves, "json"))
     assert cut["halved_at"] == pytest.approx(sqrt(10 * 40)) and keep["halved_at"] == 160 and cut["seeds"] == [0, 1]
+    assert (cut["NC"], keep["NC"]) == (pytest.approx(0.525), None)  # half of the way from .51 to .54
     below = [replace(curves[0], scores={**curves[0].scores, "keep": _at_once(curves[0].scores["cut"])})]
     assert "≤ 10" in render(below, "md") and json.loads(render(below, "json"))[1]["halved_at_is"] == "at most"
 

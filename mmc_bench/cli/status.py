@@ -82,15 +82,12 @@ def look(plan: Plan, store: Store) -> State:
         tried = {job.key, *(model.key for model in models_of(job))}  # without its models, a job has failed with them
         return "missing" if missing.failed_before.isdisjoint(tried) else "failed"
 
-    def noted(job: Job) -> str:
-        return plan.notes.get(job.key, "")
-
     for tuning in plan.tunings:
-        place = (*tuning.place, f"{tuning.selection.method.name}{noted(tuning.jobs[0])}: trials")
+        place = (*tuning.place, f"{tuning.selection.method.name}{plan.note_of(tuning.jobs[0])}: trials")
         state.groups.setdefault(place, Counter()).update(state_of(job) for job in tuning.jobs)
     for cell in plan.cells:
         p = cell.pretraining
-        place = (p.dataset.name, p.backbone.name, f"cue rate {p.cue_rate:g}", cell.method.name + noted(cell))
+        place = (p.dataset.name, p.backbone.name, f"cue rate {p.cue_rate:g}", cell.method.name + plan.note_of(cell))
         state.groups.setdefault(place, Counter())[state_of(cell)] += 1
     if not plan.results:
         for model in plan.pretrainings:
@@ -98,11 +95,11 @@ def look(plan: Plan, store: Store) -> State:
                 model.dataset.name,
                 model.backbone.name,
                 f"cue rate {model.cue_rate:g}",
-                "pretraining" + noted(model),
+                "pretraining" + plan.note_of(model),
             )
             state.groups.setdefault(place, Counter())[state_of(model)] += 1
     for pair in plan.pairs:
-        state.groups.setdefault(("pair", pair.label + noted(pair), "", ""), Counter())[state_of(pair)] += 1
+        state.groups.setdefault(("pair", pair.label + plan.note_of(pair), "", ""), Counter())[state_of(pair)] += 1
     if plan.results:
         state.results = sum(state.groups.values(), Counter())
     state.pretrainings.update(state_of(job) for job in plan.pretrainings)

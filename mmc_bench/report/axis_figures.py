@@ -13,8 +13,8 @@ from mmc_bench.report.axis_curves import SHOWN, AxisCurves, is_logarithmic
 from mmc_bench.report.figures import STYLES, accuracy_axis, chance_handle
 from mmc_bench.report.rows import PRETRAINED
 
-# Okabe and Ito's colours without the faint yellow; markers and dashes tell apart what shares one.
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+# Okabe and Ito's colours without the faint yellow, and grey; markers and dashes tell apart what shares one.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F7F7F")
 MARKERS = "os^DvPX*"
 DASHES = ("-", "--", ":")
 MODEL: Any = {"color": "black", "marker": "", "linewidth": 1.6}
@@ -68,7 +68,7 @@ def _draw_line(axes: Axes, curves: AxisCurves, method: str, column: str, scale: 
     axes.plot(x, mean, label=method, markersize=4, **look)
     spread = [scale * (one.std or 0) for one in along.values()]
     low, high = ([one + sign * std for one, std in zip(mean, spread, strict=True)] for sign in (-1, 1))
-    axes.fill_between(x, low, high, color=look["color"], alpha=0.12, linewidth=0)
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.1, linewidth=0)
 
 
 def _finish(axes: Axes, curves: AxisCurves) -> None:

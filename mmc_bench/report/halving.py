@@ -1,5 +1,6 @@
 """How far along an axis a method must go to halve the cue's hold on a model, with an interval over seeds."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, exp, inf, log
@@ -17,7 +18,7 @@ Reliance = Mapping[float, Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Halving:
-    """The value of an axis at which cue reliance falls to half of the pretrained model's, and its interval.
+    """The value of an axis from which on cue reliance is at most half of the pretrained model's, and its interval.
 
     Each is ``-inf`` where the smallest value suffices already, and ``inf`` where the largest does not. The interval,
     None with one seed, has the percentiles 2.5 and 97.5 of the bootstrap over seeds.
@@ -34,8 +35,9 @@ def halving(method: Reliance, pretrained: Reliance) -> Halving | None:
 
     At each value the method's mean reliance over seeds is compared with half the mean of the pretrained models that it
     started from. Between two values both are straight lines over the value's logarithm (over the value itself where
-    `is_logarithmic` says so), and the first crossing counts. Only seeds with both models at each of the method's values
-    are used; a resample draws seeds, the same ones at all values.
+    `is_logarithmic` does not hold). The last crossing counts: a model that a few images ruin relies on the cue little,
+    and may rely on it again with more. Only seeds with both models at each of the method's values are used; a resample
+    draws seeds, the same ones at all values.
     """
     values = tuple(sorted(method.keys() & pretrained.keys()))
     if len(values) < 2:
@@ -46,7 +48,7 @@ def halving(method: Reliance, pretrained: Reliance) -> Halving | None:
     excess = [[method[value][seed] - pretrained[value][seed] / 2 for value in values] for seed in seeds]
 
     def crossing_of(rows: Sequence[Sequence[float]]) -> float:
-        return first_crossing(values, [fmean(column) for column in zip(*rows, strict=True)])
+        return last_crossing(values, [fmean(column) for column in zip(*rows, strict=True)])
 
     interval = None
     if len(seeds) > 1:
@@ -57,18 +59,25 @@ def halving(method: Reliance, pretrained: Reliance) -> Halving | None:
     return Halving(crossing_of(excess), interval, tuple(seeds), values)
 
 
-def first_crossing(values: Sequence[float], excess: Sequence[float]) -> float:
-    """Return the first value at which a piecewise straight line through the excesses is not above 0.
+def last_crossing(values: Sequence[float], excess: Sequence[float]) -> float:
+    """Return the value from which on a piecewise straight line through the excesses stays at or below 0.
 
-    ``-inf`` where that is so at the first value, ``inf`` where it is so nowhere.
+    ``-inf`` where it does so from the first value on, ``inf`` where the last is above 0.
     """
-    if excess[0] <= 0:
+    above = [place for place, one in enumerate(excess) if one > 0]
+    if not above:
         return -inf
-    logarithmic = is_logarithmic(values)
-    for place in range(1, len(values)):
-        before, after = excess[place - 1 : place + 1]
-        if after <= 0:
-            share = before / (before - after)
-            start, end = values[place - 1 : place + 1]
-            return exp(log(start) + share * log(end / start)) if logarithmic else start + share * (end - start)
-    return inf
+    place = above[-1]
+    if place == len(values) - 1:
+        return inf
+    start, end = values[place : place + 2]
+    share = excess[place] / (excess[place] - excess[place + 1])
+    return exp(log(start) + share * log(end / start)) if is_logarithmic(values) else start + share * (end - start)
+
+
+def height_at(values: Sequence[float], heights: Sequence[float], value: float) -> float:
+    """Return the height of the same line at a value, which lies within the others."""
+    place = max(0, bisect_left(values, value) - 1)
+    scale = log if is_logarithmic(values) else float
+    start, end = (scale(one) for one in values[place : place + 2])
+    return heights[place] + (heights[place + 1] - heights[place]) * (scale(value) - start) / (end - start)

@@ -5,7 +5,7 @@ from math import inf
 from typing import Any
 
 from mmc_bench.report.axis_curves import AxisCurves
-from mmc_bench.report.halving import LEVEL, Halving, halving
+from mmc_bench.report.halving import LEVEL, Halving, halving, height_at
 from mmc_bench.report.rows import PRETRAINED
 from mmc_bench.report.tables import ABSENT, Report, TextTable, one_line, rounded
 
@@ -15,6 +15,7 @@ NUMBERS = ("halved_at", "low", "high")
 COLUMNS = (
     *("dataset", "backbone", "cue_rate", "method", "axis", "seeds"),
     *(name for number in NUMBERS for name in (number, f"{number}_is")),
+    "NC",
 )
 
 
@@ -22,7 +23,7 @@ def render(curves: Sequence[AxisCurves], form: str) -> str:
     """Return the halving points of every method in one of `FORMATS`.
 
     CSV and JSON have a number and how it stands to the value: ``at`` it, ``at most`` the smallest of the axis, or
-    ``above`` the largest.
+    ``above`` the largest. NC is the accuracy there: a ruined model does not rely on the cue either.
     """
     found = [(one, {name: _halving(one, name) for name in one.scores if name != PRETRAINED}) for one in curves]
     lines = [_line(one, name, half) for one, halvings in found for name, half in halvings.items()]
@@ -50,16 +51,28 @@ def _table(curves: AxisCurves, halvings: dict[str, Halving | None]) -> TextTable
     for name in curves.scores:
         half, along = halvings.get(name), curves.along(name, "cue_reliance")
         reliance = [rounded(along[value].mean, 2) if value in along else ABSENT for value in values]
-        interval = " to ".join(_shown(bound, half) for bound in half.interval) if half and half.interval else ABSENT
-        lines.append([name, _shown(half.estimate, half) if half else ABSENT, interval, *reliance])
+        bounds = [_shown(bound, half) for bound in half.interval] if half and half.interval else [ABSENT]
+        interval = " to ".join(dict.fromkeys(bounds))
+        accuracy = _accuracy(curves, name, half)
+        there = ABSENT if accuracy is None else rounded(100 * accuracy, 1)
+        lines.append([name, _shown(half.estimate, half) if half else ABSENT, interval, there, *reliance])
     seeds = max((half.seeds for half in halvings.values() if half), key=len, default=())
-    headers = ["method", f"{curves.name} to halve the cue's hold", f"{LEVEL:.0%} interval".replace("%", " %")]
+    headers = ["method", f"{curves.name} to halve the cue's hold", f"{100 * LEVEL:g} % interval", "NC there"]
     return TextTable(
         [*headers, *(f"cue reliance at {value:g}" for value in values[:1]), *(f"{value:g}" for value in values[1:])],
         lines,
         title=[one_line(curves.dataset), one_line(curves.backbone), f"cue rate {curves.cue_rate:g}"],
         note=f"means and bootstrap intervals over seeds {' '.join(map(str, seeds))}" if seeds else "",
     )
+
+
+def _accuracy(curves: AxisCurves, method: str, half: Halving | None) -> float | None:
+    """Return the mean accuracy without the cue where a method halves the cue's hold; None where it does not."""
+    if half is None or half.estimate == inf:
+        return None
+    along = curves.along(method, "NC")
+    value, _ = _bounded(half.estimate, half)
+    return height_at(list(along), [one.mean for one in along.values()], value)
 
 
 def _shown(number: float, half: Halving) -> str:
@@ -82,4 +95,5 @@ def _line(curves: AxisCurves, method: str, half: Halving | None) -> dict[str, An
     if half:
         for name, number in zip(NUMBERS, (half.estimate, *(half.interval or ())), strict=False):
             line[name], line[f"{name}_is"] = _bounded(number, half)
+        line["NC"] = _accuracy(curves, method, half)
     return line

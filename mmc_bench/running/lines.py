@@ -26,6 +26,7 @@ class LineDisplay:
         self._total = self._done = 0
         self._forecast = Forecast(())
         self._told = False
+        self._note_of: Callable[[Job], str] = lambda job: ""
 
     def __enter__(self) -> Self:
         return self
@@ -36,6 +37,10 @@ class LineDisplay:
     def announce(self, line: str) -> None:
         """Say what the run is going to do."""
         self._print(f"mmc-bench: {line}")
+
+    def add_notes(self, note_of: Callable[[Job], str]) -> None:
+        """Add to the labels of jobs what tells them apart."""
+        self._note_of = note_of
 
     def started(self, jobs: list[Job], forecast: Forecast | None = None) -> None:
         """Note how many jobs there are, and what says how long they take."""
@@ -53,7 +58,11 @@ class LineDisplay:
         self._forecast.event(job, event)
         self._tell_time()
         if "note" in event:
-            self.warn(f"{job.label}: {event['note']}")
+            self.warn(f"{self.label_of(job)}: {event['note']}")
+
+    def label_of(self, job: Job) -> str:
+        """Return a job in one line for people."""
+        return job.label + self._note_of(job)
 
     def finished(self, outcome: Outcome) -> None:
         """Print the job's line."""
@@ -63,7 +72,9 @@ class LineDisplay:
         width = len(str(self._total))
         left = self._forecast.seconds() if self._done < self._total else None
         left_in_words = "" if left is None else f"; about {in_words(left)} left"
-        self._print(f"[{self._done:{width}}/{self._total}] {describe(outcome)}{left_in_words}")
+        self._print(
+            f"[{self._done:{width}}/{self._total}] {describe(outcome, self.label_of(outcome.job))}{left_in_words}"
+        )
 
     def warn(self, message: str) -> None:
         """Print a warning."""
@@ -85,22 +96,22 @@ class LineDisplay:
         self._write(line)
 
 
-def describe(outcome: Outcome) -> str:
+def describe(outcome: Outcome, label: str) -> str:
     """Return a job's result as one line."""
     if outcome.record is None:
         assert outcome.failure is not None
-        return f"{outcome.job.label}: FAILED: {outcome.failure.error}"
+        return f"{label}: FAILED: {outcome.failure.error}"
     took = f"{sum(outcome.record.timing.seconds.values()):.0f} s"
     if (parts := outcome.record.provenance.micro_batches) > 1:
         took += f", for want of memory in {parts} micro-batches"
     if outcome.elsewhere:
         took += ", by another run"
     if isinstance(outcome.record, PairRecord):
-        return f"{outcome.job.label}:  {_of_pair(outcome.record)}  ({took})"
+        return f"{label}:  {_of_pair(outcome.record)}  ({took})"
     if isinstance(outcome.record, TrialRecord):
-        return f"{outcome.job.label}:  {_of_trial(outcome.record)}  ({took})"
+        return f"{label}:  {_of_trial(outcome.record)}  ({took})"
     scores = "  ".join(f"{name} {100 * getattr(outcome.record.metrics, name).accuracy:5.1f}" for name in SPLITS)
-    name = outcome.job.label if isinstance(outcome.job, Cell) else f"{outcome.job.label} · pretraining"
+    name = label if isinstance(outcome.job, Cell) else f"{label} · pretraining"
     return f"{name}:  {scores}  ({took})"
 
 

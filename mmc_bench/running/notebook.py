@@ -44,10 +44,10 @@ class NotebookDisplay(LineDisplay):
         """Show the stage or epoch of a running job."""
         super().event(job, event)
         if "stage" in event:
-            self._running[job.key] = f"{job.label}: {event['stage']}"
+            self._running[job.key] = f"{self.label_of(job)}: {event['stage']}"
         elif "epoch" in event:
             epoch = f"epoch {event['epoch']} of {event['epochs']}, loss {event['loss']:.3f}"
-            self._running[job.key] = f"{job.label}: {epoch}"
+            self._running[job.key] = f"{self.label_of(job)}: {epoch}"
         self._draw()
 
     def finished(self, outcome: Outcome) -> None:

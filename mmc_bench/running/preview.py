@@ -59,7 +59,7 @@ class Preview:
             return "failed before" if state == "to run" and key in self.missing.failed_before else state
 
         def entry(job: Job) -> dict[str, str]:
-            return {"key": job.key, "label": job.label + plan.notes.get(job.key, ""), "state": state_of(job.key)}
+            return {"key": job.key, "label": job.label + plan.note_of(job), "state": state_of(job.key)}
 
         return {
             "suite": plan.suite.name,
@@ -175,15 +175,15 @@ def _lines(plan: Plan, to_run: set[str], missing: Missing) -> list[str]:
     seeds: dict[tuple[str, str], list[str]] = defaultdict(list)
     for tuning in plan.tunings:
         for state, number in Counter(_state(job.key, to_run, missing) for job in tuning.jobs).items():
-            note = plan.notes.get(tuning.jobs[0].key, "")
+            note = plan.note_of(tuning.jobs[0])
             seeds[state, f"{tuning.label}{note} · {number} trials"] = [str(seed) for seed in tuning.selection.seeds]
     for cell in plan.cells:
         p = cell.pretraining
         place = f"{p.dataset.name} {p.backbone.name} cue rate {p.cue_rate:g} · {cell.method.name}"
-        place += plan.notes.get(cell.key, "")
+        place += plan.note_of(cell)
         seeds[_state(cell.key, to_run, missing), place].append(str(p.seed))
     for pair in plan.pairs:
-        seeds[_state(pair.key, to_run, missing), f"pair {pair.label}{plan.notes.get(pair.key, '')}"] = []
+        seeds[_state(pair.key, to_run, missing), f"pair {pair.label}{plan.note_of(pair)}"] = []
     width = max((len(state) for state, _ in seeds), default=0)
     return [
         f"  {state:{width}}  {place}{f' · seeds {chr(32).join(which)}' if which else ''}"

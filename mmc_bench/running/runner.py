@@ -179,6 +179,7 @@ def run_plan(
         return [cell for choice in further for cell in choice.cells]
 
     observers.start(display.warn, plan, list(missing.jobs), Path(settings.results))
+    display.add_notes(plan.note_of)
     display.started(list(missing.jobs), forecast)
     try:
         # Closing stops the workers, however this block is left.

@@ -82,7 +82,7 @@ class TerminalDisplay(LineDisplay):
             if task := self._running.pop(job.key, None):
                 self._progress.remove_task(task)
             note = f"{event['stage']:{STAGE_WIDTH}}"
-            self._running[job.key] = self._progress.add_task(job.label, total=None, note=note)
+            self._running[job.key] = self._progress.add_task(self.label_of(job), total=None, note=note)
         elif "epoch" in event and (task := self._running.get(job.key)):
             note = f"loss {event['loss']:.3f} · {event['images_per_second']:,.0f} images/s"
             self._progress.update(task, completed=event["epoch"], total=event["epochs"], note=note)

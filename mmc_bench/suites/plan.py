@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.plugin.registry import Offer, Registry
-from mmc_bench.results.jobs import Cell, Pair, PluginRef, Pretraining, Trial, models_of
+from mmc_bench.results.jobs import Cell, Job, Pair, PluginRef, Pretraining, Trial, models_of
 from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.suites.axes import combinations, setting_of, suite_at
 from mmc_bench.suites.settings import refuse_unused
@@ -51,9 +51,15 @@ class Plan:
         """What the pretrainings are for."""
         return (*self.trials, *self.cells, *self.pairs)
 
+    def note_of(self, job: Job) -> str:
+        """Return the values of the axes at which a job stands, for people: ``" (clean_images=100)"``.
+
+        Of a cell whose parameters trials have chosen, these are its model's.
+        """
+        return next((self._notes[key] for one in (job, *models_of(job)) if (key := one.key) in self._notes), "")
+
     @cached_property
-    def notes(self) -> dict[str, str]:
-        """The values of the axes at which a job stands, by its key, for people: ``" (clean_images=100)"``."""
+    def _notes(self) -> dict[str, str]:
         values: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for point in self.points:
             for job in (*point.plan.pretrainings, *point.plan.results):
