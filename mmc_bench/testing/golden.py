@@ -32,7 +32,7 @@ TINY = {
     "pretrain": {"epochs": 2, "batch_size": 32, "curve_images": 100},
     "connect": {"points": 3, "batchnorm_images": 48},
 }
-IMAGES_OF_A_CLASS = 6
+IMAGES_OF_A_CLASS = 18
 #: Ends the name of a failed cell's error.
 FAILED = ": failed"
 LONGEST = 1800  # seconds
