@@ -27,6 +27,9 @@ GROUPS: dict[str, tuple[Any, ...]] = {
         mmc_bench.BackboneSpec,
         mmc_bench.ObserverSpec,
         mmc_bench.BaseConfig,
+        mmc_bench.LogUniform,
+        mmc_bench.Uniform,
+        mmc_bench.Choice,
         mmc_bench.UserError,
     ),
 }

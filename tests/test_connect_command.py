@@ -308,8 +308,7 @@ def refused(bench, *words):
     ("words", "says"),
     [
         (["abcdef", "abcdef", *TINY], "no record in results has a key that begins with abcdef"),
-        (["abc", "abcdef", *TINY], "abc is too short"),
-        (["zebra", "abcdef", *TINY], "zebra is no key of a record"),
+        *[([key, "abcdef", *TINY], f"{key} is {why}") for key, why in (("abc", "too short"), ("zebra", "no key of a"))],
         (["tiny.yaml", "abcdef", *TINY], "safetensors.torch.save_file"),
         (["none.json", "none.json"], "there is no record none.json"),
         (["other.json", "none.json"], "other.json is no record of mmc-bench"),

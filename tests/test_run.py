@@ -7,6 +7,7 @@ import pytest
 
 from mmc_bench.results import versions
 from mmc_bench.results.records import CellRecord, PretrainRecord
+from mmc_bench.seeds import DRAWS
 from mmc_bench.stages.resources import Resources
 
 pytestmark = pytest.mark.slow
@@ -67,8 +68,7 @@ def test_records_hold_what_they_promise(bench):
     assert set(cell.timing.seconds) == {"data", "fine_tune", "score", "connect"}
     provenance = cell.provenance
     assert provenance.threads == 1
-    draws = {"held-out sets", "test order", "RI images", "RC cues", "train RI images", "train RC cues"}
-    assert set(provenance.seeds) == {"experiment", "pretraining", "fine-tuning", *draws}
+    assert set(provenance.seeds) == {"experiment", "pretraining", "fine-tuning", *DRAWS}
     assert cell.pretrained_sha256 == pretrained.weights_sha256
     assert {"torch", "timm"} <= set(provenance.packages)
     assert {"tiny:tiny-set", "tiny:tiny-net", "tiny:tiny-ft"} == set(provenance.plugins)

@@ -8,7 +8,7 @@ import pytest
 from mmc_bench_benchmarks.speed.scale import COMMANDS, measured, prepare, write_records
 
 from mmc_bench.results import codec as record_files
-from mmc_bench.results import jobs as cells
+from mmc_bench.results import canonical
 from mmc_bench.results.store import Store
 from mmc_bench.running.runner import find_missing
 
@@ -58,13 +58,13 @@ def test_records_are_not_parsed_to_tell_that_they_are_there(folder, plan, monkey
 
 
 def test_the_json_of_what_cells_share_is_made_once(plan, monkeypatch):
-    made, canonical_json = Counter(), cells.canonical_json
+    made, canonical_json = Counter(), canonical.canonical_json
 
     def counted(content):
         made[json.dumps(content)] += 1
         return canonical_json(content)
 
-    monkeypatch.setattr(cells, "canonical_json", counted)
+    monkeypatch.setattr(canonical, "canonical_json", counted)
     assert len({cell.key for cell in plan.cells}) == 300
     # Of the methods, and of how paths are measured unless that is known.
     assert len(made) in (20, 21) and set(made.values()) == {1}
