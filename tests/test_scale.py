@@ -7,8 +7,8 @@ import click
 import pytest
 from mmc_bench_benchmarks.speed.scale import COMMANDS, measured, prepare, write_records
 
-from mmc_bench.results import codec as record_files
 from mmc_bench.results import canonical
+from mmc_bench.results import codec as record_files
 from mmc_bench.results.store import Store
 from mmc_bench.running.runner import find_missing
 

@@ -36,8 +36,11 @@ def resolved(plan: Plan, store: Store) -> Plan:
 def selection_of(tuning: Tuning, store: Store) -> "SelectionRecord | None":
     """Return what was chosen for a method in a setting, or None while trials lack a record."""
     made: SelectionRecord | None = store.find_jobless(tuning.selection)
-    if made is not None:
-        return made
+    return made or _selected(tuning, store)
+
+
+def _selected(tuning: Tuning, store: Store) -> "SelectionRecord | None":
+    """Return the choice that the trials at hand lead to, or None while one lacks a record."""
     from mmc_bench.results.records import TrialRecord
     from mmc_bench.results.selections import select
 
@@ -103,7 +106,8 @@ class Tuner:
         ready = [tuning for tuning, keys in self._waiting if not keys]
         self._waiting = [(tuning, keys) for tuning, keys in self._waiting if keys]
         # Where a record was damaged meanwhile, the next run makes it anew.
-        return [self._choose(tuning, record) for tuning in ready if (record := selection_of(tuning, self._store))]
+        # What was chosen before, from trials on other weights, is superseded.
+        return [self._choose(tuning, record) for tuning in ready if (record := _selected(tuning, self._store))]
 
     def _choose(self, tuning: Tuning, record: "SelectionRecord") -> Chosen:
         self._store.save_jobless(record)
