@@ -47,7 +47,7 @@ def test_options_say_what_a_worker_takes_and_gets(bench, monkeypatch, words, sha
     engine = pytest.importorskip("mmc_bench.engines.ray")
     seen = []
 
-    def run(self, jobs, settings, listener):
+    def run(self, jobs, settings, listener, follow_up):
         seen.append((self.share, (settings.device, settings.threads, settings.gpu_share), settings.precision))
         yield from (Outcome(job, failure=None) for job in ())
 

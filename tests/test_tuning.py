@@ -2,19 +2,26 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
 
 import pytest
-from helpers.plugins import write_source
+from helpers.plugins import registering, write_source
 from pydantic import ValidationError
 
+from mmc_bench import BaseConfig, LogUniform, Uniform
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.discovery import folder_candidates
 from mmc_bench.plugin.registry import Registry
+from mmc_bench.plugin.search import search_space
+from mmc_bench.results.codec import encoded
 from mmc_bench.results.jobs import PROTOCOLS, RULES
 from mmc_bench.results.records import Score
 from mmc_bench.results.selections import SelectionRecord, TriedParameters, winners_of
+from mmc_bench.results.store import Store
+from mmc_bench.running.tuning import resolved
 from mmc_bench.suites.plan import make_plan, shard
-from mmc_bench.suites.suite import suite_of
+from mmc_bench.suites.settings import Setting
+from mmc_bench.suites.suite import overridden, suite_of
 
 TINY = {
     "datasets": ["tiny-set"],
@@ -174,6 +181,48 @@ def test_tuning_changes_no_key_of_a_cell(plan):
     assert [cell.key for cell in plan().cells] == [cell.key for cell in plan(tune=3).cells]
 
 
+class Typed(BaseConfig):
+    whole: Annotated[int, LogUniform(1, 100)] = 1
+    weight: Annotated[float, LogUniform(0.1, 10)] = 1  # a number, though its default is written as a whole one
+    share: Annotated[float, Uniform(0, 1)] | None = None
+    lr: float = 1e-5
+    epochs: int = 3
+
+
+def test_draws_are_of_the_type_that_the_parameter_has():
+    draws = [search_space(Typed, {}).draw(trial) for trial in range(1, 20)]
+    assert all(isinstance(drawn["whole"], int) for drawn in draws)
+    assert not any(drawn["weight"] == int(drawn["weight"]) for drawn in draws)
+    assert len({drawn["share"] for drawn in draws}) > 15
+    assert {drawn["epochs"] for drawn in draws} == {2, 3, 6}
+
+
+def test_a_default_outside_the_standard_range_is_searched_around():
+    assert "[3.33e-07, 0.0003]" in search_space(Typed, {}).described()["lr"]
+    assert "[0.001, 0.3]" in search_space(Typed, {"lr": 0.1}).described()["lr"]
+
+
+def test_what_a_caller_sets_or_an_axis_gives_is_not_searched(registry):
+    made = suite_of({**TINY, "tune": 4})
+    fixed = overridden(made, {}, [Setting.of("tiny-ft.lr", 0.1)])
+    by_method = {one.selection.method.name: one for one in make_plan(fixed, registry).tunings}
+    assert {trial[0].method.parameters["lr"] for trial in by_method["tiny-ft"].trials} == {0.1}
+    assert len({trial.key for trial in by_method["tiny-still"].jobs}) == 4
+    along = make_plan(suite_of({**TINY, "tune": 4, "axes": {"tiny-ft.lr": [0.1, 0.2]}}), registry)
+    rates = {trial.method.parameters["lr"] for trial in along.trials if trial.method.name == "tiny-ft"}
+    assert rates == {0.1, 0.2}
+
+
+def test_a_method_that_does_not_load_is_tuned_by_none_and_the_others_are(tmp_path, registry):
+    write_source(tmp_path, "broken.py", registering("broken", target=":Nowhere"))
+    folders = [Path(__file__).parent / "plugins", tmp_path / "broken.py"]
+    made = make_plan(
+        suite_of({**TINY, "methods": ["broken", "tiny-ft"], "tune": 2}), Registry(folder_candidates(folders))
+    )
+    assert {one.selection.method.name for one in made.tunings} == {"tiny-ft"}
+    assert {cell.method.name for cell in made.cells} == {"broken", "tiny-ft"}
+
+
 # --- what is chosen
 
 
@@ -184,6 +233,21 @@ def test_each_rule_takes_the_best_of_its_own_validation_splits():
         TriedParameters(parameters={"lr": 2}, validation=scores(0.80, rc=0.8)),
     ]
     assert winners_of(trials) == {"clean": 1, "counterfactual": 2}
+
+
+def test_the_cells_of_each_protocol_have_the_parameters_that_its_rule_chose(plan, tmp_path):
+    made, store = plan(methods=["tiny-ft"], cue_rates=[0.9], tune=3), Store(tmp_path)
+    (tuning,) = made.tunings
+    tried = [scores(0.9, rc=0.1), scores(0.95, rc=0.2), scores(0.8, rc=0.7)]
+    trials = tuple(
+        TriedParameters(parameters=drawn, validation=own) for drawn, own in zip(tuning.drawn, tried, strict=True)
+    )
+    chosen = {"selection": tuning.selection, "space": tuning.space, "trials": trials, "winners": winners_of(trials)}
+    store.save_jobless(SelectionRecord(key=tuning.selection.key, **chosen))
+    protocols = resolved(made, store).protocols
+    rates = {name: {cell.method.parameters.get("lr") for cell in cells} for name, cells in protocols.items()}
+    assert rates == {"published": {None}, "clean": {tuning.drawn[1]["lr"]}, "counterfactual": {tuning.drawn[2]["lr"]}}
+    assert {cell.selection for cell in protocols["clean"]} == {tuning.selection.key}
 
 
 def test_of_equal_trials_the_smaller_loss_wins_and_then_the_first():
@@ -330,6 +394,60 @@ def test_what_a_method_gains_on_test_images_alone_is_not_chosen(bench):
     assert True in [trial["parameters"].get("peek") for record in drawn for trial in record["trials"]]
 
 
+@pytest.mark.slow
+def test_a_trial_that_fails_leaves_its_method_without_a_choice_and_says_so(bench):
+    result = bench.tiny("--seeds", "0", "--tune", "2", "--methods", "tiny-raise,tiny-ft")
+    assert result.code == 1
+    assert "tiny-raise: nothing is chosen, since trials failed" in result.err
+    assert "tiny-ft: of 2 trials, " in result.err
+
+
+@pytest.mark.slow
+def test_trials_made_anew_are_chosen_from_anew(bench):
+    """As on a GPU, where a model that is pretrained again has other weights."""
+    words = ("--seeds", "0", "--tune", "3", "--methods", "tiny-ft")
+    assert bench.tiny(*words).code == 0
+    (file,) = (bench.folder / "results" / "selections").glob("*.json")
+    stale = json.loads(file.read_text())
+    for trial in stale["trials"]:
+        trial["validation"]["NC"]["accuracy"] = 0.0
+    made = SelectionRecord.model_validate({**stale, "winners": winners_of_content(stale)})
+    file.write_bytes(encoded(made))
+    for trial in (bench.folder / "results" / "trials").glob("*.json"):
+        trial.unlink()
+    assert bench.tiny(*words).code == 0
+    assert any(trial["validation"]["NC"]["accuracy"] for trial in json.loads(file.read_text())["trials"])
+
+
+def winners_of_content(record):
+    return winners_of([TriedParameters.model_validate(trial) for trial in record["trials"]])
+
+
+@pytest.mark.slow
+def test_the_model_of_a_tuning_seed_is_in_no_table_and_in_no_picture(bench):
+    """Neither where the choice is still open: a time limit stopped the run, or a trial failed."""
+    words = ("--seeds", "0", "--tune", "2", "--methods", "tiny-ft")
+    assert bench.tiny(*words).code == 0
+    for file in (bench.folder / "results" / "selections").glob("*.json"):
+        file.unlink()
+    rows = json.loads(bench("table", "--format", "json").out)
+    assert {tuple(row["seeds"]) for row in rows} == {(0,)}
+    result = bench("plot", "--suite", "tiny.yaml", *words, "--no-paths", "--format", "csv")
+    assert result.code == 0, result.err
+    (bars,) = [file for file in (bench.folder / "figures").glob("*.csv") if file.name.startswith("splits")]
+    assert " 100" not in bars.read_text()
+
+
+@pytest.mark.slow
+def test_only_what_failed_is_run_again_where_that_is_asked_for(bench, monkeypatch):
+    words = ("--seeds", "0", "--tune", "2", "--methods", "tiny-moody")
+    assert bench.tiny(*words).code == 1
+    monkeypatch.setenv("TINY_MOOD", "good")
+    again = bench.tiny("--retry-failed", "--json", *words)
+    counts = json.loads(again.out)
+    assert (again.code, counts["failed"], counts["computed"]) == (0, 0, 3)  # two trials, and the published cell
+
+
 def test_protocols_of_what_is_not_tuned_are_refused(bench):
     result = bench("table", "--suite", "tiny.yaml", "--protocol", "clean")
     assert result.code != 0
@@ -337,7 +455,13 @@ def test_protocols_of_what_is_not_tuned_are_refused(bench):
 
 
 def test_a_number_of_trials_that_is_none_is_refused(bench):
-    for wrong in ("[3]", "-1", "many", "2.5"):
+    for wrong in ("[3]", "many", "2.5", "true"):
         result = bench("run", "--suite", "tiny.yaml", "--dry-run", "--set", f"tune={wrong}")
-        assert result.code != 0
-        assert "tune" in result.err
+        assert result.code == 4
+        assert "write a number of trials, or {trials: 16, seeds: [100]}" in result.err
+    assert "greater than or equal to 1" in bench("run", "--suite", "tiny.yaml", "--dry-run", "--set", "tune=-1").err
+    alone = bench("run", "--suite", "tiny.yaml", "--dry-run", "--tune", "0", "--set", "tune.seeds=[7]")
+    assert "nothing is tuned here: say in how many trials" in alone.err
+    assert bench("run", "--suite", "tiny.yaml", "--dry-run", "--tune", "2", "--set", "tune.seeds=7").code == 0
+    axis = bench("run", "--suite", "tiny.yaml", "--dry-run", "--tune", "2", "--axis", "tune.trials=2,3")
+    assert "cannot be an axis" in axis.err

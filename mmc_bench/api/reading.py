@@ -99,7 +99,7 @@ def list(kind: str = "methods", *, plugins_dir: Any = ()) -> "pd.DataFrame":
     return pd.DataFrame(entries_of(kind, Session.of(plugins_dir=plugins_dir).registry))
 
 
-def plot(results: Results, paths: bool = True) -> "Pictures":
+def plot(results: Results, paths: bool = True, protocol: str | None = None) -> "Pictures":
     """Draw results: along the suite's axes, bars of splits, panels over cue rates, and curves along every cell's path.
 
     Parameters
@@ -108,6 +108,8 @@ def plot(results: Results, paths: bool = True) -> "Pictures":
         From `run` or `load`.
     paths : bool
         Whether to draw the path of every cell.
+    protocol : {"published", "clean", "counterfactual"}
+        Whose cells to draw where methods are tuned; by default those with the published parameters.
 
     Returns
     -------
@@ -117,7 +119,7 @@ def plot(results: Results, paths: bool = True) -> "Pictures":
     Raises
     ------
     UserError
-        When there is nothing to draw.
+        When there is nothing to draw, or nothing is tuned.
 
     Examples
     --------
@@ -136,4 +138,5 @@ def plot(results: Results, paths: bool = True) -> "Pictures":
         raise UserError(f"no record in {results.folder} is selected: mmc_bench.run makes some")
     from mmc_bench.report.pictures import Pictures, pictures_of
 
-    return Pictures(pictures_of(results.cells, results.pretrained, results.pairs, paths, results.along))
+    cells, pretrained = results.of_protocol(protocol)
+    return Pictures(pictures_of(cells, pretrained, results.pairs, paths, results.along))

@@ -8,6 +8,7 @@ import click
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.discovery import configured_folders
 from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.jobs import PROTOCOLS
 from mmc_bench.running.session import DEFAULT_SUITE, Session, default_results
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -122,6 +123,15 @@ def folders_of(assignments: Sequence[str]) -> dict[str, str]:
 def words_of(lists: Sequence[Sequence[Any]]) -> list[Any]:
     """Return the values of a `list_option`, which may be repeated, as one list."""
     return [value for values in lists for value in values]
+
+
+def protocol_option(command: Command) -> Command:
+    """Add ``--protocol``."""
+    return click.option(
+        "--protocol",
+        type=click.Choice(PROTOCOLS),
+        help="Where methods are tuned: only what has the published parameters, or those that this rule chose.",
+    )(command)
 
 
 def list_option(name: str, of: type, text: str) -> Callable[[Command], Command]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from mmc_bench.cli.options import download_option, session_options
+from mmc_bench.cli.options import download_option, protocol_option, session_options
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.running.selection import curves_of, selected_pairs, selected_records
+from mmc_bench.running.selection import curves_of, records_of_protocol, selected_pairs
 from mmc_bench.running.session import Session
 
 FORMATS = ("png", "svg", "csv")
@@ -27,9 +27,16 @@ PICTURES = ("png", "svg")
 )
 @click.option("--paths/--no-paths", default=True, help="Whether to draw the path curves of every cell.")
 @download_option
+@protocol_option
 @session_options
 def command(
-    session: Session, dataset: str | None, out: str, formats: tuple[str, ...], paths: bool, download: bool
+    session: Session,
+    dataset: str | None,
+    out: str,
+    formats: tuple[str, ...],
+    paths: bool,
+    download: bool,
+    protocol: str | None,
 ) -> None:
     """Draw the results at hand: bars of the four splits, path curves, and panels over all cue rates.
 
@@ -37,12 +44,13 @@ def command(
     Each setting with methods gets a bar chart and each cell its path curves. Pairs of models, and cells at several
     cue rates or with other paths than the straight one, get panels with a colour for each cue rate, of the accuracy
     and of the loss, on test images and on training images where these were measured. Learning curves are drawn where
-    no method was applied. The same options as for `table` select what is drawn. With --dataset, draw
-    a gallery of test images instead: one of each class (ten at most), on each of the four splits.
+    no method was applied. Where methods are tuned, cells with the published parameters are drawn, or with those of
+    --protocol. The same options as for `table` select what is drawn. With --dataset, draw a gallery of test images
+    instead: one of each class (ten at most), on each of the four splits.
     """
     formats = formats or FORMATS
     if dataset is None:
-        _draw_results(session, Path(out), formats, paths)
+        _draw_results(session, Path(out), formats, paths, protocol)
         return
     chosen = tuple(name for name in formats if name in PICTURES)
     if not chosen:
@@ -54,15 +62,15 @@ def command(
         _print(picture.save(out, chosen))
 
 
-def _draw_results(session: Session, folder: Path, formats: tuple[str, ...], paths: bool) -> None:
-    cells, pretrained = selected_records(session)
+def _draw_results(session: Session, folder: Path, formats: tuple[str, ...], paths: bool, protocol: str | None) -> None:
+    cells, pretrained = records_of_protocol(session, protocol)
     pairs = selected_pairs(session)
     if not (cells or pretrained or pairs):
         raise NothingSelectedError(f"no record in {session.store.root} is selected: mmc-bench run makes some")
     from mmc_bench.report.pictures import pictures_of
 
     written: set[Path] = set()
-    along = curves_of(session, cells, pretrained) if session.has_suite and session.plan.points else []
+    along = curves_of(session, cells, pretrained, protocol) if session.has_suite and session.plan.points else []
     for picture in pictures_of(cells, pretrained, pairs, paths, along):
         saved = picture.save(folder, formats)
         _print(path for path in saved if path not in written)

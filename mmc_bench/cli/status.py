@@ -50,10 +50,11 @@ class State:
 @session_options
 def command(session: Session, as_json: bool, watch: bool) -> None:
     """Tell what of a suite is done, missing or failed in the results folder, and which runs are at work on it."""
-    plan, store = session.current_plan, session.store
+    store = session.store
     before = None
     while True:
         start = time.monotonic()
+        plan = session.current_plan  # trials may have led to more cells
         state = look(plan, store)
         text = (
             json.dumps(_content(plan, store, state), indent=None if watch else 1)
@@ -64,7 +65,8 @@ def command(session: Session, as_json: bool, watch: bool) -> None:
             if before is not None and not as_json:
                 click.clear()  # on a terminal alone
             click.echo(text)
-        if not watch or not (state.results["missing"] or state.pretrainings["missing"] or state.works_on(plan)):
+        to_come = state.results["missing"] or state.pretrainings["missing"] or state.works_on(plan)
+        if not watch or not (to_come or len(session.current_plan.cells) > len(plan.cells)):
             return
         before = text
         time.sleep(max(PAUSE, REST * (time.monotonic() - start)))

@@ -5,13 +5,19 @@ from pathlib import Path
 
 import click
 
-from mmc_bench.cli.options import session_options
+from mmc_bench.cli.options import protocol_option, session_options
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.report.claims import read_claims
 from mmc_bench.report.published import holds_losses, load_published, published_file
 from mmc_bench.report.rows import Row
-from mmc_bench.results.jobs import PROTOCOLS, PUBLISHED
-from mmc_bench.running.selection import selected_curves, selected_pairs, selected_records, selected_rows
+from mmc_bench.results.jobs import PUBLISHED
+from mmc_bench.running.selection import (
+    records_of_protocol,
+    selected_curves,
+    selected_pairs,
+    selected_records,
+    selected_rows,
+)
 from mmc_bench.running.session import Session
 
 FORMATS = ("md", "csv", "json", "latex", "html")
@@ -38,11 +44,7 @@ MAKE_SOME = "mmc-bench run makes some"
     help="Along the suite's axes: where each method's cue reliance falls to half of the pretrained model's, such as "
     "how many clean images it needs.",
 )
-@click.option(
-    "--protocol",
-    type=click.Choice(PROTOCOLS),
-    help="Where methods are tuned: only the rows whose parameters are published, or were chosen by this rule.",
-)
+@protocol_option
 @session_options
 def command(
     session: Session, form: str, against: str | None, connections: bool, halving: bool, protocol: str | None
@@ -55,6 +57,8 @@ def command(
     asked = [option for option, given in tables.items() if given]
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)} are different tables: ask for one at a time")
+    if protocol and connections:
+        raise UserError("--connections shows every cell: --protocol selects rows of other tables")
     if halving:
         click.echo(_halving(session, form, protocol), nl=False)
         return
@@ -64,10 +68,10 @@ def command(
     if against is not None:
         file = published_file(against, session.registry.published)
         if file.suffix == ".yaml":
-            click.echo(_judged(file, session, form), nl=False)
+            click.echo(_judged(file, session, form, protocol), nl=False)
             return
     compared = None if against is None else _comparison(against, session, form)
-    if compared and protocol is None and session.suite and session.plan.tunings:
+    if compared and protocol is None and session.has_suite and session.plan.tunings:
         protocol = PUBLISHED
     rows = selected_rows(session, [protocol] if protocol else ())
     if not rows:
@@ -100,13 +104,13 @@ def _halving(session: Session, form: str, protocol: str | None) -> str:
     return render(curves, form)
 
 
-def _judged(file: Path, session: Session, form: str) -> str:
+def _judged(file: Path, session: Session, form: str, protocol: str | None) -> str:
     """Return the verdicts of the selected records on a file of claims."""
     from mmc_bench.report.claim_tables import render
     from mmc_bench.report.judgements import judge_records
 
     claims = read_claims(file)
-    judgements = judge_records(claims, selected_pairs(session), *selected_records(session))
+    judgements = judge_records(claims, selected_pairs(session), *records_of_protocol(session, protocol))
     return render(file.stem, claims, judgements, form)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmc_bench.engines import FollowUp, OnEvent, Outcome, nothing_more
 from mmc_bench.engines.schedule import Schedule
-from mmc_bench.results.jobs import Job, Pretraining
+from mmc_bench.results.jobs import Job, Pretraining, models_of
 from mmc_bench.results.leases import Leases
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import Store, UnwritableError
@@ -63,6 +63,7 @@ class Dispatcher:
         self._again: set[tuple[str, str]] = set()
         self._trouble_since: float | None = None
         self._outcomes: deque[Outcome] = deque()
+        self._failed: dict[str, str] = {}  # pretrainings, with the reason
 
     def __bool__(self) -> bool:
         return bool(self._schedule or self._in_hand or self._outcomes)
@@ -111,12 +112,24 @@ class Dispatcher:
         del self._in_hand[job.key]
         self._leases.release(job.key)
         self._outcomes.append(outcome)
+        if outcome.failure is not None and isinstance(job, Pretraining):
+            self._failed[job.key] = outcome.failure.error
         for further in self._follow_up(outcome):
-            self._schedule.add(further)
+            self._take_in(further)
         for blocked in self._schedule.finished(job, succeeded=outcome.failure is None):
             assert outcome.failure is not None
             failure = Failure.of(blocked, f"its pretraining failed: {outcome.failure.error}")
             self._outcomes.append(Outcome(blocked, failure=failure))
+
+    def _take_in(self, job: Job) -> None:
+        """Take in a job that follows; one whose model failed in this run can never run."""
+        if earlier := self._store.find_failure(job):
+            self._failed_before[job.key] = earlier
+        failed = next((self._failed[model.key] for model in models_of(job) if model.key in self._failed), None)
+        if failed is None:
+            self._schedule.add(job)
+        else:
+            self._outcomes.append(Outcome(job, failure=Failure.of(job, f"its pretraining failed: {failed}")))
 
     def _to_try_again(self, outcome: Outcome) -> bool:
         """Return whether a failed job is to be tried again, and have the models that it lacked made again."""
@@ -142,6 +155,11 @@ class Dispatcher:
         del self._in_hand[job.key]
         self._schedule.add(job)
         self._leases.release(job.key)
+
+    @property
+    def open_jobs(self) -> int:
+        """How many jobs are in hand or to do, as far as is known."""
+        return len(self._schedule) + len(self._in_hand)
 
     @property
     def has_outcomes(self) -> bool:

@@ -85,9 +85,9 @@ class LocalEngine:
         team: list[Process] = []
         with closing(Dispatcher(jobs, settings.results, on_event, self.workers, follow_up)) as dispatcher:
             try:
-                for _ in range(min(self.workers, len(jobs))):
-                    team.append(Process(settings))
                 while dispatcher:
+                    while len(team) < min(self.workers, dispatcher.open_jobs):
+                        team.append(Process(settings))
                     for place, process in enumerate(team):
                         if process.job or not (job := dispatcher.take(process.last_pretraining)):
                             continue

@@ -168,7 +168,7 @@ class _Team:
         if now >= self._next_look:
             self._next_look = now + LOOK
             self._room = _room(self._engine.share)
-            wanted = min(self._engine.workers or self._room or 1, len(self._jobs))
+            wanted = min(self._engine.workers or self._room or 1, self._dispatcher.open_jobs)
             for _ in range(wanted - len(self._members)):
                 self._members.append(_Member(self._engine, self._settings))
         if any(member.host for member in self._members):

@@ -87,8 +87,8 @@ class Schedule:
                 self.remove(job)
                 self.add(job)
 
-    def __bool__(self) -> bool:
-        return bool(self._pretrainings or self._left)
+    def __len__(self) -> int:
+        return len(self._pretrainings) + self._left
 
 
 def pretraining_of(job: Job) -> str:

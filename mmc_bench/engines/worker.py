@@ -14,7 +14,7 @@ from mmc_bench.engines import OnEvent, Outcome, Settings
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.results import records
 from mmc_bench.results.canonical import canonical_json
-from mmc_bench.results.jobs import Cell, Job, references_of
+from mmc_bench.results.jobs import Cell, Job, Trial, references_of
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import LostWeightsError, Store, UnwritableError
 from mmc_bench.system.parts import Clock, part, timed
@@ -86,7 +86,7 @@ class Worker:
                         self._state = ProcessState.now().but_for_chance()
                 self._resources.note = lambda sentence: report({"note": sentence})
                 self._resources.seed_everything("job", 0)  # whatever the last one left
-                report({"stage": "fine-tune" if isinstance(job, Cell) else "pretrain"})
+                report({"stage": "fine-tune" if isinstance(job, Cell | Trial) else "pretrain"})
                 with sparing_memory(parts):
                     return Outcome(job, record=do_job(job, self._resources, report))
             except (Exception, SystemExit) as error:

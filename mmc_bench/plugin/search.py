@@ -1,9 +1,9 @@
 """Search spaces of parameters, and the trials that are drawn from them by hashing."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -147,16 +147,34 @@ def search_space(schema: type[BaseModel], defaults: Mapping[str, Any], fixed: Co
     spaces: dict[str, Space] = {}
     whole, standard = set(), set()
     for name, field in schema.model_fields.items():
-        declared = [one for one in field.metadata if isinstance(one, LogUniform | Uniform | Choice)]
+        declared = _declared(field.annotation, field.metadata)
         default = defaults.get(name, field.default)
         if name in fixed or not (declared or _has_standard(name, default)):
             continue
         if not declared:
             standard.add(name)
         spaces[name] = declared[0] if declared else _standard(name, default)
-        if field.annotation is int or (isinstance(default, int) and not isinstance(default, bool)):
-            whole |= {name} if not isinstance(spaces[name], Choice) else set()
+        if not isinstance(spaces[name], Choice) and _is_whole(field.annotation, default):
+            whole.add(name)
     return SearchSpace(spaces, frozenset(whole), frozenset(standard))
+
+
+def _declared(annotation: Any, metadata: Sequence[Any]) -> list[Space]:
+    """Return the spaces in an annotation's metadata, at any depth, as in ``Annotated[float, Uniform(0, 1)] | None``."""
+    parts = () if isinstance(annotation, str) else get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _declared(parts[0], [*metadata, *parts[1:]])
+    nested = [one for part in parts for one in _declared(part, ())]
+    return [*(one for one in metadata if isinstance(one, LogUniform | Uniform | Choice)), *nested]
+
+
+def _is_whole(annotation: Any, default: Any) -> bool:
+    """Tell whether a parameter takes whole numbers alone; without a type, it is of its default's."""
+    if annotation is Any:
+        return isinstance(default, int) and not isinstance(default, bool)
+    kinds = {annotation, *get_args(annotation)}
+    kinds |= {part for kind in kinds for part in get_args(kind)}
+    return int in kinds and float not in kinds
 
 
 def _has_standard(name: str, default: Any) -> bool:

@@ -36,6 +36,10 @@ WEIGHTS = {
 KINDS = ("pretraining", "cell", "trial", "selection", "pair", "connection")
 
 
+#: Where the record of a trial has the key of its pretraining.
+STARTED_FROM = re.compile(rb'\n "pretraining_key": "(\w+)"')
+
+
 class DamagedError(UserError):
     """A file holds no valid record; the message names it, and says why."""
 

@@ -208,6 +208,11 @@ class Cell(_FineTuning):
             }
         )
 
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        return f"{super().label}{' (tuned)' if self.selection else ''}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial(_FineTuning):

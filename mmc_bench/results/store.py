@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmc_bench.errors import UserError
 from mmc_bench.results.codec import (
+    STARTED_FROM,
     DamagedError,
     encoded,
     job_of,
@@ -233,10 +234,9 @@ class Store:
         return self._records("pair")
 
     def tuning_models(self) -> set[str]:
-        """Return the keys of the pretrainings that methods were tuned on."""
-        found: Iterator[SelectionRecord] = self._records("selection")
-        chosen = [record.selection for record in found]
-        return {one.pretraining.with_changes(seed=seed).key for one in chosen for seed in one.seeds}
+        """Return the keys of the pretrainings that trials started from."""
+        contents = (read_if_there(path) or b"" for path in self._record_files("trial"))
+        return {found[1].decode() for content in contents if (found := STARTED_FROM.search(content))}
 
     def _read(self, path: str, read: Callable[[str, bytes], Read]) -> Read | None:
         """Return what is read from a file, or None when there is none, or it is damaged."""

@@ -11,7 +11,14 @@ from mmc_bench.report.rows import values_of_cell, values_of_model
 from mmc_bench.results.jobs import PROTOCOLS, Pretraining
 from mmc_bench.results.records import Budget, CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores
-from mmc_bench.running.selection import curves_of, rows_of, selected_pairs, selected_records, selected_scores
+from mmc_bench.running.selection import (
+    curves_of,
+    records_of_protocol,
+    rows_of,
+    selected_pairs,
+    selected_records,
+    selected_scores,
+)
 from mmc_bench.running.session import Session
 from mmc_bench.running.summary import Summary
 
@@ -185,6 +192,21 @@ class Results:
     def along(self) -> "Sequence[AxisCurves]":
         """The scores along each axis of the suite; none where it has no axes."""
         return curves_of(self._session, *self._scores) if self._plan and self._plan.points else []
+
+    def of_protocol(self, protocol: str | None = None) -> tuple[list[CellRecord], list[PretrainRecord]]:
+        """Return the records of cells of one protocol, and those of the pretrained models.
+
+        Parameters
+        ----------
+        protocol : {"published", "clean", "counterfactual"}
+            Where methods are tuned: by default the published parameters.
+
+        Raises
+        ------
+        UserError
+            When a protocol is asked for, and nothing is tuned.
+        """
+        return records_of_protocol(self._session, protocol)
 
     def halving(self, format: str = "md") -> PrintedTable:
         """Return the table of where on the suite's axes each method halves the cue's hold.

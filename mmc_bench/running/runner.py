@@ -15,7 +15,7 @@ from mmc_bench.results.jobs import Job, Pretraining, models_of
 from mmc_bench.results.store import Listing, Store, UnwritableError
 from mmc_bench.running.observers import Observers
 from mmc_bench.running.summary import Summary
-from mmc_bench.running.tuning import Tuner
+from mmc_bench.running.tuning import Chosen, Tuner
 from mmc_bench.suites.plan import Plan
 from mmc_bench.system.process_state import kept
 from mmc_bench.system.streams import tell
@@ -34,6 +34,7 @@ class Missing:
     jobs: tuple[Job, ...]
     failed_before: frozenset[str]
     found: frozenset[str]
+    only_failed: bool = False
 
     @property
     def results(self) -> list[Job]:
@@ -70,7 +71,7 @@ def find_missing(plan: Plan, store: Store, only_failed: bool = False) -> Missing
         results = [job for job in results if failed & {job.key, *(end.key for end in models_of(job))}]
         wanted = failed | {end.key for job in results for end in models_of(job)}
         pretrainings = [job for job in pretrainings if job.key in wanted]
-    return Missing((*pretrainings, *results), frozenset(failed), frozenset(found))
+    return Missing((*pretrainings, *results), frozenset(failed), frozenset(found), only_failed)
 
 
 def _weights(job: Job, there: Listing, store: Store) -> tuple[str, ...] | None:
@@ -86,11 +87,11 @@ def _is_made(job: Job, made_from: tuple[str, ...] | None, trained: Mapping[str, 
 
 
 def found_records(plan: Plan, store: Store) -> tuple[list[CellRecord], list[PretrainRecord]]:
-    """Return the records of a plan that are there, in the plan's order."""
+    """Return the records of a plan that are there, in the plan's order, but those of trials and their models."""
     from mmc_bench.results.records import CellRecord, PretrainRecord
 
     cells = [record for job in plan.cells if isinstance(record := store.find(job), CellRecord)]
-    pretrained = [record for job in plan.pretrainings if isinstance(record := store.find(job), PretrainRecord)]
+    pretrained = [record for job in plan.ranked_pretrainings if isinstance(record := store.find(job), PretrainRecord)]
     return cells, pretrained
 
 
@@ -99,7 +100,7 @@ def found_scores(plan: Plan, store: Store) -> tuple[list[CellScores | CellRecord
     from mmc_bench.results.scores import ScoreReader
 
     reader = ScoreReader()
-    models = [model for job in plan.pretrainings if (model := store.find_model_scores(job, reader))]
+    models = [model for job in plan.ranked_pretrainings if (model := store.find_model_scores(job, reader))]
     weights = {model.key: model.weights_sha256 for model in models}
     found = ((job, store.find_scores(job, reader)) for job in plan.cells)
     cells = [
@@ -168,14 +169,15 @@ def run_plan(
     """
     start = time.perf_counter()
     summary = Summary.before(plan, missing.found)
-    tuner = Tuner(plan, Store(settings.results), missing.jobs)
+    tuner = Tuner(plan, Store(settings.results), missing.jobs, missing.only_failed)
+    choices: list[Chosen] = []  # still to be told, after the trial that led to them
 
     def follow_up(outcome: Outcome) -> list[Job]:
         further = tuner.follow_up(outcome)
         for choice in further:
-            display.announce(str(choice))
             display.added(choice.cells, choice.key)
             summary.cells += len(choice.cells)
+        choices.extend(further)
         return [cell for choice in further for cell in choice.cells]
 
     observers.start(display.warn, plan, list(missing.jobs), Path(settings.results))
@@ -187,6 +189,8 @@ def run_plan(
             for outcome in outcomes:
                 _count(outcome, summary)
                 display.finished(outcome)
+                while choices:
+                    display.announce(str(choices.pop(0)))
                 observers.ended(outcome.job, outcome.record, outcome.failure, outcome.elsewhere)
                 if outcome.unwritable:
                     summary.stopped = outcome.unwritable

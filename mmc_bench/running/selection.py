@@ -29,6 +29,24 @@ def selected_records(session: Session) -> tuple[list[CellRecord], list[PretrainR
     return _selected(session, session.store.cell_records(), session.store.pretrain_records())
 
 
+def records_of_protocol(session: Session, protocol: str | None = None) -> tuple[list[CellRecord], list[PretrainRecord]]:
+    """Return the selected records of one protocol, by default of the published parameters, where methods are tuned.
+
+    Raises
+    ------
+    UserError
+        When a protocol is asked for, and nothing is tuned.
+    """
+    cells, models = selected_records(session)
+    plan = session.current_plan if session.has_suite else None
+    if plan is None or not plan.tunings:
+        if protocol:
+            raise UserError(NOT_TUNED)
+        return cells, models
+    keys = {cell.key for cell in plan.protocols[protocol or PUBLISHED]}
+    return [cell for cell in cells if cell.key in keys], models
+
+
 def selected_scores(session: Session) -> tuple[list[CellScores | CellRecord], list[ModelScores | PretrainRecord]]:
     """Return of the records that a session selects what tables need."""
     if session.has_suite:
@@ -63,8 +81,7 @@ def rows_of(
         return make_rows(cells, models)
     scores = {cell.key: cell for cell in cells}
     found = {name: [scores[cell.key] for cell in own if cell.key in scores] for name, own in plan.protocols.items()}
-    ranked = [model for model in models if model.pretraining.seed in plan.suite.seeds]
-    return protocol_rows(found, ranked, protocols or PROTOCOLS)
+    return protocol_rows(found, models, protocols or PROTOCOLS)
 
 
 def selected_curves(session: Session, protocol: str | None = None) -> list[AxisCurves]:

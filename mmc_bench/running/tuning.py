@@ -55,19 +55,24 @@ def _selected(tuning: Tuning, store: Store) -> "SelectionRecord | None":
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was chosen for a method in a setting, and the cells that follow and have no record."""
+    """What was chosen for a method in a setting, and the cells that follow and have no record.
+
+    Nothing is chosen, and there is no `record`, where trials failed.
+    """
 
     tuning: Tuning
-    record: "SelectionRecord"
-    cells: tuple[Cell, ...]
+    record: "SelectionRecord | None" = None
+    cells: tuple[Cell, ...] = ()
 
     @property
     def key(self) -> str:
         """The selection's."""
-        return self.record.key
+        return self.tuning.selection.key
 
     def __str__(self) -> str:
         """The choice as one line."""
+        if self.record is None:
+            return f"{self.tuning.label}: nothing is chosen, since trials failed"
         trials = self.record.trials
         chosen = []
         for rule, place in self.record.winners.items():
@@ -85,34 +90,35 @@ class Tuner:
         The plan, with what is chosen by now, and where its records are.
     jobs
         What is to run.
+    only_failed
+        Run no cells but those of `jobs`.
     """
 
-    def __init__(self, plan: Plan, store: Store, jobs: Iterable[Job]) -> None:
-        self._store = store
+    def __init__(self, plan: Plan, store: Store, jobs: Iterable[Job], only_failed: bool = False) -> None:
+        self._store, self._only_failed = store, only_failed
         self._known = {cell.key for cell in plan.cells}
         to_run = {job.key for job in jobs if isinstance(job, Trial)}
         waiting = ((tuning, {job.key for job in tuning.jobs} & to_run) for tuning in plan.tunings)
         self._waiting = [(tuning, keys) for tuning, keys in waiting if keys]
 
     def follow_up(self, outcome: Outcome) -> list[Chosen]:
-        """Return the choices that can be made now that a job has ended; each is written.
-
-        Where a trial of a method failed, nothing is chosen for it.
-        """
-        if not isinstance(outcome.job, Trial) or outcome.record is None:
+        """Return the choices that can be made now that a job has ended; each is written."""
+        if not isinstance(outcome.job, Trial):
             return []
         for _, keys in self._waiting:
             keys.discard(outcome.job.key)
         ready = [tuning for tuning, keys in self._waiting if not keys]
         self._waiting = [(tuning, keys) for tuning, keys in self._waiting if keys]
-        # Where a record was damaged meanwhile, the next run makes it anew.
-        # What was chosen before, from trials on other weights, is superseded.
-        return [self._choose(tuning, record) for tuning in ready if (record := _selected(tuning, self._store))]
+        return [self._choose(tuning) for tuning in ready]
 
-    def _choose(self, tuning: Tuning, record: "SelectionRecord") -> Chosen:
+    def _choose(self, tuning: Tuning) -> Chosen:
+        record = _selected(tuning, self._store)  # what was chosen before, from trials on other weights, is superseded
+        if record is None:
+            return Chosen(tuning)
         self._store.save_jobless(record)
         cells = {cell.key: cell for own in tuning.chosen(record).values() for cell in own}
-        new = tuple(cell for key, cell in cells.items() if key not in self._known and self._store.find(cell) is None)
+        wanted = [] if self._only_failed else cells.items()
+        new = tuple(cell for key, cell in wanted if key not in self._known and self._store.find(cell) is None)
         self._known |= {cell.key for cell in new}
         return Chosen(tuning, record, new)
 
@@ -130,7 +136,7 @@ def about_spaces(plan: Plan) -> str | None:
     for tuning in plan.tunings:
         if len(tuning.standard) == len(tuning.space):
             words = "; ".join(f"{name} {space.removesuffix(' (standard)')}" for name, space in tuning.space.items())
-            methods[tuning.selection.method.name] = words or "nothing to search"
+            methods[tuning.selection.method.name] = words or "which is empty: all trials are the same"
     by_space = {words: [name for name in methods if methods[name] == words] for words in methods.values()}
     said = [f"{', '.join(names)} ({words})" for words, names in by_space.items()]
     return f"no search space is declared, so the standard one holds: {'; '.join(said)}" if said else None

@@ -62,6 +62,8 @@ def setting_of(key: str, value: Any) -> Setting:
     setting = Setting.of(key, value, "axis")
     if not setting.owner:
         raise UserError(f"axis {key!r}: write 'SECTION.key' or 'PLUGIN.parameter'")
+    if setting.section == "tune":
+        raise UserError(f"axis {key!r}: how methods are tuned is no part of a setting, and cannot be an axis")
     return setting
 
 

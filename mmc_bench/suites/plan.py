@@ -46,6 +46,14 @@ class Plan:
         """The trials of all methods, each once."""
         return tuple({trial.key: trial for tuning in self.tunings for trial in tuning.jobs}.values())
 
+    @cached_property
+    def ranked_pretrainings(self) -> tuple[Pretraining, ...]:
+        """The pretrainings but those that trials alone start from."""
+        tried_on = {trial.pretraining.key for trial in self.trials}
+        ranked: tuple[Cell | Pair, ...] = (*self.cells, *self.pairs)
+        needed = {model.key for job in ranked for model in models_of(job)}
+        return tuple(job for job in self.pretrainings if job.key in needed or job.key not in tried_on)
+
     @property
     def results(self) -> tuple[Trial | Cell | Pair, ...]:
         """What the pretrainings are for."""

@@ -48,10 +48,15 @@ class PairSpec(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class TuneSettings(_Checked):
-    """How each method's parameters are chosen: in as many trials for each, on seeds that are never ranked."""
+    """How each method's parameters are chosen: in as many trials for each, on seeds that are never ranked.
+
+    `fixed` names parameters that are not searched, as ``"METHOD.parameter"``; METHOD may be a glob. What a caller sets,
+    or an axis, is among them.
+    """
 
     trials: Annotated[int, Ge(1)] = 16
     seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (100,)
+    fixed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +165,8 @@ def overridden(
     content["axes"] |= {key: list(values) for key, values in axes.items()}
     content.update({field: list(values) for field, values in selection.items() if values})
     for setting in settings:
-        if setting.section == "tune":
-            content["tune"] = content["tune"] or {}
+        if setting.section == "tune" and content["tune"] is None:
+            raise UserError(f"{origin}: {setting}: nothing is tuned here: say in how many trials, as tune=16")
         if not setting.owner and setting.name == "tune" and _is_count(setting.value):
             content["tune"] = {**(content["tune"] or {}), "trials": setting.value} if setting.value else None
         elif not setting.owner:
@@ -172,6 +177,11 @@ def overridden(
             # Last, so that it wins over whatever pattern of the suite reaches the same plugin.
             earlier = content["parameters"].pop(setting.owner, {})
             content["parameters"][setting.owner] = {**earlier, setting.name: setting.value}
+    if isinstance(content["tune"], dict):
+        content["tune"]["fixed"] = [
+            *content["tune"].get("fixed", ()),
+            *(f"{setting.plugin}.{setting.name}" for setting in settings if setting.plugin),
+        ]
     return _checked(content, origin if settings or axes or any(selection.values()) else suite.name)
 
 
@@ -191,8 +201,8 @@ def _checked(content: Mapping[str, Any], origin: str) -> Suite:
     lists: dict[str, Any] = {
         name: [content[name]] for name in LISTS if isinstance(content.get(name), (str, int, float))
     }
-    if _is_count(content.get("tune")):
-        lists["tune"] = {"trials": content["tune"]} if content["tune"] else None
+    if "tune" in content:
+        lists["tune"] = _tuning_of(content["tune"], origin)
     try:
         suite: Suite = _adapter().validate_python(({**content, **lists},))[0]
     except ValidationError as error:
@@ -212,6 +222,18 @@ def _checked(content: Mapping[str, Any], origin: str) -> Suite:
         raise UserError(f"{origin}: the key {key!r} is missing; a suite has {', '.join(_allowed(Suite))}")
     wrong = problem["msg"].partition(" or an instance of ")[0]  # a class is nothing that a file can hold
     raise UserError(f"{origin}: {key} = {shortened(problem['input'])}: {wrong[0].lower()}{wrong[1:]}")
+
+
+def _tuning_of(given: Any, origin: str) -> Any:
+    """Return what a suite's `tune` stands for: a number is that of the trials."""
+    if _is_count(given):
+        return {"trials": given} if given else None
+    if given is None or isinstance(given, TuneSettings):
+        return given
+    if not isinstance(given, Mapping):
+        raise UserError(f"{origin}: tune = {given!r}: write a number of trials, or {{trials: 16, seeds: [100]}}")
+    seeds = given.get("seeds")
+    return {**given, "seeds": [seeds]} if _is_count(seeds) else given
 
 
 def _is_count(value: Any) -> bool:

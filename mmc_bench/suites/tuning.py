@@ -3,10 +3,14 @@
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Cell, PluginRef, Selection, Trial
 from mmc_bench.results.versions import versions_of_stages
+from mmc_bench.system.process_state import kept
+from mmc_bench.system.streams import tell
 
 if TYPE_CHECKING:
     from mmc_bench.plugin.registry import Offer
@@ -45,7 +49,7 @@ class Tuning:
     @property
     def jobs(self) -> tuple[Trial, ...]:
         """The jobs of all trials, each once."""
-        return tuple({trial.key: trial for own in self.trials for trial in own}.values())
+        return tuple({trial.key: trial for own in reversed(self.trials) for trial in own}.values())[::-1]
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -63,7 +67,7 @@ class Tuning:
         return {rule: self._with(self.drawn[place]) for rule, place in record.winners.items()}
 
     def _with(self, drawn: dict[str, Any]) -> tuple[Cell, ...]:
-        method = _merged(self.selection.method, drawn)
+        method = _with_drawn(self.selection.method, drawn)
         if method == self.selection.method:
             return self.cells
         return tuple(cell.with_changes(method=method, selection=self.selection.key) for cell in self.cells)
@@ -83,16 +87,20 @@ def tunings_of(
 ) -> tuple[Tuning, ...]:
     """Return what is tried for ranked cells. This imports the methods, whose search spaces are read.
 
+    One that does not load is not tuned: its own cells fail.
+
     Raises
     ------
     UserError
-        When a method does not load, or its search space has values that it does not allow.
+        When a search space has values that its method does not allow.
     """
-    spaces = {reference.canonical: _space_of(offer, reference, settings.trials) for offer, reference in methods}
+    found = {reference.canonical: _space_of(offer, reference, settings) for offer, reference in methods}
+    spaces = {method: space for method, space in found.items() if space is not None}
     versions = versions_of_stages("fine-tune", "score")
     groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
-        groups[cell.pretraining.with_changes(seed=0).key, cell.method.canonical].append(cell)
+        if cell.method.canonical in spaces:
+            groups[cell.pretraining.with_changes(seed=0).key, cell.method.canonical].append(cell)
     tunings = []
     for own in groups.values():
         method, space = own[0].method, spaces[own[0].method.canonical]
@@ -100,7 +108,7 @@ def tunings_of(
         drawn = tuple(space.draw(number) for number in range(settings.trials))
         trials = tuple(
             tuple(
-                Trial(versions=versions, pretraining=start, method=_merged(method, parameters), number=number)
+                Trial(versions=versions, pretraining=start, method=_with_drawn(method, parameters), number=number)
                 for start in starts
             )
             for number, parameters in enumerate(drawn)
@@ -116,15 +124,31 @@ def tunings_of(
     return tuple(tunings)
 
 
-def _space_of(offer: "Offer", reference: PluginRef, trials: int) -> "SearchSpace":
+def _space_of(offer: "Offer", reference: PluginRef, settings: "TuneSettings") -> "SearchSpace | None":
     from mmc_bench.plugin.parameters import parameters_of
     from mmc_bench.plugin.search import search_space
 
-    space = search_space(parameters_of(offer.load()), reference.parameters)
-    for number in range(trials):
-        offer.configure({**reference.parameters, **space.draw(number)})
+    label = f"{offer.spec.kind} {offer.spec.name}"
+    with kept(label, tell):
+        try:
+            schema = parameters_of(offer.load())
+        except UserError:
+            return None
+        space = search_space(schema, reference.parameters, _fixed(offer, settings))
+        for number in range(settings.trials):
+            drawn = space.draw(number)
+            try:
+                offer.configure({**reference.parameters, **drawn})
+            except UserError as error:
+                raise UserError(f"{error} (drawn from its search space, for trial {number})") from None
     return space
 
 
-def _merged(method: PluginRef, drawn: dict[str, Any]) -> PluginRef:
+def _fixed(offer: "Offer", settings: "TuneSettings") -> set[str]:
+    """Return the parameters of a method that are not searched."""
+    named = [pattern.rpartition(".") for pattern in settings.fixed]
+    return {name for owner, _, name in named if any(fnmatchcase(own, owner) for own in offer.names)}
+
+
+def _with_drawn(method: PluginRef, drawn: dict[str, Any]) -> PluginRef:
     return method.with_changes(parameters={**method.parameters, **drawn}) if drawn else method
