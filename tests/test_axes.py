@@ -129,7 +129,6 @@ def test_options_and_mappings_give_the_same_axes():
         ("data.clean_images=5", "data.clean_images=10,20"),
         ("ft-*.lr=5", "ft-medium.lr=0.1,0.2"),
         ("ft-medium.lr=5", "*.lr=0.1,0.2"),
-        ("tune=3", "tune.trials=1,2"),
     ],
 )
 def test_an_axis_cannot_be_set_as_well(setting, axis):

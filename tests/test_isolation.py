@@ -169,10 +169,10 @@ def test_the_states_are_read_and_compared_in_milliseconds():
     ProcessState.now().put_back()
     times = []
     for _ in range(20):
-        start = time.perf_counter()
+        start = time.process_time()
         with kept("method mine", print):
             pass
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert min(times) < 0.01
 
 

@@ -19,7 +19,8 @@ from mmc_bench.running.observers import FUNCTIONS, Observers
 from mmc_bench.running.runner import Missing, run_plan
 
 README = Path(__file__).parents[1] / "plugins" / "README.md"
-PLAN = SimpleNamespace(suite=SimpleNamespace(name="a suite"), pretrainings=(), cells=(), pairs=(), results=())
+PARTS = ("pretrainings", "trials", "tunings", "cells", "pairs", "results")
+PLAN = SimpleNamespace(suite=SimpleNamespace(name="a suite"), **dict.fromkeys(PARTS, ()))
 
 #: The body of a class that hears of everything, and keeps it.
 EARS = "".join(
@@ -106,7 +107,7 @@ def test_what_another_run_did_is_told_apart_from_what_this_one_did(observe, cell
         def run(self, jobs, settings, listener):
             yield Outcome(cell, failure=failure, elsewhere=True)
 
-    console = SimpleNamespace(started=Mock(), finished=str, event=str, warn=pytest.fail)
+    console = Mock(warn=pytest.fail)
     observers, (heard,) = observe(EARS)
     run_plan(PLAN, Missing((cell,), frozenset(), frozenset()), Engine(), Settings("folder"), observers, console)
     assert [news for news, _ in heard] == ["run_started", "job_done_elsewhere", "run_finished"]

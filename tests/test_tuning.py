@@ -118,6 +118,14 @@ def test_what_a_caller_sets_or_an_axis_gives_is_not_searched(registry):
     assert rates == {0.1, 0.2}
 
 
+def test_a_fixed_parameter_that_nothing_has_is_refused_and_one_of_another_plugin_is_not(registry):
+    for name, says in (("tiny-ft.lrr", "did you mean lr"), ("tiny-fx.lr", "did you mean tiny-ft"), ("lr", "known:")):
+        with pytest.raises(UserError, match=says):
+            make_plan(suite_of({**TINY, "tune": {"trials": 2, "fixed": [name]}}), registry)
+    wider = overridden(suite_of({**TINY, "tune": 2}), {}, [Setting.of("tiny-net.width", 5)])
+    assert make_plan(wider, registry).tunings
+
+
 def test_a_method_that_does_not_load_is_tuned_by_none_and_the_others_are(tmp_path, registry):
     write_source(tmp_path, "broken.py", registering("broken", target=":Nowhere"))
     folders = [Path(__file__).parent / "plugins", tmp_path / "broken.py"]

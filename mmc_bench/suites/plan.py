@@ -186,7 +186,7 @@ def _unfolded(suite: "Suite", registry: Registry, images: Mapping[str, str]) -> 
     )
     offers = tuple(pair for pairs in references.values() for pair in pairs)
     pairs, ends = _pairs(suite, pretrainings, references["dataset"], images)
-    tunings = tunings_of(cells, references["method"], suite.tune) if suite.tune else ()
+    tunings = tunings_of(cells, references, suite.tune) if suite.tune else ()
     tried = [trial.pretraining for tuning in tunings for trial in tuning.jobs]
     everything = {pretraining.key: pretraining for pretraining in (*tried, *pretrainings, *ends)}
     return Plan(suite, tuple(everything.values()), cells, offers, pairs, tunings)

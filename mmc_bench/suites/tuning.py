@@ -1,12 +1,12 @@
 """What is tried of each method in each setting before its parameters are chosen."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from mmc_bench.errors import UserError
+from mmc_bench.errors import UserError, nearest
 from mmc_bench.results.jobs import Cell, PluginRef, Selection, Trial
 from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.system.process_state import kept
@@ -83,19 +83,20 @@ class Tuning:
 
 
 def tunings_of(
-    cells: Sequence[Cell], methods: Sequence[tuple["Offer", PluginRef]], settings: "TuneSettings"
+    cells: Sequence[Cell], plugins: Mapping[str, Sequence[tuple["Offer", PluginRef]]], settings: "TuneSettings"
 ) -> tuple[Tuning, ...]:
     """Return what is tried for ranked cells. This imports the methods, whose search spaces are read.
 
-    One that does not load is not tuned: its own cells fail.
+    One that does not load is not tuned: its own cells fail. `plugins` are those of the suite, by kind.
 
     Raises
     ------
     UserError
-        When a search space has values that its method does not allow.
+        When a search space has values that its method does not allow, or `fixed` names no parameter of a method.
     """
-    found = {reference.canonical: _space_of(offer, reference, settings) for offer, reference in methods}
+    found = {reference.canonical: _space_of(offer, reference, settings) for offer, reference in plugins["method"]}
     spaces = {method: space for method, space in found.items() if space is not None}
+    _refuse_unknown(settings, [offer for own in plugins.values() for offer, _ in own])
     versions = versions_of_stages("fine-tune", "score")
     groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -142,6 +143,21 @@ def _space_of(offer: "Offer", reference: PluginRef, settings: "TuneSettings") ->
             except UserError as error:
                 raise UserError(f"{error} (drawn from its search space, for trial {number})") from None
     return space
+
+
+def _refuse_unknown(settings: "TuneSettings", offers: Sequence["Offer"]) -> None:
+    """Refuse names of fixed parameters that no plugin has: they would be searched all the same."""
+    from mmc_bench.plugin.parameters import parameters_of
+
+    for pattern in settings.fixed:
+        owner, _, name = pattern.rpartition(".")
+        owners = [offer for offer in offers if any(fnmatchcase(own, owner) for own in offer.names)]
+        if not owners:
+            known = [offer.spec.name for offer in offers]
+            raise UserError(f"tune.fixed: {pattern!r} is no METHOD.parameter of this run: {nearest(owner, known)}")
+        parameters = {known for offer in owners for known in parameters_of(offer.load()).model_fields}
+        if name not in parameters:
+            raise UserError(f"tune.fixed: {pattern!r}: {owner} has no parameter {name!r}: {nearest(name, parameters)}")
 
 
 def _fixed(offer: "Offer", settings: "TuneSettings") -> set[str]:

@@ -11,7 +11,7 @@ from mmc_bench.training import Backbone, Task
 class FromScratch:
     """Train a new network of the same architecture on the clean set with cross-entropy.
 
-    It never saw a cue. A repair that scores no higher owes nothing to the pretrained weights.
+    It never saw a cue: this is what a repair has to beat.
     """
 
     class Config(BaseConfig):
