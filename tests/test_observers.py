@@ -17,10 +17,10 @@ from mmc_bench.results.records import Failure
 from mmc_bench.running import observers as module
 from mmc_bench.running.observers import FUNCTIONS, Observers
 from mmc_bench.running.runner import Missing, run_plan
+from mmc_bench.suites.plan import Plan
 
 README = Path(__file__).parents[1] / "plugins" / "README.md"
-PARTS = ("pretrainings", "trials", "tunings", "cells", "pairs", "results")
-PLAN = SimpleNamespace(suite=SimpleNamespace(name="a suite"), **dict.fromkeys(PARTS, ()))
+PLAN = Plan(SimpleNamespace(name="a suite"), (), (), ())
 
 #: The body of a class that hears of everything, and keeps it.
 EARS = "".join(
