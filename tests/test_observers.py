@@ -104,7 +104,7 @@ def test_what_another_run_did_is_told_apart_from_what_this_one_did(observe, cell
     """Otherwise two runs that share a folder would both report every cell."""
 
     class Engine:
-        def run(self, jobs, settings, listener):
+        def run(self, jobs, settings, listener, follow_up):
             yield Outcome(cell, failure=failure, elsewhere=True)
 
     console = Mock(warn=pytest.fail)

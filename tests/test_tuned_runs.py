@@ -293,6 +293,12 @@ def test_only_what_failed_is_run_again_where_that_is_asked_for(bench, monkeypatc
     assert (again.code, counts["failed"], counts["computed"]) == (0, 0, 3)  # two trials, and the published cell
 
 
+def test_a_table_says_that_nothing_is_chosen_yet(bench):
+    (bench.folder / "results").mkdir()
+    result = bench("table", "--suite", "tiny.yaml", "--tune", "2", "--protocol", "clean")
+    assert "nothing is chosen yet for 2 methods, counted in each setting, whose trials are not done" in result.err
+
+
 def test_protocols_of_what_is_not_tuned_are_refused(bench):
     result = bench("table", "--suite", "tiny.yaml", "--protocol", "clean")
     assert result.code != 0

@@ -19,6 +19,8 @@ from mmc_bench.running.selection import (
     selected_rows,
 )
 from mmc_bench.running.session import Session
+from mmc_bench.running.tuning import about_open
+from mmc_bench.system.streams import tell
 
 FORMATS = ("md", "csv", "json", "latex", "html")
 MAKE_SOME = "mmc-bench run makes some"
@@ -73,6 +75,8 @@ def command(
     compared = None if against is None else _comparison(against, session, form)
     if compared and protocol is None and session.has_suite and session.plan.tunings:
         protocol = PUBLISHED
+    if session.has_suite and protocol != PUBLISHED and (words := about_open(session.plan, session.store)):
+        tell(f"mmc-bench: {words}")
     rows = selected_rows(session, [protocol] if protocol else ())
     if not rows:
         raise NothingSelectedError(f"no record in {session.store.root} is selected: {MAKE_SOME}")

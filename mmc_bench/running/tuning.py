@@ -130,6 +130,15 @@ def expected_cells(plan: Plan, jobs: Iterable[Job]) -> dict[str, list[Job]]:
     return {tuning.selection.key: [*tuning.cells] * len(RULES) for tuning in open_}
 
 
+def about_open(plan: Plan, store: Store) -> str | None:
+    """Return for how many methods and settings nothing is chosen yet, as one line, or None where there are none."""
+    number = sum(selection_of(tuning, store) is None for tuning in plan.tunings)
+    if not number:
+        return None
+    what = "1 method in a setting" if number == 1 else f"{number} methods, counted in each setting,"
+    return f"nothing is chosen yet for {what} whose trials are not done: mmc-bench run does them"
+
+
 def about_spaces(plan: Plan) -> str | None:
     """Return which methods have the standard search space alone, as one line, or None where none has."""
     methods: dict[str, str] = {}
