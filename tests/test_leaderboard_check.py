@@ -58,8 +58,9 @@ def test_a_build_gives_the_same_bytes_twice_and_wherever_it_lies(board, tmp_path
 
 def test_the_files_that_are_written_are_those_that_belong_there(board):
     settings = (board.root / "leaderboard.yaml").read_text()
-    board.counting([0], rates=(0.9, 0.5))
-    board.send_in(cell(0, "other"), *(cell(0, method, cue_rate=0.5) for method in ("tune", "other", "base")))
+    board.counting([0], letters=(0.9,))
+    letters = {"dataset": plugin("letters"), "images": {"letters": "original"}}
+    board.send_in(cell(0, "other"), *(cell(0, method, **letters) for method in ("tune", "other", "base")))
     assert set(board.build()) == set(GENERATED)
     (board.root / "leaderboard.yaml").write_text(settings)
     assert "critical-difference-dark.svg: differs from what the records say: run mmc-bench leaderboard build" in (

@@ -186,6 +186,17 @@ def test_a_tuned_row_tells_its_gap_and_how_it_was_tuned(page):
     text = page.run("return document.querySelector('dialog').innerText")
     assert "+1.2 ± 0.5" in text and "clean: lr = 0.1" in text
     assert "in 8 trials on seed 100, drawn from lr log-uniform" in text
+    assert "3 more within 1 percentage point of the validation NC" in text
+
+
+def test_every_column_is_in_sight_at_1400_pixels(page):
+    page = page(make_tuned_payload())
+    page.emulate("setDeviceMetricsOverride", width=1400, height=900, deviceScaleFactor=1, mobile=False)
+    page.open()
+    right = (
+        "Math.max(...[...document.querySelectorAll('#results td.seconds')].map((c) => c.getBoundingClientRect().right))"
+    )
+    assert 0 < page.run(f"return {right}") <= page.run("return document.documentElement.clientWidth")
 
 
 def test_a_view_is_shared_by_its_address(page):

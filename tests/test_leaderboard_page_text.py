@@ -59,10 +59,18 @@ def test_every_number_stands_in_the_text_without_the_script(payload):
 
 def test_without_the_script_every_protocol_is_named_and_explained():
     text = " ".join(Seen(page_html(make_tuned_payload())).text.split())
-    assert "Clean: the best on validation NC." in text and "10 classes · clean parameters" in text
-    assert "Chosen in 8 trials on seeds 100: lr = 0.1." in text and "+1.2 ±0.5" in text
+    assert "Clean: the best on validation NC." in text and "10 classes · parameters chosen by clean" in text
+    assert (
+        "Chosen in 8 trials on seeds 100: lr = 0.1. 3 other trials lie within 1 percentage point" in text
+        and "+1.2 ±0.5" in text
+    )
     alone = " ".join(Seen(page_html(make_payload())).text.split())
     assert "Nothing was tuned in these settings" in alone and "Gap" not in alone
+
+
+def test_one_setting_is_not_repeated_over_all_settings(payload):
+    heading = '<h2 id="overall-title">'
+    assert heading in page_html(payload) and heading not in page_html({**payload, "counted": 1})
 
 
 def test_a_row_that_was_only_re_run_by_its_author_is_not_called_verified(payload):

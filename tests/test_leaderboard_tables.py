@@ -61,7 +61,7 @@ def hostile_payload(board, name):
     row["versions"][name] = name
     content["settings"][0].update(dataset=name, backbone=name, note=name)
     content["overall"][0].update(method=name, note=name, missing=[name])
-    content.update(title=name, baseline=name)
+    content.update(title=name, baseline=name, counted=2)
     return content
 
 
@@ -133,11 +133,11 @@ def test_a_verified_row_names_its_verifiers_alone(board):
 
 
 def test_the_readme_shows_means_intervals_and_what_is_missing(board):
-    board.send_in(cell(0, "other", (0.9, 0.9, 0.99, 0.2)))
+    board.counting(rates=(0.9, 0.5)).send_in(cell(0, "other", (0.9, 0.9, 0.99, 0.2)))
     text = markdown.readme(payload(board))
     assert "| 1 | tune | 75.0 ± 63.5 | +30.0 ± 127.1 |" in text
     assert "| – | other (no mean: seed 1 missing) | – |" in text
-    assert "| other | – | – | digits net 0.9 seed 1 |" in text
+    assert "| other | – | – | digits net 0.9 seed 1, digits net 0.5 |" in text
     assert "99.0" not in text
 
 
@@ -145,7 +145,7 @@ def test_what_is_missing_is_named_where_it_is_little(board):
     content = payload(board)
     content["overall"][0].update(missing=["a", "b", "c"])
     content["overall"][1].update(missing=["a", "b", "c", "d", "e"])
-    text = markdown.readme(content)
+    text = markdown.readme({**content, "counted": 2})
     assert "| a, b, c |" in text and "| a, b, c and 2 more |" in text
 
 
@@ -159,7 +159,7 @@ def test_the_csv_has_every_row_and_column(board):
 
 def test_the_readme_says_which_setting_does_not_count_and_who_began_elsewhere(board):
     text = markdown.readme(payload(board))
-    assert "Does not count" not in text and "†" not in text.partition("## Over all")[2]
+    assert "Does not count" not in text and "†" not in text.partition("\n## digits")[2]
     elsewhere = [
         one.model_copy(update={"pretrained_sha256": "1" * 64}) for one in of_seeds("other", (0.7, 0.8), start=START)
     ]

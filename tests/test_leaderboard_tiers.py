@@ -4,8 +4,10 @@ import math
 import re
 import statistics
 from itertools import pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from helpers.leaderboard import TestBoard, of_seeds, plugin
 from helpers.page import HOSTILE, HOSTILE_SHOWN
@@ -13,7 +15,7 @@ from helpers.page import HOSTILE, HOSTILE_SHOWN
 from mmc_bench.errors import UserError
 from mmc_bench.leaderboard import critical_picture
 from mmc_bench.leaderboard.critical import critical_difference, nemenyi
-from mmc_bench.leaderboard.inference import combined, estimate, holm, tiers
+from mmc_bench.leaderboard.inference import combined, estimate, holm, p_values, separated, tiers
 from mmc_bench.leaderboard.schemas import BoardSettings
 from mmc_bench.leaderboard.standings import make_standings
 from mmc_bench.leaderboard.submissions import read_entries
@@ -48,13 +50,34 @@ def slow_p_value(values):
 
 @pytest.mark.parametrize("values", [[0.02, -0.01, 0.03, 0.04, 0.01], [-0.2, -0.1, -0.15], [0.1, 0.2, 0.1, 0.3]])
 def test_p_values_are_student_s(values):
-    assert estimate(values).p_value == pytest.approx(slow_p_value(values), abs=1e-6)
+    found = estimate(values)
+    p = p_values(np.array(found.mean), np.array(found.error), found.degrees)
+    assert p == pytest.approx(slow_p_value(values), abs=1e-6)
 
 
 def test_equal_methods_are_not_separated_and_a_constant_difference_is():
-    assert estimate([0.0, 1e-17, 0.0]).p_value == 1
-    assert estimate([0.1, 0.1, 0.1 + 1e-17]).p_value == 0
-    assert estimate([0.5]).p_value == 1
+    first, wide = [0.1, 0.5, 0.3], [0.9, 0.1, 0.2]
+    scores = [first, [0.1, 0.5 + 1e-17, 0.3], [value - 0.1 for value in first], wide]
+    apart = [[False, False, True, False], [False, False, True, False], [True, True, False, False], [False] * 4]
+    assert separated([(1, scores)]).tolist() == apart
+    assert tiers([(1, scores)]) == [1, 1, 1, 1]  # `wide` opens the tier and is separated from none
+    assert tiers([(1, scores[:3])]) == [1, 1, 2]
+    assert not separated([(1, [[0.5], [0.1]])]).any()
+    assert tiers([(1, [])]) == [] and tiers([(1, [[0.5, 0.4]])]) == [1]
+
+
+def test_equal_methods_are_separated_in_five_draws_of_a_hundred_at_most():
+    """The limit allows for chance: 5 % of 400 draws and two standard errors."""
+    random = np.random.default_rng(0)
+    draws = random.normal(size=(400, 31, 5)) + random.normal(size=(400, 1, 5))
+    assert sum(separated([(1, draw)]).any() for draw in draws) <= 20 + 2 * math.sqrt(400 * 0.05 * 0.95)
+    scores = draws[0].copy()
+    scores[:3] += 1000  # in a tier of their own
+    assert tiers([(1, scores)]) == [1] * 3 + [2] * 28
+    two = [(0.5, draws[1]), (0.5, scores)]  # of two independent blocks one has the difference
+    assert tiers(two) == [1] * 3 + [2] * 28
+    uneven = [[(0.5, one), (0.5, 3 * other)] for one, other in pairwise(draws)]
+    assert sum(separated(blocks).any() for blocks in uneven) <= 20
 
 
 @pytest.mark.parametrize("values", [[0.01, 0.04, 0.03, 0.005], [0.013, 0.02, 0.024, 0.001], [0.06], [0.02, 0.02, 0.02]])
@@ -62,7 +85,7 @@ def test_holm_rejects_what_its_adjusted_p_values_say(values):
     adjusted = {}
     for step, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
         adjusted[index] = max([(len(values) - step) * values[index], *adjusted.values()])
-    assert holm(values) == [adjusted[index] <= 0.05 for index in range(len(values))]
+    assert holm(np.array(values)).tolist() == [adjusted[index] <= 0.05 for index in range(len(values))]
 
 
 def test_methods_share_a_tier_until_a_paired_test_separates_them():
@@ -76,11 +99,7 @@ def test_methods_share_a_tier_until_a_paired_test_separates_them():
         "wide": [0.5 + d - w for d, w in zip(drift, [0.4, -0.1, 0.3, 0.0, 0.1], strict=True)],
     }
     names = list(scores)
-
-    def difference(first, second):
-        return estimate([a - b for a, b in zip(scores[names[first]], scores[names[second]], strict=True)])
-
-    found = dict(zip(names, tiers([statistics.fmean(own) for own in scores.values()], difference), strict=True))
+    found = dict(zip(names, tiers([(1, list(scores.values()))]), strict=True))
     assert found == {"first": 1, "close": 1, "wide": 1, "second": 2, "low": 3}
 
 
@@ -105,6 +124,7 @@ def test_every_dataset_weighs_as_much_however_many_cue_rates_it_has(board):
     expected = combined([(0.5, estimate(of_digits)), (0.5, estimate(letters))])
     assert base.mean.mean == pytest.approx((statistics.fmean(of_digits) + statistics.fmean(letters)) / 2)
     assert base.mean.half_width == pytest.approx(expected.interval.half_width)
+    assert base.by_dataset == pytest.approx((statistics.fmean(of_digits), statistics.fmean(letters)))
 
 
 def test_settings_that_differ_in_how_their_sets_are_drawn_count_by_themselves(board):
@@ -114,7 +134,7 @@ def test_settings_that_differ_in_how_their_sets_are_drawn_count_by_themselves(bo
     conflicting = DataSettings(minority="conflicting")
     board.send_in(*of_seeds("base", (0.1, 0.2), data=conflicting), *of_seeds("tune", (0.8, 0.9), data=conflicting))
     base, tune = standings(board).overall
-    assert (base.mean.mean, base.by_place) == (pytest.approx(0.35), pytest.approx((0.55, 0.15)))
+    assert (base.mean.mean, base.by_dataset) == (pytest.approx(0.35), pytest.approx((0.35,)))
     assert tune.missing == ("digits net 0.9 minority=uncued",)
     board.listing([{**place, "data": {"majority": "uncued"}}])
     with pytest.raises(UserError, match="there is no data setting 'majority': known are "):
@@ -144,6 +164,30 @@ def test_the_critical_difference_is_demsar_s():
 
 
 @pytest.mark.slow
+def test_five_seeds_find_differences_as_rarely_as_readers_are_told():
+    from scipy.integrate import quad
+    from scipy.stats import chi2, norm, t
+
+    critical = t.isf(0.05 / (31 * 30 / 2) / 2, 4)
+
+    def chance(size):
+        def within(v):  # of the variance's draw v
+            sides = (
+                size * math.sqrt(5) - critical * math.sqrt(v / 4),
+                -size * math.sqrt(5) - critical * math.sqrt(v / 4),
+            )
+            return chi2.pdf(v, 4) * sum(map(norm.cdf, sides))
+
+        return 100 * quad(within, 0, 200, points=(0.1, 1, 5, 20), limit=200)[0]
+
+    found = [chance(size) for size in (1, 2, 5, 10)]
+    said = f"{found[0]:.1f}, {found[1]:.1f}, {found[2]:.0f} or {found[3]:.0f} %"
+    folder = Path(critical_picture.__file__).parent
+    for name in ("README.md.j2", "page/page.html.j2"):
+        assert said in (folder / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 def test_average_ranks_and_groups_are_those_of_a_slow_count():
     means = {
         name: [base + 0.01 * shift for shift in range(12)] for name, base in zip("dbace", (2, 4, 5, 3, 1), strict=True)
@@ -161,12 +205,12 @@ def test_average_ranks_and_groups_are_those_of_a_slow_count():
 
 
 @pytest.mark.slow
-def test_settings_that_disagree_separate_nothing():
+def test_datasets_that_disagree_separate_nothing():
     found = critical_difference({"a": [1, 2, 3], "b": [2, 3, 1], "c": [3, 1, 2]})
     assert found.p_value > 0.05 and found.groups == ((0, 2),)
 
 
-def test_few_methods_or_settings_have_no_critical_difference():
+def test_few_methods_or_datasets_have_no_critical_difference():
     assert critical_difference({}) is None
     assert critical_difference({"a": [1, 2], "b": [2, 1]}) is None
     assert critical_difference({name: [1] for name in "abc"}) is None
@@ -175,7 +219,7 @@ def test_few_methods_or_settings_have_no_critical_difference():
 def pictured(names):
     found = critical_difference({name: [-rank, -rank - 0.5, -rank] for rank, name in enumerate(names)})
     keys = ("names", "ranks", "average", "p_value", "difference", "groups")
-    return {"settings": 3, **{key: getattr(found, key) for key in keys}}
+    return {"datasets": 3, **{key: getattr(found, key) for key in keys}}
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
-"""Which methods the settings separate: average ranks and their critical difference (Friedman, Nemenyi; Demšar, 2006).
+"""Which methods the datasets separate: average ranks and their critical difference (Friedman, Nemenyi; Demšar, 2006).
 
-Tiers ask whether other seeds would turn an order round in the same settings; this asks whether other settings would. A
-setting is one block, whatever its number of seeds, which are no further settings. So few settings separate little.
+Tiers ask whether other seeds would turn an order round in the same settings; this asks whether other datasets would. A
+dataset is one block, and a method's score in it is its mean over the dataset's settings, as in the mean over all
+settings. Cue rates and backbones of one dataset share its images and seeds: as blocks of their own they would pass for
+independent, and a dataset with many of them would decide the ranks. So few datasets separate little.
 """
 
 import math
@@ -11,14 +13,14 @@ from functools import cache
 
 from mmc_bench.leaderboard.inference import CONFIDENCE, DIGITS
 
-FEWEST_METHODS, FEWEST_SETTINGS = 3, 2
+FEWEST_METHODS, FEWEST_DATASETS = 3, 2
 
 
 @dataclass(frozen=True)
 class CriticalDifference:
-    """Methods by average rank over settings, the best first, and how far apart two must be.
+    """Methods by average rank over datasets, the best first, and how far apart two must be.
 
-    `ranks` has the ranks of each method by setting, 1 the best, equals sharing the mean of theirs. `p_value` is that of
+    `ranks` has the ranks of each method by dataset, 1 the best, equals sharing the mean of theirs. `p_value` is that of
     Friedman's test that all methods are equal. `difference` is Nemenyi's critical difference at .05. `groups` are the
     first and the last index of the methods that are not separated.
     """
@@ -32,16 +34,16 @@ class CriticalDifference:
 
 
 def critical_difference(means: Mapping[str, Sequence[float]]) -> CriticalDifference | None:
-    """Compare methods by their means in each setting; None with fewer than three methods or two settings."""
-    settings = len(next(iter(means.values()), ()))
-    if len(means) < FEWEST_METHODS or settings < FEWEST_SETTINGS:
+    """Compare methods by their mean in each dataset; None with fewer than three methods or two datasets."""
+    datasets = len(next(iter(means.values()), ()))
+    if len(means) < FEWEST_METHODS or datasets < FEWEST_DATASETS:
         return None
-    columns = [_ranks([own[place] for own in means.values()]) for place in range(settings)]
+    columns = [_ranks([own[at] for own in means.values()]) for at in range(datasets)]
     ranks = dict(zip(means, zip(*columns, strict=True), strict=True))
-    average = {name: math.fsum(own) / settings for name, own in ranks.items()}
+    average = {name: math.fsum(own) / datasets for name, own in ranks.items()}
     names = sorted(ranks, key=lambda name: (average[name], name))
     p_value = _friedman(tuple(zip(*columns, strict=True)))
-    difference = nemenyi(len(means), settings)
+    difference = nemenyi(len(means), datasets)
     ordered = [average[name] for name in names]
     groups = _groups(ordered, difference if p_value <= 1 - CONFIDENCE else math.inf)
     return CriticalDifference(
@@ -56,7 +58,7 @@ def _ranks(values: Sequence[float]) -> list[float]:
 
 
 def _friedman(ranks: Sequence[Sequence[float]]) -> float:
-    """Return the p of Friedman's test (1937) on each method's ranks by setting; 1 where all are equal."""
+    """Return the p of Friedman's test (1937) on each method's ranks by dataset; 1 where all are equal."""
     from scipy.stats import friedmanchisquare
 
     if len({tuple(own) for own in ranks}) == 1:
@@ -65,12 +67,12 @@ def _friedman(ranks: Sequence[Sequence[float]]) -> float:
 
 
 @cache
-def nemenyi(methods: int, settings: int) -> float:
+def nemenyi(methods: int, datasets: int) -> float:
     """Return the difference of average ranks from which on two of so many methods differ at .05 (Nemenyi, 1963)."""
     from scipy.stats import studentized_range
 
     quantile = studentized_range.ppf(CONFIDENCE, methods, math.inf) / math.sqrt(2)
-    return float(quantile * math.sqrt(methods * (methods + 1) / (6 * settings)))
+    return float(quantile * math.sqrt(methods * (methods + 1) / (6 * datasets)))
 
 
 def _groups(average: Sequence[float], difference: float) -> tuple[tuple[int, int], ...]:

@@ -27,8 +27,8 @@ STYLE = (
 def draw(found: Mapping[str, Any], scheme: str | None = None) -> Markup:
     """Return the picture of a payload's critical differences.
 
-    Each method has a circle for its rank in each setting and a dot at their mean. A vertical bar spans methods that
-    the settings do not separate.
+    Each method has a circle for its rank in each dataset and a dot at their mean. A vertical bar spans methods that
+    the datasets do not separate.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def draw(found: Mapping[str, Any], scheme: str | None = None) -> Markup:
 
 def _label(found: Mapping[str, Any]) -> str:
     return (
-        f"Average ranks of {len(found['names'])} methods over {found['settings']} settings, the best first: "
+        f"Average ranks of {len(found['names'])} methods over {found['datasets']} datasets, the best first: "
         f"{', '.join(f'{readable(n)} {a:.1f}' for n, a in zip(found['names'], found['average'], strict=True))}. "
         f"Critical difference {found['difference']:.1f}."
     )

@@ -1,13 +1,20 @@
-"""Means over seeds with their intervals, and tiers: what a paired test over seeds cannot separate."""
+"""Means over seeds with their intervals, and tiers: what paired tests over seeds separate from the best."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 #: Numbers are rounded to so many digits before they are compared or shown: the last bits are the machine's.
 DIGITS = 6
+
+#: Seeds that methods are compared over: the weight of their means, and the scores (methods, seeds).
+Block = tuple[float, Sequence[Sequence[float]]]
 
 
 @dataclass(frozen=True)
@@ -32,17 +39,6 @@ class Estimate:
         if self.error is None:
             return Interval(self.mean, None)
         return Interval(self.mean, t_quantile(self.degrees) * self.error)
-
-    @property
-    def p_value(self) -> float:
-        """The two-sided p of Student's t test that the true mean is zero; 1 from one seed alone."""
-        if self.error is None or round(self.mean, DIGITS) == 0:
-            return 1.0
-        if round(self.error, DIGITS) == 0:
-            return 0.0
-        from scipy.special import stdtr
-
-        return float(2 * stdtr(self.degrees, -abs(self.mean) / self.error))
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -83,37 +79,72 @@ def t_quantile(degrees: float) -> float:
     return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
 
 
-def holm(p_values: Sequence[float]) -> list[bool]:
+def p_values(mean: NDArray[Any], error: NDArray[Any], degrees: float) -> NDArray[Any]:
+    """Return the two-sided p of Student's t tests that true means are zero.
+
+    Of a mean of zero it is 1, and of another without an error, the same for every seed, it is 0.
+    """
+    from scipy.special import stdtr
+
+    constant = np.round(error, DIGITS) == 0
+    p = 2 * stdtr(degrees, -np.abs(mean) / np.where(constant, 1, error))
+    return np.where(np.round(mean, DIGITS) == 0, 1.0, np.where(constant, 0.0, p))
+
+
+def holm(p: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which hypotheses are rejected when all of them are tested at .05 together (Holm, 1979)."""
-    rejected = [False] * len(p_values)
-    for step, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        if p_values[index] > (1 - CONFIDENCE) / (len(p_values) - step):
-            break
-        rejected[index] = True
+    order = np.argsort(p, kind="stable")
+    passed = p[order] <= (1 - CONFIDENCE) / np.arange(len(p), 0, -1)
+    rejected = np.zeros(len(p), dtype=bool)
+    rejected[order[np.logical_and.accumulate(passed)]] = True
     return rejected
 
 
-def tiers(means: Sequence[float], difference: Callable[[int, int], Estimate]) -> list[int]:
-    """Return the tier of each method, the best being 1: methods that a paired test does not separate share one.
+def separated(blocks: Sequence[Block]) -> NDArray[np.bool_]:
+    """Return which methods differ, as a symmetric matrix (methods, methods).
 
-    The method of the highest mean opens a tier. All that are left are compared with it by paired t tests, with Holm's
-    correction for their number, as comparisons with a control are (Demšar, 2006, 3.2.2). Those that are not
-    significantly worse join it; the others begin anew. A method whose seeds scatter widely can so share a tier with a
-    best that it is far behind of: its tier says that it may be as good, and not that it is.
+    All k(k - 1) / 2 pairs are tested together, each by Student's two-sided t test on differences of the same seed, with
+    Holm's correction for all of them (Holm, 1979; for comparisons of all methods with one another Demšar, 2006, 3.2.2).
+    The chance to separate any two equal methods is at most .05, whichever they are. The means of several blocks are
+    independent: their differences are added with weights, and the degrees of freedom are those of the block of fewest
+    seeds, with which the test keeps its level (Mickey and Brown, 1966). Satterthwaite's approximation does not keep it
+    so far out in the tail. One seed alone separates nothing.
 
-    Parameters
-    ----------
-    difference
-        Gives the mean paired difference of the methods with these two indices.
+    The correction has its price. At Holm's first step, 31 methods and five seeds find a difference of 1, 2, 5 and 10
+    standard deviations of the paired differences with a chance of 0.2, 1.6, 29 and 92 % (noncentral t).
     """
-    left = sorted(range(len(means)), key=lambda index: -round(means[index], DIGITS))
-    found = [0] * len(means)
-    tier = 0
-    while left:
-        tier += 1
-        best, *others = left
-        worse = holm([difference(best, other).p_value for other in others])
-        for index in (best, *(other for other, is_worse in zip(others, worse, strict=True) if not is_worse)):
-            found[index] = tier
-        left = [other for other, is_worse in zip(others, worse, strict=True) if is_worse]
-    return found
+    scores = [np.asarray(own, dtype=float) for _, own in blocks]
+    methods = len(scores[0])
+    found = np.zeros((methods, methods), dtype=bool)
+    if any(own.shape[1] < 2 for own in scores if methods):
+        return found
+    first, second = np.triu_indices(methods, 1)
+    mean, variance = np.zeros(len(first)), np.zeros(len(first))
+    for (weight, _), own in zip(blocks, scores, strict=True):
+        difference = own[first] - own[second]
+        mean += weight * difference.mean(axis=1)
+        variance += weight**2 * difference.var(axis=1, ddof=1) / own.shape[1]
+    degrees = min(own.shape[1] for own in scores) - 1
+    found[first, second] = holm(p_values(mean, np.sqrt(variance), degrees))
+    return found | found.T
+
+
+def tiers(blocks: Sequence[Block]) -> list[int]:
+    """Return the tier of each method, the best being 1.
+
+    The method of the highest mean opens a tier. Those that are not `separated` from it join it; the others begin anew,
+    by the same decisions. So a tier holds what the seeds do not separate from the method that opens it, and two others
+    of the tier may be separated from each other. A method whose seeds scatter widely can share a tier with a best that
+    it is far behind of: its tier says that it may be as good, and not that it is.
+    """
+    if not blocks or not len(blocks[0][1]):
+        return []
+    apart = separated(blocks)
+    means = np.round(sum(weight * np.mean(own, axis=1) for weight, own in blocks), DIGITS)
+    left = np.argsort(-means, kind="stable")
+    found = np.zeros(len(means), dtype=int)
+    while len(left):
+        behind = apart[left[0], left]
+        found[left[~behind]] = found.max() + 1
+        left = left[behind]
+    return [int(tier) for tier in found]

@@ -109,6 +109,7 @@ def _flat(setting: Mapping[str, Any], row: Mapping[str, Any], versions: Iterable
     flat["gap"], flat["gap_half_width"] = row["gap"] or (None, None)
     flat |= {
         "trials": tuning and tuning["trials"],
+        "close_trials": tuning and tuning["close"],
         "tuning_seeds": tuning and _words(tuning["seeds"]),
         "chosen": tuning and " ".join(f"{name}={value}" for name, value in tuning["chosen"].items()),
         "selection": tuning and tuning["selection"],

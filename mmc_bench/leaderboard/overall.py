@@ -22,7 +22,7 @@ Name = tuple[str, str, str]
 class Overall:
     """A method over the settings that count under one protocol: its mean worst split, unless a cell is missing.
 
-    `by_place` has its mean in each of these settings, in their order. `gap` is how much the mean is higher under the
+    `by_dataset` has its mean over the settings of each dataset. `gap` is how much the mean is higher under the
     protocol that knows the cue than under the one that does not (`protocols.GAP`).
     """
 
@@ -34,7 +34,7 @@ class Overall:
     settings: int
     missing: tuple[str, ...]
     tier: int | None = None
-    by_place: tuple[float, ...] = ()
+    by_dataset: tuple[float, ...] = ()
     gap: Interval | None = None
 
     @property
@@ -73,14 +73,9 @@ def _in_tiers(
     """Return the methods of one protocol."""
     names = sorted(scores)
     means = [_weighted(blocks, scores[name]) for name in names]
-    in_tiers = tiers(
-        [mean.mean for mean in means],
-        lambda first, second: _difference(blocks, scores[names[first]], scores[names[second]]),
-    )
+    in_tiers = tiers([(weight, [scores[name][at] for name in names]) for at, weight in enumerate(blocks.values())])
     ranked = [
-        Overall(
-            protocol, *name, mean.interval, len(places), (), tier, tuple(_mean(found[name][place]) for place in places)
-        )
+        Overall(protocol, *name, mean.interval, len(places), (), tier, _by_dataset(places, found[name]))
         for name, mean, tier in zip(names, means, in_tiers, strict=True)
     ]
     ranked.sort(key=lambda one: (one.tier, -round(one.mean.mean, DIGITS) if one.mean else 0, one.method, one.note))
@@ -131,6 +126,14 @@ def _mean_by_seed(block: Block, rows: Rows) -> list[float]:
     """Return a method's worst split for each seed of a block, over its settings."""
     worst = [rows[place].worst_by_seed for place in block]
     return [fmean(own[seed] for own in worst) for seed in block[0].seeds]
+
+
+def _by_dataset(places: Sequence[CountedPlace], rows: Rows) -> tuple[float, ...]:
+    """Return a method's mean over the settings of each dataset, in the order of their first setting."""
+    means: dict[str, list[float]] = defaultdict(list)
+    for place in places:
+        means[place.dataset].append(_mean(rows[place]))
+    return tuple(fmean(own) for own in means.values())
 
 
 def _mean(row: RankedRow) -> float:

@@ -57,7 +57,7 @@ def page_html(payload: Mapping[str, Any]) -> str:
         data=Markup(script_json(shown)),
         groups=_groups(shown),
         rows=shown["rows"],
-        overall=shown["overall"],
+        overall=shown["overall"] if shown.get("counted", 0) > 1 else [],  # of one setting it is the table below
         protocols=shown.get("protocols", {}),
         first=shown.get("protocol"),
         critical=shown.get("critical", {}),
@@ -177,16 +177,16 @@ def _baseline(rows: Sequence[Mapping[str, Any]]) -> str:
 def _columns(baseline: str, gaps: bool) -> list[dict[str, Any]]:
     """Return the columns: key, heading, what it says in words, which way it is sorted at first, if of numbers."""
     columns = [
-        ("tier", "Tier", "methods that a paired test over seeds does not separate share a tier", "ascending"),
+        ("tier", "Tier", "a tier holds what the seeds do not separate from the method that opens it", "ascending"),
         ("method", "Method", "", "ascending"),
         ("setting", "Setting", "dataset, backbone, cue rate", "ascending"),
         ("worst_split", "Worst split", "lowest of NC, C and RC, per cent", "descending"),
         *((name, name, f"accuracy, {meaning}, per cent", "descending") for name, meaning in SPLITS.items()),
         ("cue_reliance", "Cue reliance", "0 at chance, 1 when the cue alone decides", "ascending"),
         ("paired", f"vs {baseline}", "worst split, paired difference over the same seeds, points", "descending"),
-        *[("gap", "Gap", f"worst split, {GAP[0]} less {GAP[1]}, points: what is owed to knowing the cue", "ascending")]
+        *[("gap", "Gap", f"worst split of the {GAP[0]} choice minus that of the {GAP[1]} one, points", "ascending")]
         * gaps,
-        ("standing", "Standing", "reported, or verified by a second run", "descending"),
+        ("standing", "Standing", "reported, or verified by a second run; a row opens who ran it", "descending"),
         ("needs", "Needs", "data that the method asks for", "ascending"),
         ("seeds", "Seeds", "number of seeds", "descending"),
         ("seconds", "Seconds", "time of the fine-tuning", "ascending"),

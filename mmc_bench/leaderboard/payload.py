@@ -20,6 +20,8 @@ from mmc_bench.results.versions import STAGES
 UNKNOWN = "unknown"
 #: The protocol to show first, where it has rows: tuned, and without knowledge of the cue.
 FAIR = "clean"
+#: Trials whose validation accuracies differ by no more could have won for a few images.
+CLOSE = 0.01
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def make_payload(
         ],
         "overall": [_overall(method) for method in standings.overall],
         "critical": {
-            protocol: _critical(found, len(standings.places)) for protocol, found in standings.critical.items()
+            protocol: _critical(found, len({place.dataset for place in standings.places}))
+            for protocol, found in standings.critical.items()
         },
     }
 
@@ -138,12 +141,19 @@ def _paired(row: RankedRow) -> dict[str, Any] | None:
 
 
 def _tuning(row: RankedRow) -> dict[str, Any] | None:
-    """Return how a tuned row's parameters were chosen: from what, in how many trials, on which seeds, and which."""
+    """Return how a tuned row's parameters were chosen: from what, in how many trials, on which seeds, and which.
+
+    `close` is the number of other trials whose validation NC accuracy is within `CLOSE` of that of the clean winner.
+    """
     if row.selection is None:
         return None
-    chosen = row.selection.trials[row.selection.winners[row.protocol]].parameters
+    trials, winners = row.selection.trials, row.selection.winners
+    chosen = trials[winners[row.protocol]].parameters
+    clean = [trial.validation["NC"].accuracy for trial in trials if trial.diverged is None]
+    lowest = trials[winners[FAIR]].validation["NC"].accuracy - CLOSE
     return {
-        "trials": len(row.selection.trials),
+        "trials": len(trials),
+        "close": sum(round(accuracy - lowest, DIGITS) >= 0 for accuracy in clean) - 1,
         "seeds": list(row.selection.selection.seeds),
         "space": row.selection.space,
         "chosen": {name: str(value) for name, value in chosen.items()},
@@ -216,9 +226,9 @@ def _overall(method: Overall) -> dict[str, Any]:
     }
 
 
-def _critical(found: CriticalDifference, settings: int) -> dict[str, Any]:
+def _critical(found: CriticalDifference, datasets: int) -> dict[str, Any]:
     return {
-        "settings": settings,
+        "datasets": datasets,
         "names": list(found.names),
         "ranks": [list(own) for own in found.ranks],
         "average": [_number(rank) for rank in found.average],

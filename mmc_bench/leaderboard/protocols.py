@@ -12,7 +12,7 @@ from mmc_bench.results.selections import SelectionRecord
 #: A setting and a method with its parameters, each as canonical JSON.
 Place = tuple[str, str]
 
-#: What a method owes to knowing the cue is its mean under the first protocol less that under the second.
+#: A gap is the worst split of the first choice minus that of the second; it includes the chance in both choices.
 GAP = ("counterfactual", "clean")
 
 #: What each protocol's parameters are, in words.

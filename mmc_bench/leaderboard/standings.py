@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from mmc_bench.leaderboard.compared_settings import ComparedSetting, find_settings
 from mmc_bench.leaderboard.critical import CriticalDifference, critical_difference
-from mmc_bench.leaderboard.inference import DIGITS, Estimate, estimate, interval, tiers
+from mmc_bench.leaderboard.inference import DIGITS, interval, tiers
 from mmc_bench.leaderboard.overall import Overall, make_overall
 from mmc_bench.leaderboard.protocols import GAP
 from mmc_bench.leaderboard.ranked_rows import Paired, RankedRow, method_rows, pretrained_rows
@@ -21,7 +21,7 @@ BARRIERS = ("barrier_C", "barrier_NC")
 class Standings:
     """All settings, the rows of each in the order in which they are shown, and the methods over those that count.
 
-    `critical` has the critical differences of each protocol that has enough methods and settings.
+    `critical` has the critical differences of each protocol that has enough methods and datasets.
     """
 
     places: tuple[CountedPlace, ...]
@@ -51,7 +51,7 @@ def make_standings(entries: Sequence[Entry], board: BoardSettings) -> Standings:
     overall = make_overall(ordered, board.counted)
     critical = {}
     for protocol in PROTOCOLS:
-        means = {one.label: one.by_place for one in overall if one.protocol == protocol and one.by_place}
+        means = {one.label: one.by_dataset for one in overall if one.protocol == protocol and one.by_dataset}
         if found := critical_difference(means):
             critical[protocol] = found
     return Standings(board.counted, tuple(settings.values()), tuple(ordered), tuple(overall), critical)
@@ -77,12 +77,7 @@ def _in_tiers(rows: Sequence[RankedRow], baseline: str) -> list[RankedRow]:
     complete = [row for row in rows if not row.missing]
     scores = [[row.worst_by_seed[seed] for seed in row.setting.seeds] for row in complete]
     if complete and complete[0].setting.has_tiers:
-
-        def difference(first: int, second: int) -> Estimate:
-            return estimate([a - b for a, b in zip(scores[first], scores[second], strict=True)])
-
-        found = tiers([_mean(row) for row in complete], difference)
-        complete = [replace(row, tier=tier) for row, tier in zip(complete, found, strict=True)]
+        complete = [replace(row, tier=tier) for row, tier in zip(complete, tiers([(1, scores)]), strict=True)]
     complete.sort(key=lambda row: (row.tier or 0, -round(_mean(row), DIGITS)))
     return complete + [row for row in rows if row.missing]
 

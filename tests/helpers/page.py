@@ -57,6 +57,7 @@ def make_payload():
     keys = ("id", "dataset", "backbone", "cue_rate")
     return {
         "schema": 2,
+        "counted": 2,
         "protocols": {"published": "the authors' own parameters"},
         "protocol": "published",
         "critical": {},
@@ -92,6 +93,7 @@ def make_tuned_payload():
     payload = make_payload()
     tuning = {
         "trials": 8,
+        "close": 3,
         "seeds": [100],
         "space": {"lr": "log-uniform"},
         "chosen": {"lr": "0.1"},
@@ -105,7 +107,7 @@ def make_tuned_payload():
     for one in rows:
         one["protocol"] = "clean"
     picture = {
-        "settings": 2,
+        "datasets": 2,
         "names": ["tune", "naive", "mend"],
         "ranks": [[1, 2], [2, 1], [3, 3]],
         "average": [1.5, 1.5, 3],

@@ -118,6 +118,7 @@ const charts = (() => {
       group.append(svg("path", { class: "interval", d: `M${left} ${cy}H${right}M${cx} ${low}V${high}` }));
       const mark = point.pretrained ? "M0-6L6 0L0 6L-6 0Z" : "M-5 0A5 5 0 1 0 5 0A5 5 0 1 0-5 0";
       group.append(svg("path", { class: "dot", d: mark, transform: `translate(${cx} ${cy})` }));
+      group.append(svg("title", {}, point.name));
       group.append(svg("circle", { class: "reach", cx, cy, r: 13 }), svg("text", {}, shortened(point.name)));
       root.append(group);
       groups.set(point.id, group);

@@ -90,7 +90,8 @@ const details = (() => {
     const chosen = pairs(tuning.chosen, " = ").join(", ") || "the published ones";
     return [["Parameters", `${protocol}: `, bdi(chosen)],
       ["Chosen", `in ${tuning.trials} trials on seed${tuning.seeds.length > 1 ? "s" : ""} ${tuning.seeds.join(" ")}, drawn from `,
-        bdi(pairs(tuning.space, " ").join("; "))]];
+        bdi(pairs(tuning.space, " ").join("; "))],
+      ["Close trials", `${tuning.close} more within 1 percentage point of the validation NC of the clean winner`]];
   }
 
   function provenance(row) {
