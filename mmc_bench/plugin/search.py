@@ -142,7 +142,7 @@ def search_space(schema: type[BaseModel], defaults: Mapping[str, Any], fixed: Co
     defaults
         Values that win over those of `schema`, by name.
     fixed
-        Parameters that are not searched, because somebody has set them.
+        Names of parameters that keep their values instead of being searched.
     """
     spaces: dict[str, Space] = {}
     whole, standard = set(), set()
