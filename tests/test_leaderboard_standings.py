@@ -9,8 +9,6 @@ from helpers.leaderboard import TestBoard, cell, model, of_seeds, plugin
 from helpers.records import connectivity_record
 
 from mmc_bench.leaderboard.inference import interval
-from mmc_bench.leaderboard.standings import make_standings
-from mmc_bench.leaderboard.submissions import read_entries
 from mmc_bench.results.jobs import DataSettings
 from mmc_bench.results.records import SPLITS, PathRecord
 
@@ -20,15 +18,8 @@ def board(tmp_path):
     return TestBoard(tmp_path / "board")
 
 
-def standings(board):
-    opened = board.opened()
-    entries, problems = read_entries(opened)
-    assert problems == []
-    return make_standings(entries, opened.settings)
-
-
 def rows(board):
-    return {row.label: row for row in standings(board).rows}
+    return {row.label: row for row in board.standings().rows}
 
 
 def bases():
@@ -126,13 +117,13 @@ def test_of_several_baselines_the_best_complete_one_counts(board):
 
 def test_rows_of_a_tier_stand_in_the_order_of_their_mean_worst_split(board):
     board.send_in(*of_seeds("tune", (0.7, 0.7)), *of_seeds("other", (0.6, 0.8)), *of_seeds("base", (0.5, 0.65)))
-    found = [(row.method, row.tier) for row in standings(board).rows]
+    found = [(row.method, row.tier) for row in board.standings().rows]
     assert found == [("pretrained", None), ("other", 1), ("tune", 1), ("base", 1)]
 
 
 def test_a_row_that_lacks_a_seed_has_no_mean_and_no_tier_and_comes_last(board):
     board.send_in(*of_seeds("tune", (0.99,)), *of_seeds("other", (0.3, 0.4)), *of_seeds("base", (0.2, 0.3)))
-    ordered = [row for row in standings(board).rows if not row.is_pretrained]
+    ordered = [row for row in board.standings().rows if not row.is_pretrained]
     assert [(row.method, row.tier) for row in ordered] == [("other", 1), ("base", 2), ("tune", None)]
     lacking = ordered[-1]
     assert lacking.missing == (1,)
@@ -166,7 +157,7 @@ def test_the_mean_over_all_settings_needs_every_cell(board):
         *of_seeds("base", (0.1, 0.2)),
         *of_seeds("base", (0.1, 0.2), cue_rate=0.5),
     )
-    overall = standings(board).overall
+    overall = board.standings().overall
     assert [method.method for method in overall] == ["tune", "base", "half", "other"]
     mean, half_width = slow_interval([(0.6 + 0.8) / 2, (0.7 + 0.9) / 2])
     assert overall[0].mean.mean == pytest.approx(mean)
@@ -183,10 +174,10 @@ def test_one_seed_or_setting_more_than_those_that_count_unranks_nobody(board):
         *of_seeds("other", (0.3, 0.4)),
         *of_seeds("base", (0.1, 0.2, 0.9)),
     )
-    found = {row.method: row for row in standings(board).rows if row.setting.cue_rate != 0.5}
+    found = {row.method: row for row in board.standings().rows if row.setting.cue_rate != 0.5}
     assert all(found[name].tier for name in ("tune", "other", "base"))
     assert found["tune"].seeds == (0, 1) and found["tune"].worst_split.mean == pytest.approx(0.65)
-    assert [(m.method, m.mean.mean) for m in standings(board).overall] == [
+    assert [(m.method, m.mean.mean) for m in board.standings().overall] == [
         ("tune", pytest.approx(0.65)),
         ("other", pytest.approx(0.35)),
         ("base", pytest.approx(0.15)),
@@ -197,7 +188,7 @@ def test_parameters_that_suit_a_setting_do_not_part_a_method(board):
     board.counting(rates=(0.9, 0.5)).send_in(*bases())
     small, large = plugin("tune", batch=64), plugin("tune", batch=256)
     board.send_in(*of_seeds(small, (0.6, 0.7)), *of_seeds(large, (0.8, 0.9), cue_rate=0.5))
-    (method,) = (one for one in standings(board).overall if one.method == "tune")
+    (method,) = (one for one in board.standings().overall if one.method == "tune")
     assert (method.method, method.note, method.settings) == ("tune", "", 2)
     assert method.mean.mean == pytest.approx(0.75)
 
@@ -206,7 +197,7 @@ def test_what_differs_within_a_setting_parts_a_method_in_all_of_them(board):
     board.counting([0], rates=(0.9, 0.5)).send_in(*bases())
     fast, slow = plugin("tune", lr=1.0), plugin("tune", lr=0.1)
     board.send_in(*of_seeds(fast, (0.9,)), *of_seeds(slow, (0.2,)), *of_seeds(slow, (0.3,), cue_rate=0.5))
-    overall = {method.note: method for method in standings(board).overall}
+    overall = {method.note: method for method in board.standings().overall}
     assert overall["lr=0.1"].mean.mean == pytest.approx(0.25)
     assert overall["lr=1.0"].mean is None
 
@@ -219,7 +210,7 @@ def test_a_stranger_s_method_of_the_same_name_is_another(board):
     )
     board.counting([0], rates=(0.9, 0.5)).send_in(*bases())
     board.send_in(*of_seeds("tune", (0.6,)), *of_seeds(theirs, (0.9,), cue_rate=0.5))
-    overall = [method for method in standings(board).overall if method.method == "tune"]
+    overall = [method for method in board.standings().overall if method.method == "tune"]
     assert {method.note for method in overall} == {"distribution=acme", "distribution=evil"}
     assert all(method.mean is None for method in overall)
 
@@ -236,7 +227,7 @@ def test_no_mean_over_settings_mixes_versions(board, part):
         else {"method": plugin("tune", version="2+abc")}
     )
     board.send_in(cell(0), cell(0, cue_rate=0.5, **newer))
-    overall = [method for method in standings(board).overall if method.method == "tune"]
+    overall = [method for method in board.standings().overall if method.method == "tune"]
     assert len(overall) == 2 and len({method.note for method in overall}) == 2
     assert all(method.mean is None and f"{part}=" in method.note for method in overall)
 
@@ -253,9 +244,9 @@ def test_a_cell_under_the_baseline_s_name_unranks_nobody(board, theirs, seeds):
     board.counting((0, 1, 2))
     board.send_in(*of_seeds("tune", (0.7,) * 3), *of_seeds("base", (0.5,) * 3))
     board.send_in(*(cell(seed, theirs, (0.9, 0.9, 0.1, 0.2)) for seed in seeds), by="Mal")
-    in_tiers = [(row.method, row.tier) for row in standings(board).rows if row.tier]
+    in_tiers = [(row.method, row.tier) for row in board.standings().rows if row.tier]
     assert in_tiers[:2] == [("tune", 1), ("base", 2)]
-    (tune,) = (row for row in standings(board).rows if row.method == "tune")
+    (tune,) = (row for row in board.standings().rows if row.method == "tune")
     assert tune.paired.difference.mean == pytest.approx(0.2) and tune.seeds == (0, 1, 2)
 
 
@@ -273,7 +264,7 @@ def test_of_settings_that_differ_in_sizes_the_one_with_the_baseline_counts(board
     small = {"data": DataSettings(clean_images=5)}
     board.send_in(*of_seeds("tune", (0.9, 0.9), **small), cell(0, "base", **small), by="Mal")
     board.send_in(*of_seeds("tune", (0.7, 0.7)), *of_seeds("base", (0.5, 0.5)), by="Zoe")
-    found = standings(board)
+    found = board.standings()
     assert {setting.note: setting.place is not None for setting in found.settings} == {
         "clean_images=None": True,
         "clean_images=5": False,
@@ -284,21 +275,21 @@ def test_of_settings_that_differ_in_sizes_the_one_with_the_baseline_counts(board
 def test_a_setting_that_counts_and_has_no_results_leaves_no_mean(board):
     board.counting(rates=(0.9, 0.5))
     board.send_in(*of_seeds("base", (0.5, 0.5)))
-    (base,) = standings(board).overall
+    (base,) = board.standings().overall
     assert (base.mean, base.missing) == (None, ("digits net 0.5",))
 
 
 def test_a_row_without_any_seed_that_counts_is_not_shown(board):
     board.counting()
     board.send_in(*of_seeds("base", (0.5, 0.5)), cell(9, "tune"))
-    assert {row.method for row in standings(board).rows} == {"pretrained", "base"}
+    assert {row.method for row in board.standings().rows} == {"pretrained", "base"}
     board.build()
     assert board.problems() == []
 
 
 def test_rows_of_one_setting_never_share_a_label(board):
     board.send_in(*(cell(0, plugin("tune", **given)) for given in ({}, {"x": {}}, {"y": {}}, {"x": "default"})))
-    labels = [row.label for row in standings(board).rows]
+    labels = [row.label for row in board.standings().rows]
     assert len(labels) == 5 and len(set(labels)) == 5
 
 
@@ -332,7 +323,7 @@ def test_a_comparison_says_whether_both_began_with_the_same_weights(board):
 
 def test_settings_that_differ_in_more_than_they_show_are_told_apart(board):
     board.send_in(*of_seeds("tune", (0.6,)), *of_seeds("tune", (0.9,), dataset=plugin("digits", size=5)))
-    assert {setting.note for setting in standings(board).settings} == {"dataset.size=default", "dataset.size=5"}
+    assert {setting.note for setting in board.standings().settings} == {"dataset.size=default", "dataset.size=5"}
 
 
 def test_curves_are_means_over_seeds(board):

@@ -17,21 +17,12 @@ from mmc_bench.leaderboard import critical_picture
 from mmc_bench.leaderboard.critical import critical_difference, nemenyi
 from mmc_bench.leaderboard.inference import combined, estimate, holm, p_values, separated, tiers
 from mmc_bench.leaderboard.schemas import BoardSettings
-from mmc_bench.leaderboard.standings import make_standings
-from mmc_bench.leaderboard.submissions import read_entries
 from mmc_bench.results.jobs import DataSettings
 
 
 @pytest.fixture
 def board(tmp_path):
     return TestBoard(tmp_path / "board")
-
-
-def standings(board):
-    opened = board.opened()
-    entries, problems = read_entries(opened)
-    assert problems == []
-    return make_standings(entries, opened.settings)
 
 
 def slow_p_value(values):
@@ -119,7 +110,7 @@ def test_every_dataset_weighs_as_much_however_many_cue_rates_it_has(board):
     digits, more, letters = (0.9, 0.8, 0.85), (0.7, 0.6, 0.8), (0.1, 0.3, 0.2)
     board.send_in(*of_seeds("base", digits), *of_seeds("base", more, cue_rate=0.5))
     board.send_in(*of_seeds("base", letters, dataset=plugin("letters"), images={"letters": "original"}))
-    (base,) = standings(board).overall
+    (base,) = board.standings().overall
     of_digits = [(a + b) / 2 for a, b in zip(digits, more, strict=True)]  # seeds of one dataset are not independent
     expected = combined([(0.5, estimate(of_digits)), (0.5, estimate(letters))])
     assert base.mean.mean == pytest.approx((statistics.fmean(of_digits) + statistics.fmean(letters)) / 2)
@@ -133,7 +124,7 @@ def test_settings_that_differ_in_how_their_sets_are_drawn_count_by_themselves(bo
     board.send_in(*of_seeds("base", (0.5, 0.6)))
     conflicting = DataSettings(minority="conflicting")
     board.send_in(*of_seeds("base", (0.1, 0.2), data=conflicting), *of_seeds("tune", (0.8, 0.9), data=conflicting))
-    base, tune = standings(board).overall
+    base, tune = board.standings().overall
     assert (base.mean.mean, base.by_dataset) == (pytest.approx(0.35), pytest.approx((0.35,)))
     assert tune.missing == ("digits net 0.9 minority=uncued",)
     board.listing([{**place, "data": {"majority": "uncued"}}])
@@ -146,7 +137,7 @@ def test_a_setting_of_few_seeds_is_shown_without_tiers_and_does_not_count(board)
     settings = board.root / "leaderboard.yaml"
     settings.write_text(settings.read_text().replace("fewest_seeds: 1", "fewest_seeds: 3"))
     board.send_in(*of_seeds("tune", (0.9, 0.8)), *of_seeds("base", (0.3, 0.2)))
-    found = standings(board)
+    found = board.standings()
     assert [(row.method, row.tier) for row in found.rows[1:]] == [("tune", None), ("base", None)]
     assert not found.places and not found.overall and not found.settings[0].counts
     text = board.build()["README.md"].decode()

@@ -9,7 +9,8 @@ from mmc_bench.leaderboard.adding import add
 from mmc_bench.leaderboard.build import generated_files, stale_files, write_generated
 from mmc_bench.leaderboard.checks import inspect
 from mmc_bench.leaderboard.protocols import chosen_by
-from mmc_bench.leaderboard.submissions import CHECKSUMS, Board, manifest, pretraining_of, sha256_of
+from mmc_bench.leaderboard.standings import make_standings
+from mmc_bench.leaderboard.submissions import CHECKSUMS, Board, manifest, pretraining_of, read_entries, sha256_of
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import ConnectSettings, Selection, Trial
 from mmc_bench.results.records import SPLITS, Epoch, PathRecord, PretrainRecord, Score, TrialRecord
@@ -160,6 +161,13 @@ class TestBoard:
 
     def opened(self):
         return Board.open(self.root)
+
+    def standings(self):
+        """Return the standings of the records, all of which must be readable."""
+        opened = self.opened()
+        entries, problems = read_entries(opened)
+        assert problems == []
+        return make_standings(entries, opened.settings)
 
     def send_in(self, *cells, by="Ann", models=None, registry=None, **options):
         """Write results of these cells, and add them."""
