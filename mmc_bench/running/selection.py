@@ -37,8 +37,8 @@ def records_of_protocol(session: Session, protocol: str | None = None) -> tuple[
     UserError
         When a protocol is asked for, and nothing is tuned.
     """
-    cells, models = selected_records(session)
     plan = session.current_plan if session.has_suite else None
+    cells, models = found_records(plan, session.store) if plan else selected_records(session)
     if plan is None or not plan.tunings:
         if protocol:
             raise UserError(NOT_TUNED)
@@ -63,9 +63,10 @@ def selected_rows(session: Session, protocols: Sequence[str] = ()) -> list[Row]:
     UserError
         When protocols are asked for, and nothing is tuned.
     """
-    found = selected_scores(session)
-    plan = session.current_plan if session.has_suite else None
-    return rows_of(plan, *found, protocols)
+    if not session.has_suite:
+        return rows_of(None, *selected_scores(session), protocols)
+    plan = session.current_plan  # with tuning, it reads what was chosen: once is enough
+    return rows_of(plan, *found_scores(plan, session.store), protocols)
 
 
 def rows_of(

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError, nearest
@@ -48,8 +49,11 @@ class Tuning:
 
     @property
     def jobs(self) -> tuple[Trial, ...]:
-        """The jobs of all trials, each once."""
-        return tuple({trial.key: trial for own in reversed(self.trials) for trial in own}.values())[::-1]
+        """The jobs of all trials, each once: of trials that draw the same, those of the first."""
+        found: dict[str, Trial] = {}
+        for trial in chain.from_iterable(self.trials):
+            found.setdefault(trial.key, trial)
+        return tuple(found.values())
 
     @property
     def place(self) -> tuple[str, str, str]:
