@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mmc_bench_plugins.groupdro.method import group_losses, groups_of, reweighted
+from mmc_bench_plugins.groupdro.method import groups_of, reweighted
 from mmc_bench_plugins.jtt.method import objective_weights
 from mmc_bench_plugins.lisa.method import Partners, mixed_loss
 from torch.distributions import Beta
 from torch.nn import functional as F
 
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.training import Progress, Task
+from mmc_bench.training import Progress, Task, group_losses
 
 METHODS = ["groupdro", "jtt", "lisa"]
 CLEAN, CUED, CLASSES = 11, 14, 3

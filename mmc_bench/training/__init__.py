@@ -12,7 +12,7 @@ from mmc_bench.data.splits import CuedImages
 from mmc_bench.training.backbone import Backbone, features
 from mmc_bench.training.descent import Descent, adam, constant, cosine, stepped
 from mmc_bench.training.evaluate import evaluate
-from mmc_bench.training.precision import cross_entropy, environment_risks, full_precision
+from mmc_bench.training.precision import cross_entropy, environment_risks, full_precision, group_losses
 from mmc_bench.training.probe import frozen_features, linear_probe
 from mmc_bench.training.progress import NonFiniteLossError, Progress
 from mmc_bench.training.task import Method, Task
@@ -36,6 +36,7 @@ __all__ = [
     "features",
     "frozen_features",
     "full_precision",
+    "group_losses",
     "linear_probe",
     "stepped",
 ]

@@ -76,3 +76,13 @@ def prepare_device(precision: str, device: torch.device | str) -> None:
         allowed = precision == "bf16"
         torch.backends.cuda.matmul.allow_tf32 = allowed
         torch.backends.cudnn.allow_tf32 = allowed
+
+
+def group_losses(losses: torch.Tensor, groups: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the mean loss (nats) of each of `count` groups in a batch, 0 for those not in it.
+
+    Losses and groups of the images have shape (n,).
+    """
+    members = groups == torch.arange(count, device=groups.device)[:, None]  # (G, n)
+    with full_precision(losses.device):
+        return members.to(losses.dtype) @ losses / members.sum(1).clamp(min=1)

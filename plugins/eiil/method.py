@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from mmc_bench import BaseConfig, LogUniform
-from mmc_bench.training import Backbone, Task, cross_entropy, full_precision
+from mmc_bench.training import Backbone, Task, cross_entropy, group_losses
 
 
 class EIIL:
@@ -61,10 +61,3 @@ def scale_gradients(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """∂/∂s CE(s·z, y) at s = 1 for each image, Σ_k softmax(z)_k z_k - z_y, of logits (n, K): (n,)."""
     logits = logits.double()
     return (logits.softmax(1) * logits).sum(1) - logits.gather(1, labels[:, None])[:, 0]
-
-
-def group_losses(losses: torch.Tensor, groups: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the mean loss (nats) of each of `count` groups in a batch, 0 for those not in it; all from shapes (n,)."""
-    members = groups == torch.arange(count, device=groups.device)[:, None]  # (G, n)
-    with full_precision(losses.device):
-        return members.to(losses.dtype) @ losses / members.sum(1).clamp(min=1)

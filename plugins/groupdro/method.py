@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from mmc_bench import BaseConfig, Choice, LogUniform
-from mmc_bench.training import Backbone, Task, cross_entropy, full_precision
+from mmc_bench.training import Backbone, Task, cross_entropy, group_losses
 
 
 class GroupDRO:
@@ -70,16 +70,6 @@ def groups_of(labels: torch.Tensor, environments: torch.Tensor, num_classes: int
     """
     clean = environments.new_zeros(len(labels) - len(environments))
     return torch.cat([clean, environments]) * num_classes + labels
-
-
-def group_losses(losses: torch.Tensor, groups: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the mean loss (nats) of each of `count` groups in a batch, 0 for those not in it.
-
-    Losses and groups of the images have shape (n,).
-    """
-    members = groups == torch.arange(count, device=groups.device)[:, None]  # (G, n)
-    with full_precision(losses.device):
-        return members.to(losses.dtype) @ losses / members.sum(1).clamp(min=1)
 
 
 def reweighted(q: torch.Tensor, losses: torch.Tensor, step_size: float) -> torch.Tensor:
