@@ -24,6 +24,7 @@ def run(
     tune: int | None = None,
     set: GivenSettings = (),
     axes: GivenAxes = (),
+    checkpoint: str | Path | None = None,
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
     plugins_dir: Any = (),
@@ -66,6 +67,9 @@ def run(
     axes : mapping or iterable of str
         Settings that take several values, in every combination: ``{"data.clean_images": [100, 300]}``, or
         ``["data.clean_images=100,300"]``. They replace the suite's axes of the same keys.
+    checkpoint : str or pathlib.Path
+        A file of weights that somebody else trained, or ``"NAME=FILE"``: they take the place of the pretraining, in the
+        one backbone that is given.
     data : mapping
         Folders of images by source: ``{"cifar10": "images/"}``.
     results : str or pathlib.Path
@@ -130,7 +134,11 @@ def run(
     """
     started = time.monotonic()
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
-    session = Session.of(suite, lists, with_trials(set, tune), data, results, plugins_dir, observe, shard, axes=axes)
+    session = Session.of(
+        *(suite, lists, with_trials(set, tune), data, results, plugins_dir, observe, shard),
+        axes=axes,
+        checkpoint=checkpoint,
+    )
     computing = Computing(
         download=download,
         device=device,
@@ -168,6 +176,7 @@ def dry_run(
     tune: int | None = None,
     set: GivenSettings = (),
     axes: GivenAxes = (),
+    checkpoint: str | Path | None = None,
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
     plugins_dir: Any = (),
@@ -179,7 +188,9 @@ def dry_run(
 
     Parameters
     ----------
-    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, axes, data, results, plugins_dir, observe, shard
+    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, axes, checkpoint, data, results, plugins_dir
+        As for `run`.
+    observe, shard
         As for `run`.
     retry_failed
         As for `run`.
@@ -208,5 +219,7 @@ def dry_run(
     """
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
     settings = with_trials(set, tune)
-    session = Session.of(suite, lists, settings, data, results, plugins_dir, observe, shard, axes=axes)
+    session = Session.of(
+        *(suite, lists, settings, data, results, plugins_dir, observe, shard), axes=axes, checkpoint=checkpoint
+    )
     return preview(session, retry_failed)

@@ -58,6 +58,7 @@ def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> 
             options.pop("shard", None),
             origin="command line",
             axes=options.pop("axes", ()),
+            checkpoint=options.pop("checkpoint", None),
         )
         return command(session=session, **options)
 
@@ -134,9 +135,9 @@ def protocol_option(command: Command) -> Command:
     )(command)
 
 
-def list_option(name: str, of: type, text: str) -> Callable[[Command], Command]:
+def list_option(name: str, of: type, text: str, *other_names: str) -> Callable[[Command], Command]:
     """Add an option whose value is a list: commas separate its parts, and it may be repeated."""
-    return click.option(f"--{name}", type=_Words(of), multiple=True, help=text)
+    return click.option(f"--{name}", *other_names, type=_Words(of), multiple=True, help=text)
 
 
 def download_option(command: Command) -> Command:
@@ -170,7 +171,13 @@ _SUITE_OPTIONS: list[Callable[[Any], Any]] = [
     ),
     list_option("methods", str, "Methods; names or globs, separated by commas."),
     list_option("datasets", str, "Datasets."),
-    list_option("backbones", str, "Backbones."),
+    list_option("backbones", str, "Backbones.", "--backbone"),
+    click.option(
+        "--checkpoint",
+        metavar="[NAME=]FILE",
+        help="Start from weights that somebody else trained, of the network that --backbone names: "
+        ".safetensors, or a state_dict of torch.save.",
+    ),
     list_option("cue-rates", float, "Shares of pretraining images that carry the cue, 0 to 1."),
     list_option("seeds", int, "Seeds."),
     click.option(

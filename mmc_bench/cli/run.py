@@ -89,12 +89,13 @@ def command(session: Session, dry_run: bool, as_json: bool, **options: Any) -> N
     display = display_of(session.plan.suite.name)
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for results alone, whatever observers print
         summary = run_session(session, Computing(**options), display)
-    _print_results(session, summary, as_json, options["profile"])
+    print_results(session, summary, as_json, options["profile"])
     display.close(summary, session.store.root)
     raise click.exceptions.Exit(summary.exit_code)
 
 
-def _print_results(session: Session, summary: "Summary", as_json: bool, profiled: bool) -> None:
+def print_results(session: Session, summary: "Summary", as_json: bool, profiled: bool) -> None:
+    """Print the rows of a session that has run."""
     from mmc_bench.running.runner import found_scores
     from mmc_bench.running.selection import rows_of
 

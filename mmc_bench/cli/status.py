@@ -89,13 +89,13 @@ def look(plan: Plan, store: Store) -> State:
         state.groups.setdefault(place, Counter()).update(state_of(job) for job in tuning.jobs)
     for cell in plan.cells:
         p = cell.pretraining
-        place = (p.dataset.name, p.backbone.name, f"cue rate {p.cue_rate:g}", cell.method.name + plan.note_of(cell))
+        place = (p.dataset.name, p.network, f"cue rate {p.cue_rate:g}", cell.method.name + plan.note_of(cell))
         state.groups.setdefault(place, Counter())[state_of(cell)] += 1
     if not plan.results:
         for model in plan.pretrainings:
             place = (
                 model.dataset.name,
-                model.backbone.name,
+                model.network,
                 f"cue rate {model.cue_rate:g}",
                 "pretraining" + plan.note_of(model),
             )

@@ -147,6 +147,7 @@ def open_resources(settings: Settings) -> "Resources":
         precision=precision,
         keep_weights=settings.keep_weights,
         profile=settings.profile,
+        checkpoints=dict(settings.checkpoints),
     )
 
 

@@ -99,7 +99,7 @@ def axis_curves(
                 model = before.get(start.key)
                 if record is None or model is None:
                     continue
-                place = (axis, start.dataset.name + note, start.backbone.name, start.cue_rate)
+                place = (axis, start.dataset.name + note, start.network, start.cue_rate)
                 scores, classes[place] = curves.setdefault(place, {PRETRAINED: {}}), record.num_classes
                 for name, found in (
                     (PRETRAINED, values_of_model(model)),

@@ -118,4 +118,4 @@ def _content(pretraining: Pretraining) -> dict[str, Any]:
 
 
 def _place(pretraining: Pretraining) -> tuple[str, str]:
-    return pretraining.dataset.name, pretraining.backbone.name
+    return pretraining.dataset.name, pretraining.network

@@ -196,9 +196,9 @@ def _method_key(cell: Cell) -> str:
 def _setting_labels(settings: Mapping[str, Pretraining]) -> dict[str, tuple[str, str]]:
     """Return (dataset, backbone) labels, the dataset's with whatever else tells two settings apart."""
     contents = {key: setting.content("seed") for key, setting in settings.items()}
-    shown = {key: (s.dataset.name, s.backbone.name, s.cue_rate) for key, s in settings.items()}
+    shown = {key: (s.dataset.name, s.network, s.cue_rate) for key, s in settings.items()}
     notes = differences(contents, shown)
-    return {key: (s.dataset.name + notes[key], s.backbone.name) for key, s in settings.items()}
+    return {key: (s.dataset.name + notes[key], s.network) for key, s in settings.items()}
 
 
 def _by_method(cells: Iterable[OneCell], setting_of: Mapping[str, str]) -> dict[str, list[tuple[str, list[OneCell]]]]:

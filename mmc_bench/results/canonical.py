@@ -31,14 +31,14 @@ class Plain:
         Such a field is declared as ``field(default=…, metadata={"added": True})``, in a part of any depth. Its default
         is what held before it came, so the keys of older records stay.
         """
+        return {name: _plain(value, Plain.identity) for name, value in self.parts(*without).items()}
+
+    def parts(self, *without: str) -> dict[str, Any]:
+        """Return the fields that keys are made of, as they are: see `identity`."""
         kind: Any = type(self)
         own = {name: getattr(self, name) for name in names_of(kind) if name not in without}
         added = _added_to(kind)
-        return {
-            name: _plain(value, Plain.identity)
-            for name, value in own.items()
-            if name not in added or value != added[name]
-        }
+        return {name: value for name, value in own.items() if name not in added or value != added[name]}
 
     @cached_property
     def canonical(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 
-from mmc_bench.results.canonical import Plain, key_of, names_of
+from mmc_bench.results.canonical import Plain, key_of
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -120,10 +120,19 @@ class ConnectSettings(Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnWeights(Plain):
+    """Weights that somebody else trained: what they are called, and the SHA-256 of their file."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pretraining(Plain):
     """One pretrained model θ_C: everything that decides its weights and scores.
 
-    `versions` are those of the stages that it rests on.
+    `versions` are those of the stages that it rests on. With a `checkpoint`, its weights are somebody else's, and the
+    recipe and the cue rate are no part of how they were made: methods are given cued images at that rate.
     """
 
     versions: Annotated[dict[str, str], _of("pretrain", "score")]
@@ -134,12 +143,17 @@ class Pretraining(Plain):
     cue_rate: Fraction
     recipe: Recipe
     seed: Annotated[int, Ge(0)]
+    checkpoint: OwnWeights | None = field(default=None, metadata={"added": True})
+
+    @property
+    def network(self) -> str:
+        """The backbone's name, and that of the checkpoint whose weights it has: for people, and for tables."""
+        return self.backbone.name if self.checkpoint is None else f"{self.backbone.name} ({self.checkpoint.name})"
 
     @cached_property
     def weights_key(self) -> str:
         """SHA-256 that names the weights: of all that decides them, which scoring does not."""
-        parts = {name: getattr(self, name) for name in names_of(Pretraining) if name != "versions"}
-        return key_of({"stage": "pretrain", "version": self.versions["pretrain"], **parts})
+        return key_of({"stage": "pretrain", "version": self.versions["pretrain"], **self.parts("versions")})
 
     @cached_property
     def key(self) -> str:
@@ -154,7 +168,7 @@ class Pretraining(Plain):
     @property
     def label(self) -> str:
         """One line for people."""
-        return f"{self.dataset.name} {self.backbone.name} cue rate {self.cue_rate:g} seed {self.seed}"
+        return f"{self.dataset.name} {self.network} cue rate {self.cue_rate:g} seed {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,7 +358,7 @@ class Connection(Plain):
 def _places(end: Pretraining) -> dict[str, str]:
     return {
         "dataset": end.dataset.name,
-        "backbone": end.backbone.name,
+        "backbone": end.network,
         "cue rate": f"{end.cue_rate:g}",
         "seed": str(end.seed),
     }

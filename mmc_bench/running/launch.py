@@ -21,6 +21,7 @@ from mmc_bench.running.runner import Missing, check_plugins, find_missing, found
 from mmc_bench.running.session import Session
 from mmc_bench.running.summary import Summary
 from mmc_bench.running.tuning import about_spaces, expected_cells, save_selections
+from mmc_bench.stages.checkpoints import read_own
 from mmc_bench.suites.plan import Plan
 from mmc_bench.system.processes import available_cores, may_have_gpu, multiplies_in_bf16
 from mmc_bench.system.streams import tell
@@ -124,6 +125,8 @@ def _run_missing(
         device = resolve_device(computing.device)
         workers, threads = share_cores(device, workers, threads)
         engine = _local_engine(workers, limits)
+    if own := session.own_weights:
+        read_own(own[1], own[0])  # what is wrong with it is said once, and not by every worker
     settings = worker_settings(session, replace(computing, device=device, threads=threads))
     display.announce(_place(settings, workers, cluster))
     known, expected = known_seconds(plan, session.store, missing), expected_cells(plan, missing.jobs)
@@ -147,6 +150,7 @@ def worker_settings(session: Session, computing: Computing) -> Settings:
         image_memory=round(computing.image_memory * GIGABYTE) if computing.image_memory else None,
         keep_weights=computing.keep_weights,
         profile=computing.profile,
+        checkpoints=((own[0].sha256, str(own[1])),) if (own := session.own_weights) else (),
     )
 
 

@@ -278,7 +278,7 @@ def _cell(cell: CellScores | CellRecord) -> dict[str, Any]:
 def _place(pretraining: Pretraining) -> dict[str, Any]:
     return {
         "dataset": pretraining.dataset.name,
-        "backbone": pretraining.backbone.name,
+        "backbone": pretraining.network,
         "cue_rate": pretraining.cue_rate,
         "seed": pretraining.seed,
     }

@@ -116,10 +116,12 @@ def headline(plan: Plan, missing: Missing) -> str:
     later = sum(map(len, expected_cells(plan, missing.jobs).values()))
     if later:
         results += f", up to {later} cells more once parameters are chosen"
+    alone, models = "pretraining alone", f"pretrainings to run ({_epochs(plan)} epochs each)"
+    if plan.pretrainings and (own := plan.pretrainings[0].checkpoint):
+        alone, models = "scores alone", f"experiments to score {own.name} in"
     return (
-        f"suite {plan.suite.name}: {results if plan.results else 'pretraining alone'}"
-        f"{f', {left_out} left out' if left_out else ''}; {len(pretrainings)} of {len(plan.pretrainings)} "
-        f"pretrainings to run ({_epochs(plan)} epochs each)"
+        f"suite {plan.suite.name}: {results if plan.results else alone}{f', {left_out} left out' if left_out else ''}; "
+        f"{len(pretrainings)} of {len(plan.pretrainings)} {models}"
     )
 
 
@@ -179,7 +181,7 @@ def _lines(plan: Plan, to_run: set[str], missing: Missing) -> list[str]:
             seeds[state, f"{tuning.label}{note} · {number} trials"] = [str(seed) for seed in tuning.selection.seeds]
     for cell in plan.cells:
         p = cell.pretraining
-        place = f"{p.dataset.name} {p.backbone.name} cue rate {p.cue_rate:g} · {cell.method.name}"
+        place = f"{p.dataset.name} {p.network} cue rate {p.cue_rate:g} · {cell.method.name}"
         place += plan.note_of(cell)
         seeds[_state(cell.key, to_run, missing), place].append(str(p.seed))
     for pair in plan.pairs:

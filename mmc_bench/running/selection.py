@@ -148,7 +148,7 @@ def _selected(
 
 
 def _order(pretraining: Pretraining) -> tuple[str, str, float, int]:
-    return (pretraining.dataset.name, pretraining.backbone.name, pretraining.cue_rate, pretraining.seed)
+    return (pretraining.dataset.name, pretraining.network, pretraining.cue_rate, pretraining.seed)
 
 
 def _selects(session: Session, pretraining: Pretraining) -> bool:

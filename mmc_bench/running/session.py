@@ -19,6 +19,7 @@ from mmc_bench.system.streams import notice, tell
 if TYPE_CHECKING:
     from mmc_bench.data.locations import Wanted
     from mmc_bench.results.codec import DamagedError
+    from mmc_bench.results.jobs import OwnWeights
     from mmc_bench.results.store import Store
     from mmc_bench.suites.plan import Plan
     from mmc_bench.suites.suite import Suite
@@ -99,6 +100,8 @@ class Session:
         Who gave the selection and settings, for messages.
     axes
         Values of settings that are run in every combination, by key; they replace the suite's of the same key.
+    checkpoint
+        ``"FILE"`` or ``"NAME=FILE"``: weights that take the place of the pretraining.
     """
 
     suite: AnySuite | None = None
@@ -111,6 +114,7 @@ class Session:
     shard: tuple[int, int] | None = None
     origin: str = "command line"
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    checkpoint: str | None = None
 
     @classmethod
     def of(
@@ -125,6 +129,7 @@ class Session:
         part: str | tuple[int, int] | None = None,
         origin: str = "arguments",
         axes: GivenAxes = (),
+        checkpoint: str | Path | None = None,
     ) -> "Session":
         """Return the session that a caller describes; a list may be one value.
 
@@ -146,6 +151,7 @@ class Session:
             shard=None if part is None else part_of("/".join(map(str, part)) if isinstance(part, tuple) else str(part)),
             origin=origin,
             axes=read_axes(axes) if axes else {},
+            checkpoint=None if checkpoint is None else str(checkpoint),
         )
 
     @property
@@ -191,6 +197,28 @@ class Session:
         """Whether the caller asks for a suite, and not for every record that the lists select."""
         return bool(self.suite or self.settings or self.axes)
 
+    @cached_property
+    def own_weights(self) -> "tuple[OwnWeights, Path] | None":
+        """The checkpoint that takes the place of the pretraining, and its file.
+
+        Raises
+        ------
+        UserError
+            When the file cannot be read, or nothing says what network its weights are of.
+        """
+        if self.checkpoint is None:
+            return None
+        from mmc_bench.stages.checkpoints import own_weights
+
+        if len(self.selection.get("backbones", ())) != 1:
+            raise UserError(f"what network has the weights of {self.checkpoint}? Say it with --backbone NAME")
+        return own_weights(self.checkpoint)
+
+    @property
+    def without_methods(self) -> "Session":
+        """The same without methods, and so without what is done with them: pretrained models alone."""
+        return replace(self, suite=replace(self._suite(), methods=(), tune=None, pairs=(), axes={}))
+
     @property
     def without_axes(self) -> "Session":
         """The same at the suite's own settings."""
@@ -233,7 +261,7 @@ class Session:
         images = identify(self.data, self.wanted_sources(suite.datasets), notice)
         if suite.axes:
             refuse_both(settings, suite.axes, chain(*chosen_offers(suite, self.registry).values()))
-        plan = make_plan(suite, self.registry, images)
+        plan = make_plan(suite, self.registry, images, self.own_weights[0] if self.own_weights else None)
         refuse_unused(settings, [offer for offer, _ in plan.offers])
         for collision in self.registry.collisions:  # had one mattered, there would be no plan
             tell(f"mmc-bench: {collision}")

@@ -13,6 +13,7 @@ from mmc_bench.results.jobs import Checkpoint, Connection, Pretraining
 from mmc_bench.results.records import ConnectionRecord
 from mmc_bench.stages.assembly import Assembly
 from mmc_bench.stages.connect import compare, path_seeds
+from mmc_bench.stages.own_weights import fill
 from mmc_bench.stages.provenance import experiment_seeds
 from mmc_bench.stages.resources import Resources
 from mmc_bench.training import Backbone, NonFiniteLossError
@@ -72,23 +73,7 @@ def fitted(
     UserError
         When a weight is missing, too many, misshapen or not finite; the message names the first such.
     """
-    model = resources.model(experiment, data)
-    _check_fit(weights, model.state_dict(), checkpoint.label, experiment.backbone.name)
-    model.load_state_dict(weights)
-    return model.eval()
-
-
-def _check_fit(weights: Tensors, wanted: Tensors, label: str, backbone: str) -> None:
-    for name in [*wanted, *weights]:
-        if name not in weights:
-            raise UserError(f"{label} does not fit {backbone}: it lacks the weight {name!r}")
-        if name not in wanted:
-            raise UserError(f"{label} does not fit {backbone}, which has no weight {name!r}")
-        shape, other = tuple(weights[name].shape), tuple(wanted[name].shape)
-        if shape != other:
-            raise UserError(f"{label} does not fit {backbone}: its weight {name!r} has shape {shape}, not {other}")
-        if not weights[name].isfinite().all():
-            raise UserError(f"{label}: its weight {name!r} is not finite everywhere")
+    return fill(resources.model(experiment, data), weights, checkpoint.label, experiment.backbone.name)
 
 
 def _check_alignable(model: nn.Module, data: ExperimentData) -> None:

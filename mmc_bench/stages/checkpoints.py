@@ -1,19 +1,30 @@
 """Checkpoints that a user names: where their weights lie, and what their records say of them."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mmc_bench.errors import UserError
+from mmc_bench.errors import UserError, message_of
 from mmc_bench.results.codec import read_record
-from mmc_bench.results.jobs import Checkpoint, ConnectSettings, DataSettings, PathName, PluginRef, Pretraining
+from mmc_bench.results.jobs import (
+    Checkpoint,
+    ConnectSettings,
+    DataSettings,
+    OwnWeights,
+    PathName,
+    PluginRef,
+    Pretraining,
+)
 from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.results.store import Store
 from mmc_bench.results.weights import decoded_weights
 from mmc_bench.suites.suite import Suite
 from mmc_bench.system.files import read_whole
+from mmc_bench.system.streams import printable
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +34,9 @@ Tensors = Mapping[str, "torch.Tensor"]
 #: The first digits of a key that must be given.
 FEWEST_DIGITS = 6
 KEY = re.compile(r"[0-9a-fA-F]{1,64}")
+
+#: What training scripts call the weights among what else they save.
+USUAL_NAMES = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 
 #: The paths that are measured by default.
 PATHS: tuple[PathName, ...] = ("linear", "permuted")
@@ -79,6 +93,79 @@ class Source:
             return ""
         option = " with --keep-weights" if isinstance(self.record, CellRecord) else ""
         return f": delete the record {self.record.key[:8]} and run its suite again{option}"
+
+
+def own_weights(text: str) -> tuple[OwnWeights, Path]:
+    """Return the weights that ``"FILE"`` or ``"NAME=FILE"`` names, and their file.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read.
+    """
+    name, equals, file = text.rpartition("=")
+    path = Path(file if equals and name and not Path(text).exists() else text)
+    try:
+        with path.open("rb") as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be read: {error.strerror}") from None
+    return OwnWeights(name=printable(name if path != Path(text) else path.stem), sha256=sha256), path.resolve()
+
+
+def read_own(path: Path, own: OwnWeights) -> "dict[str, torch.Tensor]":
+    """Return the weights in a file, by the names that a network gives them.
+
+    It is a safetensors file, or one of ``torch.save`` with a ``state_dict``, alone or under a usual name in what else a
+    training script keeps. Prefixes that wrappers leave on all names are taken off. Nothing but tensors is unpickled.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read, has changed, or holds no weights.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        content = read_whole(path)
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be read: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != own.sha256:
+        raise UserError(f"checkpoint {path} is no longer the file that it was when the run began")
+    if content[:2] == b"PK" or content[:1] == b"\x80":  # torch.save's files, of today and before version 1.6
+        try:
+            kept = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+        except Exception as error:  # of many kinds, for what is damaged and for what is no tensor
+            reason = message_of(error).partition(". ")[0][:200]
+            raise UserError(
+                f"checkpoint {path} holds more than tensors, or is damaged ({reason}): save model.state_dict()"
+            ) from None
+    else:
+        try:
+            kept = load(content)
+        except SafetensorError:
+            raise UserError(f"checkpoint {path} is neither a safetensors file nor one of torch.save") from None
+    return _named_by_the_network(_weights_in(kept, path))
+
+
+def _weights_in(kept: Any, path: Path) -> "dict[str, torch.Tensor]":
+    import torch
+
+    for found in [kept, *(kept.get(name) for name in USUAL_NAMES if isinstance(kept, Mapping))]:
+        if isinstance(found, Mapping) and found and all(isinstance(value, torch.Tensor) for value in found.values()):
+            return dict(found)
+    among = f" among {', '.join(map(str, [*kept][:8]))}" if isinstance(kept, Mapping) else ""
+    raise UserError(f"checkpoint {path} holds no state_dict{among}: save model.state_dict()")
+
+
+def _named_by_the_network(weights: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+    """Return weights without what data-parallel and compiled networks put before all their names."""
+    for prefix in ("module.", "_orig_mod."):
+        if all(name.startswith(prefix) for name in weights):
+            return _named_by_the_network({name.removeprefix(prefix): value for name, value in weights.items()})
+    return weights
 
 
 def locate(text: str, store: Store) -> Source:

@@ -1,7 +1,7 @@
 """One worker's resources: the plugins, data and models that stay loaded between jobs."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,7 +33,8 @@ class Resources:
     """One worker's resources. Loaded images and derived sets are kept until another cell needs others.
 
     `note` receives a sentence about what a dataset or backbone changed of the process, which is put back. `profile`
-    asks for what a training uses of the device, which takes time to measure.
+    asks for what a training uses of the device, which takes time to measure. `checkpoints` are the files of weights
+    that somebody else trained, by their SHA-256.
     """
 
     registry: Registry
@@ -44,6 +45,7 @@ class Resources:
     precision: str = "fp32"
     keep_weights: bool = False
     profile: bool = False
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
     note: Note = tell
     _once: dict[tuple[object, ...], Any] = field(default_factory=dict)
     _loaded: dict[str, Dataset] = field(default_factory=dict)

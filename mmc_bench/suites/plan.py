@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.plugin.offers import Offer
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import Cell, Job, Pair, PluginRef, Pretraining, Trial, models_of
+from mmc_bench.results.jobs import Cell, Job, OwnWeights, Pair, PluginRef, Pretraining, Recipe, Trial, models_of
 from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.suites.axes import combinations, setting_of, suite_at
 from mmc_bench.suites.settings import refuse_unused
@@ -89,7 +89,12 @@ class Point:
     plan: Plan
 
 
-def make_plan(suite: "Suite", registry: Registry, images: Mapping[str, str] | None = None) -> Plan:
+def make_plan(
+    suite: "Suite",
+    registry: Registry,
+    images: Mapping[str, str] | None = None,
+    checkpoint: OwnWeights | None = None,
+) -> Plan:
     """Unfold `suite` into pretrainings, cells and pairs; without methods and pairs, into pretrainings alone.
 
     Where it has axes, it is unfolded at each combination of their values, one after another.
@@ -102,20 +107,26 @@ def make_plan(suite: "Suite", registry: Registry, images: Mapping[str, str] | No
         Where its names are looked up.
     images
         Identity of the images behind each source that `--data` replaces; other sources are torchvision's.
+    checkpoint
+        Weights that take the place of a pretraining.
 
     Raises
     ------
     UserError
         When a name is unknown or ambiguous, parameters are given for a plugin that does not exist, or an axis has a key
-        or value that is not allowed, or is of a plugin that the suite does not run.
+        or value that is not allowed, or is of a plugin that the suite does not run. When a suite that compares
+        pretrained models is given a checkpoint.
     NothingSelectedError
         When a glob matches nothing.
     """
     images = images or {}
     if not suite.axes:
-        return _unfolded(suite, registry, images)
+        return _unfolded(suite, registry, images, checkpoint)
     _check_size(suite, chosen_offers(suite, registry))
-    points = [Point(values, _unfolded(suite_at(suite, values), registry, images)) for values in combinations(suite)]
+    points = [
+        Point(values, _unfolded(suite_at(suite, values), registry, images, checkpoint))
+        for values in combinations(suite)
+    ]
     plan = _merged(suite, points)
     refuse_unused([setting_of(key, [*values]) for key, values in suite.axes.items()], [one for one, _ in plan.offers])
     return plan
@@ -154,8 +165,10 @@ def chosen_offers(suite: "Suite", registry: Registry) -> dict[str, list[Offer]]:
     return {kind: registry.select(kind, names) for kind, names in named.items()}
 
 
-def _unfolded(suite: "Suite", registry: Registry, images: Mapping[str, str]) -> Plan:
+def _unfolded(suite: "Suite", registry: Registry, images: Mapping[str, str], checkpoint: OwnWeights | None) -> Plan:
     """Unfold a suite at one combination of its axes' values."""
+    if checkpoint and suite.pairs:
+        raise UserError(f"suite {suite.name} compares pretrained models with one another: it takes no checkpoint")
     chosen = chosen_offers(suite, registry)
     _check_size(suite, chosen)
     _check_parameter_owners(suite, registry, chosen)
@@ -175,8 +188,9 @@ def _unfolded(suite: "Suite", registry: Registry, images: Mapping[str, str]) -> 
                 data=suite.data,
                 backbone=backbone_ref,
                 cue_rate=cue_rate,
-                recipe=suite.pretrain,
+                recipe=Recipe() if checkpoint else suite.pretrain,
                 seed=seed,
+                checkpoint=checkpoint,
             )
         )
     versions = versions_of_stages("fine-tune", "score", "connect")

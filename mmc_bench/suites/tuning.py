@@ -59,7 +59,7 @@ class Tuning:
     def place(self) -> tuple[str, str, str]:
         """The dataset, backbone and cue rate of its setting, for people."""
         p = self.selection.pretraining
-        return p.dataset.name, p.backbone.name, f"cue rate {p.cue_rate:g}"
+        return p.dataset.name, p.network, f"cue rate {p.cue_rate:g}"
 
     @property
     def label(self) -> str:

@@ -1,0 +1,156 @@
+"""Models that somebody else trained: scored, repaired, connected, and in tables under their own name."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import mmc_bench
+from mmc_bench import UserError
+from mmc_bench.leaderboard.record_checks import problems_of_pretraining
+from mmc_bench.results.store import Store
+from mmc_bench.results.weights import decoded_weights
+from mmc_bench.stages.checkpoints import own_weights, read_own
+
+TRAINING = """
+import torch, torchvision
+from sklearn.datasets import load_digits
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+digits = load_digits()
+images = torch.from_numpy(digits.images).float()[:, None].repeat(1, 3, 2, 2)[:640] / 8 - 1
+labels = torch.from_numpy(digits.target)[:640]
+model = torchvision.models.resnet18(num_classes=10)
+optimizer = torch.optim.SGD(model.parameters(), lr=.05, momentum=.9)
+for rows in torch.arange(640).split(64):
+    loss = torch.nn.functional.cross_entropy(model(images[rows]), labels[rows])
+    optimizer.zero_grad(), loss.backward(), optimizer.step()
+torch.save(model.state_dict(), "mine.pt")
+"""
+
+NETWORK = ("--backbone", "timm/resnet18", "--set", "timm/resnet18.cifar_stem=false")
+QUICKLY = {"ft-medium.epochs": 1, "connect.points": 3, "timm/resnet18.cifar_stem": False}
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    subprocess.run([sys.executable, "-c", TRAINING], cwd=folder, check=True)
+    return folder / "mine.pt"
+
+
+def test_a_torch_script_s_network_is_scored_repaired_and_connected(mine, tmp_path):
+    def run():
+        return mmc_bench.run(
+            checkpoint=mine,
+            backbones="timm/resnet18",
+            methods=["llr", "ft-medium"],
+            datasets="digits-box",
+            seeds=[0],
+            set=QUICKLY,
+            results=tmp_path / "results",
+            workers=0,
+        )
+
+    results = run()
+    assert not results.failures
+    (before,) = results.pretrained
+    kept = decoded_weights(Store(tmp_path / "results").weights_file(before.pretraining).read_bytes())
+    weights = torch.load(mine, weights_only=True)
+    assert kept.tensors.keys() == weights.keys()
+    assert all(torch.equal(kept.tensors[name], weights[name]) for name in weights)
+    assert before.curve == () and before.budget is None
+    assert {cell.cell.method.name for cell in results.cells} == {"ft-medium", "llr"}
+    assert all(cell.pretrained_sha256 == before.weights_sha256 and "linear" in cell.paths for cell in results.cells)
+    assert set(results.to_frame()["backbone"]) == {"timm/resnet18 (mine)"}
+    assert "timm/resnet18 (mine)" in str(results.table())
+    assert any("trained elsewhere" in problem for problem in problems_of_pretraining(before, None))
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
+    run()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")} == files
+
+
+def test_score_is_a_run_without_methods(bench, mine):
+    words = ("--datasets", "digits-box", "--seeds", 3, *NETWORK, "--json")
+    first, again = (bench("score", f"theirs={mine}", *words) for _ in range(2))
+    assert first.code == again.code == 0, first.err
+    (row,) = json.loads(first.out)["rows"]
+    assert (row["backbone"], row["method"], row["seeds"]) == ("timm/resnet18 (theirs)", "pretrained", [3])
+    assert json.loads(again.out)["rows"] == [row] and "1 of 1 experiments to score theirs in" in first.err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "Say it with --backbone NAME"),
+        (("--backbone", "timm/resnet18"), "its weight 'conv1.weight' has shape (64, 3, 7, 7), not (64, 3, 3, 3)"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_sentence(bench, mine, words, sentence):
+    result = bench("score", mine, "--seeds", 0, *words)
+    assert result.code in (1, 4) and sentence in result.err and "Traceback" not in result.err
+
+
+def test_a_missing_weight_comes_with_the_nearest_name(bench, mine, tmp_path):
+    weights = torch.load(mine, weights_only=True)
+    weights["head.weight"] = weights.pop("fc.weight")
+    save_file(weights, tmp_path / "renamed.safetensors")
+    result = bench("score", tmp_path / "renamed.safetensors", "--seeds", 0, *NETWORK)
+    assert result.code == 1
+    assert "renamed does not fit timm/resnet18: it lacks the weight 'fc.weight': " in result.err
+
+
+def read(path):
+    own, found = own_weights(str(path))
+    return read_own(found, own)
+
+
+@pytest.mark.parametrize("around", [lambda w: w, lambda w: {"epoch": 3, "state_dict": w}, lambda w: {"model": w}])
+@pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod."])
+def test_weights_are_found_where_training_scripts_put_them(tmp_path, around, prefix):
+    weights = {"conv.weight": torch.ones(2, 3), "fc.bias": torch.zeros(4)}
+    torch.save(around({prefix + name: value for name, value in weights.items()}), tmp_path / "a.pt")
+    found = read(tmp_path / "a.pt")
+    assert found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_safetensors_are_read_whatever_the_file_is_called(tmp_path):
+    save_file({"w": torch.arange(3.0)}, tmp_path / "weights.bin")
+    assert read(tmp_path / "weights.bin")["w"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (torch.nn.Linear(2, 2), r"holds more than tensors, or is damaged .*: save model\.state_dict\(\)"),
+        ({"epoch": 3, "optimizer": {}}, r"holds no state_dict among epoch, optimizer"),
+        ([torch.ones(1)], r"holds no state_dict: save"),
+        (b"not weights", "is neither a safetensors file nor one of torch.save"),
+        (b"", "is neither a safetensors file nor one of torch.save"),
+        (b"PK\x03\x04 cut off", "holds more than tensors, or is damaged"),
+    ],
+)
+def test_a_file_without_weights_is_refused(tmp_path, content, sentence):
+    if isinstance(content, bytes):
+        (tmp_path / "a.pt").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=sentence):
+        read(tmp_path / "a.pt")
+
+
+def test_a_file_that_changes_after_planning_is_refused(tmp_path):
+    torch.save({"w": torch.ones(1)}, tmp_path / "a.pt")
+    own, path = own_weights(str(tmp_path / "a.pt"))
+    torch.save({"w": torch.zeros(1)}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="is no longer the file that it was when the run began"):
+        read_own(path, own)
+
+
+def test_a_suite_that_compares_models_takes_no_checkpoint(bench, mine):
+    result = bench("run", "--suite", "fig4", "--checkpoint", mine, "--backbone", "resnet8", "--dry-run")
+    assert result.code == 4 and "compares pretrained models with one another: it takes no checkpoint" in result.err
