@@ -1,9 +1,11 @@
 """What a plugin offers: one dataset, backbone, method or observer, loaded and configured when it is used."""
 
+import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -81,7 +83,28 @@ class Offer:
             distribution=self.plugin.distribution,
             version=self.version,
             parameters={**self.spec.defaults, **overrides},
+            weights=self.digest_of_weights(overrides),
         )
+
+    def digest_of_weights(self, parameters: Mapping[str, Any]) -> str | None:
+        """Return the SHA-256 of the file whose weights a backbone with these parameters starts from, if there is one.
+
+        Raises
+        ------
+        UserError
+            When the file is not there, or cannot be read.
+        """
+        if getattr(self.spec, "weights", None) is None:
+            return None
+        with self.blamed(f"weights {self.spec.weights!r} failed"):
+            path = self._import(self.spec.weights)({**self.spec.defaults, **self.fixed, **parameters})
+        if path is None:
+            return None
+        try:
+            status = Path(path).stat()
+            return _digest_of(Path(path), status.st_mtime_ns, status.st_size)
+        except OSError as error:
+            raise UserError(f"weights {path} of {self.spec.name} cannot be read: {error.strerror}") from None
 
     def load(self) -> Any:
         """Import and return the target.
@@ -172,6 +195,13 @@ class Offer:
         except BaseException as error:
             owner = f"{self.spec.kind} {self.spec.name!r} of {self.plugin.distribution}"
             raise UserError(f"{owner}: {what}: {one_line(error)}") from error
+
+
+@cache
+def _digest_of(path: Path, *state: int) -> str:
+    """Return the SHA-256 of a file, read once while its time and size are the same."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def one_line(error: BaseException) -> str:

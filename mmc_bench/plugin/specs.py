@@ -123,6 +123,9 @@ class BackboneSpec(PluginSpec):
     ----------
     name, target, summary, defaults, check_member
         As every spec has them: `PluginSpec` in `mmc_bench.plugin.specs` describes them.
+    weights
+        For networks that start from weights of a file: ``"module:function"``, called with the parameters, which returns
+        the file's path, or None for random weights. Its digest is a part of the results' keys.
 
     Raises
     ------
@@ -137,6 +140,13 @@ class BackboneSpec(PluginSpec):
     """
 
     kind: ClassVar[str] = "backbone"
+
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights is not None and not (isinstance(self.weights, str) and TARGET.fullmatch(self.weights)):
+            raise ValueError(f"backbone {self.name!r}: weights {self.weights!r} must read 'module:function'")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,12 +34,16 @@ def _of(*stages: str) -> Predicate:
 
 @dataclass(frozen=True, kw_only=True)
 class PluginRef(Plain):
-    """A dataset, backbone or method: who offers it, in which version, with which explicit parameters."""
+    """A dataset, backbone or method: who offers it, in which version, with which explicit parameters.
+
+    `weights` is the SHA-256 of the file whose weights a backbone starts from.
+    """
 
     name: str
     distribution: str
     version: str
     parameters: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = field(default=None, metadata={"added": True})
 
 
 @dataclass(frozen=True, kw_only=True)

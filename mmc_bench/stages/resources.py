@@ -117,6 +117,8 @@ class Resources:
         offer = self.offer("backbone", pretraining.backbone)
         with kept(f"backbone {pretraining.backbone.name}", self.note):
             config = offer.configure(pretraining.backbone.parameters)
+            if offer.digest_of_weights(pretraining.backbone.parameters) != pretraining.backbone.weights:
+                raise UserError(f"the weights that backbone {offer.spec.name} starts from changed during the run")
             model: Backbone = offer.make(config, num_classes=data.num_classes, input_shape=data.input_shape)
         if not isinstance(model, nn.Module):
             raise UserError(f"backbone {offer.spec.name} made a {type(model).__name__}, not a torch.nn.Module")

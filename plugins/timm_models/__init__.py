@@ -17,7 +17,8 @@ def register_backbones(register: Callable[[BackboneSpec], None]) -> None:
             target=".backbone:build",
             check_member=".backbone:check_model",
             example="timm/test_resnet",
-            summary="any timm model from random weights, e.g. timm/resnet10t; CIFAR stem for ResNet, RegNet, "
-            "DenseNet, EfficientNet and MobileNetV3",
+            weights=".pretrained:weights_of",
+            summary="any timm model from random weights, e.g. timm/resnet10t, with a CIFAR stem for ResNet, RegNet, "
+            "DenseNet, EfficientNet and MobileNetV3; or from pretrained ones, e.g. timm/resnet50.a1_in1k",
         )
     )

@@ -1,6 +1,6 @@
-"""timm's models on small images."""
+"""timm's models: from random weights on small images, or from pretrained weights."""
 
-from typing import Any
+from typing import Any, Literal
 
 import timm
 from timm.models.densenet import DenseNet
@@ -13,53 +13,78 @@ from torch import nn
 from mmc_bench import UserError
 from mmc_bench.errors import nearest
 
+from .pretrained import weights_of, with_own_input
+
 
 def check_model(model: str) -> None:
-    """Refuse a name that is none of timm's architectures, and one with a tag, which means pretrained weights.
+    """Refuse a name that is none of timm's architectures, or whose tag is none of their pretrained weights.
 
     Raises
     ------
     UserError
-        Which names the architecture of a tag, or the nearest names that timm knows.
+        Which names the nearest names that timm knows.
     """
     known = timm.list_models()
-    architecture, dot, tag = model.partition(".")
+    architecture, dot, _ = model.partition(".")
     if dot and architecture in known:
-        raise UserError(
-            f"timm/{model} names the pretrained weights {tag!r}, and backbones start from random weights: "
-            f"write timm/{architecture}"
-        )
+        known = timm.list_models(f"{architecture}.*", pretrained=True)
     if model not in known:
         raise UserError(f"timm has no model {model!r}: {nearest(model, known)}")
 
 
-def build(num_classes: int, input_shape: tuple[int, ...], model: str, cifar_stem: bool = True) -> nn.Module:
-    """Return a timm model with random weights.
+def build(
+    num_classes: int,
+    input_shape: tuple[int, ...],
+    model: str,
+    cifar_stem: bool | None = None,
+    init: Literal["named", "random"] = "named",
+    weights: str | None = None,
+) -> nn.Module:
+    """Return a timm model.
 
     Parameters
     ----------
     model
-        A name that timm knows.
+        A name that timm knows; with a tag, as in ``resnet50.a1_in1k``, it names pretrained weights.
     cifar_stem
         Let the stem keep the image's full resolution, in the families whose stem is a strided convolution
         and perhaps a pool: ResNet (with ResNeXt, SE-ResNet, …), RegNet, DenseNet, EfficientNet, MobileNetV3.
-        Other families keep their own stem; those that are built for one image size are given this one.
+        Other families keep their own stem; those that are built for one image size are given this one. By default,
+        networks with random weights have it, and those with pretrained weights keep their own.
+    init
+        "random" leaves the weights that the name says out.
+    weights
+        A file with pretrained weights in timm's format, where they are not to be looked for.
+
+    A network with pretrained weights resizes and normalises its input as it was trained; its last layer is new.
 
     Raises
     ------
     UserError
-        When timm has no such model, or cannot build it for images of this shape.
+        When timm has no such model, cannot build it for images of this shape, or its weights are not there or of
+        another network.
     """
     check_model(model)
+    file = weights_of({"model": model, "init": init, "weights": weights})
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": input_shape[0]}
+    if file is not None:
+        # With all its classes: timm is strict about every weight only where it loads the last layer as well.
+        options |= {"num_classes": None, "pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
     try:
-        if _is_sized(model):
+        if file is None and _is_sized(model):
             options["img_size"] = tuple(input_shape[1:])
-        network = timm.create_model(model, pretrained=False, **options)
+        network = timm.create_model(model, **options)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise UserError(f"timm/{model} cannot be built for images of {input_shape}: {error}") from error
-    if cifar_stem:
+        loaded = f" from {file}" if file else ""
+        problem = " ".join(str(error).split())[:300]
+        raise UserError(f"timm/{model} cannot be built{loaded} for images of {input_shape}: {problem}") from error
+    if cifar_stem if cifar_stem is not None else file is None:
         keep_resolution(network)
+    if file is not None:
+        known: Any = network.pretrained_cfg
+        reset: Any = network.reset_classifier
+        reset(num_classes)
+        with_own_input(network, tuple(known["input_size"][1:]), known["mean"], known["std"])
     return network
 
 
