@@ -95,8 +95,11 @@ class Dataset(Protocol):
 class ImageSources(Protocol):
     """Where a dataset gets its images from."""
 
-    def load(self, name: str) -> tuple[SourceImages, SourceImages]:
-        """Return the train and test images of a source, such as ``"cifar10"``."""
+    def load(self, name: str, size: tuple[int, int] | None = None) -> tuple[SourceImages, SourceImages]:
+        """Return the train and test images of a source, such as ``"cifar10"``.
+
+        A source that is not built in has the size (H, W) of its images, which must then be alike, or that given here.
+        """
 
     def listing(self, name: str) -> Any:
         """Return what the source's layout function, as the dataset's spec names it, found in its folder."""

@@ -55,7 +55,7 @@ class Sources:
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     memory: int = IMAGE_MEMORY
 
-    def load(self, name: str) -> tuple[SourceImages, SourceImages]:
+    def load(self, name: str, size: tuple[int, int] | None = None) -> tuple[SourceImages, SourceImages]:
         """Return the train and test images of a source.
 
         Raises
@@ -67,7 +67,7 @@ class Sources:
         known = KNOWN_SOURCES.get(name)
         folder = self.folders.get(name)
         if folder is not None and (known is None or is_class_folder(Path(folder))):
-            size, channels = (known.size, known.channels) if known else (None, None)
+            size, channels = (known.size, known.channels) if known else (size, None)
             train, test = load_folder(Path(folder), size, channels, self.memory)
             return train, test
         if name == "digits":

@@ -43,11 +43,11 @@ class MadeUpSources:
     real: Sources
     num_classes: int
 
-    def load(self, name: str) -> tuple[SourceImages, SourceImages]:
+    def load(self, name: str, size: tuple[int, int] | None = None) -> tuple[SourceImages, SourceImages]:
         """Return train and test images of a source."""
         known = KNOWN_SOURCES.get(name)
         if name in self.real.folders or name not in (self.real.allowed or ()) or known is None or not known.present:
-            return self.real.load(name)
+            return self.real.load(name, size)
         generator = torch.Generator().manual_seed(0)
 
         def part(images_of_a_class: int) -> SourceImages:

@@ -1,0 +1,70 @@
+"""Any images, with a cue of a chosen kind, size and strength."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from mmc_bench import BaseConfig, UserError
+from mmc_bench.data.contract import ImageSources, LabelledImages
+
+from .patterns import KINDS
+
+#: Of the training images, what the clean and the validation set are at most.
+HELD_OUT, MOST_HELD_OUT = 0.1, 2500
+
+
+class Planted:
+    """Images in class folders, each with the cue of its class; a cue code is a class, and RC draws from all of them.
+
+    The cue is blended into the image: at strength s, and where its picture is seen fully, an image x becomes
+    (1 - s) x + s p, with p the picture of its class. The exact share of each pixel is in `masks`.
+    """
+
+    class Config(BaseConfig):
+        """What the cue is."""
+
+        cue: Literal["box", "patch", "border", "texture", "frequency"] = Field("box", description="kind of cue")
+        strength: float | None = Field(None, gt=0, le=1, description="opacity; by default the kind's own")
+        size: float | None = Field(None, gt=0, le=0.5, description="of the shorter side; by default the kind's own")
+        pixels: int | None = Field(None, ge=4, description="side that images are resized to; by default they are alike")
+
+    train: LabelledImages
+    test: LabelledImages
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def load(self, sources: ImageSources) -> None:
+        """Load the images, and draw the cue of each class.
+
+        Raises
+        ------
+        UserError
+            When there are too few pixels for as many different cues as there are classes.
+        """
+        pixels = self.config.pixels
+        train, test = sources.load("images", None if pixels is None else (pixels, pixels))
+        self.train, self.test = train.with_cues(train.labels), test.with_cues(test.labels)
+        self.num_classes = int(train.labels.max()) + 1
+        self.clean_images = self.validation_images = min(max(int(HELD_OUT * len(train.labels)), 1), MOST_HELD_OUT)
+        draw, size, strength = KINDS[self.config.cue]
+        height, width = train.images.shape[-2:]
+        pictures, shares = draw(self.num_classes, height, width, self.config.size or size)
+        self._pictures = pictures[:, : train.images.shape[1]]
+        self.masks = shares * (self.config.strength or strength)  # (K, 1, H, W)
+        seen = (self._pictures * self.masks).flatten(1)
+        if len(seen.unique(dim=0)) < self.num_classes:
+            kind, where = self.config.cue, f"{height}x{width} pixels"
+            raise UserError(f"{self.num_classes} classes are too many for a {kind} in {where}")
+
+    def random_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Return `n` classes drawn uniformly."""
+        return torch.randint(self.num_classes, (n,), generator=generator)
+
+    def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
+        """Return the images with their cues blended in."""
+        if self._pictures.device != images.device:  # moved once, not with every batch
+            self._pictures, self.masks = self._pictures.to(images.device), self.masks.to(images.device)
+        pictures, masks = self._pictures[cue].to(images.dtype), self.masks[cue].to(images.dtype)
+        return torch.lerp(images, pictures, masks)
