@@ -7,10 +7,12 @@ from mmc_bench import DatasetSpec, hookimpl
 mmc_bench_api = 1
 VERSION = 1
 
+CUB_AND_PLACES = {"cub": ".birds:read_cub", "places": ".birds:read_places"}
+
 
 @hookimpl
 def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
-    """Register any folder of cut-outs and scenes, and cats and dogs."""
+    """Register any folder of cut-outs and scenes, cats and dogs, and Waterbirds."""
     register(
         DatasetSpec(
             name="foregrounds",
@@ -28,5 +30,25 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
             layouts={"catdog-scenes": ".layout:read_catdog"},
             num_classes=2,
             summary="cats in forests and dogs by the sea, 64x64",
+        )
+    )
+    register(
+        DatasetSpec(
+            name="waterbirds",
+            target=".waterbirds:Waterbirds",
+            sources=("cub", "places"),
+            layouts=CUB_AND_PLACES,
+            num_classes=2,
+            summary="CUB-200-2011's birds on Places' land and water (Sagawa et al., 2020), any scene behind any bird",
+        )
+    )
+    register(
+        DatasetSpec(
+            name="waterbirds-95",
+            target=".waterbirds:Waterbirds95",
+            sources=("cub", "places", "waterbirds-metadata"),
+            layouts={**CUB_AND_PLACES, "waterbirds-metadata": ".birds:read_metadata"},
+            num_classes=2,
+            summary="the same with the official pairs of bird and place, of which 95 % match in training",
         )
     )
