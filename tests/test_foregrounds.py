@@ -83,6 +83,18 @@ def test_scenes_of_a_class_are_used_in_turn_and_random_ones_come_from_their_own_
         assert draw(2000, torch.Generator().manual_seed(0)).unique().tolist() == [*range(low, high)]
 
 
+def test_balanced_classes_have_as_many_cut_outs_each_in_their_order(folder):
+    everything, balanced = loaded(folder), loaded(folder, balanced=True)
+    for part, count in (("train", 8), ("test", 2)):
+        before, after = getattr(everything, part), getattr(balanced, part)
+        assert after.labels.bincount().tolist() == [count, count]
+        rows = [int((before.images == image).flatten(1).all(1).nonzero()) for image in after.images]
+        assert rows == sorted({*rows}) and before.labels[rows].tolist() == after.labels.tolist()
+    assert torch.equal(loaded(folder, balanced=True).train.images, balanced.train.images)
+    other = loaded(folder, balanced=True, data_seed=1).train.images
+    assert not torch.equal(other, balanced.train.images)
+
+
 @pytest.mark.slow
 def test_the_kit_finds_nothing(folder):
     registry = Registry.discover()
