@@ -143,6 +143,7 @@ def read_metadata(folder: Path) -> Pairs:
             Pair(f"images/{row['img_filename']}", row["place_filename"].lstrip("/"), int(row["y"]), int(row["place"]))
         )
     for part in PARTS:
-        if not of[part]:
-            raise UserError(f"{folder / table} has no image in the {part} part")
+        for name, label in CLASSES.items():
+            if all(pair.label != label for pair in of[part]):
+                raise UserError(f"{folder / table} has no {name} in the {part} part")
     return Pairs(root=folder, files=(table,), of={part: tuple(pairs) for part, pairs in of.items()})

@@ -13,7 +13,7 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", 
 PARTS_OF_TABLES = {"train": "train", "val": "train", "valid": "train", "validation": "train", "test": "test"}
 
 #: Missing files that a message names.
-QUOTED = 3
+QUOTED = 5
 
 
 @dataclass(frozen=True)
