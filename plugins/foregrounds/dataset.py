@@ -44,7 +44,7 @@ class Foregrounds:
         balanced: bool = Field(
             False, description="leave cut-outs out at random, until a part has as many of each class"
         )
-        data_seed: int = Field(0, ge=0, description="what places and own scenes are drawn from, in all runs")
+        data_seed: int = Field(0, ge=0, description="what is drawn in loading follows from it, in all runs")
 
     config: Config
     source = "foregrounds"
@@ -111,7 +111,7 @@ class Foregrounds:
             return picture / 127.5 - 1
         if self.config.ground == "blur":
             mean = torch.stack([_mean(self._scenes, rows) for rows in map(labels.eq, labels.unique())]).mean(0)
-            return blurred(mean[None], size / 8)[0] / 127.5 - 1
+            return (blurred(mean[None], size / 8)[0] / 127.5 - 1).clamp(-1, 1)  # rounding may lead beyond white
         return torch.zeros(3, size, size)
 
     def random_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
