@@ -181,6 +181,8 @@ def test_images_that_stay_in_their_file_look_the_same(folder, parameters):
     for name in ("C", "NC"):
         first, second = (derive_experiment(each, SETTINGS, 0.5, seed=1).splits[name] for each in (held, mapped))
         assert torch.equal(first.batch(slice(None))[0], second.batch(slice(None))[0])
+        in_batches = [torch.cat([images for images, _ in each.in_order(2)]) for each in (first, second)]
+        assert torch.equal(*in_batches)
 
 
 # --- the neutral ground

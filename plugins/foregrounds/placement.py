@@ -1,5 +1,6 @@
 """Where on the picture a cut-out lies, how large it is, and how soft its edge."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -55,7 +56,8 @@ class Placement:
         colour = colour / opacity.clamp(min=1 / 255)
         if self.soften:
             opacity = softened(opacity, self.soften)
-        return torch.cat([colour, opacity], dim=1).mul(255).round().clamp(0, 255).byte()
+        placed = torch.cat([colour, opacity], dim=1).mul(255).round().clamp(0, 255).byte()
+        return placed.contiguous(memory_format=torch.channels_last)
 
 
 class _PlacedWhenRead(MappedImages):
@@ -66,8 +68,13 @@ class _PlacedWhenRead(MappedImages):
 
     def rows(self, index: torch.Tensor) -> torch.Tensor:
         """Return the chosen cut-outs (n, 4, H, W), as `MappedImages.rows` does."""
-        placed = self._placement.of(self._images.rows(index), index)
-        return placed.contiguous(memory_format=torch.channels_last)
+        return self._placement.of(self._images.rows(index), index)
+
+    def read_ahead(self, batches: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
+        """Yield the cut-outs of each batch, as `MappedImages.read_ahead` does."""
+        batches = list(batches)
+        for index, images in zip(batches, self._images.read_ahead(batches, device), strict=True):
+            yield self._placement.of(images, index)
 
 
 def softened(opacity: torch.Tensor, width: float) -> torch.Tensor:
