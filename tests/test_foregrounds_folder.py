@@ -128,6 +128,11 @@ FAULTS = {
         lambda f: describe(f, test=["scenes/grass/*", "*/0[1-5].png"]),
         "class 'ant' has no scene in the train part",
     ),
+    "no mapping": (lambda f: describe(f, pairs=["owl"]), r"pairs = .*: Input should be a valid dictionary"),
+    "masks of no class": (
+        lambda f: describe(f, masks={"elk": "cutouts/owl"}),
+        "masks are of 'elk', and cut-outs are not",
+    ),
     "a missing mask": (
         lambda f: describe(f, masks={"owl": "cutouts/owl", "ant": "scenes/dusk"}),
         "cutouts/ant/05.png has no mask",
@@ -166,6 +171,26 @@ def test_a_wrong_table_is_one_sentence_with_its_line(folder, table, content, say
     describe(folder, cutouts="cutouts.csv", scenes="scenes.csv")
     with pytest.raises(UserError, match=says):
         found_in(folder)
+
+
+def test_patterns_besides_tables_that_give_every_split_are_refused(folder):
+    tables(folder)
+    describe(folder, cutouts="cutouts.csv", scenes="scenes.csv", test=["*1*"])
+    with pytest.raises(UserError, match="test is of no use"):
+        found_in(folder)
+    describe(folder, cutouts="cutouts.csv", test=["*/00.png"])
+    assert {name.rpartition("/")[2] for name in found_in(folder).scenes["test"].names} == {"00.png"}
+
+
+def test_numbers_are_names_of_classes_too(folder):
+    (folder / "foregrounds.yaml").write_text(
+        "cutouts: {2: cutouts/owl, 10: cutouts/ant}\n"
+        "scenes: {0: scenes/dusk, no: scenes/grass}\n"
+        "pairs: {2: 0, 10: no}\n"
+    )
+    found = found_in(folder)
+    assert found.cutouts["test"].names[:2] == ("cutouts/ant/04.png", "cutouts/ant/09.png")
+    assert found.cutouts["test"].labels[:2] == (0, 0)
 
 
 def test_files_that_a_table_names_must_be_there(folder):

@@ -1,6 +1,7 @@
 """Cut-outs on scenes: the scene is the cue."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -67,7 +68,7 @@ class Foregrounds:
             for part, each in cutouts.items()
         }
         for part, each in cutouts.items():
-            check_visible(images[part], each.names)
+            check_visible(images[part], found.root, each.names)
         names = [name for part in PARTS for name in found.scenes[part].names]
         scenes = sources.decode(self.source, names, side, fit="cover")
         self._fill(images, cutouts, scenes, found.scenes)
@@ -181,12 +182,12 @@ def own_scenes(labels: torch.Tensor, scene_labels: torch.Tensor, generator: torc
     return rows
 
 
-def check_visible(images: Images, names: tuple[str, ...]) -> None:
+def check_visible(images: Images, root: Path, names: tuple[str, ...]) -> None:
     """Raise a `UserError` that names a cut-out without any pixel that is at least half opaque."""
     for rows in torch.arange(len(images)).split(AT_ONCE):
         opacity = rows_of(images, rows)[:, 3].amax((1, 2))
         for row in (opacity < 128).nonzero()[:, 0].tolist():
-            raise UserError(f"{names[int(rows[row])]} shows nothing: none of its pixels is opaque")
+            raise UserError(f"{root / names[int(rows[row])]} shows nothing: none of its pixels is opaque")
 
 
 def _mean(images: Images, chosen: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 import yamlcore
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from mmc_bench import BaseConfig, UserError
 from mmc_bench.data.listing import Listing
@@ -39,8 +39,10 @@ class Description(BaseConfig):
         Patterns of names; what they match is for testing, and all else for training.
     """
 
-    cutouts: str | dict[str, str]
-    scenes: str | dict[str, str]
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # the names of classes and kinds
+
+    cutouts: dict[str, str] | str
+    scenes: dict[str, str] | str
     pairs: dict[str, str | list[str]]
     masks: dict[str, str] = Field(default_factory=dict)
     test: list[str] = Field(default_factory=list)
@@ -110,6 +112,8 @@ def described(folder: Path, description: Description, *read: str) -> Pasted:
     d = description
     cutouts = _masked(folder, entries_of(folder, d.cutouts, "label"), d)
     scenes = entries_of(folder, d.scenes, "scene")
+    if d.test and all(entry.part for entry in (*cutouts, *scenes)):
+        raise UserError(f"{folder / DESCRIPTION}: test is of no use, since the tables give every image a split")
     labels = {name: label for label, name in enumerate(sorted({entry.kind for entry in cutouts}))}
     if len(labels) < 2:
         raise UserError(f"{folder}: cut-outs of two classes or more are needed, and all are of {', '.join(labels)}")
@@ -180,6 +184,8 @@ def _masked(folder: Path, cutouts: list[Entry], d: Description) -> list[Entry]:
         folders = d.cutouts
         if isinstance(folders, str):
             raise UserError(f"{folder / DESCRIPTION}: masks are folders; for {folders} they go into its column mask")
+        if strange := d.masks.keys() - folders:
+            raise UserError(f"{folder / DESCRIPTION}: masks are of {_quoted(strange)}, and cut-outs are not")
         masks = {
             (kind, _stem(name, place)): name for kind, place in d.masks.items() for name in images_below(folder, place)
         }
