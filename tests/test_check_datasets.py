@@ -97,6 +97,11 @@ FAULTS = {
         REGION,
         "the cues together change all pixels",
     ),
+    "a blended cue that hides the image": (
+        "blended = True\n" + RENDER + "return torch.zeros_like(images) + cue[:, None, None, None] / 4",
+        REGION,
+        "hides 100.0% of the pixels",
+    ),
     "no cue is drawn": (RENDER + "return images.clone()", REGION, "no cue changes any of the pixels"),
     "a cue where there is none": (
         "def without_cue(self, images):\n    return Planted.plain(self, images, images[:, 0, 0, 0].long() * 0)",

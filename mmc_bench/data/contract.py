@@ -62,7 +62,8 @@ class Dataset(Protocol):
 
     An image without a cue is the image itself, and never passed to `render`. Where a cue changes an image's shape,
     a function ``without_cue(images)`` returns pictures of that shape without a cue. Where training images have other
-    random cues than test images, ``random_train_cue(n, generator)`` draws them.
+    random cues than test images, ``random_train_cue(n, generator)`` draws them. A class attribute ``blended = True``
+    says that cues are blended into all of the image, and hide half of it at most.
     """
 
     num_classes: int

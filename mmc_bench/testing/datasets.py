@@ -280,8 +280,9 @@ def renders_into_a_copy(subject: DatasetSubject) -> None:
 
 
 def keeps_cue_to_region(subject: DatasetSubject) -> str:
-    """A cue changes the same pixels of every image, and at most half of them."""
-    return check_confined(subject.pictures, subject.some(), subject.cues_of_all_labels(), subject.place)
+    """A cue changes the same pixels of every image, and at most half of them, or is blended into all of them."""
+    blended = bool(getattr(subject.loaded, "blended", False))
+    return check_confined(subject.pictures, subject.some(), subject.cues_of_all_labels(), subject.place, blended)
 
 
 def stays_in_range(subject: DatasetSubject) -> None:

@@ -105,7 +105,7 @@ def _offset_of(x: torch.Tensor, seen: torch.Tensor) -> tuple[int, ...] | None:
     return None
 
 
-def check_confined(render: Render, images: torch.Tensor, cues: torch.Tensor, place: str) -> str:
+def check_confined(render: Render, images: torch.Tensor, cues: torch.Tensor, place: str, blended: bool = False) -> str:
     """A cue changes the same pixels of every image, in any channel, and at most half of them.
 
     Noise shows which: there no pixel has the cue's colour already. Of images, no other pixels may change. Images with
@@ -117,6 +117,8 @@ def check_confined(render: Render, images: torch.Tensor, cues: torch.Tensor, pla
         As `render` gets them, of shape (n, C, H, W), or vectors (n, D).
     cues
         A cue code for each label.
+    blended
+        Whether cues are blended into all of the image: then what counts is where they hide it.
 
     Raises
     ------
@@ -136,14 +138,18 @@ def check_confined(render: Render, images: torch.Tensor, cues: torch.Tensor, pla
                 f"the cue {cue.tolist()} changes other {what} of one image than of another ({place})",
                 "let the place of a cue depend on its code alone, not on what the image shows",
             )
+        if blended:
+            region = region & _hidden(render, noise, cue)
         if (share := region.float().mean().item()) > LARGEST_REGION:
             raise Fault(
-                f"the cue {cue.tolist()} changes {share:.1%} of the {what} ({place})",
+                f"the cue {cue.tolist()} {'hides' if blended else 'changes'} {share:.1%} of the {what} ({place})",
                 "confine it to a region of at most half the image: outside, images with and without a cue must be "
                 "the same",
             )
         regions.append(region)
     covered = torch.stack(regions).any(0)  # (H, W), or (D,)
+    if blended and not covered.all():
+        return f"blended into the image, of which it hides {covered.float().mean().item():.1%} of the {what}"
     if not covered.any():
         raise Fault(f"no cue changes any of the {what} ({place})", "let render draw the cue")
     if covered.all():
@@ -188,6 +194,13 @@ def _changed(render: Render, x: torch.Tensor, cue: torch.Tensor) -> torch.Tensor
     codes = cue.expand(len(x), *cue.shape)
     changed = render(x.clone(), codes) != render(x.clone(), torch.full_like(codes, -1))
     return changed.any(1) if changed.ndim == 4 else changed
+
+
+def _hidden(render: Render, x: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
+    """Return where one cue makes all images (n, …) alike, of shape (H, W), or (D,)."""
+    seen = render(x.clone(), cue.expand(len(x), *cue.shape))
+    alike = (seen == seen[:1]).all(0)
+    return alike.all(0) if alike.ndim == 3 else alike
 
 
 def distinct_cues(render: Render, x: torch.Tensor, codes: torch.Tensor) -> tuple[int, int] | None:

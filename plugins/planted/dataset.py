@@ -29,6 +29,7 @@ class Planted:
         size: float | None = Field(None, gt=0, le=0.5, description="of the shorter side; by default the kind's own")
         pixels: int | None = Field(None, ge=4, description="side that images are resized to; by default they are alike")
 
+    blended = True  # where its strength is below 1
     train: LabelledImages
     test: LabelledImages
 
