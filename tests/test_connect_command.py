@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from mmc_bench.cli.main import run_command_line
 from mmc_bench.results.codec import read_record
-from mmc_bench.results.records import SPLITS, ConnectionRecord
+from mmc_bench.results.metrics import SPLITS
+from mmc_bench.results.records import ConnectionRecord
 from mmc_bench.results.store import Store
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from mmc_bench.landscape.invariance import invariances
 from mmc_bench.landscape.measure import PathImages, measure_paths
 from mmc_bench.landscape.paths import end_scores, evaluate_path, linear_path, set_parameters
 from mmc_bench.results.jobs import ConnectSettings
-from mmc_bench.results.records import SPLITS, Score
+from mmc_bench.results.metrics import SPLITS, Score
 from mmc_bench.training import Progress, evaluate
 from mmc_bench.training.checks import check_same_architecture
 

@@ -10,7 +10,8 @@ from helpers.records import connectivity_record
 
 from mmc_bench.leaderboard.inference import interval
 from mmc_bench.results.jobs import DataSettings
-from mmc_bench.results.records import SPLITS, PathRecord
+from mmc_bench.results.metrics import SPLITS
+from mmc_bench.results.records import PathRecord
 
 
 @pytest.fixture

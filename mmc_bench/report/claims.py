@@ -26,7 +26,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.results.jobs import Fraction, PathName
-from mmc_bench.results.records import SPLITS
+from mmc_bench.results.metrics import SPLITS
 from mmc_bench.system.validation import changed_kind, first_problem
 from mmc_bench.system.yaml_files import read_yaml
 

@@ -9,7 +9,7 @@ from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
 from mmc_bench.report.figures import STYLES
 from mmc_bench.report.style import SETTINGS, Figure, styled
-from mmc_bench.results.records import SPLITS
+from mmc_bench.results.metrics import SPLITS
 
 COLUMNS = 10
 GAP = 2  # white pixels between images

@@ -123,7 +123,8 @@ class ConnectSettings(Plain):
 class Pretraining(Plain):
     """One pretrained model θ_C: everything that decides its weights and scores.
 
-    `versions` are those of the stages that it rests on.
+    `versions` are those of the stages that it rests on. `cue_rate` is None of a dataset that has groups in place of
+    counterfactuals, whose images come as they are.
     """
 
     versions: Annotated[dict[str, str], _of("pretrain", "score")]
@@ -131,7 +132,7 @@ class Pretraining(Plain):
     images: dict[str, str]
     data: DataSettings
     backbone: PluginRef
-    cue_rate: Fraction
+    cue_rate: Fraction | None
     recipe: Recipe
     seed: Annotated[int, Ge(0)]
 
@@ -154,7 +155,12 @@ class Pretraining(Plain):
     @property
     def label(self) -> str:
         """One line for people."""
-        return f"{self.dataset.name} {self.backbone.name} cue rate {self.cue_rate:g} seed {self.seed}"
+        return f"{' '.join(self.place)} seed {self.seed}"
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """The dataset, backbone and cue rate, for people."""
+        return self.dataset.name, self.backbone.name, rate_in_words(self.cue_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +246,9 @@ PUBLISHED = "published"
 #: Rules, and the validation splits whose worst accuracy each maximises. `clean` has what a user has who knows nothing
 #: of the cue; `counterfactual` is told the cue, as papers on group robustness assume.
 RULES = {"clean": ("NC",), "counterfactual": ("NC", "C", "RC")}
+
+#: The same rules where validation images come in groups: their mean, or the worst group.
+RULES_OF_GROUPS = {"clean": ("all",), "counterfactual": ("worst_group",)}
 
 #: What the parameters of a ranked cell can be: those that a method's author published, or those that a rule chose.
 PROTOCOLS = (PUBLISHED, *RULES)
@@ -345,9 +354,14 @@ def _places(end: Pretraining) -> dict[str, str]:
     return {
         "dataset": end.dataset.name,
         "backbone": end.backbone.name,
-        "cue rate": f"{end.cue_rate:g}",
+        "cue rate": f"{end.cue_rate:g}" if end.cue_rate is not None else "groups",
         "seed": str(end.seed),
     }
+
+
+def rate_in_words(cue_rate: float | None) -> str:
+    """Return ``"cue rate 0.9"``, or ``"groups"`` where a dataset has these in place of cues."""
+    return "groups" if cue_rate is None else f"cue rate {cue_rate:g}"
 
 
 def kind_of(described: Job | Selection | Connection) -> str:

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mmc_bench.results.jobs import RULES, Selection
-from mmc_bench.results.records import Checksum, Score, TrialRecord, _JobRecord, _Record
+from mmc_bench.results.jobs import RULES, RULES_OF_GROUPS, Selection
+from mmc_bench.results.metrics import Part, Score
+from mmc_bench.results.records import Checksum, TrialRecord, _JobRecord
 
 
-class TriedParameters(_Record):
+class TriedParameters(Part):
     """One trial: what differs from the published parameters, and the mean scores over the tuning seeds.
 
     A trial that diverged on any seed has no scores, and is never chosen.
@@ -88,7 +89,8 @@ def winners_of(trials: Sequence[TriedParameters]) -> dict[str, int]:
         scores = [trials[place].validation[split] for split in splits]
         return min(score.accuracy for score in scores), -max(score.loss for score in scores)
 
-    return {rule: max(standing, key=lambda place: worst(place, splits)) for rule, splits in RULES.items()}
+    rules = RULES_OF_GROUPS if "worst_group" in trials[standing[0]].validation else RULES
+    return {rule: max(standing, key=lambda place: worst(place, splits)) for rule, splits in rules.items()}
 
 
 def _means(records: Sequence[TrialRecord]) -> dict[str, Score]:

@@ -149,7 +149,7 @@ def experiment_suite(ends: Sequence[Source], dataset: str | None, backbone: str 
         datasets=(dataset or _qualified(used["dataset"]),),
         backbones=(backbone or _qualified(used["backbone"]),),
         methods=(),
-        cue_rates=(known.cue_rate if known else 1.0,),
+        cue_rates=(known.cue_rate or 0.0 if known else 1.0,),
         seeds=(known.seed if known else 0,),
         data=known.data if known else DataSettings(),
         connect=ConnectSettings(paths=PATHS),

@@ -1,15 +1,35 @@
-"""Stage 3: the scores of a model on the four counterfactual splits, its training images, the validation set."""
+"""Stage 3: the scores of a model on the test splits, its training images, the validation set."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from mmc_bench.data.splits import CuedImages, ExperimentData
-from mmc_bench.results.records import Metrics
+from mmc_bench.results.metrics import GroupMetrics, Metrics
 from mmc_bench.training.evaluate import evaluate_sets
 
 
-def score(model: nn.Module, data: ExperimentData, trained_on: CuedImages) -> tuple[Metrics, dict[str, torch.Tensor]]:
+def score(
+    model: nn.Module, data: ExperimentData, trained_on: CuedImages
+) -> tuple[Metrics | GroupMetrics, dict[str, torch.Tensor]]:
     """Return a model's metrics, and its predictions (N,) on each set; `trained_on` is the set behind ``train``."""
     predictions: dict[str, torch.Tensor] = {}
     sets = {**data.rendered, "train": trained_on, "validation": data.validation}
-    return Metrics(**evaluate_sets(model, sets, predictions)), predictions
+    return data.metrics(evaluate_sets(model, sets, predictions)), predictions
+
+
+def worst_group(
+    data: ExperimentData, metrics: Metrics | GroupMetrics, predictions: Mapping[str, torch.Tensor]
+) -> float | None:
+    """Return the lowest accuracy of all groups of test images, or None where cues make no groups.
+
+    Of a dataset with cues, these are the groups of one label and one cue on RC.
+    """
+    if isinstance(metrics, GroupMetrics):
+        return metrics.worst_group.accuracy
+    if data.rc_groups is None:
+        return None
+    correct = (predictions["RC"] == data.splits["RC"].labels).double()
+    counts = torch.bincount(data.rc_groups)
+    return float((torch.bincount(data.rc_groups, correct) / counts).min())

@@ -13,7 +13,8 @@ from mmc_bench.leaderboard.standings import make_standings
 from mmc_bench.leaderboard.submissions import CHECKSUMS, Board, manifest, pretraining_of, read_entries, sha256_of
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import ConnectSettings, Selection, Trial
-from mmc_bench.results.records import SPLITS, Epoch, PathRecord, PretrainRecord, Score, TrialRecord
+from mmc_bench.results.metrics import SPLITS, Score
+from mmc_bench.results.records import Epoch, PathRecord, PretrainRecord, TrialRecord
 from mmc_bench.results.selections import select
 from mmc_bench.results.store import Store
 

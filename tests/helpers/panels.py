@@ -5,7 +5,7 @@ import io
 
 from helpers.records import cell_record, learnt, pair_record, pretrain_record, with_paths
 from mmc_bench.results.jobs import ConnectSettings
-from mmc_bench.results.records import SPLITS
+from mmc_bench.results.metrics import SPLITS
 
 PATHS = ("quadratic", "quadratic-nc", "linear", "permuted")
 NAMES = ("quadratic, with cues", "quadratic, without cues", "linear", "linear (permuted)")

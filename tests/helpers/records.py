@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from mmc_bench.landscape.barriers import connectivity
 from mmc_bench.landscape.invariance import INTERVENTIONS
 from mmc_bench.results.jobs import Cell, ConnectSettings, DataSettings, Pair, PluginRef, Pretraining, Recipe
+from mmc_bench.results.metrics import SPLITS, Metrics, Score
 from mmc_bench.results.records import (
-    SPLITS,
     Barrier,
     CellRecord,
     Comparison,
@@ -15,12 +15,10 @@ from mmc_bench.results.records import (
     Curve,
     Epoch,
     Invariance,
-    Metrics,
     PairRecord,
     PathRecord,
     PretrainRecord,
     Provenance,
-    Score,
     Timing,
 )
 
