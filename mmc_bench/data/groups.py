@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import torch
 
 from mmc_bench.data.contract import GroupedDataset, LabelledImages
-from mmc_bench.data.splits import CuedImages, ExperimentData, generator_of, placed
+from mmc_bench.data.cued_images import CuedImages
+from mmc_bench.data.mapped import IMAGE_MEMORY
+from mmc_bench.data.splits import ExperimentData, generator_of, placed
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import DataSettings
 from mmc_bench.results.metrics import (
@@ -147,7 +149,11 @@ class _Association:
 
 
 def derive_groups(
-    dataset: GroupedDataset, settings: DataSettings, seed: int, device: torch.device | str = "cpu"
+    dataset: GroupedDataset,
+    settings: DataSettings,
+    seed: int,
+    device: torch.device | str = "cpu",
+    image_memory: int = IMAGE_MEMORY,
 ) -> GroupedData:
     """Derive all sets of one experiment from a loaded dataset whose images come in groups.
 
@@ -161,6 +167,8 @@ def derive_groups(
         A loaded dataset.
     settings
         `clean_images` bounds the clean set, `validation_images` the validation set, `pretrain_images` the training set.
+    seed, device, image_memory
+        Those of `mmc_bench.data.splits.derive_experiment`.
 
     Raises
     ------
@@ -194,6 +202,7 @@ def derive_groups(
         fully_cued=pretraining,
         num_classes=dataset.num_classes,
         input_shape=tuple(tested.batch(slice(0, 1))[0].shape[1:]),
+        image_memory=image_memory,
         clean_environments=known.aligned(clean).long(),
         groups=groups,
         validation_groups=validation_groups,

@@ -13,7 +13,8 @@ from mmc_bench.data.groups import derive_groups
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.registry import Offer, Registry
+from mmc_bench.plugin.offers import Offer
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.jobs import PluginRef, Pretraining
 from mmc_bench.results.records import PretrainRecord
@@ -87,7 +88,7 @@ class Resources:
             self.forget()
             offer = self.offer("dataset", pretraining.dataset)
             dataset = offer.make(offer.configure(pretraining.dataset.parameters))
-            dataset.load(replace(self.sources, allowed=offer.spec.sources))
+            dataset.load(sources_of(offer, self.sources))
             self._loaded[dataset_key] = dataset
         key = canonical_json([dataset_key, pretraining.data.content(), pretraining.cue_rate, pretraining.data_seed])
         if key not in self._derived:
@@ -97,9 +98,10 @@ class Resources:
         return self._derived[key]
 
     def _derive(self, pretraining: Pretraining, dataset: Any) -> ExperimentData:
+        settings, where = pretraining.data, (pretraining.data_seed, self.device, self.sources.memory)
         if pretraining.cue_rate is None:
-            return derive_groups(dataset, pretraining.data, pretraining.data_seed, self.device)
-        return derive_experiment(dataset, pretraining.data, pretraining.cue_rate, pretraining.data_seed, self.device)
+            return derive_groups(dataset, settings, *where)
+        return derive_experiment(dataset, settings, pretraining.cue_rate, *where)
 
     def model(self, pretraining: Pretraining, data: ExperimentData) -> Backbone:
         """Return a backbone with random weights, drawn from torch's global generator, on the device.
@@ -154,3 +156,9 @@ class Resources:
         np.random.seed(derived % 2**32)
         torch.manual_seed(derived)
         return derived, torch.Generator(device=self.device).manual_seed(derived)
+
+
+def sources_of(offer: Offer, sources: Sources) -> Sources:
+    """Return the sources that a dataset may read, with its layouts."""
+    layouts = {name: layout for name in offer.spec.sources if (layout := offer.layout(name))}
+    return replace(sources, allowed=offer.spec.sources, layouts=layouts)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from mmc_bench.data.splits import CuedImages, ExperimentData
+from mmc_bench.data.cued_images import CuedImages
+from mmc_bench.data.splits import ExperimentData
 from mmc_bench.results.metrics import GroupMetrics, Metrics
 from mmc_bench.training.evaluate import evaluate_sets
 
