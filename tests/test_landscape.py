@@ -181,7 +181,7 @@ def test_a_model_and_itself_have_a_barrier_of_exactly_zero(tiny_net, image_set, 
     model = tiny_net(0, torch.float32)
     model(image_set(30, 9, torch.float32).batch(slice(None))[0])  # running statistics unlike the re-estimated ones
     sets = {name: image_set(30, seed, torch.float32) for seed, name in enumerate(SPLITS)}
-    images = PathImages(sets, *[image_set(40, 6, torch.float32)] * 4)
+    images = PathImages(sets, *[image_set(40, 6, torch.float32)] * 4, test_scores=dict)
     ends = end_scores(model, sets, images.batchnorm, {}), end_scores(model, sets, images.batchnorm, {})
     settings = ConnectSettings(paths=(kind,), points=7)
     path = measure_paths(model, model, images, settings, ends, lambda name: torch.Generator(), Progress())[kind].test

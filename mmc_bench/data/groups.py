@@ -27,7 +27,7 @@ HELD_OUT = 0.2
 
 
 @dataclass(frozen=True)
-class Group:
+class LabelledGroup:
     """One label with one attribute, and how many training images and images of a split it has."""
 
     label: int
@@ -64,8 +64,8 @@ class GroupedData(ExperimentData):
     image is scored once, and `train_splits` are those of `mmc_bench.results.metrics.GROUP_SPLITS` that have images.
     """
 
-    groups: tuple[Group, ...] = ()
-    validation_groups: tuple[Group, ...] = ()
+    groups: tuple[LabelledGroup, ...] = ()
+    validation_groups: tuple[LabelledGroup, ...] = ()
     test_halves: dict[str, CuedImages] = field(default_factory=dict)
 
     @property
@@ -105,7 +105,7 @@ class GroupedData(ExperimentData):
         }
 
 
-def _scored(groups: Sequence[Group], scores: Mapping[str, Score]) -> tuple[GroupScore, ...]:
+def _scored(groups: Sequence[LabelledGroup], scores: Mapping[str, Score]) -> tuple[GroupScore, ...]:
     return tuple(group.scored(scores[group.name]) for group in groups)
 
 
@@ -130,13 +130,13 @@ class _Association:
         """Return whether each image's attribute goes with its label, (N,)."""
         return self.positive[images.labels, images.cues]
 
-    def groups_of(self, images: CuedImages) -> tuple[tuple[Group, ...], dict[str, CuedImages]]:
+    def groups_of(self, images: CuedImages) -> tuple[tuple[LabelledGroup, ...], dict[str, CuedImages]]:
         """Return the groups that have images, and their images by name."""
         groups, sets = [], {}
         for label, attribute in torch.stack([images.labels, images.cues], dim=1).unique(dim=0).tolist():
             own = images.subset(((images.labels == label) & (images.cues == attribute)).nonzero()[:, 0])
             aligned, count = bool(self.positive[label, attribute]), int(self.counts[label, attribute])
-            group = Group(label, attribute, aligned, count, len(own))
+            group = LabelledGroup(label, attribute, aligned, count, len(own))
             groups.append(group)
             sets[group.name] = own
         return tuple(groups), sets

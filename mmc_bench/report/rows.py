@@ -141,6 +141,8 @@ def _row(
     records = sorted(records, key=seed_of)
     values = [values_of(record) for record in records]
     columns = {name: statistic_of([value[name] for value in values]) for name in values[0]}
+    if columns["worst_group"] is None:
+        del columns["worst_group"]
     dataset, backbone, cue_rate = place
     seeds = tuple(map(seed_of, records))
     losses = {} if cue_rate is None else _loss_differences([record.metrics for record in records])
@@ -169,18 +171,15 @@ def _scores(record: AnyScores) -> dict[str, float | None]:
         return {**dict.fromkeys(GROUP_COLUMNS[:4]), **metrics.accuracies}
     accuracy = {name: getattr(metrics, name).accuracy for name in ("NC", "C", "RC", "RI")}
     worst = min(accuracy["NC"], accuracy["C"], accuracy["RC"])
-    return {
-        **accuracy,
-        "worst_split": worst,
-        "cue_reliance": cue_reliance(accuracy["RI"], record.num_classes),
-        "worst_group": record.worst_group,
-    }
+    reliance = cue_reliance(accuracy["RI"], record.num_classes)
+    return {**accuracy, "worst_split": worst, "cue_reliance": reliance}
 
 
 def values_of_model(record: PretrainRecord | ModelScores) -> dict[str, float | None]:
     """Return the values of a row's columns of a pretrained model; it has no barriers."""
     names = BARRIERS_OF_GROUPS if isinstance(record.metrics, GroupMetrics) else BARRIERS
-    return {**_scores(record), **dict.fromkeys(names), "seconds": record.timing.seconds.get("pretrain")}
+    seconds = {"seconds": record.timing.seconds.get("pretrain")}
+    return {**_scores(record), **dict.fromkeys(names), **seconds, "worst_group": _worst_group(record)}
 
 
 def values_of_cell(record: CellRecord | CellScores) -> dict[str, float | None]:
@@ -188,7 +187,14 @@ def values_of_cell(record: CellRecord | CellScores) -> dict[str, float | None]:
     names = BARRIERS_OF_GROUPS if isinstance(record.metrics, GroupMetrics) else BARRIERS
     found = record.paths["linear"].test.barriers
     barriers = {name: found[split].loss for name, split in names.items()}
-    return {**_scores(record), **barriers, "seconds": record.timing.seconds.get("fine_tune")}
+    seconds = {"seconds": record.timing.seconds.get("fine_tune")}
+    return {**_scores(record), **barriers, **seconds, "worst_group": _worst_group(record)}
+
+
+def _worst_group(record: AnyScores) -> float | None:
+    """Return the lowest accuracy of the groups of test images; None where a record does not tell it."""
+    metrics = record.metrics
+    return metrics.worst_group.accuracy if isinstance(metrics, GroupMetrics) else record.worst_group
 
 
 def _seed_of_model(record: PretrainRecord | ModelScores) -> int:

@@ -260,7 +260,7 @@ def _check_format(form: str) -> None:
 
 
 PLACE = ("dataset", "backbone", "cue_rate", "seed", "method")
-FIGURES = ("NC", "C", "RC", "RI", "worst_split", "cue_reliance", "worst_group", "barrier_C", "barrier_NC", "seconds")
+FIGURES = ("NC", "C", "RC", "RI", "worst_split", "cue_reliance", "barrier_C", "barrier_NC", "seconds", "worst_group")
 
 BUDGET_COLUMNS = (
     *(*PLACE, *Budget.model_fields),

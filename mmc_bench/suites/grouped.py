@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.registry import Offer
+from mmc_bench.plugin.offers import Offer
 from mmc_bench.plugin.specs import DatasetSpec, MethodSpec
 from mmc_bench.results.jobs import DataSettings
 

@@ -5,7 +5,7 @@ from mmc_bench import DatasetSpec, hookimpl
 
 @hookimpl
 def register_datasets(register):
-    register(DatasetSpec(name="tiny-groups", target=":TinyGroups", splits="groups", summary="stripes on some ground"))
+    register(DatasetSpec(name="grouped-tiny", target=":TinyGroups", splits="groups", summary="stripes on some ground"))
 
 
 class TinyGroups:
