@@ -44,7 +44,8 @@ def properties_of(kind: str, splits: str = "counterfactual") -> tuple[Property, 
     return properties
 
 
-def _properties_of_offer(offer: Offer) -> tuple[Property, ...]:
+def properties_of_offer(offer: Offer) -> tuple[Property, ...]:
+    """Return what a plugin promises."""
     splits = offer.spec.splits if isinstance(offer.spec, DatasetSpec) else "counterfactual"
     return properties_of(offer.spec.kind, splits)
 
@@ -52,7 +53,7 @@ def _properties_of_offer(offer: Offer) -> tuple[Property, ...]:
 def run_checks(offer: Offer, registry: Registry, data: Mapping[str, str] | None = None) -> Iterator[Check]:
     """Yield what is found of each property of an offer, as it is found."""
     subject = subject_of(offer, registry, data)
-    for prop in _properties_of_offer(offer):
+    for prop in properties_of_offer(offer):
         yield prop.check(subject)
 
 
@@ -104,4 +105,4 @@ def checks_of(
     registry = Registry.discover(configured_folders([str(folder) for folder in plugins]))
     offer = registry.get(kind, name)
     subject = subject_of(offer, registry, data)
-    return [Case(prop, subject) for prop in _properties_of_offer(offer)]
+    return [Case(prop, subject) for prop in properties_of_offer(offer)]
