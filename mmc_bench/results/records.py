@@ -323,6 +323,11 @@ class CellRecord(_JobRecord):
         return self
 
 
+def trial_splits(pretraining: Pretraining) -> tuple[str, ...]:
+    """Return what the trials on a pretraining are scored on, of its validation images."""
+    return TRIAL_GROUPS if pretraining.cue_rate is None else SPLITS
+
+
 class TrialRecord(_JobRecord):
     """The result of one trial: no score on a test image.
 
@@ -346,9 +351,9 @@ class TrialRecord(_JobRecord):
     def _is_whole(self) -> "TrialRecord":
         if self.pretraining_key != self.trial.pretraining.key:
             raise ValueError(KEY_DIFFERS)
-        wanted = [{*SPLITS}, {*TRIAL_GROUPS}] if self.diverged is None else [set()]
-        if self.validation.keys() not in wanted:
-            raise ValueError(f"a trial has scores on {', '.join(SPLITS)}, or says why it has none")
+        names = trial_splits(self.trial.pretraining)
+        if self.validation.keys() != ({*names} if self.diverged is None else set()):
+            raise ValueError(f"a trial has scores on {', '.join(names)}, or says why it has none")
         return self
 
 

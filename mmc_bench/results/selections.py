@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mmc_bench.results.jobs import RULES, RULES_OF_GROUPS, Selection
 from mmc_bench.results.metrics import Part, Score
-from mmc_bench.results.records import Checksum, TrialRecord, _JobRecord
+from mmc_bench.results.records import Checksum, TrialRecord, _JobRecord, trial_splits
 
 
 class TriedParameters(Part):
@@ -40,6 +40,9 @@ class SelectionRecord(_JobRecord):
     def _is_whole(self) -> "SelectionRecord":
         if len(self.trials) != len(self.selection.trials):
             raise ValueError("a selection has what came of each of its trials")
+        names = {*trial_splits(self.selection.pretraining)}
+        if any(trial.diverged is None and trial.validation.keys() != names for trial in self.trials):
+            raise ValueError(f"a selection has scores of its trials on {', '.join(sorted(names))}")
         if self.winners != winners_of(self.trials):
             raise ValueError("the winners are not the best of the trials")
         return self

@@ -31,6 +31,6 @@ def worst_group(
         return metrics.worst_group.accuracy
     if data.rc_groups is None:
         return None
-    correct = (predictions["RC"] == data.splits["RC"].labels).double()
-    counts = torch.bincount(data.rc_groups)
-    return float((torch.bincount(data.rc_groups, correct) / counts).min())
+    groups, labels = data.rc_groups.cpu(), data.splits["RC"].labels.cpu()
+    correct = (predictions["RC"].cpu() == labels).double()
+    return float((torch.bincount(groups, correct) / torch.bincount(groups)).min())

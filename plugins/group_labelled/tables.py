@@ -72,18 +72,14 @@ def read_celeba(folder: Path) -> GroupListing:
     pictures = next((place for place in reversed(CELEBA_IMAGES) if (folder / place).is_dir()), None)
     if pictures is None:
         raise UserError(f"{folder} holds no folder {CELEBA_IMAGES[0]} with CelebA's aligned images")
-    (attributes, of_image), (_, split_of) = map(_read_celeba_list, tables)
-    for name in (LABEL, ATTRIBUTE):
-        if name not in attributes:
-            raise UserError(f"{tables[0]} lacks the attribute {name}: it has {', '.join(attributes[:5])}, …")
-    label, attribute = attributes.index(LABEL), attributes.index(ATTRIBUTE)
+    of_image, split_of = _read_celeba_list(tables[0], (LABEL, ATTRIBUTE)), _read_celeba_list(tables[1])
     images = []
-    for file, values in of_image.items():
+    for file, flags in of_image.items():
         if file not in split_of:
             raise UserError(f"{tables[1]} says no split of {file}, which {tables[0].name} lists")
-        given = {"file": f"{pictures}/{file}", "split": split_of[file][0]}
-        flags = {"label": _flag(tables[0], file, values[label]), "attribute": _flag(tables[0], file, values[attribute])}
-        images.append(_image(tables[1], None, given | flags))
+        label, attribute = (_flag(tables[0], file, flag) for flag in flags)
+        given = {"file": f"{pictures}/{file}", "label": label, "attribute": attribute, "split": split_of[file][0]}
+        images.append(_image(tables[1], None, given))
     if (lost := missing_of(folder, (image.file for image in images))) is not None:
         raise UserError(f"{tables[0]} lists {Path(lost).name}, and there is no file {folder / lost}")
     return GroupListing.of(folder, images, tables[1], [table.name for table in tables])
@@ -120,21 +116,26 @@ def _celeba_list(folder: Path, name: str) -> Path:
     raise UserError(f"{folder} holds neither {name}.txt nor {name}.csv of CelebA")
 
 
-def _read_celeba_list(table: Path) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the names of a list's values, if it has names, and the values of each image.
+def _read_celeba_list(table: Path, wanted: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Return these values of each image, or its only one.
 
-    A text file may begin with the number of images and the names; a CSV begins with the names of all its columns.
+    A text file may begin with the number of images and the names of the values; a CSV begins with the names of all its
+    columns.
     """
     names: list[str] = []
-    values = {}
+    found, width, places = {}, 1, [0]
     for number, row in _rows(table):
         if number <= 2 and "." not in row[0]:
             names = [] if row[0].isdecimal() else row[table.suffix == ".csv" :]
-        elif len(row) != 1 + max(len(names), 1):
-            raise UserError(f"{table}, line {number}: {len(row) - 1} values, not {max(len(names), 1)}")
+            width = max(len(names), 1)
+            places = [names.index(name) for name in wanted if name in names] or [0]
+        elif len(row) != 1 + width:
+            raise UserError(f"{table}, line {number}: {len(row) - 1} values, not {width}")
         else:
-            values[row[0]] = row[1:]
-    return names, values
+            found[row[0]] = [row[1 + place] for place in places]
+    if lost := [name for name in wanted if name not in names]:
+        raise UserError(f"{table} lacks the attribute {lost[0]}: it has {', '.join(names[:5]) or 'no names'}, …")
+    return found
 
 
 def _flag(table: Path, file: str, value: str) -> str:
