@@ -1,12 +1,12 @@
 """Labelled images with a cue each, rendered as batches are asked for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from mmc_bench.data.contract import Dataset, has_cue
-from mmc_bench.data.mapped import Images, rows_of
+from mmc_bench.data.mapped import Images, MappedImages, rows_of
 from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.errors import UserError
 from mmc_bench.system.tally import ROLES, running_tally
@@ -73,14 +73,18 @@ class CuedImages:
         return self._batch(rows, _as_they_are)
 
     def _batch(
-        self, rows: torch.Tensor | slice, change: Callable[[torch.Tensor], torch.Tensor]
+        self,
+        rows: torch.Tensor | slice,
+        change: Callable[[torch.Tensor], torch.Tensor],
+        read: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a batch; `read` are its images as they are stored, where they were read beforehand."""
         labels = self.labels[rows]
         if (tally := running_tally()) and (role := self._role(rows)) is not None:
             tally.visit(role, len(labels))
         if self.held is not None:
             return self.held[rows], labels
-        images = change(rows_of(self.storage, self.index[rows]))
+        images = change(rows_of(self.storage, self.index[rows]) if read is None else read)
         if images.dtype == torch.uint8:
             images = images.float().mul_(2 / 255).sub_(1)  # a CPU multiplies bytes by a number half as fast
         return self._pictures(images, self.cues[rows]), labels
@@ -102,8 +106,7 @@ class CuedImages:
 
         A last batch of one image is left out, since BatchNorm has no variance to take from it.
         """
-        for rows in self.shuffled_rows(batch_size, generator):
-            yield self._batch(rows, self.augment)
+        yield from self._batches(self.shuffled_rows(batch_size, generator), self.augment)
 
     def shuffled_rows(self, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
         """Yield the rows (n,) of each batch of `shuffled`, for methods that know more of a row than its label."""
@@ -122,8 +125,23 @@ class CuedImages:
     def in_order(self, batch_size: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the whole set once, in its own order; by default in batches that suit the device and its memory."""
         batch_size = batch_size or max(EVALUATION_BATCH.get(self.index.device.type, 1000) // micro_batches(), 1)
-        for start in range(0, len(self), batch_size):
-            yield self.batch(slice(start, start + batch_size))
+        yield from self._batches(
+            (slice(start, start + batch_size) for start in range(0, len(self), batch_size)), _as_they_are
+        )
+
+    def _batches(
+        self, batches: Iterable[torch.Tensor | slice], change: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the batches of these rows; where images lie in a file, those of the next are read meanwhile."""
+        if self.held is not None or not isinstance(self.storage, MappedImages):
+            for rows in batches:
+                yield self._batch(rows, change)
+            return
+        rows_of_each = list(batches)
+        wanted = [self.index[rows] for rows in rows_of_each]
+        on_host = torch.cat(wanted).cpu().split([len(index) for index in wanted])  # the host waits for the device once
+        for rows, read in zip(rows_of_each, self.storage.read_ahead(on_host, self.index.device), strict=True):
+            yield self._batch(rows, change, read)
 
     def steps(self, batch_size: int) -> int:
         """Return the number of batches that `shuffled` yields."""

@@ -1,17 +1,15 @@
-"""Images that stay in a file, where they take more memory than they may: only a batch of them is read at a time."""
+"""Images that stay in a file, where they take more memory than they may: a batch of them is read at a time."""
 
-import contextlib
-import mmap
-import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import torch
 
 #: What decoded images, and rendered splits, may take of memory by default, in bytes; more stays in a file.
 IMAGE_MEMORY = 2 * 2**30
-
-#: After so many bytes, pages that were read are given back: they would count as this process's memory.
-KEPT_PAGES = 256 * 2**20
 
 
 class MappedImages:
@@ -30,38 +28,66 @@ class MappedImages:
 
     def __init__(self, path: Path, shape: tuple[int, int, int, int]) -> None:
         self.shape = torch.Size(shape)
-        n, channels, height, width = shape
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), n * channels * height * width, access=mmap.ACCESS_READ)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the buffer that cannot be written, which nobody does
-            self._pixels = torch.frombuffer(self._map, dtype=torch.uint8).view(n, height, width, channels)
-        self._touched = 0
+        self._file, self._one_at_a_time = path.open("rb", buffering=0), Lock()
 
     def __len__(self) -> int:
         return self.shape[0]
 
     @property
     def ndim(self) -> int:
-        """4."""
+        """Number of axes, 4."""
         return len(self.shape)
-
-    @property
-    def bytes_of_image(self) -> int:
-        """Bytes of one image."""
-        return self.shape[1:].numel()
 
     def rows(self, index: torch.Tensor) -> torch.Tensor:
         """Return the chosen images (n, C, H, W), channels_last, on the device of `index`, int64 of shape (n,)."""
-        on_gpu = index.device.type == "cuda"
-        chosen = torch.empty(len(index), *self._pixels.shape[1:], dtype=torch.uint8, pin_memory=on_gpu)
-        torch.index_select(self._pixels, 0, index.cpu(), out=chosen)
-        self._touched += len(index) * self.bytes_of_image
-        if self._touched > KEPT_PAGES:
-            self._touched = 0
-            with contextlib.suppress(AttributeError, OSError):  # where there is no such advice, the system decides
-                self._map.madvise(mmap.MADV_DONTNEED)
-        return chosen.to(index.device, non_blocking=True).permute(0, 3, 1, 2)
+        return self._read(index.cpu(), index.device).permute(0, 3, 1, 2)
+
+    def read_ahead(self, batches: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
+        """Yield the images of each batch on a device, as `rows` returns them, and read those of the next meanwhile.
+
+        Parameters
+        ----------
+        batches
+            Indices (n,) of the images of each batch, on the CPU.
+        """
+        copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        waiting: deque[Future[tuple[torch.Tensor, torch.cuda.Event | None]]] = deque()
+
+        def read(index: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+            if copies is None:
+                return self._read(index, device), None
+            with torch.cuda.stream(copies):
+                return self._read(index, device), copies.record_event()
+
+        def next_one() -> torch.Tensor:
+            images, copied = waiting.popleft().result()
+            if copied is not None:  # the device waits for the copy, and the host does not
+                torch.cuda.current_stream(device).wait_event(copied)
+                images.record_stream(torch.cuda.current_stream(device))
+            return images.permute(0, 3, 1, 2)
+
+        with ThreadPoolExecutor(1) as reader:
+            for index in batches:
+                waiting.append(reader.submit(read, index))
+                if len(waiting) > 1:
+                    yield next_one()
+            while waiting:
+                yield next_one()
+
+    def _read(self, index: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Return the chosen images (n, H, W, C) on a device; those for a GPU are copied from pinned memory.
+
+        Each is a read of its own: a mapped file would count as this process's memory, by up to 2 MB for an image.
+        """
+        _, channels, height, width = self.shape
+        images = torch.empty(len(index), height, width, channels, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        size = channels * height * width
+        for row, place in zip(images.numpy(), (index * size).tolist(), strict=True):
+            with self._one_at_a_time:
+                self._file.seek(place)
+                if self._file.readinto(row) != size:
+                    raise OSError(f"{self._file.name} is shorter than it was")
+        return images.to(device, non_blocking=True)
 
 
 #: Images (N, C, H, W), or vectors (N, D): in memory, or in a file.

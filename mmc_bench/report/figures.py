@@ -27,13 +27,13 @@ STYLES = {
     "RC": ("#E69F00", "^", "..", "randomised cue"),
     "RI": ("#D55E00", "D", "xx", "randomised image"),
 }
-#: The same for splits and columns of images that come in groups.
+#: The same for splits and columns of images that come in groups, whose names say what they are.
 GROUP_STYLES = {
-    "worst_group": ("#D55E00", "D", "xx", "lowest test accuracy"),
-    "mean": ("#0072B2", "o", "", "groups weighted as in training"),
-    "all": ("#0072B2", "o", "", "test images"),
-    "aligned": ("#009E73", "s", "//", "attribute goes with label"),
-    "conflicting": ("#E69F00", "^", "..", "attribute against label"),
+    "worst_group": ("#D55E00", "D", "xx", ""),
+    "mean": ("#0072B2", "o", "", ""),
+    "all": ("#0072B2", "o", "", ""),
+    "aligned": ("#009E73", "s", "//", ""),
+    "conflicting": ("#E69F00", "^", "..", ""),
 }
 EVERY_STYLE = STYLES | GROUP_STYLES
 BARS_OF_GROUPS = ("worst_group", "mean", "aligned", "conflicting")
@@ -45,6 +45,12 @@ CHANCE: Any = {"color": "black", "linestyle": ":", "linewidth": 0.8}
 STEEP = 3
 STEEP_NOTE = "logarithmic above chance"
 LONGEST_NAME = 160
+
+
+def described(split: str) -> str:
+    """Return a split or column with its meaning, for legends: ``"NC (no cue)"``, ``"worst group"``."""
+    meaning = EVERY_STYLE[split][3]
+    return f"{split} ({meaning})" if meaning else split.replace("_", " ")
 
 
 def draw_bars(rows: Sequence[Row]) -> Figure:
@@ -59,7 +65,7 @@ def draw_bars(rows: Sequence[Row]) -> Figure:
         bars = BARS_OF_GROUPS if rows[0].cue_rate is None else SPLITS
         width = 0.8 / len(bars)
         for offset, split in enumerate(bars):
-            color, _, hatch, meaning = EVERY_STYLE[split]
+            color, _, hatch, _ = EVERY_STYLE[split]
             values = [row.values[split] for row in rows]
             axes.bar(
                 [index + (offset - 1.5) * width for index in range(len(rows))],
@@ -70,7 +76,7 @@ def draw_bars(rows: Sequence[Row]) -> Figure:
                 hatch=hatch,
                 edgecolor="white",
                 error_kw={"linewidth": 0.8, "capsize": 2},
-                label=f"{split.replace('_', ' ')} ({meaning})",
+                label=described(split),
             )
         axes.axhline(100 / rows[0].num_classes, color="black", linestyle="--", linewidth=0.8, label="chance")
         axes.set_xticks(range(len(rows)), [row.method.replace(" (", "\n(") for row in rows])
@@ -137,7 +143,7 @@ def _draw_paths(
             axes.set_xlabel(f"t,  {ends}")
         figure.suptitle(title, fontsize=9)
         handles = panels[0, 0].get_lines()[: len(splits)]
-        labels = [f"{split} ({EVERY_STYLE[split][3]})" for split in splits]
+        labels = [described(split) for split in splits]
         notes = [chance_handle(), *[own_handle()] * any(own.values())]
         labels += [str(handle.get_label()).replace("\n", " ") for handle in notes]
         figure.legend([*handles, *notes], labels, loc="outside lower center", ncols=3, fontsize=8)

@@ -14,11 +14,11 @@ from matplotlib.ticker import MaxNLocator
 
 from mmc_bench.report.curves import OWN, Average, Line, Panels
 from mmc_bench.report.figures import (
-    EVERY_STYLE,
     OWN_MARK,
     STEEP_NOTE,
     accuracy_axis,
     chance_handle,
+    described,
     is_steep,
     loss_axis,
     own_handle,
@@ -82,8 +82,8 @@ def _draw_line(axes: Axes, line: Line, along: Average, scale: float, look: Mappi
 
 def _title(column: str, panels: Panels) -> str:
     if panels.x == "epoch":
-        return LEARNING_TITLES.get(column) or f"test accuracy, {column}\n({EVERY_STYLE[column][3]})"
-    return f"{column} ({EVERY_STYLE[column][3]})"
+        return LEARNING_TITLES.get(column) or f"test accuracy, {described(column)}".replace(" (", "\n(")
+    return described(column)
 
 
 def _y_label(panels: Panels, measure: str) -> str:
