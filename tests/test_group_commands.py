@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 import mmc_bench
 from mmc_bench.leaderboard.submissions import parse_record
+from mmc_bench.results.jobs import Pretraining, adapter
+from mmc_bench.results.records import PretrainRecord
 
 PLUGINS = Path(__file__).parent / "plugins"
 GROUP_COLUMNS = ["worst_group", "mean", "aligned", "conflicting", "barrier", "seconds"]
@@ -181,6 +184,16 @@ def test_two_checkpoints_and_the_leaderboard_need_counterfactuals(bench, folder)
     file = Path(folder, "cells", f"{found.cells[0].key}.json")
     with pytest.raises(ValueError, match="is of a dataset that has groups and no counterfactuals"):
         parse_record(f"cells/{file.name}", file.read_bytes())
+
+
+def test_scores_on_groups_are_those_of_datasets_without_cue_rates_alone(folder):
+    found = results(folder, datasets="grouped-tiny", seeds=0).pretrained[0].model_dump(mode="json")
+    found["pretraining"]["cue_rate"] = 0.5
+    found["key"] = adapter(Pretraining).validate_python(found["pretraining"]).key
+    with pytest.raises(ValidationError, match="scores on groups are those of a pretraining without a cue rate"):
+        PretrainRecord.model_validate(found)
+    with pytest.raises(ValueError, match="splits 'group' must be one of counterfactual, groups"):
+        mmc_bench.DatasetSpec(name="mine", target=":Mine", splits="group")
 
 
 def test_methods_are_tuned_by_the_mean_and_by_the_worst_group(tmp_path):
