@@ -193,7 +193,7 @@ def gallery(session: Session, download: bool = True) -> Iterator[Picture]:
 
 
 def picture_of(pretraining: Pretraining, resources: Resources) -> Picture:
-    """Draw one test image of each class on the four splits of an experiment."""
+    """Draw test images of each class on the four splits of an experiment."""
     name = pretraining.dataset.name
     if pretraining.cue_rate is None:
         raise UserError(f"{name} has groups and no counterfactuals: there are no four splits of it to draw")
