@@ -83,6 +83,14 @@ def test_scenes_of_a_class_are_used_in_turn_and_random_ones_come_from_their_own_
         assert draw(2000, torch.Generator().manual_seed(0)).unique().tolist() == [*range(low, high)]
 
 
+def test_scenes_make_groups_of_the_classes_that_they_go_with(folder):
+    dataset, found = loaded(folder), found_in(folder)
+    labels = [label for part in ("train", "test") for label in found.scenes[part].labels]
+    codes = torch.arange(len(labels))
+    assert dataset.cue_groups(codes).tolist() == labels
+    assert dataset.cue_groups(dataset.test.cues).tolist() == dataset.test.labels.tolist()
+
+
 def test_balanced_classes_have_as_many_cut_outs_each_in_their_order(folder):
     everything, balanced = loaded(folder), loaded(folder, balanced=True)
     for part, count in (("train", 8), ("test", 2)):
