@@ -12,7 +12,7 @@ from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 
 FOLDER = Path(__file__).parent / "figures"
 LABELS = (0, 2, 4, 5, 6, 7)  # of ten: enough to see the rule, few enough to see the pixels

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from mmc_bench.results.jobs import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
+from mmc_bench.results.jobs import Cell, PluginRef, Pretraining
+from mmc_bench.results.settings import ConnectSettings, DataSettings, Recipe
 from mmc_bench.system.processes import available_cores
 
 # torch takes seconds to import: fixtures import it where they need it, so that other tests start at once.

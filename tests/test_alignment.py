@@ -24,7 +24,7 @@ from mmc_bench.landscape.alignment import (
 from mmc_bench.landscape.alignment.activations import Observer
 from mmc_bench.landscape.alignment.groups import permuted_tensors, tensors_of
 from mmc_bench.landscape.paths import linear_path
-from mmc_bench.results.jobs import Matching
+from mmc_bench.results.settings import Matching
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mmc_bench import UserError
 from mmc_bench.data.augmentation import augmented, crop_flip
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 
 
 def seeded(seed=0):

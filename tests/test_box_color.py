@@ -17,7 +17,7 @@ from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 
 NAME = "cifar100-box-color"
 

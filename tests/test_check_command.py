@@ -10,7 +10,7 @@ from helpers.plugins import registering, registry_of, write_source
 
 from mmc_bench.plugin.registry import KINDS, Registry
 from mmc_bench.testing import checks_of, run_checks
-from mmc_bench.testing.conformance import properties_of, subject_of
+from mmc_bench.testing.conformance import properties_of, properties_of_offer, subject_of
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_every_built_in_plugin_passes(name):
     subject = subject_of(replace(offer, spec=replace(offer.spec, defaults=defaults)), registry)
     # One plugin for all is asked what needs another process.
     names = [prop.name for prop in properties_of(kind)] if plain == "cbft" else in_this_process(kind)
-    asked = [prop for prop in properties_of(kind) if prop.name in names]
+    asked = [prop for prop in properties_of_offer(offer) if prop.name in names]
     checks = [prop.check(subject) for prop in asked]
     assert [(check.name, check.message) for check in checks if not check.passed] == []
     assert len(asked) > 2

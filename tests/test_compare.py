@@ -15,7 +15,7 @@ from mmc_bench.report.compare import compare
 from mmc_bench.report.compare_tables import render
 from mmc_bench.report.published import load_published
 from mmc_bench.report.rows import make_rows
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 from mmc_bench.results.store import Store
 
 TABLE = """dataset,cue_rate,method,split,accuracy_percent

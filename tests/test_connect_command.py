@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from mmc_bench.cli.main import run_command_line
 from mmc_bench.results.codec import read_record
-from mmc_bench.results.records import SPLITS, ConnectionRecord
+from mmc_bench.results.records import ConnectionRecord
 from mmc_bench.results.store import Store
 
 pytestmark = pytest.mark.slow
@@ -47,8 +47,8 @@ def keys(bench, results):
     for record in bench.records().values():
         if record["kind"] == "pretraining":
             found["AB"[record["pretraining"]["seed"]]] = record["key"]
-        elif record["cell"]["pretraining"]["seed"] == 0:
-            found[record["cell"]["method"]["name"].removeprefix("tiny-")] = record["key"]
+        elif (cell := record["cell"])["pretraining"]["seed"] == 0:
+            found[cell["method"]["name"].removeprefix("tiny-")] = record["key"]
     return found
 
 
@@ -105,7 +105,7 @@ def test_a_prefix_and_a_key_name_records_whose_scores_are_those_of_the_compariso
     assert own[0]["metrics"]["C"] != own[1]["metrics"]["C"]
     assert set(record["comparison"]["paths"]) == {"linear", "permuted"}
     linear, permuted = (path["test"]["splits"] for path in record["comparison"]["paths"].values())
-    for split in SPLITS:
+    for split in ("NC", "C", "RC", "RI"):
         for measure in ("accuracy", "loss"):
             found = [score[measure] for score in record["comparison"]["scores"][split]]
             assert found == pytest.approx([one["metrics"][split][measure] for one in own], abs=1e-6)

@@ -20,8 +20,8 @@ from helpers.records import (
 from mmc_bench.landscape.invariance import TOLERANCE
 from mmc_bench.report.connection_tables import render
 from mmc_bench.report.connections import connections, tally, unpermuted
-from mmc_bench.results.jobs import ConnectSettings
 from mmc_bench.results.records import Effect, PathRecord
+from mmc_bench.results.settings import ConnectSettings
 from mmc_bench.results.store import Store
 
 BROKEN = "randomise cue"

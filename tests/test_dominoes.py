@@ -16,7 +16,7 @@ from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 
 SETTINGS = DataSettings(clean_images=30, validation_images=30)
 
@@ -48,6 +48,17 @@ def loaded(sources):
     dataset = offer.make(offer.configure({}))
     dataset.load(sources)
     return dataset
+
+
+def test_cues_make_groups_of_the_upper_images_class():
+    sources = FakeSources()
+    dataset = loaded(sources)
+    codes = dataset.random_cue(200, torch.Generator().manual_seed(0))
+    (upper_train, upper_test) = sources.parts["fashion-mnist"]
+    labels = upper_train.labels.tolist() + upper_test.labels.tolist()
+    assert dataset.cue_groups(codes).tolist() == [labels[code] for code in codes.tolist()]
+    groups = derive_experiment(dataset, SETTINGS, cue_rate=0.9, seed=0).rc_groups
+    assert groups is not None and len(groups.unique()) > 10
 
 
 # --- the slow version

@@ -7,7 +7,8 @@ import pytest
 from helpers.records import CELL_VERSIONS, plugin, pretraining
 
 from mmc_bench.engines.schedule import Schedule, pretraining_of
-from mmc_bench.results.jobs import Cell, ConnectSettings, Pretraining
+from mmc_bench.results.jobs import Cell, Pretraining
+from mmc_bench.results.settings import ConnectSettings
 from mmc_bench.running.forecast import MOST_DEALT, Forecast, in_words
 from mmc_bench.running.profile import kind_of_work
 

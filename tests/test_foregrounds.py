@@ -13,7 +13,7 @@ from PIL import Image
 from mmc_bench.data.mapped import MappedImages
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 from mmc_bench.testing.conformance import properties_of, subject_of
 
 SETTINGS = DataSettings(clean_images=4, validation_images=4)
@@ -81,6 +81,14 @@ def test_scenes_of_a_class_are_used_in_turn_and_random_ones_come_from_their_own_
     first_test = 20
     for draw, low, high in ((dataset.random_train_cue, 0, first_test), (dataset.random_cue, first_test, 25)):
         assert draw(2000, torch.Generator().manual_seed(0)).unique().tolist() == [*range(low, high)]
+
+
+def test_scenes_make_groups_of_the_classes_that_they_go_with(folder):
+    dataset, found = loaded(folder), found_in(folder)
+    labels = [label for part in ("train", "test") for label in found.scenes[part].labels]
+    codes = torch.arange(len(labels))
+    assert dataset.cue_groups(codes).tolist() == labels
+    assert dataset.cue_groups(dataset.test.cues).tolist() == dataset.test.labels.tolist()
 
 
 def test_balanced_classes_have_as_many_cut_outs_each_in_their_order(folder):

@@ -9,7 +9,7 @@ from mmc_bench import UserError
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.report.figures import save
 from mmc_bench.report.gallery import draw_gallery, sample_rows, tiled
-from mmc_bench.results.records import SPLITS
+from mmc_bench.results.metrics import SPLITS
 
 
 def splits_of(labels, shape=(3, 8, 8), storage=None):

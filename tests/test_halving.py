@@ -13,7 +13,7 @@ from helpers.records import cell_record, pretrain_record
 from mmc_bench.report.axis_curves import axis_curves
 from mmc_bench.report.halving import halving, last_crossing
 from mmc_bench.report.halving_tables import render
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 
 SIZES = (10, 40, 160)
 

@@ -10,7 +10,7 @@ from mmc_bench_plugins.k_complex.attribute import Attribute
 from mmc_bench import UserError
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 
 REGISTRY = Registry.discover()
 SMALL = {"dimensions": 16, "train_samples": 3000, "test_samples": 2000}

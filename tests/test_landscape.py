@@ -14,8 +14,8 @@ from mmc_bench.landscape.effects import effects
 from mmc_bench.landscape.invariance import invariances
 from mmc_bench.landscape.measure import PathImages, measure_paths
 from mmc_bench.landscape.paths import end_scores, evaluate_path, linear_path, set_parameters
-from mmc_bench.results.jobs import ConnectSettings
-from mmc_bench.results.records import SPLITS, Score
+from mmc_bench.results.metrics import SPLITS, Score
+from mmc_bench.results.settings import ConnectSettings
 from mmc_bench.training import Progress, evaluate
 from mmc_bench.training.checks import check_same_architecture
 
@@ -181,7 +181,7 @@ def test_a_model_and_itself_have_a_barrier_of_exactly_zero(tiny_net, image_set, 
     model = tiny_net(0, torch.float32)
     model(image_set(30, 9, torch.float32).batch(slice(None))[0])  # running statistics unlike the re-estimated ones
     sets = {name: image_set(30, seed, torch.float32) for seed, name in enumerate(SPLITS)}
-    images = PathImages(sets, *[image_set(40, 6, torch.float32)] * 4)
+    images = PathImages(sets, *[image_set(40, 6, torch.float32)] * 4, test_scores=dict)
     ends = end_scores(model, sets, images.batchnorm, {}), end_scores(model, sets, images.batchnorm, {})
     settings = ConnectSettings(paths=(kind,), points=7)
     path = measure_paths(model, model, images, settings, ends, lambda name: torch.Generator(), Progress())[kind].test

@@ -9,8 +9,9 @@ from helpers.leaderboard import TestBoard, cell, model, of_seeds, plugin
 from helpers.records import connectivity_record
 
 from mmc_bench.leaderboard.inference import interval
-from mmc_bench.results.jobs import DataSettings
-from mmc_bench.results.records import SPLITS, PathRecord
+from mmc_bench.results.metrics import SPLITS
+from mmc_bench.results.records import PathRecord
+from mmc_bench.results.settings import DataSettings
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from mmc_bench.leaderboard import critical_picture
 from mmc_bench.leaderboard.critical import critical_difference, nemenyi
 from mmc_bench.leaderboard.inference import combined, estimate, holm, p_values, separated, tiers
 from mmc_bench.leaderboard.schemas import BoardSettings
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 
 
 @pytest.fixture

@@ -387,5 +387,5 @@ def test_a_task_has_no_place_for_test_images():
     assert fields == {
         *("model", "pretrained", "clean", "validation", "num_classes"),
         *("device", "generator", "progress", "needs", "_untrained"),
-        *("_cued", "_environments", "_fully_cued", "_all_fully_cued"),
+        *("_cued", "_environments", "_clean_environments", "_fully_cued", "_all_fully_cued"),
     }

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from mmc_bench.engines.worker import _sentence
-from mmc_bench.results.records import Score
+from mmc_bench.results.metrics import Score
 
 NOT_FINITE = {
     "inf-weight": "method inf-weight returned a model whose weight 'head.weight' is not finite",

@@ -7,8 +7,9 @@ import pytest
 
 from mmc_bench.landscape.alignment import align
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import ConnectSettings, Pair, models_of
+from mmc_bench.results.jobs import Pair, models_of
 from mmc_bench.results.records import PairRecord
+from mmc_bench.results.settings import ConnectSettings
 from mmc_bench.seeds import derive_seed
 from mmc_bench.suites.plan import make_plan
 from mmc_bench.suites.suite import load_suite

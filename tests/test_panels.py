@@ -26,8 +26,8 @@ from mmc_bench.report.curves import panels_of_cells, panels_of_learning, panels_
 from mmc_bench.report.figures import draw_path
 from mmc_bench.report.groups import group_cells, group_models, group_pairs
 from mmc_bench.report.panels import draw_panels
-from mmc_bench.results.jobs import ConnectSettings
-from mmc_bench.results.records import SPLITS, Score
+from mmc_bench.results.metrics import SPLITS, Score
+from mmc_bench.results.settings import ConnectSettings
 
 # --- pairs
 

@@ -21,8 +21,8 @@ from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.report.claim_tables import render
 from mmc_bench.report.claims import FAILS, HOLDS, NO_RECORDS, read_claims
 from mmc_bench.report.judgements import judge_records, quantities_of
-from mmc_bench.results.jobs import ConnectSettings
 from mmc_bench.results.records import PathRecord
+from mmc_bench.results.settings import ConnectSettings
 from mmc_bench.results.store import Store
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "published"

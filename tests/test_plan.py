@@ -7,7 +7,8 @@ import pytest
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.plugin.discovery import folder_candidates
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import Recipe, models_of
+from mmc_bench.results.jobs import models_of
+from mmc_bench.results.settings import Recipe
 from mmc_bench.suites.plan import make_plan, shard
 from mmc_bench.suites.suite import suite_of
 

@@ -11,7 +11,7 @@ from mmc_bench import UserError
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 
 KINDS = ("box", "patch", "border", "texture", "frequency")
 PIXELS = 20

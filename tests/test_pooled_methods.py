@@ -104,7 +104,7 @@ def assert_same_state(model, expected, tolerance=1e-9):
 
 
 def test_a_group_is_a_label_in_an_environment_and_clean_images_are_of_environment_0():
-    labels, environments = torch.tensor([2, 0, 1, 2, 2]), torch.tensor([1, 0, 1])
+    labels, environments = torch.tensor([2, 0, 1, 2, 2]), torch.tensor([0, 0, 1, 0, 1])
     assert groups_of(labels, environments, 3).tolist() == [2, 0, 4, 2, 5]
 
 
@@ -230,7 +230,7 @@ def test_partners_are_drawn_evenly_from_those_allowed_else_the_image_itself(
 ):
     task, draws = make_task(environments, labels=labels), 400
     _, labels, groups = pool_by_hand(task, environments)
-    partners = Partners(torch.tensor(labels), task.environments, CLASSES)
+    partners = Partners(torch.tensor(labels), task.pool_environments, CLASSES)
     rows = torch.arange(len(groups)).repeat(draws)
     drawn = partners.draw(rows, torch.tensor(within_label), task.generator).view(draws, -1)
     for row in range(len(groups)):
@@ -245,7 +245,7 @@ def test_partners_are_drawn_evenly_from_those_allowed_else_the_image_itself(
 def test_rows_of_one_draw_may_differ_in_what_they_want(make_task):
     task = make_task()
     _, labels, groups = pool_by_hand(task, "some without a cue")
-    partners = Partners(torch.tensor(labels), task.environments, CLASSES)
+    partners = Partners(torch.tensor(labels), task.pool_environments, CLASSES)
     wants = torch.arange(len(groups)) % 2 == 0
     drawn = partners.draw(torch.arange(len(groups)), wants, task.generator).tolist()
     for row, partner in enumerate(drawn):
@@ -278,7 +278,7 @@ def test_the_mixed_loss_is_that_of_mixed_images_and_mixed_labels(tiny_net, image
 def lisa_by_hand(task, environments, epochs, batch_size, lr, intra_label, mixing):
     images, labels, groups = pool_by_hand(task, environments)
     generator, model = torch.Generator().manual_seed(7), copy.deepcopy(task.model)
-    partners = Partners(torch.tensor(labels), task.environments, CLASSES)
+    partners = Partners(torch.tensor(labels), task.pool_environments, CLASSES)
     steps = epochs * math.ceil(CLEAN / batch_size)
     descent = Descent(model, lr, steps)
     strategies = (torch.rand(steps, generator=generator) < intra_label).tolist()

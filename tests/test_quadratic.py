@@ -10,7 +10,7 @@ from mmc_bench.landscape.barriers import barrier
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
 from mmc_bench.landscape.paths import evaluate_path, linear_path, parameters_of, quadratic_path, set_parameters
 from mmc_bench.landscape.quadratic import train_bend
-from mmc_bench.results.jobs import QuadraticSettings
+from mmc_bench.results.settings import QuadraticSettings
 from mmc_bench.training import Progress, Training, evaluate
 
 

@@ -12,7 +12,7 @@ from helpers.records import cell_record, plugin, pretrain_record
 
 from mmc_bench.report.row_tables import render
 from mmc_bench.report.rows import COLUMNS, cue_reliance, make_rows
-from mmc_bench.results.jobs import ConnectSettings, DataSettings, Recipe
+from mmc_bench.results.settings import ConnectSettings, DataSettings, Recipe
 
 # --- statistics
 

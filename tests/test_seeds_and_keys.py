@@ -11,7 +11,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from mmc_bench.results.canonical import canonical_json, key_of
-from mmc_bench.results.jobs import Cell, Checkpoint, Connection, Pair, Pretraining, Recipe
+from mmc_bench.results.jobs import Cell, Checkpoint, Connection, Pair, Pretraining
+from mmc_bench.results.settings import Recipe
 from mmc_bench.seeds import derive_seed
 
 CELLS = TypeAdapter(Cell)

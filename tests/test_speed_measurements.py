@@ -16,7 +16,7 @@ from mmc_bench_benchmarks.speed.throughput import throughput
 
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.landscape.paths import evaluate_path, linear_path
-from mmc_bench.results.records import Score
+from mmc_bench.results.metrics import Score
 from mmc_bench.stages.hardware import matrix_product_peak, training_flop
 
 

@@ -14,7 +14,7 @@ from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 from mmc_bench.training import Progress, Task, Training, evaluate, full_precision
 from mmc_bench.training.backbone import logits
 from mmc_bench.training.compiled import WORTHWHILE_STEPS, compiled, is_worth_compiling

@@ -14,17 +14,8 @@ from mmc_bench import UserError
 from mmc_bench.landscape.barriers import connectivity
 from mmc_bench.landscape.invariance import invariances
 from mmc_bench.results.jobs import Cell
-from mmc_bench.results.records import (
-    SPLITS,
-    CellRecord,
-    Failure,
-    Metrics,
-    PretrainRecord,
-    Provenance,
-    Score,
-    Timing,
-    WeightsOrigin,
-)
+from mmc_bench.results.metrics import SPLITS, Metrics, Score
+from mmc_bench.results.records import CellRecord, Failure, PretrainRecord, Provenance, Timing, WeightsOrigin
 from mmc_bench.results.store import Store
 
 SCORES = {name: Score(accuracy=0.5 + place / 10, loss=1.25 - place / 8) for place, name in enumerate(SPLITS)}

@@ -6,7 +6,7 @@ import pytest
 
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import ConnectSettings, DataSettings, QuadraticSettings, Recipe
+from mmc_bench.results.settings import ConnectSettings, DataSettings, QuadraticSettings, Recipe
 from mmc_bench.suites.plan import make_plan
 from mmc_bench.suites.suite import load_suite
 

@@ -4,7 +4,7 @@ import pytest
 from test_suite import LEAST, SHIPPED
 
 from mmc_bench.errors import UserError
-from mmc_bench.results.jobs import ConnectSettings, DataSettings, Recipe
+from mmc_bench.results.settings import ConnectSettings, DataSettings, Recipe
 from mmc_bench.suites.settings import Setting, read_settings
 from mmc_bench.suites.suite import load_suite, overridden
 

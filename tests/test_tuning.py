@@ -12,7 +12,7 @@ from mmc_bench.plugin.discovery import folder_candidates
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.plugin.search import search_space
 from mmc_bench.results.jobs import RULES
-from mmc_bench.results.records import Score
+from mmc_bench.results.metrics import Score
 from mmc_bench.results.selections import SelectionRecord, TriedParameters, winners_of
 from mmc_bench.results.store import Store
 from mmc_bench.running.tuning import resolved

@@ -17,19 +17,17 @@ import mmc_bench
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.codec import encoded
 from mmc_bench.results.jobs import Cell, Pretraining
+from mmc_bench.results.metrics import SPLITS, Metrics, Score
 from mmc_bench.results.records import (
-    SPLITS,
     Barrier,
     CellRecord,
     Connectivity,
     Curve,
     Epoch,
     Invariance,
-    Metrics,
     PathRecord,
     PretrainRecord,
     Provenance,
-    Score,
     Timing,
 )
 from mmc_bench.results.store import Store

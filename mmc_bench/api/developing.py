@@ -90,7 +90,8 @@ def score(model: "nn.Module", task: "InteractiveTask") -> "pd.Series[float]":
     Returns
     -------
     pandas.Series
-        Accuracies (fractions) ``NC``, ``C``, ``RC``, ``RI`` and ``worst_split``, and ``cue_reliance``.
+        Accuracies (fractions) ``NC``, ``C``, ``RC``, ``RI`` and ``worst_split``, and ``cue_reliance``. Where images
+        come in groups, ``worst_group``, ``mean``, ``aligned`` and ``conflicting``.
 
     Raises
     ------

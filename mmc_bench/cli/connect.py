@@ -11,8 +11,8 @@ import click
 from mmc_bench.cli.options import device_option, download_option, list_option, place_options, precision_option, words_of
 from mmc_bench.cli.plot import FORMATS
 from mmc_bench.cli.run import put
-from mmc_bench.results.jobs import Matching, MatchingImages
-from mmc_bench.results.records import SPLITS
+from mmc_bench.results.metrics import SPLITS
+from mmc_bench.results.settings import Matching, MatchingImages
 from mmc_bench.running.connecting import PATHS, Connected, PathChanges, connect_ends, known
 from mmc_bench.running.launch import Computing
 from mmc_bench.running.session import Session, several

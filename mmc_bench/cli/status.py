@@ -88,17 +88,11 @@ def look(plan: Plan, store: Store) -> State:
         place = (*tuning.place, f"{tuning.selection.method.name}{plan.note_of(tuning.jobs[0])}: trials")
         state.groups.setdefault(place, Counter()).update(state_of(job) for job in tuning.jobs)
     for cell in plan.cells:
-        p = cell.pretraining
-        place = (p.dataset.name, p.network, f"cue rate {p.cue_rate:g}", cell.method.name + plan.note_of(cell))
+        place = (*cell.pretraining.place, cell.method.name + plan.note_of(cell))
         state.groups.setdefault(place, Counter())[state_of(cell)] += 1
     if not plan.results:
         for model in plan.pretrainings:
-            place = (
-                model.dataset.name,
-                model.network,
-                f"cue rate {model.cue_rate:g}",
-                "pretraining" + plan.note_of(model),
-            )
+            place = (*model.place, "pretraining" + plan.note_of(model))
             state.groups.setdefault(place, Counter())[state_of(model)] += 1
     for pair in plan.pairs:
         state.groups.setdefault(("pair", pair.label + plan.note_of(pair), "", ""), Counter())[state_of(pair)] += 1

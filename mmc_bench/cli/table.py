@@ -13,6 +13,7 @@ from mmc_bench.report.rows import Row
 from mmc_bench.results.jobs import PUBLISHED
 from mmc_bench.running.selection import (
     records_of_protocol,
+    refuse_only_groups,
     selected_curves,
     selected_pairs,
     selected_records,
@@ -61,6 +62,8 @@ def command(
         raise UserError(f"{' and '.join(asked)} are different tables: ask for one at a time")
     if protocol and connections:
         raise UserError("--connections shows every cell: --protocol selects rows of other tables")
+    if asked:
+        refuse_only_groups(session, asked[0])
     if halving:
         click.echo(_halving(session, form, protocol), nl=False)
         return

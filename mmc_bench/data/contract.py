@@ -64,6 +64,10 @@ class Dataset(Protocol):
     a function ``without_cue(images)`` returns pictures of that shape without a cue. Where training images have other
     random cues than test images, ``random_train_cue(n, generator)`` draws them. A class attribute ``blended = True``
     says that cues are blended into all of the image, and hide half of it at most.
+
+    Records have the worst group over label and cue on RC besides the worst split. Cue codes (N,) that are whole numbers
+    of at most 100 values make these groups as they are; for others, ``cue_groups(cues)`` returns a whole number (n,)
+    for each code (n, …), or None where cues make no groups.
     """
 
     num_classes: int
@@ -91,6 +95,23 @@ class Dataset(Protocol):
         torch.Tensor
             float tensor of shape (n, C', H', W'), what the network sees.
         """
+
+
+class GroupedDataset(Protocol):
+    """A dataset whose images come as they are, each with an attribute; its spec has ``splits="groups"``.
+
+    A group is a label and an attribute. `cues` of all parts are the attributes' codes (N,), whole numbers from 0 on.
+    `validation` (N,), bool, tells which images of `train` are for validation, and for no training. Where it is missing
+    or None, a random part of them is held out.
+    """
+
+    num_classes: int
+    train: LabelledImages
+    test: LabelledImages
+    validation: torch.Tensor | None
+
+    def load(self, sources: "ImageSources") -> None:
+        """Fill `train`, `test`, `num_classes` and, where it is known, `validation`."""
 
 
 class ImageSources(Protocol):

@@ -29,6 +29,7 @@ KNOWN_SOURCES = {
         KnownSource("digits", "", "", "", (16, 16), 3),
         KnownSource("cifar10", "CIFAR10", "cifar-10-batches-py/", "cifar-10-batches-py", (32, 32), 3),
         KnownSource("cifar100", "CIFAR100", "cifar-100-python/", "cifar-100-python", (32, 32), 3),
+        KnownSource("mnist", "MNIST", "MNIST/raw/", "MNIST/raw", (28, 28), 1),
         KnownSource("fashion-mnist", "FashionMNIST", "FashionMNIST/raw/", "FashionMNIST/raw", (28, 28), 1),
     )
 }

@@ -11,10 +11,12 @@ from mmc_bench.data.contract import Dataset, LabelledImages, has_cue
 from mmc_bench.data.cued_images import CuedImages, channels_last, cued_images
 from mmc_bench.data.mapped import IMAGE_MEMORY, MappedImages
 from mmc_bench.errors import UserError
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.metrics import SPLITS, GroupMetrics, Metrics, Score
+from mmc_bench.results.settings import DataSettings
 from mmc_bench.seeds import derive_seed
 
 HELD_OUT_IMAGES = 2500
+MOST_CUE_GROUPS = 100  # codes of more values count as no groups
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class ExperimentData:
 
     `splits` are the test images as NC, C, RC and RI, and `validation_splits` those of the validation set, which no
     method sees; `train_splits` are the pretraining images, all with their own cue on C whatever the cue rate.
-    `fully_cued` are the images of all three training sets, each with its own cue.
+    `fully_cued` are the images of all three training sets, each with its own cue. `rc_groups` (N,), int64, are the
+    groups of label and cue of the images of RC, where cues make groups. `clean_environments` (N,) are those of the
+    clean images, where these are not all of environment 0.
     """
 
     pretraining: CuedImages
@@ -43,6 +47,34 @@ class ExperimentData:
     num_classes: int
     input_shape: tuple[int, ...]
     image_memory: int = IMAGE_MEMORY
+    rc_groups: torch.Tensor | None = None
+    clean_environments: torch.Tensor | None = None
+
+    @property
+    def all_cued(self) -> CuedImages:
+        """The pretraining images, each with its own cue."""
+        return self.train_splits["C"]
+
+    @property
+    def watched(self) -> dict[str, CuedImages]:
+        """The test images behind the learning curve, by the names that it has for them."""
+        return {name: self.splits[name] for name in ("NC", "C")}
+
+    def metrics(self, scores: Mapping[str, Score]) -> Metrics | GroupMetrics:
+        """Return a model's scores as records keep them: those on `splits`, ``train`` and ``validation``."""
+        return Metrics(**scores)
+
+    def test_scores(self, scores: Mapping[str, Score]) -> dict[str, Score]:
+        """Return the scores that paths are drawn of, from those on `splits`."""
+        return {name: scores[name] for name in SPLITS}
+
+    def scores_of_sets(self, metrics: Metrics | GroupMetrics) -> Mapping[str, Score]:
+        """Return the scores on `splits` that metrics were made of."""
+        return metrics.splits
+
+    def trial_scores(self, scores: Mapping[str, Score]) -> dict[str, Score]:
+        """Return what trials are chosen by, from the scores on `validation_splits`."""
+        return dict(scores)
 
     @cached_property
     def rendered(self) -> dict[str, CuedImages]:
@@ -102,7 +134,7 @@ def derive_experiment(
     UserError
         When the training images are too few for the sizes asked for.
     """
-    train, test = _placed(dataset.train, device), _placed(dataset.test, device)
+    train, test = placed(dataset.train, device), placed(dataset.test, device)
     rows = _partition(len(train.labels), dataset, settings, seed)
     no_cue = torch.full_like(train.cues, -1)
 
@@ -118,9 +150,9 @@ def derive_experiment(
     environments[cued_rows] = has_cue(train.cues[cued_rows]).to(environments.dtype)
     held_out_cues = no_cue
     if settings.clean_cues == "random":
-        held_out_cues = _random_train_cue(dataset)(len(train.labels), _generator("clean cues", seed)).to(device)
+        held_out_cues = _random_train_cue(dataset)(len(train.labels), generator_of("clean cues", seed)).to(device)
     validation_rows = rows["validation"].to(device)
-    order = torch.randperm(len(test.labels), generator=_generator("test order", seed)).to(device)
+    order = torch.randperm(len(test.labels), generator=generator_of("test order", seed)).to(device)
     splits = _four_splits(test, order, dataset, seed)
     example, _ = splits["NC"].batch(slice(0, 1))
     return ExperimentData(
@@ -136,6 +168,7 @@ def derive_experiment(
         num_classes=dataset.num_classes,
         input_shape=tuple(example.shape[1:]),
         image_memory=image_memory,
+        rc_groups=_groups_of(dataset, splits["RC"]),
     )
 
 
@@ -147,7 +180,8 @@ def first_of_each_class(labels: torch.Tensor, num_classes: int, rate: float) -> 
     return rank < quota[labels]
 
 
-def _placed(part: LabelledImages, device: torch.device | str) -> LabelledImages:
+def placed(part: LabelledImages, device: torch.device | str) -> LabelledImages:
+    """Return a part of a dataset on the device, where batches are gathered fastest; images in a file stay there."""
     images = part.images if isinstance(part.images, MappedImages) else channels_last(part.images.to(device))
     return LabelledImages(images, part.labels.to(device), part.cues.to(device))
 
@@ -164,7 +198,7 @@ def _partition(total: int, dataset: Dataset, settings: DataSettings, seed: int) 
             f"{total} training images are too few for {clean} clean, {validation} validation and "
             f"{max(pretraining, 2)} pretraining images"
         )
-    order = torch.randperm(total, generator=_generator("held-out sets", seed))
+    order = torch.randperm(total, generator=generator_of("held-out sets", seed))
     clean_rows, validation_rows, pretrain_rows = order.split([clean, validation, left])
     pretrain_rows = pretrain_rows[:pretraining]
     return {
@@ -180,9 +214,9 @@ def _four_splits(
     """Return the chosen images of a part as NC, C, RC and RI; `draws` begins the names of what is drawn."""
     n, device = len(rows), rows.device
     labels, own_cues = part.labels[rows], part.cues[rows]
-    other = rows.sort().values[torch.randint(n, (n,), generator=_generator(f"{draws}RI images", seed)).to(device)]
+    other = rows.sort().values[torch.randint(n, (n,), generator=generator_of(f"{draws}RI images", seed)).to(device)]
     random_cue = _random_train_cue(dataset) if draws else dataset.random_cue
-    random_cues = random_cue(n, _generator(f"{draws}RC cues", seed)).to(device)
+    random_cues = random_cue(n, generator_of(f"{draws}RC cues", seed)).to(device)
     no_cue = torch.full_like(own_cues, -1)
 
     def split(index: torch.Tensor, cues: torch.Tensor) -> CuedImages:
@@ -194,6 +228,20 @@ def _four_splits(
         "RC": split(rows, random_cues),
         "RI": split(other, own_cues),
     }
+
+
+def _groups_of(dataset: Dataset, images: CuedImages) -> torch.Tensor | None:
+    """Return the group of label and cue of each image (N,), or None where cues make no groups."""
+    cues = images.cues
+    own: Callable[[torch.Tensor], torch.Tensor | None] | None = getattr(dataset, "cue_groups", None)
+    is_code = cues.ndim == 1 and not cues.is_floating_point() and len(cues.unique()) <= MOST_CUE_GROUPS
+    codes = own(cues) if own else cues if is_code else None
+    if codes is None:
+        return None
+    groups: torch.Tensor = torch.stack([images.labels, codes.to(images.labels)], dim=1).unique(
+        dim=0, return_inverse=True
+    )[1]
+    return groups
 
 
 def _random_train_cue(dataset: Dataset) -> Callable[[int, torch.Generator], torch.Tensor]:
@@ -211,11 +259,12 @@ def _conflicting_cues(part: LabelledImages, seed: int) -> torch.Tensor:
     by_class = labels.argsort(stable=True)
     counts = torch.bincount(labels)
     starts = counts.cumsum(0) - counts
-    uniform = torch.rand(len(labels), dtype=torch.float64, generator=_generator("minority cues", seed))
+    uniform = torch.rand(len(labels), dtype=torch.float64, generator=generator_of("minority cues", seed))
     place = (uniform * (len(labels) - counts[labels])).long()  # among the images of other classes, class by class
     place += torch.where(place >= starts[labels], counts[labels], 0)
     return part.cues[by_class[place].to(part.cues.device)]
 
 
-def _generator(what: str, seed: int) -> torch.Generator:
+def generator_of(what: str, seed: int) -> torch.Generator:
+    """Return the source of randomness of one draw of an experiment, on the CPU."""
     return torch.Generator().manual_seed(derive_seed(what, seed))

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from mmc_bench.landscape.invariance import TOLERANCE
-from mmc_bench.results.records import Barrier, Connectivity, Curve, Score
+from mmc_bench.results.metrics import Score
+from mmc_bench.results.records import Barrier, Connectivity, Curve
 
 
 def barrier(ts: Sequence[float], scores: Sequence[Score]) -> Barrier:

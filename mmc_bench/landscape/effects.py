@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 
 from mmc_bench.landscape.invariance import INTERVENTIONS
-from mmc_bench.results.records import Effect, Score
+from mmc_bench.results.metrics import Score
+from mmc_bench.results.records import Effect
 
 
 def effects(
@@ -22,6 +23,8 @@ def effects(
     """
     found = {}
     for name, without, with_it in INTERVENTIONS:
+        if not {without, with_it} <= scores[0].keys():
+            continue
 
         def change(what: str, of: Mapping[str, Score], without: str = without, with_it: str = with_it) -> float:
             return float(getattr(of[with_it], what) - getattr(of[without], what))

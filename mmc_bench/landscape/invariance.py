@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from mmc_bench.results.records import Invariance, Score
+from mmc_bench.results.metrics import Score
+from mmc_bench.results.records import Invariance
 
 #: Losses (nats) that differ by no more count as equal.
 TOLERANCE = 0.05
@@ -19,7 +20,7 @@ def invariances(scores: Mapping[str, Score], tolerance: float = TOLERANCE) -> di
     """Return, for each intervention, the loss with and without it (definition 3).
 
     A model is invariant to an intervention when the loss under it is at most `tolerance` above the loss
-    without it.
+    without it. Splits without such an intervention have none.
     """
     return {
         name: Invariance(
@@ -30,6 +31,7 @@ def invariances(scores: Mapping[str, Score], tolerance: float = TOLERANCE) -> di
             invariant=scores[with_it].loss <= scores[without].loss + tolerance,
         )
         for name, without, with_it in INTERVENTIONS
+        if {without, with_it} <= scores.keys()
     }
 
 

@@ -1,6 +1,6 @@
 """The paths between two models, measured on sets of images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,9 @@ from mmc_bench.landscape.alignment import Alignment, align
 from mmc_bench.landscape.barriers import connectivity
 from mmc_bench.landscape.paths import Path, evaluate_path, linear_path, quadratic_path
 from mmc_bench.landscape.quadratic import train_bend
-from mmc_bench.results.jobs import ConnectSettings, Matching
-from mmc_bench.results.records import SPLITS, AlignmentSummary, Connectivity, PathRecord, Score
+from mmc_bench.results.metrics import Score
+from mmc_bench.results.records import AlignmentSummary, Connectivity, PathRecord
+from mmc_bench.results.settings import ConnectSettings, Matching
 from mmc_bench.system.parts import part
 from mmc_bench.training import Progress
 from mmc_bench.training.checks import check_same_architecture
@@ -32,11 +33,13 @@ class PathImages:
     Parameters
     ----------
     sets
-        The four test splits by name, and those of some training images as ``train NC``, ….
+        The test sets by name, and those of some training images as ``train NC``, ….
     batchnorm
         Training images without cues, which re-estimate BatchNorm statistics.
     matching
         Training images that permutations are matched on.
+    test_scores
+        Returns the scores on the test splits from those on the test sets.
     with_cues, without_cues
         Training images with and without their cues, to train the bends of quadratic paths on.
     """
@@ -46,6 +49,7 @@ class PathImages:
     matching: CuedImages
     with_cues: CuedImages
     without_cues: CuedImages
+    test_scores: Callable[[Scores], Scores]
 
 
 def path_images(data: ExperimentData, settings: ConnectSettings) -> PathImages:
@@ -54,13 +58,14 @@ def path_images(data: ExperimentData, settings: ConnectSettings) -> PathImages:
     if settings.train_images:
         train = {TRAIN + name: images.first(settings.train_images) for name, images in data.train_splits.items()}
         sets |= data.held(train)
-    cued, cue_free = data.train_splits["C"], data.pretraining_nc
+    cued, cue_free = data.all_cued, data.pretraining_nc
     return PathImages(
         sets,
         cue_free.first(settings.batchnorm_images),
         (cued if settings.matching_images == "cued" else cue_free).first(settings.batchnorm_images),
         cued,
         cue_free,
+        data.test_scores,
     )
 
 
@@ -106,7 +111,7 @@ def measure_paths(
             path, bend_loss = quadratic_path(first, bend, second), tuple(losses)
         ts, along = evaluate_path(path, second, images.sets, images.batchnorm, settings.points, ends)
         records[name] = PathRecord(
-            test=connectivity(ts, {split: along[split] for split in SPLITS}),
+            test=connectivity(ts, _of_test(along, images.test_scores)),
             train=_of_train(ts, along),
             alignment=alignment,
             bend_loss=bend_loss,
@@ -122,6 +127,12 @@ def _aligned(first: nn.Module, second: nn.Module, images: PathImages, matching: 
             f"{aligned.difference:.0e} of the largest): leave `permuted` out of the paths, and report it"
         )
     return aligned
+
+
+def _of_test(along: Mapping[str, Sequence[Score]], test_scores: Callable[[Scores], Scores]) -> dict[str, list[Score]]:
+    """Return the scores along a path on each test split."""
+    points = [test_scores(dict(zip(along, of_point, strict=True))) for of_point in zip(*along.values(), strict=True)]
+    return {split: [point[split] for point in points] for split in points[0]}
 
 
 def _of_train(ts: list[float], along: dict[str, list[Score]]) -> Connectivity | None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm, statistics_layers
-from mmc_bench.results.records import Score
+from mmc_bench.results.metrics import Score
 from mmc_bench.training.evaluate import evaluate_sets
 from mmc_bench.training.progress import NonFiniteLossError
 

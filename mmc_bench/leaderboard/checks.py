@@ -35,7 +35,8 @@ from mmc_bench.leaderboard.submissions import (
     stage_versions_of,
 )
 from mmc_bench.results.canonical import canonical_json
-from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord, TrialRecord
+from mmc_bench.results.metrics import SPLITS
+from mmc_bench.results.records import CellRecord, PretrainRecord, TrialRecord
 from mmc_bench.results.selections import SelectionRecord
 
 WEIGHTS = frozenset({".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy", ".pkl", ".h5", ".onnx"})

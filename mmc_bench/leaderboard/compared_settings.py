@@ -73,7 +73,7 @@ def find_settings(entries: Sequence[Entry], board: BoardSettings) -> dict[str, C
             dataset=p.dataset.name,
             note=notes[key].strip().removeprefix("(").removesuffix(")"),
             backbone=p.backbone.name,
-            cue_rate=p.cue_rate,
+            cue_rate=p.cue_rate or 0.0,  # records without one are not read
             num_classes=examples[key].num_classes,
             seeds=own_seeds[key],
             place=listed.get(key),

@@ -27,7 +27,8 @@ from mmc_bench.report.rows import (
 )
 from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.jobs import PUBLISHED, PluginRef
-from mmc_bench.results.records import SPLITS, CellRecord, PretrainRecord
+from mmc_bench.results.metrics import SPLITS
+from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.results.selections import SelectionRecord
 from mmc_bench.results.versions import STAGES
 

@@ -9,15 +9,13 @@ from mmc_bench.landscape.barriers import barrier, mode_connected
 from mmc_bench.landscape.invariance import TOLERANCE, invariances
 from mmc_bench.plugin.specs import NAME
 from mmc_bench.results.jobs import PluginRef, Pretraining
+from mmc_bench.results.metrics import SPLITS, GroupMetrics, Metrics, Score
 from mmc_bench.results.records import (
-    SPLITS,
     CellRecord,
     Connectivity,
     Invariance,
-    Metrics,
     PretrainRecord,
     Provenance,
-    Score,
     Timing,
     TrialRecord,
 )
@@ -116,19 +114,20 @@ def _problems_of_parameters(method: PluginRef, in_force: Mapping[str, Any]) -> I
             yield f"was given {name} = {given}, and {in_force[name]} was in force"
 
 
-def _problems_of_counts(metrics: Metrics, test_images: int | None) -> Iterator[str]:
-    for split in SPLITS:
-        accuracy = getattr(metrics, split).accuracy
-        if not _is_share(accuracy, test_images):
-            yield f"has an accuracy of {accuracy} on {split}, which is no number of {test_images} test images"
+def _problems_of_counts(metrics: Metrics | GroupMetrics, test_images: int | None) -> Iterator[str]:
+    for split, score in metrics.splits.items():
+        if not _is_share(score.accuracy, test_images):
+            yield f"has an accuracy of {score.accuracy} on {split}, which is no number of {test_images} test images"
 
 
 def _is_share(accuracy: float, images: int | None) -> bool:
     return images is None or math.isclose(accuracy * images, round(accuracy * images), abs_tol=1e-6)
 
 
-def _problems_of_invariances(found: Mapping[str, Invariance], metrics: Metrics, tolerance: float) -> Iterator[str]:
-    wanted = invariances({split: getattr(metrics, split) for split in SPLITS}, tolerance)
+def _problems_of_invariances(
+    found: Mapping[str, Invariance], metrics: Metrics | GroupMetrics, tolerance: float
+) -> Iterator[str]:
+    wanted = invariances(metrics.splits, tolerance)
     if found.keys() != wanted.keys():
         yield f"has the interventions {sorted(found)}, and not {sorted(wanted)}"
         return
@@ -176,7 +175,7 @@ def _problems_of_effects(record: CellRecord, before: PretrainRecord | None) -> I
         for of_model, loss, accuracy in zip(metrics, effect.loss_changes, effect.accuracy_changes, strict=True):
             if of_model is None or effect.split not in SPLITS:
                 continue
-            end, start = of_model.splits[effect.split], of_model.C
+            end, start = of_model.splits[effect.split], of_model.splits["C"]
             if not (_equal(loss, end.loss - start.loss) and _equal(accuracy, end.accuracy - start.accuracy)):
                 yield f"has an effect of {name!r} that does not follow from the scores"
         if effect.flips_of_both > min(effect.flips):

@@ -15,8 +15,9 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from mmc_bench.errors import UserError
-from mmc_bench.results.jobs import DataSettings, Fraction, PluginRef, Pretraining
+from mmc_bench.results.jobs import PluginRef, Pretraining
 from mmc_bench.results.records import Provenance
+from mmc_bench.results.settings import DataSettings, Fraction
 from mmc_bench.system.validation import changed_kind, first_problem
 from mmc_bench.system.yaml_files import read_yaml, yaml_of
 

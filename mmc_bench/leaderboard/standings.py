@@ -12,7 +12,8 @@ from mmc_bench.leaderboard.protocols import GAP
 from mmc_bench.leaderboard.ranked_rows import Paired, RankedRow, method_rows, pretrained_rows
 from mmc_bench.leaderboard.schemas import BoardSettings, CountedPlace
 from mmc_bench.leaderboard.submissions import Entry, cell_of, cells_of
-from mmc_bench.results.jobs import PROTOCOLS, ConnectSettings
+from mmc_bench.results.jobs import PROTOCOLS
+from mmc_bench.results.settings import ConnectSettings
 
 BARRIERS = ("barrier_C", "barrier_NC")
 

@@ -164,8 +164,8 @@ def parse_record(file: str, content: bytes) -> SentRecord:
     Raises
     ------
     ValueError
-        When it is no JSON, holds a number that is none or a key twice, is no valid record, or does not bear its
-        file's name.
+        When it is no JSON, holds a number that is none or a key twice, is no valid record, is of a dataset without
+        counterfactuals, or does not bear its file's name.
     """
     named = RECORD_NAME.fullmatch(file)
     assert named is not None
@@ -183,6 +183,8 @@ def parse_record(file: str, content: bytes) -> SentRecord:
         record = SCHEMAS[named[1]].model_validate_json(content)
     except ValidationError as error:
         raise ValueError(f"is no valid record: {first_problem(error)}") from None
+    if pretraining_of(record).cue_rate is None:
+        raise ValueError("is of a dataset that has groups and no counterfactuals, and cannot be ranked here")
     if record.key != named[2]:
         raise ValueError(f"bears another key's name: its record's key is {record.key}")
     return record

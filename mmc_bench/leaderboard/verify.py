@@ -16,7 +16,8 @@ from mmc_bench.leaderboard.submissions import VERIFICATIONS, Board, Entry, cell_
 from mmc_bench.plugin.offers import Offer
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import Cell, PluginRef, Pretraining
-from mmc_bench.results.records import SPLITS, CellRecord, Provenance
+from mmc_bench.results.metrics import SPLITS
+from mmc_bench.results.records import CellRecord, Provenance
 from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.running.session import wanted_by
 from mmc_bench.suites.plan import Plan
@@ -116,7 +117,7 @@ def _suite(cells: Iterable[Cell]) -> Suite:
         datasets=names(p.dataset for p in pretrainings),
         backbones=names(p.backbone for p in pretrainings),
         methods=names(cell.method for cell in cells),
-        cue_rates=tuple(sorted({p.cue_rate for p in pretrainings})),
+        cue_rates=tuple(sorted({p.cue_rate for p in pretrainings if p.cue_rate is not None})),
         seeds=tuple(sorted({p.seed for p in pretrainings})),
     )
 

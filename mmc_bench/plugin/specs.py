@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/\*|/[\w.-]+)?")
 TARGET = re.compile(r"\.{0,2}[\w.]*:\w+")
 NEEDS = frozenset({"clean", "cued", "environments", "fully-cued"})
+SPLITS = ("counterfactual", "groups")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,9 @@ class DatasetSpec(PluginSpec):
         Names of the image sources it reads; each may be replaced with ``--data SOURCE=DIR``.
     num_classes
         Number of classes its cue is made for, when that is fixed: a folder with another number is refused.
+    splits
+        ``"counterfactual"``: each image can be had with any cue and without one. ``"groups"``: each image has an
+        attribute as it is, and there are no counterfactuals; see `mmc_bench.data.contract.GroupedDataset`.
     layouts
         For sources that are no class folders: by the source's name, ``"module:function"``, called with the folder that
         ``--data`` gives, which returns the `mmc_bench.data.listing.Listing` of the files that are read there, or raises
@@ -100,10 +104,13 @@ class DatasetSpec(PluginSpec):
 
     sources: tuple[str, ...] = ()
     num_classes: int | None = None
+    splits: str = "counterfactual"
     layouts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.splits not in SPLITS:
+            raise ValueError(f"dataset {self.name!r}: splits {self.splits!r} must be one of {', '.join(SPLITS)}")
         if not isinstance(self.sources, (tuple, list)) or not all(isinstance(name, str) for name in self.sources):
             raise ValueError(f"dataset {self.name!r}: sources {self.sources!r} must be a tuple of names")
         if self.num_classes is not None and not isinstance(self.num_classes, int):

@@ -78,7 +78,7 @@ def axis_curves(
     cells: Iterable[CellRecord | CellScores],
     models: Iterable[PretrainRecord | ModelScores],
 ) -> list[AxisCurves]:
-    """Gather records along each axis that has numbers for values, setting by setting.
+    """Gather records along each axis that has numbers for values, setting by setting; those on counterfactuals alone.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def axis_curves(
             for cell in own:
                 start, record = cell.pretraining, made.get(cell.key)
                 model = before.get(start.key)
-                if record is None or model is None:
+                if record is None or model is None or start.cue_rate is None:
                     continue
                 place = (axis, start.dataset.name + note, start.network, start.cue_rate)
                 scores, classes[place] = curves.setdefault(place, {PRETRAINED: {}}), record.num_classes

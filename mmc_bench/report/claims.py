@@ -25,8 +25,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.results.jobs import Fraction, PathName
-from mmc_bench.results.records import SPLITS
+from mmc_bench.results.metrics import SPLITS
+from mmc_bench.results.settings import Fraction, PathName
 from mmc_bench.system.validation import changed_kind, first_problem
 from mmc_bench.system.yaml_files import read_yaml
 

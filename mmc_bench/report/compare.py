@@ -18,7 +18,7 @@ from mmc_bench.report.claims import (
 )
 from mmc_bench.report.published import PublishedKey, PublishedTable, published_scores
 from mmc_bench.report.rows import PRETRAINED, Row, Statistic
-from mmc_bench.results.records import SPLITS
+from mmc_bench.results.metrics import SPLITS
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def compare(rows: Iterable[Row], table: PublishedTable) -> PublishedComparison:
 
 
 def methods_by_setting(rows: Iterable[Row], named: Collection[str]) -> dict[JudgedSetting, dict[str, Row]]:
-    """Return rows by setting and method; of these methods alone.
+    """Return rows by setting and method; of these methods, and on counterfactuals, alone.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def methods_by_setting(rows: Iterable[Row], named: Collection[str]) -> dict[Judg
     """
     settings: dict[JudgedSetting, dict[str, Row]] = defaultdict(dict)
     for row in rows:
-        if row.method == PRETRAINED:
+        if row.method == PRETRAINED or row.cue_rate is None:
             continue
         methods, name = settings[JudgedSetting(row.dataset, row.backbone, row.cue_rate)], plain(row.method)
         if name in methods:

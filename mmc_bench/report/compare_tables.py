@@ -8,7 +8,7 @@ from mmc_bench.report.claim_tables import claim_blocks, claim_content, claim_lin
 from mmc_bench.report.compare import Difference, PublishedComparison
 from mmc_bench.report.rows import Statistic
 from mmc_bench.report.tables import ABSENT, Report, TextTable, rounded
-from mmc_bench.results.records import SPLITS
+from mmc_bench.results.metrics import SPLITS
 
 COLUMNS = (
     *("kind", "dataset", "backbone", "cue_rate", "seeds", "method", "split", "claim", "check"),

@@ -47,8 +47,8 @@ class ModelConnection:
 def connections(
     pairs: Iterable[PairRecord], cells: Iterable[CellRecord], pretrained: Iterable[PretrainRecord]
 ) -> list[ModelConnection]:
-    """Return one connection for each pair, then one for each cell (from θ_C to θ_FT)."""
-    pairs, cells = list(pairs), list(cells)
+    """Return one connection for each pair, then one for each cell (from θ_C to θ_FT) on counterfactuals."""
+    pairs, cells = list(pairs), [record for record in cells if record.cell.pretraining.cue_rate is not None]
     before = {record.key: record.invariance for record in pretrained}
     ends, names = _ends(pairs), cell_names(cells)
     return [

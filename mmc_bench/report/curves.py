@@ -8,16 +8,8 @@ from typing import Any
 
 from mmc_bench.report.groups import RecordGroup, method_labels
 from mmc_bench.report.tables import csv_text
-from mmc_bench.results.records import (
-    SPLITS,
-    CellRecord,
-    Comparison,
-    Connectivity,
-    PairRecord,
-    PathRecord,
-    PretrainRecord,
-    Score,
-)
+from mmc_bench.results.metrics import GROUP_SPLITS, SPLITS, Score
+from mmc_bench.results.records import CellRecord, Comparison, Connectivity, PairRecord, PathRecord, PretrainRecord
 
 PATHS = {
     "linear": "linear",
@@ -25,7 +17,7 @@ PATHS = {
     "quadratic": "quadratic, with cues",
     "quadratic-nc": "quadratic, without cues",
 }
-LEARNING = ("train", "NC", "C")
+LEARNING, LEARNING_OF_GROUPS = ("train", "NC", "C"), ("train", "aligned", "conflicting")
 #: What a curve shows: accuracy (a fraction) and loss (nats).
 MEASURES = ("accuracy", "loss")
 #: BatchNorm statistics behind a score: estimated again at each t of a path, or the checkpoint's own.
@@ -55,7 +47,7 @@ class Line:
 
     row: str
     column: str
-    cue_rate: float
+    cue_rate: float | None
     statistics: str
     x: tuple[float, ...]
     values: Mapping[str, Average]
@@ -91,9 +83,9 @@ class Panels:
         return tuple(self.lines[0].values)
 
     @property
-    def cue_rates(self) -> list[float]:
-        """The cue rates of the lines, ascending."""
-        return sorted({line.cue_rate for line in self.lines})
+    def cue_rates(self) -> list[float | None]:
+        """The cue rates of the lines, ascending; None alone where images come in groups."""
+        return sorted({line.cue_rate for line in self.lines}, key=lambda rate: rate or 0.0)
 
     def as_csv(self) -> str:
         """Return every point of every line; accuracies are fractions, losses nats."""
@@ -109,9 +101,14 @@ class Panels:
         return csv_text(head, lines)
 
 
+def splits_of(path: Connectivity) -> tuple[str, ...]:
+    """Return the splits that a path was measured on, in the order in which they are shown."""
+    return tuple(split for split in (*SPLITS, *GROUP_SPLITS) if split in path.splits)
+
+
 def path_csv(path: Connectivity, own: OwnScores) -> str:
     """Return the points of one path, then its ends' own scores: accuracy (a fraction) and loss (nats) by split."""
-    return csv_text(POINT, points_of(path, SPLITS, own))
+    return csv_text(POINT, points_of(path, splits_of(path), own))
 
 
 def points_of(path: Connectivity, splits: Iterable[str], own: OwnScores) -> Iterator[Mapping[str, Any]]:
@@ -135,7 +132,7 @@ def own_scores_of_cell(record: CellRecord, pretrained: PretrainRecord | None) ->
     if pretrained is None:
         return {}
     before, after = pretrained.metrics.splits, record.metrics.splits
-    return {split: (before[split], after[split]) for split in SPLITS}
+    return {split: (before[split], after[split]) for split in before}
 
 
 def paths_of(record: CellRecord | PairRecord) -> dict[str, PathRecord]:
@@ -203,7 +200,7 @@ def _panels_along_paths(
         x="t",
         x_label=x_label,
         part=part,
-        columns=SPLITS,
+        columns=collected.columns,
         lines=collected.averaged,
         num_classes=first.num_classes,
     )
@@ -213,18 +210,22 @@ def panels_of_learning(groups: Sequence[RecordGroup[PretrainRecord]]) -> list[Pa
     """Return learning curves: rows are datasets, a figure for each backbone; or backbones, for one dataset."""
     groups = [group for group in groups if any(record.curve for record in group.records)]
     by_dataset = len({group.dataset for group in groups}) > 1
-    figures: dict[str, list[RecordGroup[PretrainRecord]]] = defaultdict(list)
+    figures: dict[tuple[str, bool], list[RecordGroup[PretrainRecord]]] = defaultdict(list)
     for group in groups:
-        figures[group.backbone if by_dataset else group.dataset].append(group)
+        is_grouped = group.records[0].pretraining.cue_rate is None
+        figures[group.backbone if by_dataset else group.dataset, is_grouped].append(group)
     panels = []
-    for title, own in figures.items():
+    for (title, is_grouped), own in figures.items():
+        columns = LEARNING_OF_GROUPS if is_grouped else LEARNING
         collected = _Lines()
         for group in own:
             row = group.dataset if by_dataset else group.backbone
             for record in group.records:
                 p = record.pretraining
-                for column in LEARNING if record.curve else ():
-                    curve = [getattr(epoch, column) for epoch in record.curve]
+                for column in columns:
+                    curve = [found for epoch in record.curve if (found := getattr(epoch, column)) is not None]
+                    if not curve:
+                        continue
                     collected.add(row, column, p.cue_rate, str(p.seed), range(1, len(curve) + 1), accuracy=curve)
         panels.append(
             Panels(
@@ -234,7 +235,7 @@ def panels_of_learning(groups: Sequence[RecordGroup[PretrainRecord]]) -> list[Pa
                 x="epoch",
                 x_label="epoch",
                 part="",
-                columns=LEARNING,
+                columns=collected.columns,
                 lines=collected.averaged,
             )
         )
@@ -242,7 +243,7 @@ def panels_of_learning(groups: Sequence[RecordGroup[PretrainRecord]]) -> list[Pa
 
 
 #: Where a curve belongs: row, column, cue rate, BatchNorm statistics.
-_Place = tuple[str, str, float, str]
+_Place = tuple[str, str, float | None, str]
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,7 @@ class _Lines:
         self,
         row: str,
         column: str,
-        cue_rate: float,
+        cue_rate: float | None,
         seed: str,
         x: Iterable[float],
         batchnorm: str = "",
@@ -271,16 +272,21 @@ class _Lines:
         curve = _Curve(seed, tuple(x), {measure: tuple(along) for measure, along in values.items()})
         self._found[row, column, cue_rate, batchnorm].append(curve)
 
-    def add_path(self, row: str, cue_rate: float, seed: str, path: Connectivity | None, own: OwnScores) -> None:
+    def add_path(self, row: str, cue_rate: float | None, seed: str, path: Connectivity | None, own: OwnScores) -> None:
         if path is None:
             return
-        for split in SPLITS:
+        for split in splits_of(path):
             curve = path.splits[split]
             place = (row, split, cue_rate, seed)
             self.add(*place, path.t, RE_ESTIMATED, accuracy=curve.accuracy, loss=curve.loss)
             if ends := own.get(split):
                 accuracy, loss = ([getattr(score, measure) for score in ends] for measure in MEASURES)
                 self.add(*place, (path.t[0], path.t[-1]), OWN, accuracy=accuracy, loss=loss)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the curves, in their order."""
+        return tuple(dict.fromkeys(column for _, column, *_ in self._found))
 
     @property
     def averaged(self) -> tuple[Line, ...]:

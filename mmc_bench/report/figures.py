@@ -14,16 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from mmc_bench.report.curves import OwnScores, own_scores_of_cell, own_scores_of_pair
+from mmc_bench.report.curves import OwnScores, own_scores_of_cell, own_scores_of_pair, splits_of
 from mmc_bench.report.rows import Row
-from mmc_bench.results.records import (
-    SPLITS,
-    CellRecord,
-    ConnectionRecord,
-    Connectivity,
-    PathRecord,
-    PretrainRecord,
-)
+from mmc_bench.results.jobs import rate_in_words
+from mmc_bench.results.metrics import SPLITS
+from mmc_bench.results.records import CellRecord, ConnectionRecord, Connectivity, PathRecord, PretrainRecord
 
 # Okabe and Ito's colours keep apart for colour-blind readers; markers and hatches do so in grey print.
 STYLES = {
@@ -32,6 +27,16 @@ STYLES = {
     "RC": ("#E69F00", "^", "..", "randomised cue"),
     "RI": ("#D55E00", "D", "xx", "randomised image"),
 }
+#: The same for splits and columns of images that come in groups, whose names say what they are.
+GROUP_STYLES = {
+    "worst_group": ("#D55E00", "D", "xx", ""),
+    "mean": ("#0072B2", "o", "", ""),
+    "all": ("#0072B2", "o", "", ""),
+    "aligned": ("#009E73", "s", "//", ""),
+    "conflicting": ("#E69F00", "^", "..", ""),
+}
+EVERY_STYLE = STYLES | GROUP_STYLES
+BARS_OF_GROUPS = ("worst_group", "mean", "aligned", "conflicting")
 #: A checkpoint with its own BatchNorm statistics, at the end of a path.
 OWN_MARK: Any = {"marker": "D", "linestyle": "", "markersize": 6.5, "markerfacecolor": "none", "clip_on": False}
 OWN_LABEL = "checkpoint with its own\nBatchNorm statistics"
@@ -42,17 +47,25 @@ STEEP_NOTE = "logarithmic above chance"
 LONGEST_NAME = 160
 
 
+def described(split: str) -> str:
+    """Return a split or column with its meaning, for legends: ``"NC (no cue)"``, ``"worst group"``."""
+    meaning = EVERY_STYLE[split][3]
+    return f"{split} ({meaning})" if meaning else split.replace("_", " ")
+
+
 def draw_bars(rows: Sequence[Row]) -> Figure:
     """Draw the accuracy on the four splits for each row of one setting; whiskers are standard deviations.
 
-    A repaired model has NC, C and RC alike, and RI at chance, the dashed line.
+    A repaired model has NC, C and RC alike, and RI at chance, the dashed line. Where images come in groups, bars are
+    the worst group, the mean, and the aligned and the conflicting images.
     """
     with styled():
         figure = Figure(figsize=(max(5.6, 0.85 * len(rows) + 1.6), 3.6), layout="constrained")
         axes = figure.subplots()
-        width = 0.8 / len(SPLITS)
-        for offset, split in enumerate(SPLITS):
-            color, _, hatch, meaning = STYLES[split]
+        bars = BARS_OF_GROUPS if rows[0].cue_rate is None else SPLITS
+        width = 0.8 / len(bars)
+        for offset, split in enumerate(bars):
+            color, _, hatch, _ = EVERY_STYLE[split]
             values = [row.values[split] for row in rows]
             axes.bar(
                 [index + (offset - 1.5) * width for index in range(len(rows))],
@@ -63,7 +76,7 @@ def draw_bars(rows: Sequence[Row]) -> Figure:
                 hatch=hatch,
                 edgecolor="white",
                 error_kw={"linewidth": 0.8, "capsize": 2},
-                label=f"{split} ({meaning})",
+                label=described(split),
             )
         axes.axhline(100 / rows[0].num_classes, color="black", linestyle="--", linewidth=0.8, label="chance")
         axes.set_xticks(range(len(rows)), [row.method.replace(" (", "\n(") for row in rows])
@@ -75,7 +88,7 @@ def draw_bars(rows: Sequence[Row]) -> Figure:
         axes.set_ylim(0, 105)
         axes.set_ylabel("test accuracy (%)")
         first = rows[0]
-        axes.set_title(f"{first.dataset}, {first.backbone}, cue rate {first.cue_rate:g}", fontsize=10)
+        axes.set_title(f"{first.dataset}, {first.backbone}, {rate_in_words(first.cue_rate)}", fontsize=10)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
@@ -86,11 +99,12 @@ def draw_path(record: CellRecord, label: str, pretrained: PretrainRecord | None 
     `pretrained` is the record of θ_C, for the marks of the two models' own scores.
     """
     path = record.paths["linear"].test
-    barriers = "   ".join(f"{split} {path.barriers[split].loss:.2f}" for split in SPLITS)
+    splits = splits_of(path)
+    barriers = "   ".join(f"{split} {path.barriers[split].loss:.2f}" for split in splits)
     title = f"{label}\nloss barriers: {barriers}"
     own = {"test": own_scores_of_cell(record, pretrained)}
     ends = "from pretrained (0) to fine-tuned (1)"
-    return _draw_paths({"test": PathRecord(test=path)}, SPLITS, title, ends, own, record.num_classes)
+    return _draw_paths({"test": PathRecord(test=path)}, splits, title, ends, own, record.num_classes)
 
 
 def draw_connection(record: ConnectionRecord, splits: Sequence[str]) -> Figure:
@@ -129,7 +143,7 @@ def _draw_paths(
             axes.set_xlabel(f"t,  {ends}")
         figure.suptitle(title, fontsize=9)
         handles = panels[0, 0].get_lines()[: len(splits)]
-        labels = [f"{split} ({STYLES[split][3]})" for split in splits]
+        labels = [described(split) for split in splits]
         notes = [chance_handle(), *[own_handle()] * any(own.values())]
         labels += [str(handle.get_label()).replace("\n", " ") for handle in notes]
         figure.legend([*handles, *notes], labels, loc="outside lower center", ncols=3, fontsize=8)
@@ -148,7 +162,7 @@ def _draw_curves(
     row: Sequence[Any], path: Connectivity, splits: Sequence[str], own: OwnScores, style: Mapping[str, Any]
 ) -> None:
     for split in splits:
-        color, marker, *_ = STYLES[split]
+        color, marker, *_ = EVERY_STYLE[split]
         curve = path.splits[split]
         row[0].plot(path.t, [100 * value for value in curve.accuracy], **{"color": color, "marker": marker, **style})
         row[1].plot(path.t, curve.loss, **{"color": color, "marker": marker, **style})
@@ -156,8 +170,8 @@ def _draw_curves(
     for split in splits:
         if scores := own.get(split):
             ends = (path.t[0], path.t[-1])
-            row[0].plot(ends, [100 * score.accuracy for score in scores], color=STYLES[split][0], **OWN_MARK)
-            row[1].plot(ends, [score.loss for score in scores], color=STYLES[split][0], **OWN_MARK)
+            row[0].plot(ends, [100 * score.accuracy for score in scores], color=EVERY_STYLE[split][0], **OWN_MARK)
+            row[1].plot(ends, [score.loss for score in scores], color=EVERY_STYLE[split][0], **OWN_MARK)
 
 
 def accuracy_axis(axes: Axes, num_classes: int | None) -> None:

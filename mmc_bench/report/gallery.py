@@ -9,7 +9,7 @@ from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.errors import UserError
 from mmc_bench.report.figures import STYLES
 from mmc_bench.report.style import SETTINGS, Figure, styled
-from mmc_bench.results.records import SPLITS
+from mmc_bench.results.metrics import SPLITS
 
 COLUMNS = 10
 FEW = 6  # columns at least, as far as images go: of few classes, several images of each are shown

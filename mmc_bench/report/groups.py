@@ -56,7 +56,7 @@ def group_pairs(pairs: Iterable[PairRecord]) -> list[RecordGroup[PairRecord]]:
     pairs = list(pairs)
     fixed = {r.pair.second.cue_rate for r in pairs if r.pair.second.cue_rate != r.pair.first.cue_rate}
 
-    def rate(pair: Pair, end: Pretraining) -> float | str:
+    def rate(pair: Pair, end: Pretraining) -> float | str | None:
         return end.cue_rate if end.cue_rate in fixed or end.cue_rate != pair.first.cue_rate else SAME_RATE
 
     def content(record: PairRecord) -> dict[str, Any]:

@@ -77,7 +77,8 @@ def _of_path(name: str, part: str, path: Connectivity) -> dict[str, float]:
 def _scored_pairs(group: RecordGroup[PairRecord]) -> list[Scored]:
     found: dict[float, list[PairRecord]] = defaultdict(list)
     for record in group.records:
-        found[record.pair.first.cue_rate].append(record)
+        if (cue_rate := record.pair.first.cue_rate) is not None:
+            found[cue_rate].append(record)
     return [
         Scored(
             JudgedSetting(group.dataset, group.backbone, cue_rate, f"one {group.partner}"),
@@ -94,8 +95,9 @@ def _scored_cells(
     found: dict[float, dict[str, list[CellRecord]]] = defaultdict(lambda: defaultdict(list))
     labels = method_labels(group.records)
     for record in group.records:
-        if record.cell.method.name in named:
-            found[record.cell.pretraining.cue_rate][record.cell.method.name].append(record)
+        cue_rate = record.cell.pretraining.cue_rate
+        if record.cell.method.name in named and cue_rate is not None:
+            found[cue_rate][record.cell.method.name].append(record)
     settings = []
     for cue_rate, methods in found.items():
         quantities: dict[str, float] = {}

@@ -95,6 +95,8 @@ def compare_losses(rows: Iterable[Row], table: PublishedTable) -> LossComparison
     differences: list[LossDifference] = []
     left = dict.fromkeys(table.numbers)
     for row in rows:
+        if row.cue_rate is None:
+            continue
         places = {
             split: PublishedKey(plain(row.dataset), row.cue_rate, plain(row.method), split)
             for split in row.loss_differences

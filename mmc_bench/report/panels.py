@@ -16,9 +16,9 @@ from mmc_bench.report.curves import OWN, Average, Line, Panels
 from mmc_bench.report.figures import (
     OWN_MARK,
     STEEP_NOTE,
-    STYLES,
     accuracy_axis,
     chance_handle,
+    described,
     is_steep,
     loss_axis,
     own_handle,
@@ -56,7 +56,7 @@ def draw_panels(panels: Panels, measure: str = "accuracy") -> Figure:
     return figure
 
 
-def _looks(panels: Panels) -> dict[float, dict[str, Any]]:
+def _looks(panels: Panels) -> dict[float | None, dict[str, Any]]:
     """Return the colour and marker of each cue rate: the higher, the darker."""
     palette, rates = matplotlib.colormaps[PALETTE], panels.cue_rates
     steps = max(1, len(rates) - 1)
@@ -68,7 +68,7 @@ def _looks(panels: Panels) -> dict[float, dict[str, Any]]:
 
 def _draw_line(axes: Axes, line: Line, along: Average, scale: float, look: Mapping[str, Any]) -> None:
     mean = [scale * value for value in along.mean]
-    label = f"{line.cue_rate:g}"
+    label = "groups" if line.cue_rate is None else f"{line.cue_rate:g}"
     if line.statistics == OWN:
         axes.plot(line.x, mean, label=f"{label}, own", color=look["color"], **OWN_MARK)
         return
@@ -82,8 +82,8 @@ def _draw_line(axes: Axes, line: Line, along: Average, scale: float, look: Mappi
 
 def _title(column: str, panels: Panels) -> str:
     if panels.x == "epoch":
-        return LEARNING_TITLES.get(column) or f"test accuracy, {column}\n({STYLES[column][3]})"
-    return f"{column} ({STYLES[column][3]})"
+        return LEARNING_TITLES.get(column) or f"test accuracy, {described(column)}".replace(" (", "\n(")
+    return described(column)
 
 
 def _y_label(panels: Panels, measure: str) -> str:
@@ -108,14 +108,15 @@ def _highest(panels: Panels, measure: str) -> float:
     return max(value for line in panels.lines for value in line.values[measure].mean)
 
 
-def _legend(figure: Figure, panels: Panels, looks: Mapping[float, Mapping[str, Any]]) -> None:
-    handles = [Line2D([], [], markersize=4.5, label=f"{rate:g}", **look) for rate, look in looks.items()]
+def _legend(figure: Figure, panels: Panels, looks: Mapping[float | None, Mapping[str, Any]]) -> None:
+    rates = [(rate, look) for rate, look in looks.items() if rate is not None]  # none where images come in groups
+    handles = [Line2D([], [], markersize=4.5, label=f"{rate:g}", **look) for rate, look in rates]
     notes = [own_handle()] if any(line.statistics == OWN for line in panels.lines) else []
     if panels.num_classes:
         notes.append(chance_handle())
     figure.legend(
         handles=[*handles, *notes],
-        title="cue rate",
+        title="cue rate" if rates else None,
         title_fontsize=9,
         loc="outside right center",
         fontsize=9,

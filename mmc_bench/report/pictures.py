@@ -117,7 +117,7 @@ def _bars(cells: Sequence[CellRecord], pretrained: Sequence[PretrainRecord], has
         rows = list(grouped)
         if has_panels and all(row.method == PRETRAINED for row in rows):
             continue
-        name = f"splits-{place[0]}-{place[1]}-{place[2]:g}"
+        name = f"splits-{place[0]}-{place[1]}-{'groups' if place[2] is None else f'{place[2]:g}'}"
         yield Picture(name, partial(draw_bars, rows), render(rows, "csv"))
 
 

@@ -14,6 +14,20 @@ IN_WORDS = {
     "clean": "parameters chosen on validation NC (clean)",
     "counterfactual": "parameters chosen on the worst of validation NC, C and RC (counterfactual)",
 }
+#: Where a row belongs: dataset, backbone, cue rate, method.
+_Place = tuple[str, str, float | None, str]
+
+#: The same where images come in groups.
+IN_WORDS_OF_GROUPS = {
+    **IN_WORDS,
+    "clean": "parameters chosen on mean validation accuracy (clean)",
+    "counterfactual": "parameters chosen on the worst validation group (counterfactual)",
+}
+
+
+def in_words(row: Row) -> str:
+    """Return what chose the parameters of a row, which has a protocol."""
+    return (IN_WORDS_OF_GROUPS if row.cue_rate is None else IN_WORDS)[row.protocol or ""]
 
 
 def protocol_rows(
@@ -23,8 +37,8 @@ def protocol_rows(
 ) -> list[Row]:
     """Gather records into rows, setting by setting, and in each protocol by protocol.
 
-    The gap of a row is by how much the counterfactual rule's worst split is above the clean rule's, seed by seed: what
-    a method owes to knowing the cue when its parameters are chosen.
+    The gap of a row is by how much the counterfactual rule's worst split, or group, is above the clean rule's, seed by
+    seed: what a method owes to knowing the cue when its parameters are chosen.
 
     Parameters
     ----------
@@ -38,15 +52,15 @@ def protocol_rows(
     return sorted(rows, key=lambda row: settings.index(_setting(row)))
 
 
-def _setting(row: Row) -> tuple[str, str, float]:
+def _setting(row: Row) -> tuple[str, str, float | None]:
     return row.dataset, row.backbone, row.cue_rate
 
 
-def _place(row: Row) -> tuple[str, str, float, str]:
+def _place(row: Row) -> _Place:
     return (*_setting(row), row.method)
 
 
-def _gap(row: Row, worst: Mapping[str, Mapping[tuple[str, str, float, str], Mapping[int, float]]]) -> Statistic | None:
+def _gap(row: Row, worst: Mapping[str, Mapping[_Place, Mapping[int, float]]]) -> Statistic | None:
     clean, counterfactual = (worst[rule].get(_place(row), {}) for rule in ("clean", "counterfactual"))
     if row.method == PRETRAINED or not clean.keys() & counterfactual.keys():
         return None

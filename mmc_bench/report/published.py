@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.report.claims import CHANCE, WORST_SPLIT, Claims, read_claims
-from mmc_bench.results.records import SPLITS
+from mmc_bench.results.metrics import SPLITS
 from mmc_bench.system.files import read_whole
 
 PLACE = ("dataset", "cue_rate", "method", "split")

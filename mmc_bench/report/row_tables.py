@@ -4,16 +4,21 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from mmc_bench.report.protocols import IN_WORDS
-from mmc_bench.report.rows import ACCURACIES, COLUMNS, Row, Statistic
+from mmc_bench.report.protocols import in_words
+from mmc_bench.report.rows import ACCURACIES, COLUMNS, GROUP_COLUMNS, Row, Statistic
 from mmc_bench.report.tables import ABSENT, Report, TextTable, one_line, rounded
+from mmc_bench.results.jobs import rate_in_words
 
 HEADERS = {
     "worst_split": "worst split",
     "cue_reliance": "cue reliance",
     "barrier_C": "barrier C",
     "barrier_NC": "barrier NC",
+    "worst_group": "worst group",
 }
+#: Columns that are shown in per cent.
+PER_CENT = (*ACCURACIES, *GROUP_COLUMNS[:4], "gap")
+
 PLACE = ("dataset", "backbone", "cue_rate", "method", "seeds")
 TUNED = ("protocol", "gap", "gap_std")
 
@@ -22,31 +27,34 @@ def render(rows: Sequence[Row], form: str) -> str:
     """Return rows in one of `FORMATS`.
 
     For people, accuracies are in per cent, as mean ± standard deviation. CSV and JSON have fractions: a column for
-    each mean and one for its deviation, or ``{"mean": …, "std": …}``.
+    each mean and one for its deviation, or ``{"mean": …, "std": …}``. Rows whose images come
+    in groups have columns and tables of their own.
     """
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        title = [one_line(row.dataset), one_line(row.backbone), f"cue rate {row.cue_rate:g}"]
-        groups.setdefault((*title, *([IN_WORDS[row.protocol]] if row.protocol else [])), []).append(row)
+        title = [one_line(row.dataset), one_line(row.backbone), rate_in_words(row.cue_rate)]
+        groups.setdefault((*title, *([in_words(row)] if row.protocol else [])), []).append(row)
     tuned = any(row.protocol for row in rows)
+    names = dict.fromkeys(name for row in rows for name in row.values)
     return Report(
         blocks=[_table(group, *title) for title, group in groups.items()],
-        columns=[*PLACE, *[*TUNED] * tuned, *chain.from_iterable((name, f"{name}_std") for name in COLUMNS)],
+        columns=[*PLACE, *[*TUNED] * tuned, *chain.from_iterable((name, f"{name}_std") for name in names)],
         lines=map(_flat, rows),
         content=[row.as_dict() for row in rows],
     ).render(form)
 
 
 def _table(rows: Sequence[Row], *title: str) -> TextTable:
+    columns = GROUP_COLUMNS if rows[0].cue_rate is None else COLUMNS
     every = max((row.seeds for row in rows), key=len)
     lines = []
     for row in rows:
         # A mean over fewer seeds than the other rows' says so.
         partial = f" (seeds {' '.join(map(str, row.seeds))})" if row.seeds != every else ""
         gap = [_cell("gap", row.gap)] * (row.protocol is not None)
-        lines.append([row.method + partial, *(_cell(name, row.values[name]) for name in COLUMNS), *gap])
+        lines.append([row.method + partial, *(_cell(name, row.values[name]) for name in columns), *gap])
     note = f"mean ± standard deviation over seeds {' '.join(map(str, every))}" if len(every) > 1 else f"seed {every[0]}"
-    names = [*COLUMNS, *["gap"] * (rows[0].protocol is not None)]
+    names = [*columns, *["gap"] * (rows[0].protocol is not None)]
     return TextTable(["method", *(HEADERS.get(name, name) for name in names)], lines, title=title, note=note)
 
 
@@ -54,7 +62,7 @@ def shown(column: str, mean: float | None, spread: float | None, sign: str = "")
     """Return a column's mean and spread for people: ``"54.0 ± 1.2"``, accuracies in per cent."""
     if mean is None:
         return ABSENT
-    scale, digits = (100, 1) if column in (*ACCURACIES, "gap") else (1, 1 if column == "seconds" else 2)
+    scale, digits = (100, 1) if column in PER_CENT else (1, 1 if column == "seconds" else 2)
     text = rounded(scale * mean, digits, sign)
     return text if spread is None else f"{text} ± {rounded(scale * spread, digits)}"
 

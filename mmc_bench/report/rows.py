@@ -8,18 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from mmc_bench.results.canonical import canonical_json
-from mmc_bench.results.jobs import Cell, Pretraining
-from mmc_bench.results.records import CellRecord, Metrics, PretrainRecord
+from mmc_bench.results.jobs import Cell, Pretraining, rate_in_words
+from mmc_bench.results.metrics import GroupMetrics, Metrics
+from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores, SplitScores
 
 PRETRAINED = "pretrained"
 DEFAULT = "default"
 ACCURACIES = ("NC", "C", "RC", "RI", "worst_split")
+#: The columns of barriers, and the split that each is the height on.
+BARRIERS, BARRIERS_OF_GROUPS = {"barrier_C": "C", "barrier_NC": "NC"}, {"barrier": "all"}
 INTERVENED = ("NC", "RC", "RI")  # splits that an intervention makes of C
 OMITTED = re.compile(r"^(data|recipe|connect|images)\.|parameters\.")  # parts of a field that labels leave out
 COLUMNS = (*ACCURACIES, "cue_reliance", "barrier_C", "barrier_NC", "seconds")
+#: The columns of datasets whose test images come in groups.
+GROUP_COLUMNS = ("worst_group", "mean", "aligned", "conflicting", "barrier", "seconds")
 
 
+AnyScores = CellRecord | CellScores | PretrainRecord | ModelScores
 OneCell = TypeVar("OneCell", CellRecord, CellScores, CellRecord | CellScores)
 
 
@@ -35,14 +41,16 @@ class Statistic:
 class Row:
     """One method on one pretraining setting. A missing statistic has no meaning there, or no record.
 
-    `loss_differences` has for each split but C how far its loss lies from that on C, above or below, in nats.
-    `worst_by_seed` has the worst split's accuracy. Where methods are tuned, `protocol` says what chose the parameters,
-    and `gap` is what the worst split gains where the choice may know the cue (`mmc_bench.report.protocols`).
+    `cue_rate` is None, and values have `GROUP_COLUMNS`, where test images come in groups. Elsewhere they have
+    `COLUMNS`, and ``worst_group`` where records tell it. `loss_differences` has for each split but C how far its loss
+    lies from that on C, above or below, in nats. `worst_by_seed` has the accuracy on the worst split, or group. Where
+    methods are tuned, `protocol` says what chose the parameters, and `gap` is what the worst gains where the choice may
+    know the cue (`mmc_bench.report.protocols`).
     """
 
     dataset: str
     backbone: str
-    cue_rate: float
+    cue_rate: float | None
     method: str
     seeds: tuple[int, ...]
     num_classes: int
@@ -113,7 +121,7 @@ def cell_names(cells: Iterable[CellRecord]) -> dict[str, tuple[str, str]]:
         for method, own in methods:
             for record in own:
                 p = record.cell.pretraining
-                names[record.key] = f"{' '.join(labels[setting])} cue rate {p.cue_rate:g} seed {p.seed}", method
+                names[record.key] = f"{' '.join(labels[setting])} {rate_in_words(p.cue_rate)} seed {p.seed}", method
     return names
 
 
@@ -124,7 +132,7 @@ def cue_reliance(ri_accuracy: float, num_classes: int) -> float:
 
 
 def _row(
-    place: tuple[str, str, float],
+    place: tuple[str, str, float | None],
     method: str,
     records: Sequence[Any],
     seed_of: Callable[[Any], int],
@@ -132,11 +140,14 @@ def _row(
 ) -> Row:
     records = sorted(records, key=seed_of)
     values = [values_of(record) for record in records]
-    columns = {name: statistic_of([value[name] for value in values]) for name in COLUMNS}
+    columns = {name: statistic_of([value[name] for value in values]) for name in values[0]}
+    if columns["worst_group"] is None:
+        del columns["worst_group"]
     dataset, backbone, cue_rate = place
     seeds = tuple(map(seed_of, records))
-    losses = _loss_differences([record.metrics for record in records])
-    worst = {seed: value["worst_split"] or 0.0 for seed, value in zip(seeds, values, strict=True)}
+    losses = {} if cue_rate is None else _loss_differences([record.metrics for record in records])
+    headline = "worst_group" if cue_rate is None else "worst_split"
+    worst = {seed: value[headline] or 0.0 for seed, value in zip(seeds, values, strict=True)}
     return Row(dataset, backbone, cue_rate, method, seeds, records[0].num_classes, columns, losses, worst)
 
 
@@ -154,27 +165,36 @@ def statistic_of(values: Sequence[float | None]) -> Statistic | None:
     return Statistic(statistics.fmean(present), spread)
 
 
-def _scores(metrics: Metrics | SplitScores, num_classes: int) -> dict[str, float | None]:
+def _scores(record: AnyScores) -> dict[str, float | None]:
+    metrics = record.metrics
+    if isinstance(metrics, GroupMetrics):
+        return {**dict.fromkeys(GROUP_COLUMNS[:4]), **metrics.accuracies}
     accuracy = {name: getattr(metrics, name).accuracy for name in ("NC", "C", "RC", "RI")}
     worst = min(accuracy["NC"], accuracy["C"], accuracy["RC"])
-    return {**accuracy, "worst_split": worst, "cue_reliance": cue_reliance(accuracy["RI"], num_classes)}
+    reliance = cue_reliance(accuracy["RI"], record.num_classes)
+    return {**accuracy, "worst_split": worst, "cue_reliance": reliance}
 
 
 def values_of_model(record: PretrainRecord | ModelScores) -> dict[str, float | None]:
-    """Return the values of `COLUMNS` of a pretrained model; it has no barriers."""
-    scores = _scores(record.metrics, record.num_classes)
-    return {**scores, "barrier_C": None, "barrier_NC": None, "seconds": record.timing.seconds.get("pretrain")}
+    """Return the values of a row's columns of a pretrained model; it has no barriers."""
+    names = BARRIERS_OF_GROUPS if isinstance(record.metrics, GroupMetrics) else BARRIERS
+    seconds = {"seconds": record.timing.seconds.get("pretrain")}
+    return {**_scores(record), **dict.fromkeys(names), **seconds, "worst_group": _worst_group(record)}
 
 
 def values_of_cell(record: CellRecord | CellScores) -> dict[str, float | None]:
-    """Return the values of `COLUMNS` of a cell."""
-    barriers = record.paths["linear"].test.barriers
-    return {
-        **_scores(record.metrics, record.num_classes),
-        "barrier_C": barriers["C"].loss,
-        "barrier_NC": barriers["NC"].loss,
-        "seconds": record.timing.seconds.get("fine_tune"),
-    }
+    """Return the values of a row's columns of a cell."""
+    names = BARRIERS_OF_GROUPS if isinstance(record.metrics, GroupMetrics) else BARRIERS
+    found = record.paths["linear"].test.barriers
+    barriers = {name: found[split].loss for name, split in names.items()}
+    seconds = {"seconds": record.timing.seconds.get("fine_tune")}
+    return {**_scores(record), **barriers, **seconds, "worst_group": _worst_group(record)}
+
+
+def _worst_group(record: AnyScores) -> float | None:
+    """Return the lowest accuracy of the groups of test images; None where a record does not tell it."""
+    metrics = record.metrics
+    return metrics.worst_group.accuracy if isinstance(metrics, GroupMetrics) else record.worst_group
 
 
 def _seed_of_model(record: PretrainRecord | ModelScores) -> int:

@@ -6,25 +6,15 @@ checked where they are fields of a pydantic model, as in records and suites, or 
 
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
+from annotated_types import Ge, MinLen, Predicate
 
 from mmc_bench.results.canonical import Plain, key_of
+from mmc_bench.results.settings import ConnectSettings, DataSettings, Fraction, Recipe
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
-
-Fraction = Annotated[float, Ge(0), Le(1)]
-
-#: Straight; straight after the first model's units were permuted; bent, the bend trained with or without cues.
-PathName = Literal["linear", "permuted", "quadratic", "quadratic-nc"]
-
-#: What permutations of units are found by: `mmc_bench.landscape.alignment.align` says how.
-Matching = Literal["correlations-before-relu", "correlations-after-relu", "inner-products", "weights"]
-
-#: The training images that permutations are matched on.
-MatchingImages = Literal["cue-free", "cued"]
 
 
 def _of(*stages: str) -> Predicate:
@@ -47,83 +37,6 @@ class PluginRef(Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings(Plain):
-    """The training sets: their sizes (``None`` stands for the dataset's own), and how they are drawn.
-
-    `clean_set` says what methods repair a model with: images held out of pretraining, or the pretraining images
-    themselves without their cues, as in the paper's Fig. 5; `clean_images` bounds those, too. `seed` draws the sets
-    and the random cues and images of the splits; ``None`` stands for the experiment's own seed, which always decides
-    initial weights and the order of batches. Models of one data seed share all their images.
-
-    `minority` says what the pretraining images outside the cue rate carry: no cue, or the own cue of a random training
-    image of another class. `clean_cues` says what the clean and validation images carry: no cue, or one that is drawn
-    whatever the label.
-    """
-
-    pretrain_images: Annotated[int, Ge(2)] | None = None
-    clean_images: Annotated[int, Ge(2)] | None = None
-    validation_images: Annotated[int, Ge(1)] | None = None
-    clean_set: Literal["held-out", "pretraining"] = "held-out"
-    seed: Annotated[int, Ge(0)] | None = None
-    minority: Literal["uncued", "conflicting"] = field(default="uncued", metadata={"added": True})
-    clean_cues: Literal["none", "random"] = field(default="none", metadata={"added": True})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe(Plain):
-    """How a backbone is pretrained: SGD with steps in the learning rate (paper, App. A.1).
-
-    `lr_drops` are fractions of the epochs: (.4, .8) of 100 epochs are epochs 40 and 80.
-    `curve_images` bounds the test images behind each epoch's point of the learning curve.
-    `augment` says what is done to an image before its cue is drawn, anew at each visit: nothing, or a random crop after
-    padding and a random flip (`mmc_bench.data.augmentation`).
-    """
-
-    epochs: Annotated[int, Ge(1)] = 100
-    batch_size: Annotated[int, Ge(2)] = 256
-    lr: Annotated[float, Gt(0)] = 0.1
-    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
-    weight_decay: Annotated[float, Ge(0)] = 1e-4
-    lr_drops: tuple[Fraction, ...] = (0.4, 0.8)
-    lr_drop_factor: Annotated[float, Gt(0), Le(1)] = 0.1
-    curve_images: Annotated[int, Ge(1)] | None = None
-    augment: Literal["none", "crop-flip"] = field(default="none", metadata={"added": True})
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuadraticSettings(Plain):
-    """How the bend θ₁₂ of a quadratic path is trained (Garipov et al., 2018; paper, App. B.1).
-
-    It starts at the chord's middle, or at random weights as in the authors' code.
-    """
-
-    start: Literal["middle", "random"] = "middle"
-    epochs: Annotated[int, Ge(1)] = 15
-    batch_size: Annotated[int, Ge(2)] = 256
-    lr: Annotated[float, Gt(0)] = 0.1
-    lr_drops: tuple[Fraction, ...] = (2 / 3,)
-    lr_drop_factor: Annotated[float, Gt(0), Le(1)] = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConnectSettings(Plain):
-    """How the paths between two models are measured.
-
-    `batchnorm_images` bounds the training images without cues that re-estimate the BatchNorm statistics, and those
-    that permutations are matched on, without cues or with them as `matching_images` says (paper, App. B.2).
-    `train_images` is the number of training images on which the paths are measured besides the test images.
-    """
-
-    points: Annotated[int, Ge(2)] = 11
-    batchnorm_images: Annotated[int, Ge(2)] | None = None
-    train_images: Annotated[int, Ge(0)] = 0
-    paths: Annotated[tuple[PathName, ...], MinLen(1)] = ("linear",)
-    matching: Matching = "correlations-before-relu"
-    matching_images: MatchingImages = "cue-free"
-    quadratic: QuadraticSettings = QuadraticSettings()
-
-
-@dataclass(frozen=True, kw_only=True)
 class OwnWeights(Plain):
     """Weights that somebody else trained: what they are called, and the SHA-256 of their file."""
 
@@ -135,8 +48,9 @@ class OwnWeights(Plain):
 class Pretraining(Plain):
     """One pretrained model θ_C: everything that decides its weights and scores.
 
-    `versions` are those of the stages that it rests on. With a `checkpoint`, its weights are somebody else's, and the
-    recipe and the cue rate are no part of how they were made: methods are given cued images at that rate.
+    `versions` are those of the stages that it rests on. `cue_rate` is None of a dataset that has groups in place of
+    counterfactuals, whose images come as they are. With a `checkpoint`, its weights are somebody else's, and the recipe
+    and the cue rate are no part of how they were made: methods are given cued images at that rate.
     """
 
     versions: Annotated[dict[str, str], _of("pretrain", "score")]
@@ -144,7 +58,7 @@ class Pretraining(Plain):
     images: dict[str, str]
     data: DataSettings
     backbone: PluginRef
-    cue_rate: Fraction
+    cue_rate: Fraction | None
     recipe: Recipe
     seed: Annotated[int, Ge(0)]
     checkpoint: OwnWeights | None = field(default=None, metadata={"added": True})
@@ -172,7 +86,12 @@ class Pretraining(Plain):
     @property
     def label(self) -> str:
         """One line for people."""
-        return f"{self.dataset.name} {self.network} cue rate {self.cue_rate:g} seed {self.seed}"
+        return f"{' '.join(self.place)} seed {self.seed}"
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """The dataset, backbone and cue rate, for people."""
+        return self.dataset.name, self.network, rate_in_words(self.cue_rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +177,9 @@ PUBLISHED = "published"
 #: Rules, and the validation splits whose worst accuracy each maximises. `clean` has what a user has who knows nothing
 #: of the cue; `counterfactual` is told the cue, as papers on group robustness assume.
 RULES = {"clean": ("NC",), "counterfactual": ("NC", "C", "RC")}
+
+#: The same rules where validation images come in groups: their mean, or the worst group.
+RULES_OF_GROUPS = {"clean": ("all",), "counterfactual": ("worst_group",)}
 
 #: What the parameters of a ranked cell can be: those that a method's author published, or those that a rule chose.
 PROTOCOLS = (PUBLISHED, *RULES)
@@ -363,9 +285,14 @@ def _places(end: Pretraining) -> dict[str, str]:
     return {
         "dataset": end.dataset.name,
         "backbone": end.network,
-        "cue rate": f"{end.cue_rate:g}",
+        "cue rate": f"{end.cue_rate:g}" if end.cue_rate is not None else "groups",
         "seed": str(end.seed),
     }
+
+
+def rate_in_words(cue_rate: float | None) -> str:
+    """Return ``"cue rate 0.9"``, or ``"groups"`` where a dataset has these in place of cues."""
+    return "groups" if cue_rate is None else f"cue rate {cue_rate:g}"
 
 
 def kind_of(described: Job | Selection | Connection) -> str:

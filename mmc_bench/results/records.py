@@ -1,31 +1,34 @@
 """The records that results are kept in: pydantic models with a schema version."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, FiniteFloat, model_validator
 
-from mmc_bench.results.jobs import Cell, Connection, Fraction, Job, Pair, Pretraining, Trial
+from mmc_bench.results.jobs import Cell, Connection, Job, Pair, Pretraining, Trial
+from mmc_bench.results.metrics import (
+    GROUP_SPLITS,
+    SPLITS,
+    Count,
+    GroupMetrics,
+    Loss,
+    Metrics,
+    Number,
+    Part,
+    Score,
+)
+from mmc_bench.results.settings import Fraction
 
-SPLITS = ("NC", "C", "RC", "RI")
+#: What a trial is scored on there: all validation images, and the group of them that is the worst.
+TRIAL_GROUPS = ("all", "worst_group")
 
 KEY_DIFFERS = "the key does not match the content"
-LARGEST = 1e300  # a mean of numbers beyond it overflows
-
-Number = Annotated[FiniteFloat, Field(ge=-LARGEST, le=LARGEST)]
-Loss = Annotated[FiniteFloat, Field(ge=0, le=LARGEST)]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-
 #: The checksum in a record's file (`mmc_bench.system.files.is_intact`): it is the file's, and no part of the record.
 Checksum = Annotated[None, BeforeValidator(lambda _: None), Field(exclude=True, repr=False)]
 
 
-class _Record(BaseModel):
-    # Schemas are built when a record is first read: many commands read none.
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-
-class _JobRecord(_Record):
+class _JobRecord(Part):
     """The result of a job, which is the field that `kind` names."""
 
     schema_version: Literal[3] = 3
@@ -39,44 +42,21 @@ class _JobRecord(_Record):
         return self
 
 
-class Score(_Record):
-    """Accuracy (a fraction) and mean cross-entropy (nats) of a model on one set of images."""
-
-    accuracy: Fraction
-    loss: Loss
-
-
-class Metrics(_Record):
-    """A model's scores: the four counterfactual test splits, its training images, the validation set."""
-
-    NC: Score
-    C: Score
-    RC: Score
-    RI: Score
-    train: Score
-    validation: Score
-
-    @property
-    def splits(self) -> dict[str, Score]:
-        """The scores on the test splits, by name."""
-        return {name: getattr(self, name) for name in SPLITS}
-
-
-class Curve(_Record):
+class Curve(Part):
     """Accuracy and loss along a path, one value for each `t`."""
 
     accuracy: tuple[Fraction, ...]
     loss: tuple[Loss, ...]
 
 
-class Barrier(_Record):
+class Barrier(Part):
     """Height of the barrier on one split, in accuracy (a fraction) and loss (nats)."""
 
     accuracy: Number
     loss: Number
 
 
-class Connectivity(_Record):
+class Connectivity(Part):
     """What one kind of images shows along a path from one model (t = 0) to another (t = 1)."""
 
     t: tuple[Fraction, ...]
@@ -88,8 +68,12 @@ class Connectivity(_Record):
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Connectivity":
-        if not self.splits.keys() == self.barriers.keys() == self.mode_connected.keys() >= {*SPLITS}:
-            raise ValueError(f"a path has a curve, a barrier and a verdict on each of {', '.join(SPLITS)}")
+        names = self.splits.keys()
+        if not names == self.barriers.keys() == self.mode_connected.keys() or not _are_test_splits(names):
+            raise ValueError(
+                f"a path has a curve, a barrier and a verdict on each of {', '.join(SPLITS)}, "
+                f"or of {', '.join(GROUP_SPLITS)}"
+            )
         if any(not len(curve.accuracy) == len(curve.loss) == len(self.t) for curve in self.splits.values()):
             raise ValueError("a path's curves have an accuracy and a loss for each t")
         return self
@@ -100,7 +84,18 @@ class Connectivity(_Record):
         return max(barrier.loss for barrier in self.barriers.values())
 
 
-class AlignmentSummary(_Record):
+def _check_kind(pretraining: Pretraining, metrics: Metrics | GroupMetrics) -> None:
+    """Refuse scores on groups of images that have counterfactuals, and the other way round."""
+    if isinstance(metrics, GroupMetrics) != (pretraining.cue_rate is None):
+        raise ValueError("scores on groups are those of a pretraining without a cue rate, and only those")
+
+
+def _are_test_splits(names: Collection[str]) -> bool:
+    """Tell whether these are the four counterfactual splits, with or without others, or those of grouped images."""
+    return {*SPLITS} <= {*names} or {GROUP_SPLITS[0]} <= {*names} <= {*GROUP_SPLITS}
+
+
+class AlignmentSummary(Part):
     """How the first model's units were permuted before a path was measured.
 
     `groups` are the sets of units that change places together, by the first weight that makes them, and how many
@@ -115,7 +110,7 @@ class AlignmentSummary(_Record):
     verified: bool
 
 
-class PathRecord(_Record):
+class PathRecord(Part):
     """One path between two models, in a cell θ_C and θ_FT: on test images and, where asked for, on training images."""
 
     test: Connectivity
@@ -124,7 +119,7 @@ class PathRecord(_Record):
     bend_loss: tuple[Loss, ...] | None = None
 
 
-class Invariance(_Record):
+class Invariance(Part):
     """How the loss changes under one intervention on the input (definition 3)."""
 
     split: str
@@ -134,7 +129,7 @@ class Invariance(_Record):
     invariant: bool
 
 
-class Effect(_Record):
+class Effect(Part):
     """By how much one intervention changes two models, on the test images that carry their cues.
 
     Each pair is of the first and the second model: the changes of loss (nats) and accuracy (a fraction), and the share
@@ -148,7 +143,7 @@ class Effect(_Record):
     flips_of_both: Fraction
 
 
-class Comparison(_Record):
+class Comparison(Part):
     """Two models of one architecture: their scores, their mechanisms, and the paths between them.
 
     `scores` are those of the models as they are; a path's ends have re-estimated BatchNorm statistics. `similar` is
@@ -160,7 +155,7 @@ class Comparison(_Record):
     scores: dict[str, tuple[Score, Score]]
     invariance: tuple[dict[str, Invariance], dict[str, Invariance]]
     similar: bool
-    effects: dict[str, Effect] = {}
+    effects: dict[str, Effect] = Field(default_factory=dict)
     paths: Annotated[dict[str, PathRecord], Field(min_length=1)]
     pattern_distance: Number | None = None
 
@@ -171,7 +166,7 @@ class Comparison(_Record):
         return self
 
 
-class Timing(_Record):
+class Timing(Part):
     """Seconds of each stage, and the training throughput.
 
     `parts` are the same time by what was done (`mmc_bench.system.parts`), and the worker's start-up before it; without
@@ -182,7 +177,7 @@ class Timing(_Record):
     started: AwareDatetime | datetime
     seconds: dict[str, Number]
     images_per_second: Annotated[FiniteFloat, Field(ge=0)] | None = None
-    parts: dict[str, Number] = {}
+    parts: dict[str, Number] = Field(default_factory=dict)
     gflop_per_image: Annotated[FiniteFloat, Field(gt=0)] | None = None
     peak_gflops: Annotated[FiniteFloat, Field(gt=0)] | None = None
 
@@ -194,7 +189,7 @@ class Timing(_Record):
         return self.images_per_second * self.gflop_per_image / self.peak_gflops
 
 
-class Budget(_Record):
+class Budget(Part):
     """What a training, or a method, looked at and computed.
 
     An image is visited each time that a batch of its set is made: features that are computed once visit it once.
@@ -212,7 +207,7 @@ class Budget(_Record):
     backward_passes: Count = 0
 
 
-class Provenance(_Record):
+class Provenance(Part):
     """What made this record: software, machine, precision, seeds.
 
     `micro_batches` is above 1 where memory ran out and batches were computed in so many parts instead. `sources` has
@@ -232,12 +227,12 @@ class Provenance(_Record):
     threads: Annotated[int, Field(ge=1)]
     micro_batches: Annotated[int, Field(ge=1)] = 1
     seeds: dict[str, int]
-    sources: dict[str, str] = {}
+    sources: dict[str, str] = Field(default_factory=dict)
     training: "Provenance | None" = None
     sha256: Checksum = None
 
 
-class Epoch(_Record):
+class Epoch(Part):
     """One point of the learning curve; `train` is the running accuracy over the epoch's batches."""
 
     train_loss: Loss
@@ -246,7 +241,16 @@ class Epoch(_Record):
     C: Fraction
 
 
-class WeightsOrigin(_Record):
+class GroupEpoch(Part):
+    """One point of the learning curve where test images come in groups."""
+
+    train_loss: Loss
+    train: Fraction
+    aligned: Fraction | None = None
+    conflicting: Fraction | None = None
+
+
+class WeightsOrigin(Part):
     """How weights were made; their file carries it, so that they can be scored and connected without training again.
 
     `key` names the weights (a job's ``weights_key``), `made_from` is the checksum of those that a method started from.
@@ -254,8 +258,8 @@ class WeightsOrigin(_Record):
 
     key: str
     made_from: str | None = None
-    parameters: dict[str, Any] = {}
-    curve: tuple[Epoch, ...] = ()
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    curve: tuple[Epoch | GroupEpoch, ...] = ()
     seconds: dict[str, Number]
     images_per_second: Annotated[FiniteFloat, Field(ge=0)] | None = None
     budget: Budget | None = None
@@ -263,24 +267,35 @@ class WeightsOrigin(_Record):
 
 
 class PretrainRecord(_JobRecord):
-    """The result of one pretraining."""
+    """The result of one pretraining.
+
+    `worst_group` is the lowest accuracy over groups of test images: where these have counterfactuals, over those of one
+    label and one cue on RC, if cues make groups (`mmc_bench.data.contract.Dataset`).
+    """
 
     kind: Literal["pretraining"] = "pretraining"
     pretraining: Pretraining
     num_classes: Annotated[int, Field(ge=2)]
     weights_sha256: str
-    metrics: Metrics
+    metrics: Metrics | GroupMetrics
+    worst_group: Fraction | None = None
     invariance: dict[str, Invariance]
-    curve: tuple[Epoch, ...]
+    curve: tuple[Epoch | GroupEpoch, ...]
     budget: Budget | None = None
     timing: Timing
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "PretrainRecord":
+        _check_kind(self.pretraining, self.metrics)
+        return self
 
 
 class CellRecord(_JobRecord):
     """The result of one method on one pretrained model.
 
-    `effects` are those of the interventions on the pretrained and the fine-tuned model.
+    `effects` are those of the interventions on the pretrained and the fine-tuned model. `worst_group` is that of a
+    `PretrainRecord`.
     """
 
     kind: Literal["cell"] = "cell"
@@ -289,10 +304,11 @@ class CellRecord(_JobRecord):
     pretrained_sha256: str
     num_classes: Annotated[int, Field(ge=2)]
     parameters: dict[str, Any]
-    metrics: Metrics
+    metrics: Metrics | GroupMetrics
+    worst_group: Fraction | None = None
     paths: dict[str, PathRecord]
     invariance: dict[str, Invariance]
-    effects: dict[str, Effect] = {}
+    effects: dict[str, Effect] = Field(default_factory=dict)
     budget: Budget | None = None
     timing: Timing
     provenance: Provenance
@@ -302,16 +318,22 @@ class CellRecord(_JobRecord):
     def _is_whole(self) -> "CellRecord":
         if self.pretraining_key != self.cell.pretraining.key:
             raise ValueError(KEY_DIFFERS)
+        _check_kind(self.cell.pretraining, self.metrics)
         if "linear" not in self.paths:
             raise ValueError("a cell's record has its linear path")
         return self
 
 
+def trial_splits(pretraining: Pretraining) -> tuple[str, ...]:
+    """Return what the trials on a pretraining are scored on, of its validation images."""
+    return TRIAL_GROUPS if pretraining.cue_rate is None else SPLITS
+
+
 class TrialRecord(_JobRecord):
     """The result of one trial: no score on a test image.
 
-    `validation` has the scores on the validation images as NC, C, RC and RI. Where a loss or weight was not finite, it
-    is empty, and `diverged` says what was not.
+    `validation` has the scores on the validation images as NC, C, RC and RI; where they come in groups, on ``all`` and
+    on the ``worst_group``. Where a loss or weight was not finite, it is empty, and `diverged` says what was not.
     """
 
     kind: Literal["trial"] = "trial"
@@ -330,8 +352,9 @@ class TrialRecord(_JobRecord):
     def _is_whole(self) -> "TrialRecord":
         if self.pretraining_key != self.trial.pretraining.key:
             raise ValueError(KEY_DIFFERS)
-        if self.validation.keys() != ({*SPLITS} if self.diverged is None else set()):
-            raise ValueError(f"a trial has scores on {', '.join(SPLITS)}, or says why it has none")
+        names = trial_splits(self.trial.pretraining)
+        if self.validation.keys() != ({*names} if self.diverged is None else set()):
+            raise ValueError(f"a trial has scores on {', '.join(names)}, or says why it has none")
         return self
 
 
@@ -361,7 +384,7 @@ class ConnectionRecord(_JobRecord):
     provenance: Provenance
 
 
-class Failure(_Record):
+class Failure(Part):
     """Why a cell or pretraining has no record."""
 
     key: str

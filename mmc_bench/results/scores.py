@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mmc_bench.results.jobs import Cell, ConnectSettings, PluginRef, Pretraining, adapter
+from mmc_bench.results.jobs import Cell, PluginRef, Pretraining, adapter
+from mmc_bench.results.settings import ConnectSettings
 
 Part = TypeVar("Part", PluginRef, ConnectSettings, Pretraining)
 
@@ -61,6 +62,7 @@ class CellScores:
     metrics: SplitScores
     timing: StageSeconds
     paths: dict[str, PathHeights]
+    worst_group: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class ModelScores:
     num_classes: int
     metrics: SplitScores
     timing: StageSeconds
+    worst_group: float | None
 
 
 class _CellText(msgspec.Struct, frozen=True):
@@ -91,6 +94,7 @@ class _CellContent(msgspec.Struct, frozen=True):
     metrics: SplitScores
     timing: StageSeconds
     paths: dict[str, PathHeights]
+    worst_group: float | None = None
 
 
 class _ModelContent(msgspec.Struct, frozen=True):
@@ -100,6 +104,7 @@ class _ModelContent(msgspec.Struct, frozen=True):
     num_classes: int
     metrics: SplitScores
     timing: StageSeconds
+    worst_group: float | None = None
 
 
 Content = TypeVar("Content", _CellContent, _ModelContent)
@@ -133,6 +138,7 @@ class ScoreReader:
             metrics=found.metrics,
             timing=found.timing,
             paths=found.paths,
+            worst_group=found.worst_group,
         )
 
     def model(self, content: bytes) -> ModelScores:
@@ -145,6 +151,7 @@ class ScoreReader:
             num_classes=found.num_classes,
             metrics=found.metrics,
             timing=found.timing,
+            worst_group=found.worst_group,
         )
 
     def _part(self, schema: type[Part], key: str | bytes, text: bytes | msgspec.Raw) -> Part:

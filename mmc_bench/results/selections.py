@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mmc_bench.results.jobs import RULES, Selection
-from mmc_bench.results.records import Checksum, Score, TrialRecord, _JobRecord, _Record
+from mmc_bench.results.jobs import RULES, RULES_OF_GROUPS, Selection
+from mmc_bench.results.metrics import Part, Score
+from mmc_bench.results.records import Checksum, TrialRecord, _JobRecord, trial_splits
 
 
-class TriedParameters(_Record):
+class TriedParameters(Part):
     """One trial: what differs from the published parameters, and the mean scores over the tuning seeds.
 
     A trial that diverged on any seed has no scores, and is never chosen.
@@ -39,6 +40,9 @@ class SelectionRecord(_JobRecord):
     def _is_whole(self) -> "SelectionRecord":
         if len(self.trials) != len(self.selection.trials):
             raise ValueError("a selection has what came of each of its trials")
+        names = {*trial_splits(self.selection.pretraining)}
+        if any(trial.diverged is None and trial.validation.keys() != names for trial in self.trials):
+            raise ValueError(f"a selection has scores of its trials on {', '.join(sorted(names))}")
         if self.winners != winners_of(self.trials):
             raise ValueError("the winners are not the best of the trials")
         return self
@@ -88,7 +92,8 @@ def winners_of(trials: Sequence[TriedParameters]) -> dict[str, int]:
         scores = [trials[place].validation[split] for split in splits]
         return min(score.accuracy for score in scores), -max(score.loss for score in scores)
 
-    return {rule: max(standing, key=lambda place: worst(place, splits)) for rule, splits in RULES.items()}
+    rules = RULES_OF_GROUPS if "worst_group" in trials[standing[0]].validation else RULES
+    return {rule: max(standing, key=lambda place: worst(place, splits)) for rule, splits in rules.items()}
 
 
 def _means(records: Sequence[TrialRecord]) -> dict[str, Score]:

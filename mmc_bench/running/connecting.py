@@ -10,9 +10,11 @@ from pydantic import ValidationError
 
 from mmc_bench.data.locations import check_present
 from mmc_bench.errors import FailedError, UserError, nearest
-from mmc_bench.results.jobs import Checkpoint, Connection, ConnectSettings, PathName, adapter
+from mmc_bench.results.jobs import Checkpoint, Connection, adapter
 from mmc_bench.results.leases import Leases, leased
-from mmc_bench.results.records import SPLITS, ConnectionRecord
+from mmc_bench.results.metrics import SPLITS
+from mmc_bench.results.records import ConnectionRecord
+from mmc_bench.results.settings import ConnectSettings, PathName
 from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.running.launch import Computing, resolve_device, share_cores, worker_settings
 from mmc_bench.running.runner import check_plugins
@@ -177,6 +179,9 @@ def measure(session: Session, plan: Plan, ends: Sequence[End], changes: PathChan
     UserError
         When the weights do not fit the backbone, or images are missing.
     """
+    if plan.pretrainings[0].cue_rate is None:
+        name = plan.pretrainings[0].dataset.name
+        raise UserError(f"{name} has groups and no counterfactuals, which two models are compared on")
     settings = changes.applied(plan.suite.connect)
     first, second = (end.checkpoint for end in ends)
     connection = Connection(

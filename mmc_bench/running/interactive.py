@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmc_bench.data.groups import GroupedData
 from mmc_bench.data.locations import check_present
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData
@@ -20,7 +21,7 @@ from mmc_bench.report.gallery import draw_gallery
 from mmc_bench.report.pictures import Picture
 from mmc_bench.report.rows import cue_reliance
 from mmc_bench.results.jobs import Checkpoint, Pretraining
-from mmc_bench.results.records import SPLITS
+from mmc_bench.results.metrics import SPLITS, accuracies_of
 from mmc_bench.results.weights import checksum_of
 from mmc_bench.running.connecting import LONGEST_NAME, Connected, End, PathChanges, measure
 from mmc_bench.running.launch import Computing, resolve_device, run_session, share_cores, worker_settings
@@ -137,6 +138,8 @@ def the_experiment(task: object) -> Experiment:
 def scores_of_model(model: nn.Module, task: object) -> Mapping[str, float]:
     """Return the accuracies of a model on the four splits, the worst of NC, C and RC, and its cue reliance.
 
+    Where test images come in groups, these are the worst group, the mean, and the aligned and conflicting images.
+
     Raises
     ------
     UserError
@@ -146,7 +149,10 @@ def scores_of_model(model: nn.Module, task: object) -> Mapping[str, float]:
     if not isinstance(model, nn.Module):
         raise UserError(f"{type(model).__name__} is no model: score takes a torch.nn.Module")
     with arithmetic(experiment.resources.precision, experiment.resources.device):
-        found = {name: evaluate(model, experiment.data.rendered[name]).accuracy for name in SPLITS}
+        scores = {name: evaluate(model, images) for name, images in experiment.data.rendered.items()}
+    if isinstance(experiment.data, GroupedData):
+        return accuracies_of(experiment.data.scored(scores))
+    found = {name: scores[name].accuracy for name in SPLITS}
     worst = min(found[name] for name in ("NC", "C", "RC"))
     return {**found, "worst_split": worst, "cue_reliance": cue_reliance(found["RI"], experiment.data.num_classes)}
 
@@ -189,4 +195,6 @@ def gallery(session: Session, download: bool = True) -> Iterator[Picture]:
 def picture_of(pretraining: Pretraining, resources: Resources) -> Picture:
     """Draw test images of each class on the four splits of an experiment."""
     name = pretraining.dataset.name
+    if pretraining.cue_rate is None:
+        raise UserError(f"{name} has groups and no counterfactuals: there are no four splits of it to draw")
     return Picture(f"images-{name}", partial(draw_gallery, name, resources.data(pretraining).splits))

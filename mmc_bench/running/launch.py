@@ -22,6 +22,7 @@ from mmc_bench.running.session import Session
 from mmc_bench.running.summary import Summary
 from mmc_bench.running.tuning import about_spaces, expected_cells, save_selections
 from mmc_bench.stages.checkpoints import read_own
+from mmc_bench.suites.grouped import about_left_out
 from mmc_bench.suites.plan import Plan
 from mmc_bench.system.processes import available_cores, may_have_gpu, multiplies_in_bf16
 from mmc_bench.system.streams import tell
@@ -118,8 +119,8 @@ def _run_missing(
     elif computing.device != "auto":
         resolve_device(computing.device)
     display.announce(headline(plan, missing))  # what comes next may import torch
-    if spaces := about_spaces(plan):
-        display.announce(spaces)
+    for words in filter(None, (about_left_out([offer for offer, _ in plan.offers]), about_spaces(plan))):
+        display.announce(words)
     check_plugins(plan)
     if not cluster.is_chosen:
         device = resolve_device(computing.device)

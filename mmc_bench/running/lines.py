@@ -1,12 +1,13 @@
 """What is shown of a run while it goes on: one line a job, and closing lines."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from mmc_bench.engines import Outcome
 from mmc_bench.results.jobs import Cell, Job
-from mmc_bench.results.records import SPLITS, PairRecord, TrialRecord
+from mmc_bench.results.metrics import SPLITS, GroupMetrics, Metrics
+from mmc_bench.results.records import TRIAL_GROUPS, PairRecord, TrialRecord
 from mmc_bench.running.forecast import Forecast, in_words
 from mmc_bench.running.summary import Summary
 from mmc_bench.system.streams import tell
@@ -110,7 +111,7 @@ def describe(outcome: Outcome, label: str) -> str:
         return f"{label}:  {_of_pair(outcome.record)}  ({took})"
     if isinstance(outcome.record, TrialRecord):
         return f"{label}:  {_of_trial(outcome.record)}  ({took})"
-    scores = "  ".join(f"{name} {100 * getattr(outcome.record.metrics, name).accuracy:5.1f}" for name in SPLITS)
+    scores = _in_per_cent(_accuracies(outcome.record.metrics))
     name = label if isinstance(outcome.job, Cell) else f"{label} · pretraining"
     return f"{name}:  {scores}  ({took})"
 
@@ -118,7 +119,20 @@ def describe(outcome: Outcome, label: str) -> str:
 def _of_trial(record: TrialRecord) -> str:
     if record.diverged:
         return f"diverged: {record.diverged}"
-    return "  ".join(f"{name} {100 * record.validation[name].accuracy:5.1f}" for name in SPLITS) + " (validation)"
+    found = record.validation
+    accuracies = {name.replace("_", " "): found[name].accuracy for name in (*SPLITS, *TRIAL_GROUPS) if name in found}
+    return f"{_in_per_cent(accuracies)} (validation)"
+
+
+def _accuracies(metrics: Metrics | GroupMetrics) -> dict[str, float]:
+    """Return the accuracies that a line shows, by what it calls them."""
+    if isinstance(metrics, GroupMetrics):
+        return {name.replace("_", " "): accuracy for name, accuracy in metrics.accuracies.items()}
+    return {name: metrics.splits[name].accuracy for name in SPLITS}
+
+
+def _in_per_cent(accuracies: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {100 * accuracy:5.1f}" for name, accuracy in accuracies.items())
 
 
 def _of_pair(record: PairRecord) -> str:

@@ -1,13 +1,13 @@
 """The results of a run, or the records at hand, as frames and tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError
-from mmc_bench.report.rows import values_of_cell, values_of_model
+from mmc_bench.report.rows import GROUP_COLUMNS, values_of_cell, values_of_model
 from mmc_bench.results.jobs import PROTOCOLS, Pretraining
 from mmc_bench.results.records import Budget, CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores
@@ -124,9 +124,12 @@ class Results:
         -------
         pandas.DataFrame
             Columns ``dataset``, ``backbone``, ``cue_rate``, ``seed``, ``method``; accuracies (fractions) ``NC``, ``C``,
-            ``RC``, ``RI`` and ``worst_split``; ``cue_reliance``; ``barrier_C`` and ``barrier_NC`` (nats); ``seconds``
+            ``RC``, ``RI`` and ``worst_split``; ``cue_reliance``; on RC, where cues make groups,
+            the ``worst_group`` of label and cue; ``barrier_C`` and ``barrier_NC`` (nats); ``seconds``
             of the fine-tuning or pretraining; ``parameters`` that were given to the method; the record's ``key``. Where
             methods are tuned, also ``protocol``; a cell that is of several protocols has a row for each.
+            Datasets whose images come in groups have, in place of these scores, ``worst_group``, ``mean``, ``aligned``
+            and ``conflicting`` (fractions) and ``barrier`` (nats), and no ``cue_rate``.
             Budgets have, in place of the scores, ``clean_images``, ``cued_images``, ``validation_images``,
             ``optimiser_steps``, ``forward_passes`` and ``backward_passes``; missing where a record does not tell.
 
@@ -138,12 +141,10 @@ class Results:
         import pandas as pd
 
         cells, models = self._scores
-        columns: tuple[str, ...] = COLUMNS
         if what == "cells":
             rows = [_cell(cell) for cell in cells]
             if protocols := self._plan and self._plan.protocols:
                 by_key = {row["key"]: row for row in rows}
-                columns = (*COLUMNS, "protocol")
                 rows = [
                     by_key[cell.key] | {"protocol": protocol}
                     for protocol, own in protocols.items()
@@ -158,7 +159,7 @@ class Results:
             return pd.DataFrame(rows, columns=BUDGET_COLUMNS).astype(dict.fromkeys(Budget.model_fields, "Int64"))
         else:
             raise UserError(f"to_frame gives 'cells', 'pretrained' or 'budgets', not {what!r}")
-        return pd.DataFrame(rows, columns=columns)
+        return pd.DataFrame(rows, columns=_columns(rows))
 
     def table(self, format: str = "md", protocol: str | None = None) -> PrintedTable:
         """Return the table that the command line prints: a row a method, mean ± standard deviation over seeds.
@@ -258,16 +259,22 @@ def _check_format(form: str) -> None:
         raise UserError(f"unknown format {form!r}: write {', '.join(FORMATS)}")
 
 
-COLUMNS = (
-    *("dataset", "backbone", "cue_rate", "seed", "method"),
-    *("NC", "C", "RC", "RI", "worst_split", "cue_reliance", "barrier_C", "barrier_NC", "seconds"),
-    *("parameters", "key"),
-)
+PLACE = ("dataset", "backbone", "cue_rate", "seed", "method")
+FIGURES = ("NC", "C", "RC", "RI", "worst_split", "cue_reliance", "barrier_C", "barrier_NC", "seconds", "worst_group")
 
 BUDGET_COLUMNS = (
-    *("dataset", "backbone", "cue_rate", "seed", "method", *Budget.model_fields),
+    *(*PLACE, *Budget.model_fields),
     *("seconds", "parameters", "key"),
 )
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the columns of rows: of datasets with groups in place of counterfactuals, other ones."""
+    is_grouped = {row["cue_rate"] is None for row in rows}
+    figures = [*FIGURES] if is_grouped != {True} else []
+    figures += [name for name in GROUP_COLUMNS if name not in figures] if True in is_grouped else []
+    protocol = ["protocol"] if rows and "protocol" in rows[0] else []
+    return [*PLACE, *figures, "parameters", "key", *protocol]
 
 
 def _cell(cell: CellScores | CellRecord) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mmc_bench.running.profile import kind_of_work
 from mmc_bench.running.runner import Missing, check_plugins, find_missing
 from mmc_bench.running.session import Session
 from mmc_bench.running.tuning import expected_cells
+from mmc_bench.suites.grouped import about_left_out
 from mmc_bench.suites.plan import Plan
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class Preview:
     def __str__(self) -> str:
         plan, missing = self.plan, self.missing
         lines = _lines(plan, {job.key for job in missing.jobs}, missing)
-        shown = [headline(plan, missing), *lines[:MOST_LINES]]
+        left_out = about_left_out([offer for offer, _ in plan.offers])
+        shown = [headline(plan, missing), *([left_out] if left_out else []), *lines[:MOST_LINES]]
         if len(lines) > MOST_LINES:
             shown.append(f"… and {len(lines) - MOST_LINES} lines more; --json has them all")
         if missing.jobs and self.seconds is None:
@@ -180,10 +182,8 @@ def _lines(plan: Plan, to_run: set[str], missing: Missing) -> list[str]:
             note = plan.note_of(tuning.jobs[0])
             seeds[state, f"{tuning.label}{note} · {number} trials"] = [str(seed) for seed in tuning.selection.seeds]
     for cell in plan.cells:
-        p = cell.pretraining
-        place = f"{p.dataset.name} {p.network} cue rate {p.cue_rate:g} · {cell.method.name}"
-        place += plan.note_of(cell)
-        seeds[_state(cell.key, to_run, missing), place].append(str(p.seed))
+        place = f"{' '.join(cell.pretraining.place)} · {cell.method.name}{plan.note_of(cell)}"
+        seeds[_state(cell.key, to_run, missing), place].append(str(cell.pretraining.seed))
     for pair in plan.pairs:
         seeds[_state(pair.key, to_run, missing), f"pair {pair.label}{plan.note_of(pair)}"] = []
     width = max((len(state) for state, _ in seeds), default=0)

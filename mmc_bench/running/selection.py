@@ -115,6 +115,24 @@ def curves_of(
     return axis_curves(points, cells, models)
 
 
+def refuse_only_groups(session: Session, what: str) -> None:
+    """Refuse a table about counterfactuals where all that is selected is of datasets that have none.
+
+    Raises
+    ------
+    UserError
+        When that is so.
+    """
+    if session.has_suite:
+        found = [*session.plan.pretrainings]
+    else:
+        cells, models = selected_scores(session)
+        found = [*(cell.cell.pretraining for cell in cells), *(model.pretraining for model in models)]
+    if found and all(pretraining.cue_rate is None for pretraining in found):
+        names = ", ".join(dict.fromkeys(pretraining.dataset.name for pretraining in found))
+        raise UserError(f"{names}: groups and no counterfactuals, which {what} is about")
+
+
 def selected_pairs(session: Session) -> list[PairRecord]:
     """Return the records of pairs that a session selects; without a suite, by their first model."""
     if session.has_suite:
@@ -148,7 +166,7 @@ def _selected(
 
 
 def _order(pretraining: Pretraining) -> tuple[str, str, float, int]:
-    return (pretraining.dataset.name, pretraining.network, pretraining.cue_rate, pretraining.seed)
+    return (pretraining.dataset.name, pretraining.network, pretraining.cue_rate or 0.0, pretraining.seed)
 
 
 def _selects(session: Session, pretraining: Pretraining) -> bool:

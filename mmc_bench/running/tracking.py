@@ -21,7 +21,8 @@ def settings_of(job: Job) -> dict[str, Any]:
         ``second.…`` those in which its second differs.
     """
     if isinstance(job, Pretraining):
-        settings: dict[str, Any] = {"cue_rate": job.cue_rate, "seed": job.seed}
+        rate = {} if job.cue_rate is None else {"cue_rate": job.cue_rate}
+        settings: dict[str, Any] = {**rate, "seed": job.seed}
         for name, plugin in (("dataset", job.dataset), ("backbone", job.backbone)):
             settings |= {name: plugin.name, **_flat(name, plugin.parameters)}
         return settings | _flat("data", job.data.content()) | _flat("pretrain", job.recipe.content())
@@ -37,12 +38,16 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
     Returns
     -------
     dict
-        ``accuracy/SET`` (a fraction) and ``loss/SET`` (nats) for the splits NC, C, RC and RI, ``train`` and
-        ``validation``; ``barrier/PATH/SPLIT``, the height of the loss barrier (nats) on each path measured; and
+        ``accuracy/SET`` (a fraction) and ``loss/SET`` (nats) for the splits NC, C, RC and RI, or for each group of test
+        images (``group LABEL-ATTRIBUTE``), and for ``train`` and ``validation``; ``barrier/PATH/SPLIT``, the height of
+        the loss barrier (nats) on each path measured; and
         ``seconds`` of the whole job. A pair of models has no accuracies of its own.
     """
     figures: dict[str, float] = {}
-    for name, score in record.get("metrics", {}).items():
+    metrics = dict(record.get("metrics", {}))
+    for group in metrics.pop("groups", ()):
+        metrics[f"group {group['label']}-{group['attribute']}"] = group
+    for name, score in metrics.items():
         figures |= {f"accuracy/{name}": score["accuracy"], f"loss/{name}": score["loss"]}
     for name, path in record.get("comparison", record).get("paths", {}).items():
         figures |= {f"barrier/{name}/{split}": found["loss"] for split, found in path["test"]["barriers"].items()}
@@ -52,7 +57,8 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
 def learning_curve_of(record: Mapping[str, Any]) -> list[dict[str, float]]:
     """Return the accuracies of each epoch of a pretraining's record, ``learning curve/SET``; nothing for another's."""
     return [
-        {f"learning curve/{name}": point[name] for name in ("train", "NC", "C")} for point in record.get("curve", ())
+        {f"learning curve/{name}": value for name, value in point.items() if name != "train_loss" and value is not None}
+        for point in record.get("curve", ())
     ]
 
 

@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.results.codec import read_record
-from mmc_bench.results.jobs import (
-    Checkpoint,
-    ConnectSettings,
-    DataSettings,
-    OwnWeights,
-    PathName,
-    PluginRef,
-    Pretraining,
-)
+from mmc_bench.results.jobs import Checkpoint, OwnWeights, PluginRef, Pretraining
 from mmc_bench.results.records import CellRecord, PretrainRecord
+from mmc_bench.results.settings import ConnectSettings, DataSettings, PathName
 from mmc_bench.results.store import Store
 from mmc_bench.results.weights import decoded_weights
 from mmc_bench.suites.suite import Suite
@@ -236,7 +229,7 @@ def experiment_suite(ends: Sequence[Source], dataset: str | None, backbone: str 
         datasets=(dataset or _qualified(used["dataset"]),),
         backbones=(backbone or _qualified(used["backbone"]),),
         methods=(),
-        cue_rates=(known.cue_rate if known else 1.0,),
+        cue_rates=(known.cue_rate or 0.0 if known else 1.0,),
         seeds=(known.seed if known else 0,),
         data=known.data if known else DataSettings(),
         connect=ConnectSettings(paths=PATHS),

@@ -10,8 +10,10 @@ from mmc_bench.landscape.invariance import invariances, mechanistically_similar
 from mmc_bench.landscape.measure import PathImages, Scores, measure_paths, path_images
 from mmc_bench.landscape.paths import end_scores
 from mmc_bench.landscape.patterns import pattern_distance
-from mmc_bench.results.jobs import Cell, ConnectSettings
-from mmc_bench.results.records import Comparison, Metrics, PathRecord
+from mmc_bench.results.jobs import Cell
+from mmc_bench.results.metrics import GroupMetrics, Metrics
+from mmc_bench.results.records import Comparison, PathRecord
+from mmc_bench.results.settings import ConnectSettings
 from mmc_bench.seeds import derive_seed
 from mmc_bench.stages.resources import Resources
 from mmc_bench.training import Backbone, Progress
@@ -26,7 +28,7 @@ def connect(
     pretrained: Backbone,
     fine_tuned: Backbone,
     data: ExperimentData,
-    metrics: tuple[Metrics, Metrics],
+    metrics: tuple[Metrics | GroupMetrics, Metrics | GroupMetrics],
     resources: Resources,
     made_from: str,
 ) -> dict[str, PathRecord]:
@@ -37,8 +39,8 @@ def connect(
     settings = cell.connect.with_changes(paths=tuple(dict.fromkeys(("linear", *cell.connect.paths))))
     images = path_images(data, settings)
 
-    def scores_at_end(model: Backbone, own: Metrics) -> Scores:
-        return end_scores(model, images.sets, images.batchnorm, own.splits)
+    def scores_at_end(model: Backbone, own: Metrics | GroupMetrics) -> Scores:
+        return end_scores(model, images.sets, images.batchnorm, data.scores_of_sets(own))
 
     start = "start of paths", made_from, settings.batchnorm_images, settings.train_images
     ends = (

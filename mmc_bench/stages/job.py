@@ -14,7 +14,7 @@ from mmc_bench.stages.own_weights import own_model
 from mmc_bench.stages.pretrain import pretrain
 from mmc_bench.stages.provenance import experiment_seeds
 from mmc_bench.stages.resources import Report, Resources
-from mmc_bench.stages.score import score
+from mmc_bench.stages.score import score, worst_group
 from mmc_bench.training import NonFiniteLossError
 from mmc_bench.training.evaluate import evaluate_sets, predictions_on
 from mmc_bench.training.precision import arithmetic
@@ -63,7 +63,7 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
             assembly.profile(model, data.pretraining)
             origin = assembly.origin(key=job.weights_key, curve=curve)
         report({"stage": "score"})
-        metrics, _ = score(model, data, data.pretraining)
+        metrics, predictions = score(model, data, data.pretraining)
         assembly.lap("score")
 
     def finish() -> PretrainRecord:
@@ -74,6 +74,7 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
             num_classes=data.num_classes,
             weights_sha256=kept[0].sha256 if kept else store.save_weights(job, model.state_dict(), origin),
             metrics=metrics,
+            worst_group=worst_group(data, metrics, predictions),
             invariance=invariances(metrics.splits),
             curve=curve,
             budget=assembly.budget,
@@ -127,6 +128,7 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
             num_classes=data.num_classes,
             parameters=origin.parameters,
             metrics=metrics,
+            worst_group=worst_group(data, metrics, predictions),
             paths=paths,
             invariance=invariances(scores[1]),
             effects=effects(scores, (of_pretrained, predictions)),
@@ -154,7 +156,7 @@ def _trial(job: Trial, resources: Resources, report: Report) -> Finish:
             assembly.trained(progress, budget)
             assembly.lap("fine_tune")
             report({"stage": "score"})
-            scores = evaluate_sets(fine_tuned, data.rendered_validation)
+            scores = data.trial_scores(evaluate_sets(fine_tuned, data.rendered_validation))
             assembly.lap("score")
         except (NonFiniteLossError, UnfitModelError) as error:
             if isinstance(error, UnfitModelError) and error.promise != FINITE:

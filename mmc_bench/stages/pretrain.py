@@ -9,7 +9,7 @@ from mmc_bench.data.augmentation import augmented
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.results.jobs import Pretraining
-from mmc_bench.results.records import Budget, Epoch
+from mmc_bench.results.records import Budget, Epoch, GroupEpoch
 from mmc_bench.seeds import derive_seed
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.system.tally import tallied
@@ -20,11 +20,11 @@ from mmc_bench.training.passes import counted_passes, counting, place_of_passes
 
 def pretrain(
     pretraining: Pretraining, data: ExperimentData, resources: Resources, report: Report
-) -> tuple[Backbone, tuple[Epoch, ...], Progress, float, Budget]:
+) -> tuple[Backbone, tuple[Epoch | GroupEpoch, ...], Progress, float, Budget]:
     """Train θ_C.
 
     The learning curve has, for each epoch, the running training loss and accuracy (on augmented images where the recipe
-    augments them), and the accuracy on the NC and C test images.
+    augments them), and the accuracy on the NC and C test images, or on the aligned and conflicting ones.
 
     Returns
     -------
@@ -40,8 +40,9 @@ def pretrain(
     recipe = pretraining.recipe
     _, generator = resources.seed_everything("pretraining", pretraining.seed)
     model = resources.model(pretraining, data)
-    watched = {name: data.splits[name].first(recipe.curve_images) for name in ("NC", "C")}
-    curve: list[Epoch] = []
+    watched = {name: images.first(recipe.curve_images) for name, images in data.watched.items()}
+    curve: list[Epoch | GroupEpoch] = []
+    point = Epoch if {"NC", "C"} <= watched.keys() else GroupEpoch
     seconds = 0.0
 
     def add_to_curve(loss: torch.Tensor, accuracy: torch.Tensor) -> None:
@@ -50,7 +51,7 @@ def pretrain(
         check_weights(model, "pretraining made")
         with tallied(None):
             scores = {name: evaluate(model, images).accuracy for name, images in watched.items()}
-        curve.append(Epoch(train_loss=loss.item(), train=accuracy.item(), **scores))
+        curve.append(point(train_loss=loss.item(), train=accuracy.item(), **scores))
         seconds += time.perf_counter() - start
 
     progress = Progress(report)

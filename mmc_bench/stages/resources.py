@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmc_bench.data.contract import Dataset
+from mmc_bench.data.groups import derive_groups
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.errors import UserError
@@ -48,7 +48,7 @@ class Resources:
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     note: Note = tell
     _once: dict[tuple[object, ...], Any] = field(default_factory=dict)
-    _loaded: dict[str, Dataset] = field(default_factory=dict)
+    _loaded: dict[str, Any] = field(default_factory=dict)
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
     _tried: set[str] = field(default_factory=set)
 
@@ -89,22 +89,21 @@ class Resources:
         if dataset_key not in self._loaded:
             self.forget()
             offer = self.offer("dataset", pretraining.dataset)
-            dataset: Dataset = offer.make(offer.configure(pretraining.dataset.parameters))
+            dataset = offer.make(offer.configure(pretraining.dataset.parameters))
             dataset.load(sources_of(offer, self.sources))
             self._loaded[dataset_key] = dataset
         key = canonical_json([dataset_key, pretraining.data.content(), pretraining.cue_rate, pretraining.data_seed])
         if key not in self._derived:
             self._derived.clear()
             self._once.clear()
-            self._derived[key] = derive_experiment(
-                self._loaded[dataset_key],
-                pretraining.data,
-                pretraining.cue_rate,
-                pretraining.data_seed,
-                self.device,
-                self.sources.memory,
-            )
+            self._derived[key] = self._derive(pretraining, self._loaded[dataset_key])
         return self._derived[key]
+
+    def _derive(self, pretraining: Pretraining, dataset: Any) -> ExperimentData:
+        settings, where = pretraining.data, (pretraining.data_seed, self.device, self.sources.memory)
+        if pretraining.cue_rate is None:
+            return derive_groups(dataset, settings, *where)
+        return derive_experiment(dataset, settings, pretraining.cue_rate, *where)
 
     def model(self, pretraining: Pretraining, data: ExperimentData) -> Backbone:
         """Return a backbone with random weights, drawn from torch's global generator, on the device.

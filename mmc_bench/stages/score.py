@@ -1,16 +1,36 @@
-"""Stage 3: the scores of a model on the four counterfactual splits, its training images, the validation set."""
+"""Stage 3: the scores of a model on the test splits, its training images, the validation set."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.data.splits import ExperimentData
-from mmc_bench.results.records import Metrics
+from mmc_bench.results.metrics import GroupMetrics, Metrics
 from mmc_bench.training.evaluate import evaluate_sets
 
 
-def score(model: nn.Module, data: ExperimentData, trained_on: CuedImages) -> tuple[Metrics, dict[str, torch.Tensor]]:
+def score(
+    model: nn.Module, data: ExperimentData, trained_on: CuedImages
+) -> tuple[Metrics | GroupMetrics, dict[str, torch.Tensor]]:
     """Return a model's metrics, and its predictions (N,) on each set; `trained_on` is the set behind ``train``."""
     predictions: dict[str, torch.Tensor] = {}
     sets = {**data.rendered, "train": trained_on, "validation": data.validation}
-    return Metrics(**evaluate_sets(model, sets, predictions)), predictions
+    return data.metrics(evaluate_sets(model, sets, predictions)), predictions
+
+
+def worst_group(
+    data: ExperimentData, metrics: Metrics | GroupMetrics, predictions: Mapping[str, torch.Tensor]
+) -> float | None:
+    """Return the lowest accuracy of all groups of test images, or None where cues make no groups.
+
+    Of a dataset with cues, these are the groups of one label and one cue on RC.
+    """
+    if isinstance(metrics, GroupMetrics):
+        return metrics.worst_group.accuracy
+    if data.rc_groups is None:
+        return None
+    groups, labels = data.rc_groups.cpu(), data.splits["RC"].labels.cpu()
+    correct = (predictions["RC"].cpu() == labels).double()
+    return float((torch.bincount(groups, correct) / torch.bincount(groups)).min())

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.plugin.offers import Offer
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import Cell, Job, OwnWeights, Pair, PluginRef, Pretraining, Recipe, Trial, models_of
+from mmc_bench.results.jobs import Cell, Job, OwnWeights, Pair, PluginRef, Pretraining, Trial, models_of
+from mmc_bench.results.settings import Recipe
 from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.suites.axes import combinations, setting_of, suite_at
+from mmc_bench.suites.grouped import needs_counterfactuals, rates_of, refuse_counterfactuals
 from mmc_bench.suites.settings import refuse_unused
 from mmc_bench.suites.tuning import Tuning, tunings_of
 
@@ -172,32 +174,33 @@ def _unfolded(suite: "Suite", registry: Registry, images: Mapping[str, str], che
     chosen = chosen_offers(suite, registry)
     _check_size(suite, chosen)
     _check_parameter_owners(suite, registry, chosen)
+    refuse_counterfactuals(suite, chosen)
     references = {
         kind: [(offer, offer.reference(_parameters_of(suite, offer))) for offer in offers]
         for kind, offers in chosen.items()
     }
     pretrainings = []
-    for (dataset, dataset_ref), (_, backbone_ref), cue_rate, seed in product(
-        references["dataset"], references["backbone"], _unique(suite.cue_rates), _unique(suite.seeds)
-    ):
-        pretrainings.append(
-            Pretraining(
-                versions=versions_of_stages("pretrain", "score"),
-                dataset=dataset_ref,
-                images={source: images.get(source, "original") for source in dataset.spec.sources},
-                data=suite.data,
-                backbone=backbone_ref,
-                cue_rate=cue_rate,
-                recipe=Recipe() if checkpoint else suite.pretrain,
-                seed=seed,
-                checkpoint=checkpoint,
+    for (dataset, dataset_ref), (_, backbone_ref) in product(references["dataset"], references["backbone"]):
+        for cue_rate, seed in product(rates_of(dataset, _unique(suite.cue_rates)), _unique(suite.seeds)):
+            pretrainings.append(
+                Pretraining(
+                    versions=versions_of_stages("pretrain", "score"),
+                    dataset=dataset_ref,
+                    images={source: images.get(source, "original") for source in dataset.spec.sources},
+                    data=suite.data,
+                    backbone=backbone_ref,
+                    cue_rate=cue_rate,
+                    recipe=Recipe() if checkpoint else suite.pretrain,
+                    seed=seed,
+                    checkpoint=checkpoint,
+                )
             )
-        )
     versions = versions_of_stages("fine-tune", "score", "connect")
     cells = tuple(
         Cell(versions=versions, pretraining=pretraining, method=method_ref, connect=suite.connect)
         for pretraining in pretrainings
-        for _, method_ref in references["method"]
+        for method, method_ref in references["method"]
+        if pretraining.cue_rate is not None or not needs_counterfactuals(method)
     )
     offers = tuple(pair for pairs in references.values() for pair in pairs)
     pairs, ends = _pairs(suite, pretrainings, references["dataset"], images)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_type_h
 from annotated_types import Ge, MinLen
 
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.results.jobs import ConnectSettings, DataSettings, Fraction, Recipe
+from mmc_bench.results.settings import ConnectSettings, DataSettings, Fraction, Recipe
 from mmc_bench.suites.settings import Setting
 
 if TYPE_CHECKING:

@@ -58,8 +58,7 @@ class Tuning:
     @property
     def place(self) -> tuple[str, str, str]:
         """The dataset, backbone and cue rate of its setting, for people."""
-        p = self.selection.pretraining
-        return p.dataset.name, p.network, f"cue rate {p.cue_rate:g}"
+        return self.selection.pretraining.place
 
     @property
     def label(self) -> str:

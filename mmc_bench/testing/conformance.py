@@ -9,6 +9,7 @@ from typing import Any
 from mmc_bench.plugin.discovery import configured_folders
 from mmc_bench.plugin.offers import Offer
 from mmc_bench.plugin.registry import Registry
+from mmc_bench.plugin.specs import DatasetSpec
 from mmc_bench.testing.checks import Check, Property
 
 
@@ -36,16 +37,23 @@ def subject_of(offer: Offer, registry: Registry, data: Mapping[str, str] | None 
     return module.BackboneSubject(offer)
 
 
-def properties_of(kind: str) -> tuple[Property, ...]:
-    """Return what a plugin of a kind promises."""
-    properties: tuple[Property, ...] = import_module(f"mmc_bench.testing.{kind}s").PROPERTIES
+def properties_of(kind: str, splits: str = "counterfactual") -> tuple[Property, ...]:
+    """Return what a plugin of a kind promises; a dataset whose splits are groups renders no cue."""
+    module: Any = import_module(f"mmc_bench.testing.{kind}s")
+    properties: tuple[Property, ...] = module.PROPERTIES_OF_GROUPS if splits == "groups" else module.PROPERTIES
     return properties
+
+
+def properties_of_offer(offer: Offer) -> tuple[Property, ...]:
+    """Return what a plugin promises."""
+    splits = offer.spec.splits if isinstance(offer.spec, DatasetSpec) else "counterfactual"
+    return properties_of(offer.spec.kind, splits)
 
 
 def run_checks(offer: Offer, registry: Registry, data: Mapping[str, str] | None = None) -> Iterator[Check]:
     """Yield what is found of each property of an offer, as it is found."""
     subject = subject_of(offer, registry, data)
-    for prop in properties_of(offer.spec.kind):
+    for prop in properties_of_offer(offer):
         yield prop.check(subject)
 
 
@@ -95,5 +103,6 @@ def checks_of(
         When there is no such plugin.
     """
     registry = Registry.discover(configured_folders([str(folder) for folder in plugins]))
-    subject = subject_of(registry.get(kind, name), registry, data)
-    return [Case(prop, subject) for prop in properties_of(kind)]
+    offer = registry.get(kind, name)
+    subject = subject_of(offer, registry, data)
+    return [Case(prop, subject) for prop in properties_of_offer(offer)]

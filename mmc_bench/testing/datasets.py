@@ -9,11 +9,12 @@ import torch
 
 from mmc_bench.data.contract import Dataset, LabelledImages, SourceImages, has_cue
 from mmc_bench.data.cued_images import cued_images
+from mmc_bench.data.groups import derive_groups
 from mmc_bench.data.locations import KNOWN_SOURCES
 from mmc_bench.data.mapped import Images
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 from mmc_bench.stages.resources import sources_of
 from mmc_bench.testing.checks import Fault, NotChecked, Property
 from mmc_bench.testing.common import COMMON, Subject
@@ -113,6 +114,9 @@ class DatasetSubject(Subject):
 
     def derive(self, device: str) -> ExperimentData:
         """Return all sets of an experiment on a device."""
+        if self.offer.spec.splits == "groups":
+            grouped: Any = self.loaded
+            return derive_groups(grouped, DataSettings(), seed=0, device=device)
         held_out = len(self.loaded.train.labels) // 4
         cut = DataSettings(clean_images=held_out, validation_images=held_out)
         settings = cut if self.made_up else DataSettings()
@@ -203,7 +207,7 @@ def loads_the_same(subject: DatasetSubject) -> None:
 
 
 def makes_all_sets(subject: DatasetSubject) -> str:
-    """Pretraining, held-out sets and the four splits can be derived, and rendered."""
+    """Pretraining, held-out sets and the test splits can be derived, and rendered."""
     data = subject.experiment
     for name, split in data.splits.items():
         if not split.batch(slice(0, 8))[0].isfinite().all():
@@ -311,11 +315,15 @@ def renders_on_a_gpu(subject: DatasetSubject) -> None:
         raise Fault(f"rendered on a GPU, images differ ({subject.place})", "keep cue codes in integers or float32")
 
 
-PROPERTIES = (
+PROPERTIES_OF_GROUPS = (
     *COMMON,
     Property("loads images and labels", loads, "fill train, test and num_classes in load, from sources.load(…)"),
     Property("loads the same every time", loads_the_same),
     Property("makes every set of an experiment", makes_all_sets),
+)
+
+PROPERTIES = (
+    *PROPERTIES_OF_GROUPS,
     Property("has a cue that tells the label", cue_tells_label),
     Property("draws random cues uniformly", random_cues_are_uniform),
     Property("renders without changing what it is given", renders_into_a_copy),

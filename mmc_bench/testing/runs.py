@@ -19,7 +19,8 @@ from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.offers import Offer
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
+from mmc_bench.results.jobs import Cell, PluginRef, Pretraining
+from mmc_bench.results.settings import ConnectSettings, DataSettings, Recipe
 from mmc_bench.results.store import Store
 from mmc_bench.stages.finetune import fine_tune
 from mmc_bench.stages.resources import Resources

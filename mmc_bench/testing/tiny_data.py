@@ -9,7 +9,7 @@ from torch import nn
 from mmc_bench.data.contract import ImageSources, LabelledImages
 from mmc_bench.data.mapped import in_memory
 from mmc_bench.data.splits import ExperimentData, derive_experiment
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 from mmc_bench.training import Backbone
 
 IMAGES_OF_A_CLASS = 6  # in each of the clean, the validation and the pretraining set, on average

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmc_bench.data.cued_images import CuedImages
-from mmc_bench.results.records import Score
+from mmc_bench.results.metrics import Score
 from mmc_bench.system.parts import part
 from mmc_bench.training.precision import cross_entropy
 from mmc_bench.training.progress import NonFiniteLossError

@@ -56,6 +56,7 @@ class Task:
     needs: frozenset[str] = frozenset()
     _cued: CuedImages | None = None
     _environments: torch.Tensor | None = None
+    _clean_environments: torch.Tensor | None = None
     _fully_cued: CuedImages | None = None
     _all_fully_cued: CuedImages | None = None
     _untrained: Callable[[], Backbone] | None = None
@@ -106,7 +107,7 @@ class Task:
     def environments(self) -> torch.Tensor:
         """The environment (N,) of each image of `cued`: 1 where it carries its own cue, else 0: none or another's.
 
-        Every image of `clean` and `validation` counts as one of environment 0, random cues or not.
+        Where images come in groups, it is 1 where label and attribute are positively associated among them.
 
         Raises
         ------
@@ -118,6 +119,21 @@ class Task:
                 'the method asked for task.environments: declare needs={"cued", "environments"} in its spec'
             )
         return self._environments
+
+    @property
+    def pool_environments(self) -> torch.Tensor:
+        """The environment (N,) of each image of `clean`, then of each of `cued`.
+
+        Every image of `clean` and `validation` is of environment 0, random cues or not, but where images come in
+        groups: there its own label and attribute decide.
+
+        Raises
+        ------
+        UndeclaredDataError
+            When the method's spec does not declare ``needs={"cued", "environments"}``.
+        """
+        cued, clean = self.environments, self._clean_environments
+        return torch.cat([cued.new_zeros(len(self.clean)) if clean is None else clean, cued])
 
     def untrained(self) -> Backbone:
         """Return a new network of the same architecture, in training mode, with weights that it draws at random.

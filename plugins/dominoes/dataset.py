@@ -40,6 +40,7 @@ class Dominoes:
         size = train.images.shape[-2:]
         uppers = [enlarged(in_memory(upper.images), size) for upper in (upper_train, upper_test)]
         self._uppers = torch.cat(uppers)  # (M, 1, H, W)
+        self._upper_labels = torch.cat([upper_train.labels, upper_test.labels])  # (M,)
         self._first_test = len(upper_train.labels)
         self.train = train.with_cues(partners(train.labels, upper_train.labels))
         self.test = test.with_cues(self._first_test + partners(test.labels, upper_test.labels))
@@ -51,6 +52,10 @@ class Dominoes:
     def random_train_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Return `n` Fashion-MNIST training images drawn uniformly, whatever their class."""
         return torch.randint(self._first_test, (n,), generator=generator)
+
+    def cue_groups(self, cues: torch.Tensor) -> torch.Tensor:
+        """Return the class of each upper image."""
+        return self._upper_labels.to(cues.device)[cues]
 
     def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
         """Return images of shape (n, 3, 2H, W): the cue's image above each image."""

@@ -64,9 +64,8 @@ class GroupBalancedERM(ClassBalancedERM):
     """The same with groups (label, environment) in place of classes: their RWG, and groupdro with fixed weights."""
 
     def groups(self, labels: torch.Tensor, task: Task) -> torch.Tensor:
-        """Return environment · K + label (N,); clean images are of environment 0."""
-        clean = task.environments.new_zeros(len(task.clean))
-        return torch.cat([clean, task.environments]) * task.num_classes + labels
+        """Return environment · K + label (N,)."""
+        return task.pool_environments * task.num_classes + labels
 
 
 def mean_of_groups(losses: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:

@@ -83,6 +83,7 @@ class Foregrounds:
         """Set all members from the decoded cut-outs (N, 4, H, W) of each part, and the scenes of both (M, 3, H, W)."""
         c = self.config
         self._scenes, self._first_test = scenes, len(scenes_of["train"].names)
+        self._scene_labels = torch.tensor([label for part in PARTS for label in scenes_of[part].labels])  # (M,)
         generator = torch.Generator().manual_seed(c.data_seed)
         if not hasattr(self, "clean_images"):
             self.clean_images = self.validation_images = max(len(cutouts["train"].names) // 8, 2)
@@ -122,6 +123,10 @@ class Foregrounds:
     def random_train_cue(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Return `n` training scenes drawn uniformly, whatever their class."""
         return torch.randint(self._first_test, (n,), generator=generator)
+
+    def cue_groups(self, cues: torch.Tensor) -> torch.Tensor:
+        """Return the class of each scene."""
+        return self._scene_labels.to(cues.device)[cues]
 
     def render(self, images: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:
         """Return pictures (n, 3, H, W) of cut-outs (n, 4, H, W) on the scenes of their cues."""

@@ -47,7 +47,7 @@ class GroupDRO:
         """Return the fine-tuned model."""
         c = self.config
         pool = task.clean.joined(task.cued)
-        groups = groups_of(pool.labels, task.environments, task.num_classes)
+        groups = groups_of(pool.labels, task.pool_environments, task.num_classes)
         counts = torch.bincount(groups, minlength=2 * task.num_classes)  # (G,)
         cued = groups[len(task.clean) :]
         chances = 1 / torch.bincount(cued)[cued].double()  # each group of the cued set is drawn equally often
@@ -63,13 +63,8 @@ class GroupDRO:
 
 
 def groups_of(labels: torch.Tensor, environments: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Return each image's group, environment · K + label, of shape (N,).
-
-    `labels` (N,) are of the clean images, then of the cued ones; `environments` are of the latter alone, since
-    every clean image is of environment 0.
-    """
-    clean = environments.new_zeros(len(labels) - len(environments))
-    return torch.cat([clean, environments]) * num_classes + labels
+    """Return each image's group, environment · K + label; all are of shape (N,)."""
+    return environments * num_classes + labels
 
 
 def reweighted(q: torch.Tensor, losses: torch.Tensor, step_size: float) -> torch.Tensor:

@@ -48,7 +48,7 @@ class LISA:
         """Return the fine-tuned model."""
         c = self.config
         pool = task.clean.joined(task.cued)
-        partners = Partners(pool.labels, task.environments, task.num_classes)
+        partners = Partners(pool.labels, task.pool_environments, task.num_classes)
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
         cued = partners.groups[len(task.clean) :]
         chances = 1 / torch.bincount(cued)[cued].double()  # each group of the cued set is drawn equally often
@@ -81,18 +81,15 @@ class Partners:
 
     Parameters
     ----------
-    labels
+    labels, environments
         Of the whole pool, (N,).
-    environments
-        Of the cued images alone: every clean image is of environment 0.
     num_classes
         K.
     """
 
     def __init__(self, labels: torch.Tensor, environments: torch.Tensor, num_classes: int) -> None:
-        clean = environments.new_zeros(len(labels) - len(environments))
         self.num_classes = num_classes
-        self.groups = torch.cat([clean, environments]) * num_classes + labels  # (N,), environment by environment
+        self.groups = environments * num_classes + labels  # (N,), environment by environment
         self.order = self.groups.argsort(stable=True)  # rows, group by group
         self.counts = torch.bincount(self.groups, minlength=2 * num_classes)  # (2K,)
         self.starts = self.counts.cumsum(0) - self.counts  # each group's first place in the order

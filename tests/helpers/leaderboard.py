@@ -12,9 +12,11 @@ from mmc_bench.leaderboard.protocols import chosen_by
 from mmc_bench.leaderboard.standings import make_standings
 from mmc_bench.leaderboard.submissions import CHECKSUMS, Board, manifest, pretraining_of, read_entries, sha256_of
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import ConnectSettings, Selection, Trial
-from mmc_bench.results.records import SPLITS, Epoch, PathRecord, PretrainRecord, Score, TrialRecord
+from mmc_bench.results.jobs import Selection, Trial
+from mmc_bench.results.metrics import SPLITS, Score
+from mmc_bench.results.records import Epoch, PathRecord, PretrainRecord, TrialRecord
 from mmc_bench.results.selections import select
+from mmc_bench.results.settings import ConnectSettings
 from mmc_bench.results.store import Store
 
 SETTINGS = """

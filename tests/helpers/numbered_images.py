@@ -6,7 +6,7 @@ import torch
 
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.splits import derive_experiment
-from mmc_bench.results.jobs import DataSettings
+from mmc_bench.results.settings import DataSettings
 
 K = 3
 

@@ -4,8 +4,8 @@ import csv
 import io
 
 from helpers.records import cell_record, learnt, pair_record, pretrain_record, with_paths
-from mmc_bench.results.jobs import ConnectSettings
-from mmc_bench.results.records import SPLITS
+from mmc_bench.results.metrics import SPLITS
+from mmc_bench.results.settings import ConnectSettings
 
 PATHS = ("quadratic", "quadratic-nc", "linear", "permuted")
 NAMES = ("quadratic, with cues", "quadratic, without cues", "linear", "linear (permuted)")

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 from mmc_bench.landscape.barriers import connectivity
 from mmc_bench.landscape.invariance import INTERVENTIONS
-from mmc_bench.results.jobs import Cell, ConnectSettings, DataSettings, Pair, PluginRef, Pretraining, Recipe
+from mmc_bench.results.jobs import Cell, Pair, PluginRef, Pretraining
+from mmc_bench.results.metrics import SPLITS, Metrics, Score
 from mmc_bench.results.records import (
-    SPLITS,
     Barrier,
     CellRecord,
     Comparison,
@@ -15,14 +15,13 @@ from mmc_bench.results.records import (
     Curve,
     Epoch,
     Invariance,
-    Metrics,
     PairRecord,
     PathRecord,
     PretrainRecord,
     Provenance,
-    Score,
     Timing,
 )
+from mmc_bench.results.settings import ConnectSettings, DataSettings, Recipe
 
 CELL_VERSIONS = {"fine-tune": "1", "score": "1", "connect": "1"}
 

@@ -34,7 +34,7 @@ from mmc_bench.landscape.alignment.groups import (
     tensors_of,
 )
 from mmc_bench.landscape.alignment.weights import match_weights
-from mmc_bench.results.jobs import Matching
+from mmc_bench.results.settings import Matching
 from mmc_bench.training import full_precision
 from mmc_bench.training.checks import check_same_architecture
 
