@@ -104,6 +104,8 @@ def paths_of(content, prefix=()):
 
 #: Of fields that take these words alone.
 CHOICES = {
+    "weights": "0" * 64,
+    "checkpoint": {"name": "mine", "sha256": "0" * 64},
     "paths": ["quadratic"],
     "matching": "weights",
     "matching_images": "cued",
@@ -155,7 +157,7 @@ def test_a_pretraining_key_follows_the_pretraining_and_not_the_method(cell):
 
 def test_every_field_that_records_hold_is_part_of_the_key(cell):
     names = {field.name for field in fields(Pretraining)}
-    assert names == {"versions", "dataset", "images", "data", "backbone", "cue_rate", "recipe", "seed"}
+    assert names == {"versions", "dataset", "images", "data", "backbone", "cue_rate", "recipe", "seed", "checkpoint"}
     assert {field.name for field in fields(Cell)} == {"versions", "pretraining", "method", "connect", *NO_PART}
 
 

@@ -7,23 +7,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, BeforeValidator, Field, FiniteFloat, model_validator
 
 from mmc_bench.results.jobs import Cell, Connection, Job, Pair, Pretraining, Trial
-from mmc_bench.results.metrics import (
-    GROUP_SPLITS,
-    SPLITS,
-    Count,
-    GroupMetrics,
-    Loss,
-    Metrics,
-    Number,
-    Part,
-    Score,
-)
+from mmc_bench.results.metrics import GROUP_SPLITS, SPLITS, Count, GroupMetrics, Loss, Metrics, Number, Part, Score
 from mmc_bench.results.settings import Fraction
 
 #: What a trial is scored on there: all validation images, and the group of them that is the worst.
 TRIAL_GROUPS = ("all", "worst_group")
 
 KEY_DIFFERS = "the key does not match the content"
+
 #: The checksum in a record's file (`mmc_bench.system.files.is_intact`): it is the file's, and no part of the record.
 Checksum = Annotated[None, BeforeValidator(lambda _: None), Field(exclude=True, repr=False)]
 
