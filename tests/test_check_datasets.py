@@ -162,6 +162,41 @@ def test_a_planted_fault_is_found_and_told_how_to_mend(tmp_path, fault):
     assert len(check.remedy) > 10
 
 
+def cut_outs(ground="torch.zeros(3, 8, 8)", opacity="(1 + images[:, 3:]) / 2"):
+    """Return a dataset of cut-outs, images with opacity, whose cue is what is behind them."""
+    over = f"opacity = {opacity}\n    return images[:, :3] * opacity + (1 - opacity) * ground"
+    return planted(
+        AFTER_LOADING + "for part in (self.train, self.test):\n        "
+        "object.__setattr__(part, 'images', part.images.repeat(1, 4, 1, 1))\n\n"
+        f"{RENDER}ground = (cue / 4)[:, None, None, None].expand(-1, 3, 8, 8)\n    {over}\n\n"
+        f"def without_cue(self, images):\n    import torch\n    ground = {ground}\n    {over}"
+    )
+
+
+def test_cut_outs_in_front_of_their_cue_pass_every_check(tmp_path):
+    found = checks(tmp_path, "dataset", cut_outs())
+    assert {name: check.message for name, check in found.items() if not check.passed} == {}
+    assert found[REGION].message == "with a cue, the ground is seen behind cut-outs"
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "says"),
+    [
+        ({"opacity": "0.9 * (1 + images[:, 3:]) / 2"}, REGION, "with a cue, opaque pixels are not seen as they are"),
+        ({"opacity": "0.9 * (1 + images[:, 3:]) / 2"}, BARE, "without a cue, opaque pixels are not seen as they are"),
+        ({"opacity": "((2 + images[:, 3:]) / 2).clamp(max=1)"}, REGION, "the colours of transparent pixels are seen"),
+        (
+            {"ground": "torch.arange(len(images))[:, None, None, None] / 100"},
+            BARE,
+            "what is behind the image differs between images",
+        ),
+    ],
+)
+def test_cut_outs_that_let_the_ground_through_or_have_several_are_refused(tmp_path, fault, name, says):
+    check = checks(tmp_path, "dataset", cut_outs(**fault), name)[name]
+    assert check.outcome == "failed" and says in check.message
+
+
 def continuous(drawn):
     """Return a dataset with cues of 0, 0.25, 0.5 and 0.75, and random ones that `drawn` makes of uniform ones `u`."""
     return planted(

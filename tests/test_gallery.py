@@ -32,7 +32,12 @@ def splits_of(labels, shape=(3, 8, 8), storage=None):
 
 
 def test_the_first_image_of_each_class_is_shown_in_the_order_of_the_labels():
-    assert sample_rows(torch.tensor([2, 0, 2, 1, 0])).tolist() == [1, 3, 0]
+    assert sample_rows(torch.tensor([2, 0, 2, 1, 0, 3])).tolist() == [1, 3, 0, 5]
+
+
+def test_of_few_classes_several_images_each_are_shown_as_far_as_there_are_any():
+    assert sample_rows(torch.tensor([2, 0, 2, 1, 0, 2])).tolist() == [1, 4, 3, 0, 2]
+    assert sample_rows(torch.arange(40) % 2).tolist() == [0, 2, 4, 1, 3, 5]
 
 
 def test_of_a_hundred_classes_ten_are_shown_evenly_spread():
@@ -41,7 +46,7 @@ def test_of_a_hundred_classes_ten_are_shown_evenly_spread():
 
 
 def test_classes_without_an_image_leave_no_gap():
-    assert sample_rows(torch.tensor([7, 3, 7])).tolist() == [1, 0]
+    assert sample_rows(torch.tensor([7, 3, 7])).tolist() == [1, 0, 2]
     assert sample_rows(torch.tensor([7])).tolist() == [0]
 
 
@@ -63,17 +68,17 @@ def test_the_mosaic_is_what_a_loop_over_pixels_paints(channels):
     assert np.allclose(mosaic.numpy(), expected, atol=1e-6)
 
 
-def test_the_picture_has_a_row_for_each_split_and_a_column_for_each_class(tmp_path):
+def test_the_picture_has_a_row_for_each_split_and_a_column_for_each_image(tmp_path):
     splits = splits_of([1, 0, 2, 0])
     figure = draw_gallery("stripes", splits)
     (axes,) = figure.axes
     assert axes.get_title() == "stripes"
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "2"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0", "1", "2"]
     assert [label.get_text().split("\n")[0] for label in axes.get_yticklabels()] == list(SPLITS)
-    assert axes.get_xticks().tolist() == [3.5, 13.5, 23.5]
+    assert axes.get_xticks().tolist() == [3.5, 13.5, 23.5, 33.5]
     drawn = axes.images[0].get_array()
     for row, split in enumerate(splits.values()):
-        images, _ = split.batch(torch.tensor([1, 0, 2]))
+        images, _ = split.batch(torch.tensor([1, 3, 0, 2]))
         for column, image in enumerate(images):
             shown = drawn[row * 10 : row * 10 + 8, column * 10 : column * 10 + 8]
             assert np.allclose(shown, ((image + 1) / 2).clamp(0, 1).permute(1, 2, 0).numpy())

@@ -184,7 +184,7 @@ def connect(
 
 
 def gallery(task: "InteractiveTask") -> "Picture":
-    """Draw one test image of each class (ten at most) on the four splits of a task: what the cue looks like.
+    """Draw test images of each class (ten at most) on the four splits of a task: what the cue looks like.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ def command(
     and of the loss, on test images and on training images where these were measured. Learning curves are drawn where
     no method was applied. Where methods are tuned, cells with the published parameters are drawn, or with those of
     --protocol. The same options as for `table` select what is drawn. With --dataset, draw a gallery of test images
-    instead: one of each class (ten at most), on each of the four splits.
+    instead: of each class (ten at most), and several of few classes, on each of the four splits.
     """
     formats = formats or FORMATS
     if dataset is None:

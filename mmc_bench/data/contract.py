@@ -10,7 +10,7 @@ from mmc_bench.data.mapped import Images
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mmc_bench.data.decoded import Fit
+    from mmc_bench.data.decoded import Box, Fit
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ class ImageSources(Protocol):
         channels: int = 3,
         masks: "Sequence[str] | None" = None,
         fit: "Fit" = "stretch",
+        boxes: "Sequence[Box] | None" = None,
     ) -> Images:
         """Return image files of a source with a layout, uint8 of shape (N, C, H, W), decoded once and then cached.
 
@@ -125,4 +126,7 @@ class ImageSources(Protocol):
         fit
             How an image gets this shape: "stretch" it; "cover" the shape with the middle of it; or have the shape
             "contain" all of it.
+        boxes
+            What is seen of each image, before it is fitted: left, top, right and bottom, in shares of its sides. It is
+            resized as a part of the whole: as if cut out afterwards.
         """

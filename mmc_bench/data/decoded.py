@@ -29,6 +29,11 @@ from mmc_bench.system.streams import notice
 #: in the middle of a picture that is black, or transparent, around it.
 Fit = Literal["stretch", "cover", "contain"]
 
+#: A part of an image: left, top, right and bottom, in shares of its sides.
+Box = tuple[float, float, float, float]
+
+WHOLE: Box = (0, 0, 1, 1)
+
 AT_ONCE = 256  # images
 FLUSHED_EVERY = 2**26  # bytes: so much is decoded again at most after a crash
 TOLD_EVERY = 10.0  # seconds
@@ -68,12 +73,15 @@ class PictureFiles:
         A digest of their content, or of more than that.
     masks
         Grey images that say how opaque each is, for four channels; without them, it is what the files say.
+    boxes
+        What is seen of each; without them, all.
     """
 
     root: Path
     names: Sequence[str]
     identity: str
     masks: Sequence[str] | None = None
+    boxes: Sequence[Box] | None = None
 
 
 def decode(
@@ -96,6 +104,8 @@ def decode(
     """
     listed = "\n".join([*pictures.names, "", *(pictures.masks or ())]).encode(errors="surrogateescape")
     what = f"{pictures.identity}-{hashlib.sha256(listed).hexdigest()}-{shape}-as shown"
+    if pictures.boxes:
+        what += f"-{pictures.boxes}"
     cache = cache_root() / "decoded" / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.pixels"
     opened = _opened(cache, memory)
     if opened is not None:
@@ -186,7 +196,8 @@ def _decoded(
         if shape.size is None and image.size != (width, height):
             path = pictures.root / pictures.names[row]
             raise UserError(f"{path} is {image.width}x{image.height}; the first one is {width}x{height}")
-        return np.asarray(_fitted(image, (width, height), shape.fit)).reshape(height, width, channels)
+        box = pictures.boxes[row] if pictures.boxes else WHOLE
+        return np.asarray(_fitted(image, (width, height), shape.fit, box)).reshape(height, width, channels)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for first in range(start, n, AT_ONCE):
@@ -196,22 +207,23 @@ def _decoded(
                 report(f"{pictures.root}: {min(first + AT_ONCE, n):,} of {n:,} images are decoded")
 
 
-def _fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
-    """Return an image at (width, height)."""
+def _fitted(image: Image.Image, size: tuple[int, int], fit: Fit, box: Box) -> Image.Image:
+    """Return what is seen of an image at (width, height)."""
     width, height = size
-    if image.size == size:
+    if image.size == size and box == WHOLE:
         return image
+    left, top, right, bottom = (share * side for share, side in zip(box, image.size * 2, strict=True))
     if fit == "stretch":
-        return image.resize(size, Resampling.BILINEAR)
-    scales = width / image.width, height / image.height
-    scale = max(scales) if fit == "cover" else min(scales)
+        return image.resize(size, Resampling.BILINEAR, box=(left, top, right, bottom))
+    scales = width / (right - left), height / (bottom - top)
     if fit == "cover":
-        box_width, box_height = width / scale, height / scale
-        left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
-        return image.resize(size, Resampling.BILINEAR, box=(left, top, left + box_width, top + box_height))
-    inner = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+        beside = max((right - left - width / max(scales)) / 2, 0)  # rounding may lead out of the image
+        above = max((bottom - top - height / max(scales)) / 2, 0)
+        return image.resize(size, Resampling.BILINEAR, box=(left + beside, top + above, right - beside, bottom - above))
+    inner = max(round((right - left) * min(scales)), 1), max(round((bottom - top) * min(scales)), 1)
+    seen = image.resize(inner, Resampling.BILINEAR, box=(left, top, right, bottom))
     picture = Image.new(image.mode, size)
-    picture.paste(image.resize(inner, Resampling.BILINEAR), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+    picture.paste(seen, ((width - inner[0]) // 2, (height - inner[1]) // 2))
     return picture
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mmc_bench.data.class_folders import is_class_folder
 from mmc_bench.data.contract import SourceImages
-from mmc_bench.data.decoded import DecodedShape, Fit, PictureFiles, decode
+from mmc_bench.data.decoded import Box, DecodedShape, Fit, PictureFiles, decode
 from mmc_bench.data.folders import load_folder
 from mmc_bench.data.listing import Layout, identity_of, read_listing
 from mmc_bench.data.locations import KNOWN_SOURCES, KnownSource, data_root
@@ -103,6 +103,7 @@ class Sources:
         channels: int = 3,
         masks: Sequence[str] | None = None,
         fit: Fit = "stretch",
+        boxes: Sequence[Box] | None = None,
     ) -> Images:
         """Return image files of a source with a layout (`mmc_bench.data.contract.ImageSources.decode`).
 
@@ -114,9 +115,7 @@ class Sources:
         listing = self.listing(name)
         if strange := {*files, *(masks or ())} - {*listing.files}:
             raise UserError(f"the listing of {name} lacks {min(strange)}: it must have every file that is read")
-        pictures = PictureFiles(
-            listing.root, tuple(files), identity_of(listing), None if masks is None else tuple(masks)
-        )
+        pictures = PictureFiles(listing.root, files, identity_of(listing), masks, boxes)
         return decode(pictures, DecodedShape(size, channels, fit), self.memory)
 
     def _check_allowed(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""A gallery: the same test images on the four splits, one row a split and one column a class."""
+"""A gallery: the same test images on the four splits, one row a split and one column an image."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +12,13 @@ from mmc_bench.report.style import SETTINGS, Figure, styled
 from mmc_bench.results.records import SPLITS
 
 COLUMNS = 10
+FEW = 6  # columns at least, as far as images go: of few classes, several images of each are shown
 GAP = 2  # white pixels between images
 CELL = 96  # dots that an image is at least enlarged to, by a whole factor
 
 
 def draw_gallery(title: str, splits: Mapping[str, CuedImages]) -> Figure:
-    """Draw one test image of each class (of ten, evenly spread, where there are more) on the four splits.
+    """Draw a test image of each class, or several of few classes, on the four splits; of ten classes at most.
 
     Pixels are what the network sees: -1 is black, 1 is white, and 0 lies half-way.
 
@@ -52,11 +53,14 @@ def draw_gallery(title: str, splits: Mapping[str, CuedImages]) -> Figure:
 
 
 def sample_rows(labels: torch.Tensor) -> torch.Tensor:
-    """Return the row of the first image of each class shown, by class; `labels` has shape (N,)."""
+    """Return the rows of the first images of each class shown, by class; `labels` has shape (N,).
+
+    Where there are more than ten classes, ten are shown, evenly spread.
+    """
     present = labels.unique().tolist()
     count = min(COLUMNS, len(present))
     shown = [present[round(index * (len(present) - 1) / max(count - 1, 1))] for index in range(count)]
-    return torch.stack([(labels == label).nonzero()[0, 0] for label in shown])
+    return torch.cat([(labels == label).nonzero()[: max(FEW // count, 1), 0] for label in shown])
 
 
 def tiled(images: torch.Tensor) -> torch.Tensor:

@@ -187,6 +187,6 @@ def gallery(session: Session, download: bool = True) -> Iterator[Picture]:
 
 
 def picture_of(pretraining: Pretraining, resources: Resources) -> Picture:
-    """Draw one test image of each class on the four splits of an experiment."""
+    """Draw test images of each class on the four splits of an experiment."""
     name = pretraining.dataset.name
     return Picture(f"images-{name}", partial(draw_gallery, name, resources.data(pretraining).splits))

@@ -12,6 +12,9 @@ NOISE_IMAGES = 32
 #: The share of an image that one cue may change: a pair of images on top of each other has the most.
 LARGEST_REGION = 0.5
 
+#: By how much a pixel of a cut-out may differ from what it is in the image.
+ROUNDING = 1e-5
+
 #: Draws images (n, …) with these cue codes, of which negative ones mean no cue.
 Render = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -56,6 +59,8 @@ def check_pure(render: Render, x: torch.Tensor, cues: torch.Tensor, place: str) 
 def check_without_cue(render: Render, x: torch.Tensor, cues: torch.Tensor, place: str) -> str | None:
     """Without a cue the image is there as it was; what `without_cue` adds around it is the same for all."""
     seen, cued = render(x.clone(), torch.full_like(cues, -1)), render(x.clone(), cues)
+    if _are_cut_outs(x, seen):
+        return _check_ground(render, x, torch.full_like(cues, -1), place, "without a cue", one_for_all=True)
     if seen.shape != cued.shape:
         raise Fault(
             f"pictures have shape {tuple(cued.shape[1:])} with a cue and {tuple(seen.shape[1:])} without ({place})",
@@ -103,7 +108,8 @@ def _offset_of(x: torch.Tensor, seen: torch.Tensor) -> tuple[int, ...] | None:
 def check_confined(render: Render, images: torch.Tensor, cues: torch.Tensor, place: str) -> str:
     """A cue changes the same pixels of every image, in any channel, and at most half of them.
 
-    Noise shows which: there no pixel has the cue's colour already. Of images, no other pixels may change.
+    Noise shows which: there no pixel has the cue's colour already. Of images, no other pixels may change. Images with
+    opacity, of which the network sees the colours, are cut-outs; a cue is behind them.
 
     Parameters
     ----------
@@ -117,6 +123,8 @@ def check_confined(render: Render, images: torch.Tensor, cues: torch.Tensor, pla
     Fault
         When a cue leaves its region, has none, or has one too large; or all cues together cover the image.
     """
+    if _are_cut_outs(images, render(images[:1].clone(), cues[:1])):
+        return _check_ground(render, noise_like(images, len(cues)), cues, place, "with a cue")
     noise = noise_like(images, NOISE_IMAGES)
     what = "pixels" if images.ndim == 4 else "coordinates"
     regions = []
@@ -144,6 +152,35 @@ def check_confined(render: Render, images: torch.Tensor, cues: torch.Tensor, pla
             "confine them to a region, so that there are pixels that no cue ever changes",
         )
     return f"within {covered.float().mean().item():.1%} of the {what}"
+
+
+def _are_cut_outs(images: torch.Tensor, seen: torch.Tensor) -> bool:
+    """Tell whether images (n, 4, H, W) have opacity as a fourth channel, and are seen as (n, 3, H, W)."""
+    return images.ndim == 4 and images.shape[1] == 4 and seen.shape[1:] == (3, *images.shape[2:])
+
+
+def _check_ground(
+    render: Render, x: torch.Tensor, cues: torch.Tensor, place: str, when: str, one_for_all: bool = False
+) -> str:
+    """Where a cut-out is opaque nothing else is seen, and where it is transparent nothing of it."""
+    opaque, clear = (torch.cat([x[:, :3], torch.full_like(x[:, 3:], value)], dim=1) for value in (1, -1))
+    if not torch.allclose(render(opaque, cues), x[:, :3], rtol=0, atol=ROUNDING):
+        raise Fault(
+            f"{when}, opaque pixels are not seen as they are ({place})",
+            "let the ground be seen where the image is transparent alone",
+        )
+    ground = render(clear.clone(), cues)
+    if not torch.allclose(ground, render(torch.cat([-x[:, :3], clear[:, 3:]], dim=1), cues), rtol=0, atol=ROUNDING):
+        raise Fault(
+            f"{when}, the colours of transparent pixels are seen ({place})",
+            "weigh the image with its opacity, (1 + its fourth channel) / 2",
+        )
+    if one_for_all and not torch.equal(ground, ground[:1].expand_as(ground)):
+        raise Fault(
+            f"{when}, what is behind the image differs between images ({place})",
+            "let without_cue show one ground behind all",
+        )
+    return f"{when}, the ground is seen behind cut-outs"
 
 
 def _changed(render: Render, x: torch.Tensor, cue: torch.Tensor) -> torch.Tensor:

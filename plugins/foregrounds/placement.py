@@ -1,0 +1,102 @@
+"""Where on the picture a cut-out lies, how large it is, and how soft its edge."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from mmc_bench.data.mapped import Images, MappedImages
+
+AT_ONCE = 256  # images
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What is done to each of N cut-outs. It belongs to the cut-out, and is the same whatever scene is behind it.
+
+    Parameters
+    ----------
+    scale
+        Factors of shape (N,).
+    shift
+        To the right and down, in shares of the side, of shape (N, 2).
+    soften
+        Width of the edge in pixels; 0 leaves it as it is.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+    soften: float
+
+    def placed(self, images: Images) -> Images:
+        """Return cut-outs (N, 4, H, W), uint8, in their places; those in a file are placed as they are read."""
+        if not self.soften and bool((self.scale == 1).all()) and not self.shift.any():
+            return images
+        if isinstance(images, MappedImages):
+            return _PlacedWhenRead(images, self)
+        parts = torch.arange(len(images)).split(AT_ONCE)
+        return torch.cat([self.of(images[rows], rows) for rows in parts])
+
+    def of(self, images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return the cut-outs (n, 4, H, W) of these rows (n,) in their places.
+
+        Colours are weighted with opacity while they are resampled, so that hidden ones do not show at the edge.
+        """
+        rows = rows.to(self.scale.device)
+        scale, shift = (each[rows].to(images.device) for each in (self.scale, self.shift))
+        pixels = images.float() / 255
+        pixels = torch.cat([pixels[:, :3] * pixels[:, 3:], pixels[:, 3:]], dim=1)
+        back = torch.zeros(len(images), 2, 3, device=images.device)  # from picture to cut-out
+        back[:, 0, 0] = back[:, 1, 1] = 1 / scale
+        back[:, :, 2] = -2 * shift / scale[:, None]
+        grid = F.affine_grid(back, list(images.shape), align_corners=False)
+        pixels = F.grid_sample(pixels, grid, align_corners=False)
+        colour, opacity = pixels[:, :3], pixels[:, 3:]
+        colour = colour / opacity.clamp(min=1 / 255)
+        if self.soften:
+            opacity = softened(opacity, self.soften)
+        placed = torch.cat([colour, opacity], dim=1).mul(255).round().clamp(0, 255).byte()
+        return placed.contiguous(memory_format=torch.channels_last)
+
+
+class _PlacedWhenRead(MappedImages):
+    """Cut-outs in a file that are put in their places as they are read."""
+
+    def __init__(self, images: MappedImages, placement: Placement) -> None:
+        self.shape, self._images, self._placement = images.shape, images, placement
+
+    def rows(self, index: torch.Tensor) -> torch.Tensor:
+        """Return the chosen cut-outs (n, 4, H, W), as `MappedImages.rows` does."""
+        return self._placement.of(self._images.rows(index), index)
+
+    def read_ahead(self, batches: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
+        """Yield the cut-outs of each batch, as `MappedImages.read_ahead` does."""
+        batches = list(batches)
+        for index, images in zip(batches, self._images.read_ahead(batches, device), strict=True):
+            yield self._placement.of(images, index)
+
+
+def softened(opacity: torch.Tensor, width: float) -> torch.Tensor:
+    """Return opacity (n, 1, H, W) that fades to 0 at the edge, within it: nothing hidden is uncovered.
+
+    Blurred by a Gaussian with a standard deviation of half the width, a straight edge is one half; what lies above is
+    stretched to [0, 1]. The picture's own border is no edge.
+    """
+    return opacity.minimum((2 * blurred(opacity, width / 2) - 1).clamp(min=0))
+
+
+def blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Return images (n, C, H, W) under a Gaussian of standard deviation `sigma` pixels; their border goes on."""
+    reach = max(round(3 * sigma), 1)
+    reach = min(reach, *(side - 1 for side in images.shape[-2:]))
+    steps = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-((steps / sigma) ** 2) / 2)
+    kernel = kernel / kernel.sum()
+    channels = images.shape[1]
+    padded = F.pad(images, (reach,) * 4, mode="replicate")
+    for shape in ((1, 1, -1, 1), (1, 1, 1, -1)):
+        padded = F.conv2d(
+            padded, kernel.view(shape).expand(channels, 1, *kernel.view(shape).shape[2:]), groups=channels
+        )
+    return padded

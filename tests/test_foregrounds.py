@@ -1,0 +1,241 @@
+"""Cut-outs on scenes: pictures and places against loops over pixels, the neutral ground, and a run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers.cut_outs import PAIRS, SIDE, describe, drop, found_in, loaded, pixels_of, write_images
+from helpers.kit import in_this_process
+from helpers.pictures import pictures
+from PIL import Image
+
+from mmc_bench.data.mapped import MappedImages
+from mmc_bench.data.splits import derive_experiment
+from mmc_bench.plugin.registry import Registry
+from mmc_bench.results.jobs import DataSettings
+from mmc_bench.testing.conformance import properties_of, subject_of
+
+SETTINGS = DataSettings(clean_images=4, validation_images=4)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "images"
+    write_images(root)
+    describe(root)
+    return root
+
+
+# --- pictures
+
+
+def over(opacity_image, ground):
+    """Return a cut-out (H, W, 4) of bytes over a ground (H, W, 3) in [-1, 1], pixel by pixel, as (3, H, W)."""
+    picture = np.zeros((3, SIDE, SIDE))
+    for row in range(SIDE):
+        for column in range(SIDE):
+            alpha = opacity_image[row, column, 3] / 255
+            for channel in range(3):
+                colour = opacity_image[row, column, channel] / 127.5 - 1
+                picture[channel, row, column] = alpha * colour + (1 - alpha) * ground[row, column, channel]
+    return torch.from_numpy(picture).float()
+
+
+def test_every_split_and_set_is_what_a_loop_over_pixels_builds(folder):
+    dataset, found = loaded(folder), found_in(folder)
+    data = derive_experiment(dataset, SETTINGS, 0.5, seed=1)
+    assert data.input_shape == (3, SIDE, SIDE)
+    scenes = [*found.scenes["train"].names, *found.scenes["test"].names]
+    first_test = len(found.scenes["train"].names)
+    sets = {
+        **{name: ("test", split) for name, split in data.splits.items()},
+        "pretraining": ("train", data.pretraining),
+    }
+    for name, (part, split) in sets.items():
+        images, labels = split.batch(slice(None))
+        for row in range(len(split)):
+            own, code = split.index[row].item(), split.cues[row].item()
+            cut_out, scene = found.cutouts[part].names[own], scenes[code]
+            if name != "RI":
+                assert f"/{('ant', 'owl')[labels[row]]}/" in cut_out
+            if code >= 0:
+                assert (code >= first_test) == (part == "test")
+            if name in ("C", "RI") or (name == "pretraining" and code >= 0):
+                kinds = PAIRS[("ant", "owl")[labels[row]]]
+                assert scene.split("/")[1] in kinds
+            ground = pixels_of(folder / scene) / 127.5 - 1 if code >= 0 else np.zeros((SIDE, SIDE, 3))
+            assert torch.allclose(images[row], over(pixels_of(folder / cut_out), ground), rtol=0, atol=1e-6), (
+                name,
+                row,
+            )
+        assert (split.cues < 0).all() if name == "NC" else (split.cues >= 0).any()
+
+
+def test_scenes_of_a_class_are_used_in_turn_and_random_ones_come_from_their_own_part(folder):
+    dataset = loaded(folder)
+    for part, counts in ((dataset.train, {0: 8, 1: 12}), (dataset.test, {0: 2, 1: 3})):
+        for label, scenes in counts.items():
+            own = part.cues[part.labels == label]
+            assert len(own.unique()) == min(len(own), scenes)
+    first_test = 20
+    for draw, low, high in ((dataset.random_train_cue, 0, first_test), (dataset.random_cue, first_test, 25)):
+        assert draw(2000, torch.Generator().manual_seed(0)).unique().tolist() == [*range(low, high)]
+
+
+def test_balanced_classes_have_as_many_cut_outs_each_in_their_order(folder):
+    everything, balanced = loaded(folder), loaded(folder, balanced=True)
+    for part, count in (("train", 8), ("test", 2)):
+        before, after = getattr(everything, part), getattr(balanced, part)
+        assert after.labels.bincount().tolist() == [count, count]
+        rows = [int((before.images == image).flatten(1).all(1).nonzero()) for image in after.images]
+        assert rows == sorted({*rows}) and before.labels[rows].tolist() == after.labels.tolist()
+    assert torch.equal(loaded(folder, balanced=True).train.images, balanced.train.images)
+    other = loaded(folder, balanced=True, data_seed=1).train.images
+    assert not torch.equal(other, balanced.train.images)
+
+
+@pytest.mark.slow
+def test_the_kit_finds_nothing(folder):
+    registry = Registry.discover()
+    subject = subject_of(registry.get("dataset", "foregrounds"), registry, {"foregrounds": str(folder)})
+    names = in_this_process("dataset")
+    found = [prop.check(subject) for prop in properties_of("dataset") if prop.name in names]
+    assert [(check.name, check.message) for check in found if not check.passed] == []
+    assert sum(check.outcome == "ok" for check in found) > 10
+
+
+# --- placement
+
+
+def moved_by_hand(image, scale, right, down):
+    """Return a cut-out scaled about the middle and moved: bilinear, weighted with opacity; nothing lies outside."""
+    moved = np.zeros((SIDE, SIDE, 4))
+    weighted = image.astype(np.float64)
+    weighted[:, :, :3] *= weighted[:, :, 3:] / 255
+    for row in range(SIDE):
+        for column in range(SIDE):
+            y = (row + 0.5 - SIDE / 2 - down * SIDE) / scale + SIDE / 2 - 0.5
+            x = (column + 0.5 - SIDE / 2 - right * SIDE) / scale + SIDE / 2 - 0.5
+            for i in (int(np.floor(y)), int(np.floor(y)) + 1):
+                for j in (int(np.floor(x)), int(np.floor(x)) + 1):
+                    if 0 <= i < SIDE and 0 <= j < SIDE:
+                        moved[row, column] += max(0, 1 - abs(y - i)) * max(0, 1 - abs(x - j)) * weighted[i, j]
+    opacity = moved[:, :, 3:] / 255
+    return np.concatenate([moved[:, :, :3] / np.maximum(opacity, 1 / 255), moved[:, :, 3:]], axis=2)
+
+
+def test_each_cut_out_has_a_place_and_size_of_its_own_in_these_ranges(folder):
+    dataset, found = loaded(folder, scale=[0.5, 1.5], shift=0.25, data_seed=3), found_in(folder)
+    generator = torch.Generator().manual_seed(3)
+    scale = 0.5 + torch.rand(20, generator=generator)
+    shift = 0.25 * (2 * torch.rand(20, 2, generator=generator) - 1)
+    for row in (0, 7, 13, 19):
+        image = pixels_of(folder / found.cutouts["train"].names[row])
+        expected = moved_by_hand(image, scale[row].item(), *shift[row].tolist())
+        stored = dataset.train.images[row].permute(1, 2, 0).numpy().astype(np.float64)
+        assert np.abs(stored[:, :, 3] - expected[:, :, 3]).max() <= 1
+        weight = expected[:, :, 3:] / 255
+        assert np.abs((stored[:, :, :3] - expected[:, :, :3]) * weight).max() <= 2
+
+
+def test_a_cut_out_lies_in_the_same_place_whatever_is_behind_it(folder):
+    dataset = loaded(folder, scale=[0.6, 1.2], shift=0.2, soften=2)
+    splits = derive_experiment(dataset, SETTINGS, 0.5, seed=1).splits
+    plain, own, other = (splits[name].batch(slice(None))[0] for name in ("NC", "C", "RC"))
+    opaque = (dataset.test.images[splits["NC"].index][:, 3:] == 255).expand_as(plain)
+    assert opaque.any((1, 2, 3)).sum() > 1
+    assert torch.equal(plain[opaque], own[opaque]) and torch.equal(plain[opaque], other[opaque])
+
+
+@pytest.mark.parametrize("parameters", [{}, {"scale": [0.7, 1.3], "shift": 0.2}, {"soften": 3}, {"size": 24}])
+def test_hidden_colours_never_show_at_the_edge(folder, parameters):
+    for file in (folder / "cutouts").rglob("*.png"):
+        pixels = pixels_of(file).copy()
+        pixels[:, :, :3] = np.where(pixels[:, :, 3:] > 0, 255, 0)  # white, and black where nobody sees it
+        Image.fromarray(pixels).save(file)
+    dataset = loaded(folder, **parameters)
+    side = dataset.train.images.shape[-1]
+    dataset._scenes = torch.full((25, 3, side, side), 255, dtype=torch.uint8)
+    seen = pictures(dataset, dataset.train.images, dataset.train.cues)
+    assert seen.min() > 0.99
+
+
+def test_a_softened_edge_fades_within_the_cut_out_and_not_at_the_border(folder):
+    pixels = np.full((SIDE, SIDE, 4), 255, np.uint8)
+    pixels[8:, :, 3] = 0  # opaque to the border above and at both sides
+    for file in (folder / "cutouts").rglob("*.png"):
+        Image.fromarray(pixels).save(file)
+    opacity = loaded(folder, soften=3).train.images[0, 3].int()
+    assert (opacity == opacity[:, :1]).all()
+    fading = opacity[:, 0].tolist()
+    assert fading[8:] == [0] * 8 and fading[:3] == [255] * 3
+    assert fading == sorted(fading, reverse=True)
+    assert 0 < fading[7] < 85 < fading[6] < 190 < fading[5] < 250
+
+
+@pytest.mark.parametrize("parameters", [{}, {"scale": [0.6, 1.2], "shift": 0.2, "soften": 2}])
+def test_images_that_stay_in_their_file_look_the_same(folder, parameters):
+    held, mapped = loaded(folder, **parameters), loaded(folder, memory=1, **parameters)
+    assert isinstance(mapped.train.images, MappedImages) and isinstance(mapped._scenes, MappedImages)
+    for name in ("C", "NC"):
+        first, second = (derive_experiment(each, SETTINGS, 0.5, seed=1).splits[name] for each in (held, mapped))
+        assert torch.equal(first.batch(slice(None))[0], second.batch(slice(None))[0])
+        in_batches = [torch.cat([images for images, _ in each.in_order(2)]) for each in (first, second)]
+        assert torch.equal(*in_batches)
+
+
+# --- the neutral ground
+
+
+@pytest.mark.parametrize("ground", ["grey", "blur", "noise"])
+def test_the_ground_without_a_cue_is_one_for_all_and_tells_no_class(folder, ground):
+    dataset = loaded(folder, ground=ground)
+    clear = torch.full((3, 4, SIDE, SIDE), -1.0)
+    seen = pictures(dataset, clear, torch.full((3,), -1))
+    assert torch.equal(seen, seen[:1].expand_as(seen))
+    levels = {0: 199.5, 1: (8 * 39.5 + 4 * 119.5) / 12}  # of the training scenes of each class, by how they were made
+    between = sum(levels.values()) / 2 / 127.5 - 1
+    picture = seen[0]
+    if ground == "grey":
+        assert not picture.any()
+    elif ground == "blur":
+        assert abs(picture.mean() - between) < 0.03 and picture.std() < 0.05
+    else:
+        grass = (picture.mean(0) > 160 / 127.5 - 1).float().mean()
+        assert picture.std() > 0.3 and 0.25 < grass < 0.6  # 8 of 20 training scenes are of grass
+
+
+# --- a run
+
+SUITE = """
+datasets: [foregrounds]
+backbones: [tiny-net]
+methods: [tiny-ft]
+cue_rates: [0.8]
+seeds: [0]
+threads: 1
+data: {clean_images: 4, validation_images: 4}
+pretrain: {epochs: 1, batch_size: 4, lr: 0.05, augment: crop-flip}
+connect: {points: 2}
+parameters: {foregrounds: {size: 16, scale: [0.8, 1.0]}}
+"""
+
+
+@pytest.mark.slow
+def test_a_suite_runs_and_its_records_name_the_images(bench, folder):
+    (bench.folder / "suite.yaml").write_text(SUITE)
+    result = bench("run", "--suite", "suite.yaml", "--workers", 0, "--data", f"foregrounds={folder}", "--json")
+    assert (result.code, json.loads(result.out)["computed"]) == (0, 1), result.err
+    file = folder / "scenes" / "dusk" / "04.png"
+    Image.fromarray(255 - pixels_of(file)).save(file)
+    again = bench("run", "--suite", "suite.yaml", "--workers", 0, "--data", f"foregrounds={folder}", "--json")
+    assert json.loads(again.out)["computed"] == 1, again.err
+    cells = [record for record in bench.records().values() if "curve" in record]
+    assert len({cell["pretraining"]["images"]["foregrounds"] for cell in cells}) == len(cells) == 2
+
+
+def test_a_wrong_folder_ends_a_run_before_it_starts(bench, folder):
+    drop(folder, "scenes/dusk/*")
+    result = bench("run", "--datasets", "foregrounds", "--data", f"foregrounds={folder}")
+    assert result.code == 4 and "dusk holds no image" in result.err

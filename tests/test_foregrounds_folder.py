@@ -1,0 +1,236 @@
+"""Folders of cut-outs and scenes: which files are read, for what, and what a wrong folder is answered with."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.cut_outs import (
+    CUTOUTS,
+    LABELS,
+    PAIRS,
+    SCENES,
+    SIDE,
+    describe,
+    drop,
+    found_in,
+    loaded,
+    pixels_of,
+    sources_of,
+    write_images,
+)
+from PIL import Image
+
+from mmc_bench import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "images"
+    write_images(root)
+    describe(root)
+    return root
+
+
+def test_classes_sort_into_labels_and_every_fifth_file_of_a_kind_is_for_testing(folder):
+    found = found_in(folder)
+    assert found.num_classes == 2
+    for part, numbers in (("test", {4, 9, 14}), ("train", {*range(15)} - {4, 9, 14})):
+        for pictures_of, counts, label_of in (
+            (found.cutouts[part], CUTOUTS, LABELS),
+            (found.scenes[part], SCENES, {"night": 1, "dusk": 1, "grass": 0}),
+        ):
+            names = dict(zip(pictures_of.names, pictures_of.labels, strict=True))
+            kinds = "cutouts" if counts is CUTOUTS else "scenes"
+            assert names == {
+                f"{kinds}/{kind}/{number:02}.png": label_of[kind]
+                for kind, count in counts.items()
+                for number in sorted(numbers)
+                if number < count
+            }
+    assert len({*found.files}) == len(found.files) == 1 + 25 + 25
+
+
+def test_patterns_say_what_is_for_testing(folder):
+    describe(folder, test=["*/03.png", "cutouts/owl/1*"])
+    found = found_in(folder)
+    assert found.cutouts["test"].names == (
+        *("cutouts/ant/03.png", "cutouts/owl/03.png"),
+        *(f"cutouts/owl/{number}.png" for number in range(10, 15)),
+    )
+    assert {name.rpartition("/")[2] for name in found.scenes["test"].names} == {"03.png"}
+
+
+def tables(folder, splits=("train", "test", "val")):
+    """Write the CSV files that list the images of the folder, with these splits in turn."""
+    for table, column in (("cutouts", "label"), ("scenes", "scene")):
+        files = sorted((folder / table).rglob("*.png"))
+        lines = [
+            f"{file.relative_to(folder)},{file.parent.name},{splits[number % len(splits)]}"
+            for number, file in enumerate(files)
+        ]
+        (folder / f"{table}.csv").write_text("\n".join([f"path,{column},split", *lines]) + "\n")
+
+
+def test_csv_files_list_images_with_their_split_and_validation_images_are_for_training(folder):
+    tables(folder)
+    describe(folder, cutouts="cutouts.csv", scenes="scenes.csv")
+    found = found_in(folder)
+    files = sorted(path.relative_to(folder).as_posix() for path in (folder / "scenes").rglob("*.png"))
+    assert sorted(found.scenes["test"].names) == files[1::3]
+    assert sorted(found.scenes["train"].names) == sorted({*files} - {*files[1::3]})
+    assert {"foregrounds.yaml", "cutouts.csv", "scenes.csv"} < {*found.files}
+
+
+def test_masks_in_folders_or_a_column_are_the_opacity_of_images(folder):
+    expected = loaded(folder).train.images
+    for file in sorted((folder / "cutouts").rglob("*.png")):
+        pixels = pixels_of(file)
+        Image.fromarray(pixels[:, :, :3]).save(file)
+        mask = folder / "masks" / file.parent.name / file.with_suffix(".bmp").name
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[:, :, 3]).save(mask)
+    describe(folder, masks={name: f"masks/{name}" for name in CUTOUTS})
+    assert torch.equal(loaded(folder).train.images, expected)
+    names = [f"{kind}/{number:02}" for kind in sorted(CUTOUTS) for number in range(CUTOUTS[kind])]
+    rows = [f"cutouts/{name}.png,{name[:3]},masks/{name}.bmp" for name in names]
+    (folder / "list.csv").write_text("\n".join(["path,label,mask", *rows]))
+    describe(folder, cutouts="list.csv")
+    assert torch.equal(loaded(folder).train.images, expected)
+
+
+FAULTS = {
+    "no description": (
+        lambda f: drop(f, "foregrounds.yaml"),
+        r"images lacks foregrounds.yaml: the file that says where",
+    ),
+    "no YAML": (
+        lambda f: (f / "foregrounds.yaml").write_text("a: [b"),
+        "yaml cannot be read: while parsing",
+    ),
+    "an unknown key": (lambda f: describe(f, scene={}), "scene = '{}': Extra inputs"),
+    "a missing key": (lambda f: describe(f, pairs=None), "pairs = .*Field required"),
+    "a missing folder": (lambda f: describe(f, cutouts={"owl": "owls"}), "images lacks owls: a folder of images was"),
+    "an empty folder": (lambda f: drop(f, "scenes/dusk/*"), "dusk holds no image"),
+    "one class": (lambda f: describe(f, cutouts={"owl": "cutouts/owl"}), "two classes or more .* all are of owl"),
+    "a class without scenes": (lambda f: describe(f, pairs={"owl": ["night", "dusk"]}), "class 'ant' has no scenes"),
+    "a class without cut-outs": (lambda f: describe(f, pairs={**PAIRS, "elk": "dusk"}), "class 'elk' has no cut-outs"),
+    "unknown scenes": (
+        lambda f: describe(f, pairs={**PAIRS, "ant": "gras"}),
+        "'ant' is to have scenes 'gras', and",
+    ),
+    "unused scenes": (lambda f: describe(f, pairs={**PAIRS, "owl": "night"}), "scenes 'dusk' go with no class"),
+    "scenes of two classes": (
+        lambda f: describe(f, pairs={"owl": ["night", "dusk"], "ant": ["grass", "dusk"]}),
+        "scenes 'dusk' go with 'ant' and 'owl': they tell neither",
+    ),
+    "no test cut-out": (lambda f: drop(f, "cutouts/ant/0[4-9].png"), "class 'ant' has no cut-out in the test part"),
+    "no test scene": (lambda f: drop(f, "scenes/grass/0[4-9].png"), "class 'ant' has no scene in the test part"),
+    "no training scene": (
+        lambda f: describe(f, test=["scenes/grass/*", "*/0[1-5].png"]),
+        "class 'ant' has no scene in the train part",
+    ),
+    "no mapping": (lambda f: describe(f, pairs=["owl"]), r"pairs = .*: Input should be a valid dictionary"),
+    "masks of no class": (
+        lambda f: describe(f, masks={"elk": "cutouts/owl"}),
+        "masks are of 'elk', and cut-outs are not",
+    ),
+    "a missing mask": (
+        lambda f: describe(f, masks={"owl": "cutouts/owl", "ant": "scenes/dusk"}),
+        "cutouts/ant/05.png has no mask",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_folder_is_one_sentence_that_says_what_is_wanted(folder, fault):
+    spoil, says = FAULTS[fault]
+    spoil(folder)
+    with pytest.raises(UserError, match=says) as caught:
+        found_in(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "content", "says"),
+    [
+        ("cutouts", "path,split\na.png,train", "cutouts.csv has no column 'label': its first line names path, split"),
+        ("cutouts", "path,label\na.png,\n", "cutouts.csv, line 2: the column 'label' is empty"),
+        ("cutouts", "path,label,split\na.png,owl,tset", "split 'tset' of a.png is none of train, val"),
+        (
+            "scenes",
+            "path,scene,split\na.png,grass,test\nb.png,dusk,train\nc.png,night,",
+            "c.png has no split, and other images",
+        ),
+        ("scenes", "path,scene\nb.png,dusk\nb.png,night", "b.png is there twice"),
+        ("scenes", "path,scene", "scenes.csv names no image"),
+        ("cutouts", "\ufeffpath,label\n\xe9.png,\xf6wl\n\xe9.png,ant", "\xe9.png is there twice"),
+    ],
+)
+def test_a_wrong_table_is_one_sentence_with_its_line(folder, table, content, says):
+    tables(folder)
+    (folder / f"{table}.csv").write_text(content, encoding="utf-8")
+    describe(folder, cutouts="cutouts.csv", scenes="scenes.csv")
+    with pytest.raises(UserError, match=says):
+        found_in(folder)
+
+
+def test_patterns_besides_tables_that_give_every_split_are_refused(folder):
+    tables(folder)
+    describe(folder, cutouts="cutouts.csv", scenes="scenes.csv", test=["*1*"])
+    with pytest.raises(UserError, match="test is of no use"):
+        found_in(folder)
+    describe(folder, cutouts="cutouts.csv", test=["*/00.png"])
+    assert {name.rpartition("/")[2] for name in found_in(folder).scenes["test"].names} == {"00.png"}
+
+
+def test_numbers_are_names_of_classes_too(folder):
+    (folder / "foregrounds.yaml").write_text(
+        "cutouts: {2: cutouts/owl, 10: cutouts/ant}\n"
+        "scenes: {0: scenes/dusk, no: scenes/grass}\n"
+        "pairs: {2: 0, 10: no}\n"
+    )
+    found = found_in(folder)
+    assert found.cutouts["test"].names[:2] == ("cutouts/ant/04.png", "cutouts/ant/09.png")
+    assert found.cutouts["test"].labels[:2] == (0, 0)
+
+
+def test_files_that_a_table_names_must_be_there(folder):
+    tables(folder)
+    describe(folder, cutouts="cutouts.csv", scenes="scenes.csv")
+    drop(folder, "cutouts/owl/*.png")
+    with pytest.raises(UserError, match=r"images lacks cutouts/owl/01.png, .* and 10 more: each file that is named"):
+        found_in(folder)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "says"),
+    [
+        (np.zeros((SIDE, SIDE, 4), np.uint8), "cutouts/owl/03.png shows nothing: none of its pixels is opaque"),
+        (None, "owl/03.png cannot be read as an image"),
+    ],
+)
+def test_a_cut_out_that_shows_nothing_or_cannot_be_read_is_named(folder, pixels, says):
+    file = folder / "cutouts" / "owl" / "03.png"
+    if pixels is None:
+        file.write_bytes(b"GIF89a")
+    else:
+        Image.fromarray(pixels).save(file)
+    with pytest.raises(UserError, match=says):
+        loaded(folder)
+
+
+def test_cats_go_with_forests_and_dogs_with_the_sea(tmp_path):
+    for table, kinds in (("foregrounds", ("cat", "dog")), ("scenes", ("forest", "sea"))):
+        column = "label" if table == "foregrounds" else "scene"
+        rows = [f"{kind}_{part}.png,{kind},{part}" for kind in kinds for part in ("train", "test", "val")]
+        (tmp_path / f"{table}.csv").write_text("\n".join([f"path,{column},split", *rows]))
+        for kind in kinds:
+            for part in ("train", "test", "val"):
+                Image.new("RGBA", (4, 4), "red").save(tmp_path / f"{kind}_{part}.png")
+    found = sources_of(tmp_path, name="catdog-scenes").listing("catdog-scenes")
+    for part, suffixes in (("train", ("train", "val")), ("test", ("test",))):
+        assert found.cutouts[part].names == tuple(f"{kind}_{s}.png" for kind in ("cat", "dog") for s in suffixes)
+        assert found.scenes[part].names == tuple(f"{kind}_{s}.png" for kind in ("forest", "sea") for s in suffixes)
+        assert found.cutouts[part].labels == found.scenes[part].labels
+    drop(tmp_path, "scenes.csv")
+    with pytest.raises(UserError, match=r"lacks scenes\.csv: a table of cut-outs"):
+        sources_of(tmp_path, name="catdog-scenes").listing("catdog-scenes")
