@@ -18,6 +18,7 @@ from mmc_bench.results.settings import DataSettings
 from mmc_bench.training import Progress, Task, Training, evaluate, full_precision
 from mmc_bench.training.backbone import logits
 from mmc_bench.training.compiled import WORTHWHILE_STEPS, compiled, is_worth_compiling
+from mmc_bench.training.precision import _tf32_switches, allow_tf32
 
 # Operators whose result, or the size of it, the host must wait for.
 WAITING = {
@@ -212,18 +213,31 @@ def test_rendered_images_are_those_that_a_batch_would_draw(registry):
     assert torch.equal(held.first(7).batch(slice(None))[0], fresh.first(7).batch(slice(None))[0])
 
 
-def test_full_precision_turns_off_autocast_and_tf32_and_puts_both_back():
-    before = torch.backends.cuda.matmul.allow_tf32
+def test_full_precision_turns_off_autocast_and_all_tf32_and_puts_both_back():
+    def switches():
+        return [getattr(owner, name) == on for owner, name, on, _ in _tf32_switches()]
+
+    allow_tf32(True)
     try:
-        torch.backends.cuda.matmul.allow_tf32 = True
         with torch.autocast("cpu", dtype=torch.bfloat16):
             with full_precision("cpu"):
-                assert not torch.backends.cuda.matmul.allow_tf32
+                assert not any(switches())
                 assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
-        assert torch.backends.cuda.matmul.allow_tf32
+        assert all(switches())
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        allow_tf32(False)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch has the older switches alone")
+def test_a_plugin_may_use_the_newer_switches_for_tf32():
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        with full_precision("cpu"):
+            assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        allow_tf32(False)
 
 
 def test_only_a_long_training_on_a_gpu_with_memory_to_spare_is_compiled():

@@ -47,6 +47,7 @@ class Outcome:
 
     `elsewhere` says that another run did it; `unwritable`, that the results folder cannot be written any more, and why;
     `killed`, that its process was ended from outside; `spoilt`, that its process is no longer what it was at its start;
+    `lost_device`, that the GPU answers this process no longer, so that no other job can be done in it;
     `lost_models` are the pretrainings whose weights were found damaged or gone.
     """
 
@@ -57,6 +58,7 @@ class Outcome:
     unwritable: str | None = None
     killed: bool = False
     spoilt: bool = False
+    lost_device: bool = False
     lost_models: tuple[Pretraining, ...] = ()
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmc_bench.engines import GIGABYTE, FollowUp, OnEvent, Outcome, Settings, nothing_more
+from mmc_bench.engines import GIGABYTE, FollowUp, OnEvent, Outcome, Settings, StoppedError, nothing_more
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
 from mmc_bench.engines.schedule import pretraining_of
 from mmc_bench.engines.worker import Worker
@@ -52,7 +52,14 @@ class InProcessEngine:
                 if job is not None:
                     last = pretraining_of(job)
                     with contextlib.redirect_stdout(sys.stderr):  # standard output is for results alone
-                        dispatcher.settle(worker.attempt(job, on_event))
+                        outcome = worker.attempt(job, on_event)
+                        dispatcher.settle(outcome)
+                    if outcome.lost_device:
+                        yield from dispatcher.outcomes()
+                        raise StoppedError(
+                            f"the GPU answers this process no longer after {job.label} failed: "
+                            "run the same command again, or with --workers 1, which goes on in a new process"
+                        )
                 elif dispatcher and not dispatcher.has_outcomes:
                     time.sleep(PAUSE)  # other runs do what is left
                 yield from dispatcher.outcomes()
@@ -154,7 +161,7 @@ class Process:
             self._began = min(self._began, time.monotonic())
             on_event(job, message.event)
             return None
-        self.job, self._spoilt = None, message.spoilt
+        self.job, self._spoilt = None, message.spoilt or message.lost_device
         if self._first_size is None:
             self._first_size = self._size
         return message

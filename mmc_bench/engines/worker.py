@@ -52,6 +52,8 @@ class Worker:
         with timed(Clock()) as clock:
             outcome = self._attempt(job, report, clock)
         plugins = ", ".join(f"{kind} {plugin.name}" for kind, plugin in references_of(job))
+        if outcome.lost_device:  # neither can anything be put back there
+            return outcome
         return replace(outcome, spoilt=self._put_back(f"one of {plugins}", report))
 
     def _put_back(self, who: str, report: Callable[[dict[str, Any]], None]) -> bool:
@@ -97,6 +99,7 @@ class Worker:
                     failure=Failure.of(job, text, started, traceback.format_exc()),
                     unwritable=str(error) if isinstance(error, UnwritableError) else None,
                     lost_models=(error.pretraining,) if isinstance(error, LostWeightsError) else (),
+                    lost_device=not out_of_memory and device_is_lost(self._settings.device),
                 )
                 free_frames(error)
             if not out_of_memory or parts >= MOST_MICRO_BATCHES:
@@ -107,12 +110,27 @@ class Worker:
             report({"note": f"memory ran out; it is tried again in {2 * parts} micro-batches"})
 
 
+def device_is_lost(device: str) -> bool:
+    """Tell whether a GPU answers this process no longer, as after a device-side assert: every later call fails too."""
+    if not device.startswith("cuda"):
+        return False
+    import torch
+
+    try:
+        torch.cuda.synchronize(device)
+    except Exception:  # whatever the driver says
+        return True
+    return False
+
+
 def make_room(resources: "Resources | None") -> None:
     """Free what a failed attempt left, and images that can be loaded again."""
     import torch
 
     if resources is not None:
         resources.forget()
+    if torch.cuda.is_available():
+        torch.compiler.reset()  # compiled code, and the pool of its CUDA graphs, hold memory of their own
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -38,6 +38,8 @@ SIGNS = (
     "can't allocate memory",
     "not enough memory",
     "_status_alloc_failed",
+    "_status_not_initialized",  # cuBLAS and cuDNN, whose handles need memory of their own
+    "host_allocation_failed",
     "std::bad_alloc",
     "unable to find an engine to execute",  # cuDNN, which lacks its workspace
     "could not create a primitive",  # oneDNN

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -60,22 +61,39 @@ def environment_risks(logits: torch.Tensor, *labels: torch.Tensor) -> torch.Tens
 @contextmanager
 def full_precision(device: torch.device | str) -> Iterator[None]:
     """Let the few operations that need it compute in float32 whatever the mode: no autocast, no TF32."""
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    switches = _tf32_switches()
+    before = [getattr(owner, name) for owner, name, _, _ in switches]
+    allow_tf32(False)
     try:
         with torch.autocast(torch.device(device).type, enabled=False):
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
+        for (owner, name, _, _), value in zip(switches, before, strict=True):
+            setattr(owner, name, value)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Say whether a GPU may round float32 to TF32, in matrix products and in cuDNN's operations."""
+    for owner, name, on, off in _tf32_switches():
+        setattr(owner, name, on if allowed else off)
+
+
+def _tf32_switches() -> list[tuple[Any, str, Any, Any]]:
+    """Return torch's switches for TF32: the owner and name of each, and its values for on and off.
+
+    Where there are newer ones, these: once a program has used one of them, torch may refuse to read the older.
+    """
+    if hasattr(torch.backends.cudnn, "conv"):
+        owners = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+        return [(owner, "fp32_precision", "tf32", "ieee") for owner in owners]
+    return [(owner, "allow_tf32", True, False) for owner in (torch.backends.cuda.matmul, torch.backends.cudnn)]
 
 
 def prepare_device(precision: str, device: torch.device | str) -> None:
     """Choose cuDNN's algorithms by measurement, and allow TF32 under bf16 mode only."""
     if torch.device(device).type == "cuda":
         torch.backends.cudnn.benchmark = True
-        allowed = precision == "bf16"
-        torch.backends.cuda.matmul.allow_tf32 = allowed
-        torch.backends.cudnn.allow_tf32 = allowed
+        allow_tf32(precision == "bf16")
 
 
 def group_losses(losses: torch.Tensor, groups: torch.Tensor, count: int) -> torch.Tensor:

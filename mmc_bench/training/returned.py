@@ -29,8 +29,8 @@ REPARAMETRISATIONS = {
     "BasePruningMethod": ("pruned by a mask", "call torch.nn.utils.prune.remove(layer, 'weight')"),
 }
 
-#: Of one network's outputs in two memory formats or algorithms, relative to the largest output; and under TF32.
-ROUNDING, TF32_ROUNDING = 1e-4, 1e-2
+#: Of one network's outputs in two memory formats or algorithms, relative to the largest output.
+ROUNDING = 1e-4
 
 ARCHITECTURE = "returns a model of the same architecture"
 OWN = "returns a model of its own"
@@ -223,8 +223,7 @@ def _check_description(of: Returned) -> None:
     except Exception as error:  # whatever a forward of the method's own may raise
         text = f"a model that does not run ({type(error).__name__}: {message_of(error)[:200]})"
         raise UnfitModelError(IN_FULL, text, remedy) from error
-    tf32 = of.images.device.type == "cuda" and torch.backends.cudnn.allow_tf32
-    tolerance = (TF32_ROUNDING if tf32 else ROUNDING) * back.nan_to_num().abs().max().item()
+    tolerance = ROUNDING * back.nan_to_num().abs().max().item()
     if not torch.isclose(there, back, rtol=0, atol=tolerance, equal_nan=True).all():
         gap = (there - back).abs().max().item()
         problem = f"a model whose outputs differ by up to {gap:.3g} from what its state_dict gives in a fresh network"
