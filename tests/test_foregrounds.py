@@ -10,8 +10,8 @@ from helpers.kit import in_this_process
 from helpers.pictures import pictures
 from PIL import Image
 
-from mmc_bench.data.mapped import MappedImages
 from mmc_bench.data.splits import derive_experiment
+from mmc_bench.data.stored import StoredImages
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.settings import DataSettings
 from mmc_bench.testing.conformance import properties_of, subject_of
@@ -185,7 +185,7 @@ def test_a_softened_edge_fades_within_the_cut_out_and_not_at_the_border(folder):
 @pytest.mark.parametrize("parameters", [{}, {"scale": [0.6, 1.2], "shift": 0.2, "soften": 2}])
 def test_images_that_stay_in_their_file_look_the_same(folder, parameters):
     held, mapped = loaded(folder, **parameters), loaded(folder, memory=1, **parameters)
-    assert isinstance(mapped.train.images, MappedImages) and isinstance(mapped._scenes, MappedImages)
+    assert isinstance(mapped.train.images, StoredImages) and isinstance(mapped._scenes, StoredImages)
     for name in ("C", "NC"):
         first, second = (derive_experiment(each, SETTINGS, 0.5, seed=1).splits[name] for each in (held, mapped))
         assert torch.equal(first.batch(slice(None))[0], second.batch(slice(None))[0])

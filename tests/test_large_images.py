@@ -1,7 +1,9 @@
 """Images that take more memory than they may: decoded into a file bit by bit, and read from it batch by batch."""
 
+import copy
 import errno
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,7 @@ from mmc_bench.data import decoded
 from mmc_bench.data.augmentation import augmented
 from mmc_bench.data.cued_images import cued_images
 from mmc_bench.data.decoded import DecodedShape, PictureFiles, decode
-from mmc_bench.data.mapped import MappedImages, in_memory, rows_of
+from mmc_bench.data.stored import StoredImages, in_memory, rows_of
 
 SIZE = 8
 BYTES = 3 * SIZE * SIZE
@@ -45,7 +47,7 @@ class Plain:
 def test_images_beyond_the_memory_stay_in_their_file_and_make_the_same_batches(tmp_path):
     files = pictures(tmp_path)
     small, large = decode(files, shape(), memory=9 * BYTES), decode(files, shape(), memory=9 * BYTES - 1)
-    assert isinstance(small, torch.Tensor) and isinstance(large, MappedImages)
+    assert isinstance(small, torch.Tensor) and isinstance(large, StoredImages)
     assert (large.shape, large.ndim, len(large), large.dtype) == (small.shape, 4, 9, small.dtype)
     assert torch.equal(in_memory(large), small)
     index, labels = torch.tensor([8, 0, 3, 3, 5, 1, 7]), torch.arange(7)
@@ -56,6 +58,24 @@ def test_images_beyond_the_memory_stay_in_their_file_and_make_the_same_batches(t
             batches = list(zip(passes(left), passes(right), strict=True))
             assert batches and all(torch.equal(a, b) for pair in batches for a, b in zip(*pair))
     assert rows_of(large, index).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_images_in_a_file_are_copied_and_sent_by_their_place(tmp_path):
+    images = decode(pictures(tmp_path), shape(), memory=0)
+    index = torch.tensor([4, 0, 8])
+    for other in (copy.deepcopy(images), pickle.loads(pickle.dumps(images))):
+        assert other is not images and torch.equal(other.rows(index), images.rows(index))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_forked_processes_read_without_disturbing_each_other(tmp_path):
+    images = decode(pictures(tmp_path), shape(), memory=0)
+    expected = in_memory(images)
+    child = os.fork()
+    wrong = sum(not torch.equal(images.rows(torch.tensor([n % 9])), expected[[n % 9]]) for n in range(2000))
+    if child == 0:
+        os._exit(1 if wrong else 0)
+    assert (wrong, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) == (0, 0)
 
 
 def test_a_pass_that_is_given_up_leaves_no_reader_behind(tmp_path):
@@ -170,7 +190,7 @@ import sys
 from pathlib import Path
 import torch
 from mmc_bench.data.cued_images import cued_images
-from mmc_bench.data.mapped import MappedImages
+from mmc_bench.data.stored import StoredImages
 from mmc_bench.training import Progress, Training, evaluate
 from torch import nn
 
@@ -185,7 +205,7 @@ class Plain:
         return images
 
 def set_of(n):
-    images = MappedImages(path, (N, 3, SIDE, SIDE))
+    images = StoredImages(path, (N, 3, SIDE, SIDE))
     images = images.rows(torch.arange(n)) if held else images
     return cued_images(Plain(), images, torch.arange(n), torch.arange(n) % 2, torch.zeros(n).long())
 

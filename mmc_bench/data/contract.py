@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from mmc_bench.data.mapped import Images
+from mmc_bench.data.stored import Images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ class SourceImages:
     Parameters
     ----------
     images
-        uint8 of shape (N, C, H, W), in memory or in a file (`mmc_bench.data.mapped`), or float vectors (N, D).
+        uint8 of shape (N, C, H, W), in memory or in a file (`mmc_bench.data.stored`), or float vectors (N, D).
     labels
         int64 tensor of shape (N,) with values in [0, K).
     """

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from mmc_bench.data.contract import Dataset, has_cue
-from mmc_bench.data.mapped import Images, MappedImages, rows_of
 from mmc_bench.data.micro_batches import micro_batches
+from mmc_bench.data.stored import Images, StoredImages, rows_of
 from mmc_bench.errors import UserError
 from mmc_bench.system.tally import ROLES, running_tally
 
@@ -133,7 +133,7 @@ class CuedImages:
         self, batches: Iterable[torch.Tensor | slice], change: Callable[[torch.Tensor], torch.Tensor]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the batches of these rows; where images lie in a file, those of the next are read meanwhile."""
-        if self.held is not None or not isinstance(self.storage, MappedImages):
+        if self.held is not None or not isinstance(self.storage, StoredImages):
             for rows in batches:
                 yield self._batch(rows, change)
             return

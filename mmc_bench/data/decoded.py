@@ -19,8 +19,8 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from mmc_bench.data.cache import cache_root
-from mmc_bench.data.mapped import IMAGE_MEMORY, Images, MappedImages
 from mmc_bench.data.pictures import read_image
+from mmc_bench.data.stored import IMAGE_MEMORY, Images, StoredImages
 from mmc_bench.errors import UserError
 from mmc_bench.system.files import write_whole
 from mmc_bench.system.streams import notice
@@ -254,7 +254,7 @@ def _opened(cache: Path, memory: int) -> Images | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if size > memory:
-        return MappedImages(cache, (n, channels, height, width))
+        return StoredImages(cache, (n, channels, height, width))
     pixels = torch.from_file(str(cache), shared=False, size=size, dtype=torch.uint8)  # mapped: workers share its memory
     return pixels.view(n, height, width, channels).permute(0, 3, 1, 2)
 

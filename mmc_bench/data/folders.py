@@ -7,7 +7,7 @@ import torch
 from mmc_bench.data.class_folders import PARTS, identity_of_folders, read_class_folders
 from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.decoded import DecodedShape, PictureFiles, decode
-from mmc_bench.data.mapped import IMAGE_MEMORY
+from mmc_bench.data.stored import IMAGE_MEMORY
 
 
 def load_folder(

@@ -7,8 +7,8 @@ import torch
 
 from mmc_bench.data.contract import GroupedDataset, LabelledImages
 from mmc_bench.data.cued_images import CuedImages
-from mmc_bench.data.mapped import IMAGE_MEMORY
 from mmc_bench.data.splits import ExperimentData, generator_of, placed
+from mmc_bench.data.stored import IMAGE_MEMORY
 from mmc_bench.errors import UserError
 from mmc_bench.results.metrics import (
     GROUP_SPLITS,

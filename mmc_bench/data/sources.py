@@ -18,7 +18,7 @@ from mmc_bench.data.decoded import Box, DecodedShape, Fit, PictureFiles, decode
 from mmc_bench.data.folders import load_folder
 from mmc_bench.data.listing import Layout, identity_of, read_listing
 from mmc_bench.data.locations import KNOWN_SOURCES, KnownSource, data_root
-from mmc_bench.data.mapped import IMAGE_MEMORY, Images
+from mmc_bench.data.stored import IMAGE_MEMORY, Images
 from mmc_bench.errors import UserError, nearest
 
 #: What pickle and numpy raise on truncated or foreign files.

@@ -140,8 +140,8 @@ def open_resources(settings: Settings) -> "Resources":
     """Import torch and the plugins, set the threads, and keep to the share of the GPU."""
     import torch
 
-    from mmc_bench.data.mapped import IMAGE_MEMORY
     from mmc_bench.data.sources import Sources
+    from mmc_bench.data.stored import IMAGE_MEMORY
     from mmc_bench.plugin.in_memory import unpickled
     from mmc_bench.plugin.registry import Registry
     from mmc_bench.stages.resources import Resources

@@ -11,9 +11,9 @@ from mmc_bench.data.contract import Dataset, LabelledImages, SourceImages, has_c
 from mmc_bench.data.cued_images import cued_images
 from mmc_bench.data.groups import derive_groups
 from mmc_bench.data.locations import KNOWN_SOURCES
-from mmc_bench.data.mapped import Images
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
+from mmc_bench.data.stored import Images
 from mmc_bench.results.settings import DataSettings
 from mmc_bench.stages.resources import sources_of
 from mmc_bench.testing.checks import Fault, NotChecked, Property

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mmc_bench.data.contract import ImageSources, LabelledImages
-from mmc_bench.data.mapped import in_memory
 from mmc_bench.data.splits import ExperimentData, derive_experiment
+from mmc_bench.data.stored import in_memory
 from mmc_bench.results.settings import DataSettings
 from mmc_bench.training import Backbone
 

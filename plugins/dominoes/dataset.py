@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from mmc_bench import BaseConfig, UserError
 from mmc_bench.data.contract import ImageSources, LabelledImages
-from mmc_bench.data.mapped import in_memory
+from mmc_bench.data.stored import in_memory
 
 NUM_CLASSES = 10
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mmc_bench import BaseConfig, UserError
 from mmc_bench.data.contract import ImageSources, LabelledImages
-from mmc_bench.data.mapped import Images, rows_of
+from mmc_bench.data.stored import Images, rows_of
 
 from .layout import PARTS, Pictures
 from .placement import AT_ONCE, Placement, blurred

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from mmc_bench.data.mapped import Images, MappedImages
+from mmc_bench.data.stored import Images, StoredImages
 
 AT_ONCE = 256  # images
 
@@ -33,7 +33,7 @@ class Placement:
         """Return cut-outs (N, 4, H, W), uint8, in their places; those in a file are placed as they are read."""
         if not self.soften and bool((self.scale == 1).all()) and not self.shift.any():
             return images
-        if isinstance(images, MappedImages):
+        if isinstance(images, StoredImages):
             return _PlacedWhenRead(images, self)
         parts = torch.arange(len(images)).split(AT_ONCE)
         return torch.cat([self.of(images[rows], rows) for rows in parts])
@@ -60,18 +60,22 @@ class Placement:
         return placed.contiguous(memory_format=torch.channels_last)
 
 
-class _PlacedWhenRead(MappedImages):
+class _PlacedWhenRead(StoredImages):
     """Cut-outs in a file that are put in their places as they are read."""
 
-    def __init__(self, images: MappedImages, placement: Placement) -> None:
+    def __init__(self, images: StoredImages, placement: Placement) -> None:
         self.shape, self._images, self._placement = images.shape, images, placement
 
+    def __reduce__(self) -> tuple[type["_PlacedWhenRead"], tuple[StoredImages, Placement]]:
+        """Let copies, and other processes, open the file anew."""
+        return type(self), (self._images, self._placement)
+
     def rows(self, index: torch.Tensor) -> torch.Tensor:
-        """Return the chosen cut-outs (n, 4, H, W), as `MappedImages.rows` does."""
+        """Return the chosen cut-outs (n, 4, H, W), as `StoredImages.rows` does."""
         return self._placement.of(self._images.rows(index), index)
 
     def read_ahead(self, batches: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
-        """Yield the cut-outs of each batch, as `MappedImages.read_ahead` does."""
+        """Yield the cut-outs of each batch, as `StoredImages.read_ahead` does."""
         batches = list(batches)
         for index, images in zip(batches, self._images.read_ahead(batches, device), strict=True):
             yield self._placement.of(images, index)

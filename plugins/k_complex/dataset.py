@@ -7,7 +7,7 @@ from pydantic import Field
 
 from mmc_bench import BaseConfig
 from mmc_bench.data.contract import ImageSources, LabelledImages
-from mmc_bench.data.mapped import in_memory
+from mmc_bench.data.stored import in_memory
 
 from .attribute import Attribute
 

@@ -1,18 +1,20 @@
 """Images that stay in a file, where they take more memory than they may: a batch of them is read at a time."""
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
+import numpy as np
 import torch
 
 #: What decoded images, and rendered splits, may take of memory by default, in bytes; more stays in a file.
 IMAGE_MEMORY = 2 * 2**30
 
 
-class MappedImages:
+class StoredImages:
     """8-bit images in a file, in channels_last order, that `rows` reads as they are asked for.
 
     Parameters
@@ -27,8 +29,12 @@ class MappedImages:
     device = torch.device("cpu")
 
     def __init__(self, path: Path, shape: tuple[int, int, int, int]) -> None:
-        self.shape = torch.Size(shape)
+        self.path, self.shape = path, torch.Size(shape)
         self._file, self._one_at_a_time = path.open("rb", buffering=0), Lock()
+
+    def __reduce__(self) -> tuple[type["StoredImages"], tuple[Path, tuple[int, ...]]]:
+        """Let copies, and other processes, open the file anew."""
+        return type(self), (self.path, tuple(self.shape))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -83,15 +89,21 @@ class MappedImages:
         images = torch.empty(len(index), height, width, channels, dtype=torch.uint8, pin_memory=device.type == "cuda")
         size = channels * height * width
         for row, place in zip(images.numpy(), (index * size).tolist(), strict=True):
-            with self._one_at_a_time:
-                self._file.seek(place)
-                if self._file.readinto(row) != size:
-                    raise OSError(f"{self._file.name} is shorter than it was")
+            if self._read_into(row, place) != size:
+                raise OSError(f"{self.path} is shorter than it was")
         return images.to(device, non_blocking=True)
+
+    def _read_into(self, row: np.ndarray, place: int) -> int:
+        """Fill an array with the bytes from a place on, and return how many there were."""
+        if hasattr(os, "preadv"):  # leaves the file's position alone, which forked processes share
+            return os.preadv(self._file.fileno(), [row.data], place)
+        with self._one_at_a_time:
+            self._file.seek(place)
+            return self._file.readinto(row.data) or 0
 
 
 #: Images (N, C, H, W), or vectors (N, D): in memory, or in a file.
-Images = torch.Tensor | MappedImages
+Images = torch.Tensor | StoredImages
 
 
 def in_memory(images: Images) -> torch.Tensor:
@@ -101,7 +113,7 @@ def in_memory(images: Images) -> torch.Tensor:
 
 def rows_of(images: Images, index: torch.Tensor) -> torch.Tensor:
     """Return the chosen images, in channels_last memory: each is one stretch of it to copy."""
-    if isinstance(images, MappedImages):
+    if isinstance(images, StoredImages):
         return images.rows(index)
     if images.ndim != 4:
         return images.index_select(0, index)
