@@ -16,7 +16,7 @@ from mmc_bench.data.class_folders import is_class_folder
 from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.decoded import Box, DecodedShape, Fit, PictureFiles, decode
 from mmc_bench.data.folders import load_folder
-from mmc_bench.data.listing import Layout, identity_of, read_listing
+from mmc_bench.data.listing import Layout, Listing, identity_of, read_listing
 from mmc_bench.data.locations import KNOWN_SOURCES, KnownSource, data_root
 from mmc_bench.data.stored import IMAGE_MEMORY, Images
 from mmc_bench.errors import UserError, nearest
@@ -54,6 +54,7 @@ class Sources:
     allowed: tuple[str, ...] | None = None
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     memory: int = IMAGE_MEMORY
+    _listings: dict[str, Listing] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def load(self, name: str, size: tuple[int, int] | None = None) -> tuple[SourceImages, SourceImages]:
         """Return the train and test images of a source.
@@ -93,7 +94,9 @@ class Sources:
             raise UserError(f"image source {name!r} has no layout: the dataset's spec must name it in layouts")
         if name not in self.folders:
             raise UserError(f"the images of {name} are not given: say where they are with --data {name}=DIR")
-        return read_listing(self.layouts[name], Path(self.folders[name]))
+        if name not in self._listings:
+            self._listings[name] = read_listing(self.layouts[name], Path(self.folders[name]))
+        return self._listings[name]
 
     def decode(
         self,

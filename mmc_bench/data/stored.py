@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class StoredImages:
         self.path, self.shape = path, torch.Size(shape)
         self._file, self._one_at_a_time = path.open("rb", buffering=0), Lock()
 
-    def __reduce__(self) -> tuple[type["StoredImages"], tuple[Path, tuple[int, ...]]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Let copies, and other processes, open the file anew."""
         return type(self), (self.path, tuple(self.shape))
 

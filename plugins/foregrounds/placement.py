@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -66,7 +67,7 @@ class _PlacedWhenRead(StoredImages):
     def __init__(self, images: StoredImages, placement: Placement) -> None:
         self.shape, self._images, self._placement = images.shape, images, placement
 
-    def __reduce__(self) -> tuple[type["_PlacedWhenRead"], tuple[StoredImages, Placement]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Let copies, and other processes, open the file anew."""
         return type(self), (self._images, self._placement)
 
