@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.data.sources import Sources
-from mmc_bench.data.splits import CuedImages, derive_experiment
+from mmc_bench.data.splits import derive_experiment
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import DataSettings
 

@@ -101,7 +101,7 @@ def image_set():
     """Return a maker of sets of `n` random 2x6x6 images of three classes, without cues."""
     import torch
 
-    from mmc_bench.data.splits import CuedImages
+    from mmc_bench.data.cued_images import CuedImages
 
     def make(n, seed=0, dtype=torch.float64, labels=None):
         generator = torch.Generator().manual_seed(seed)

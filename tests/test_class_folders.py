@@ -8,7 +8,7 @@ from PIL import Image
 from mmc_bench import UserError
 from mmc_bench.data.class_folders import is_class_folder, read_class_folders
 from mmc_bench.data.folders import load_folder
-from mmc_bench.data.locations import identify
+from mmc_bench.data.locations import Wanted, identify
 
 
 def draw(path, shade=0):
@@ -37,7 +37,7 @@ USUAL = ["ant/0.png", "ant/1.png", "bee/0.png", "bee/1.png"]
 def remarks(root):
     """Return what is reported of a folder that stands for two sources."""
     heard = []
-    identify({"a": str(root), "b": str(root)}, {"a": 2, "b": 2}, heard.append)
+    identify({"a": str(root), "b": str(root)}, {"a": Wanted(2), "b": Wanted(2)}, heard.append)
     return heard
 
 
@@ -53,14 +53,14 @@ def test_folders_of_images_alone_are_read_without_a_remark(root):
     "hidden", ["train/ant/.ipynb_checkpoints/0-checkpoint.png", "train/ant/._0.png", "train/.ipynb_checkpoints/0.png"]
 )
 def test_hidden_files_and_folders_are_no_part_of_the_images(root, hidden):
-    before = identify({"a": str(root)}, {"a": 2})
+    before = identify({"a": str(root)}, {"a": Wanted(2)})
     draw(root / "more.png")
     (root / hidden).parent.mkdir(exist_ok=True)
     (root / "more.png").rename(root / hidden)
     for name in (".DS_Store", "train/.DS_Store", "train/bee/.DS_Store"):
         (root / name).write_bytes(b"\0")
     assert (names(root), remarks(root)) == (USUAL, [])
-    assert identify({"a": str(root)}, {"a": 2}) == before
+    assert identify({"a": str(root)}, {"a": Wanted(2)}) == before
     assert shades(root) == [0, 1, 10, 11]
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mmc_bench import UserError
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.report.figures import save
 from mmc_bench.report.gallery import draw_gallery, sample_rows, tiled
 from mmc_bench.results.records import SPLITS

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmc_bench.data.class_folders import fingerprint, read_class_folders
+from mmc_bench.data.class_folders import identity_of_folders, read_class_folders
 from mmc_bench.data.folders import load_folder
 from mmc_bench.data.sources import Sources
 from mmc_bench.errors import UserError
@@ -37,7 +37,7 @@ def bitmaps(folder, shade):
 
 
 def identity(folder):
-    return fingerprint(read_class_folders(folder))
+    return identity_of_folders(read_class_folders(folder))
 
 
 def test_folders_alike_but_for_their_pixels_are_told_apart(tmp_path):

@@ -41,6 +41,8 @@ PUBLIC = {
     "mmc_bench",
     "mmc_bench.training",
     "mmc_bench.data.contract",
+    "mmc_bench.data.listing",
+    "mmc_bench.data.mapped",
     "mmc_bench.errors",
     "mmc_bench.running.tracking",
     "mmc_bench.testing",

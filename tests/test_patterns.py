@@ -6,7 +6,7 @@ from scipy import stats
 from torch import nn
 
 from mmc_bench import UserError
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.landscape.patterns import activation_patterns, pattern_distance, wasserstein_distance
 
 

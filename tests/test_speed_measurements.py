@@ -14,7 +14,7 @@ from mmc_bench_benchmarks.speed.scaling import WAYS, Way, work
 from mmc_bench_benchmarks.speed.scaling import throughput as jobs_per_second
 from mmc_bench_benchmarks.speed.throughput import throughput
 
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.results.records import Score
 from mmc_bench.stages.hardware import matrix_product_peak, training_flop

@@ -9,8 +9,8 @@ from mmc_bench_plugins.box_cue.dataset import DigitsBox
 from scipy.stats import chi2_contingency, chisquare
 
 from mmc_bench import UserError
+from mmc_bench.data.cued_images import CuedImages, cued_images
 from mmc_bench.data.sources import Sources
-from mmc_bench.data.splits import CuedImages, cued_images
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mmc_bench.data.contract import SourceImages
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.landscape.alignment.activations import CHUNK, Observer, joint_moments, match_activations
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.plugin.registry import Registry

@@ -40,6 +40,7 @@ def run(
     time_limit: float | None = None,
     cell_timeout: float | None = None,
     cell_memory: float | None = None,
+    image_memory: float | None = None,
     engine: str = "local",
     address: str | None = None,
     cpus_per_cell: float | None = None,
@@ -91,6 +92,8 @@ def run(
         Minutes after which the run stops, or a cell fails.
     cell_memory : float
         GB of memory above which a cell fails.
+    image_memory : float
+        GB that decoded images, and rendered splits, may take; more stays in a file, or is rendered batch by batch.
     engine : {"local", "ray"}
         Where cells run: on this machine, or on a Ray cluster.
     address, cpus_per_cell, gpus_per_cell
@@ -140,6 +143,7 @@ def run(
         time_limit=time_limit,
         cell_timeout=cell_timeout,
         cell_memory=cell_memory,
+        image_memory=image_memory,
         profile=profile,
         cluster=cluster_of(engine, address, cpus_per_cell, gpus_per_cell),
     )

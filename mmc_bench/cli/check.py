@@ -11,7 +11,9 @@ import click
 from mmc_bench.cli.options import data_option, discovered, folders_of, plugins_dir_option
 from mmc_bench.data.locations import identify
 from mmc_bench.errors import NothingSelectedError, UserError, nearest
-from mmc_bench.plugin.registry import KINDS, Offer, Registry
+from mmc_bench.plugin.offers import Offer
+from mmc_bench.plugin.registry import KINDS, Registry
+from mmc_bench.running.session import wanted_by
 from mmc_bench.system.streams import notice
 
 if TYPE_CHECKING:
@@ -46,8 +48,7 @@ def command(
     folders = folders_of(data)
     registry = discovered(plugins_dir)
     offers = selected(registry, ("*",) if everything else names, (kind,) if kind else tuple(KINDS))
-    datasets = [offer.spec for offer in offers if offer.spec.kind == "dataset"]
-    identify(folders, {source: spec.num_classes for spec in datasets for source in spec.sources}, notice)
+    identify(folders, wanted_by(offer for offer in offers if offer.spec.kind == "dataset"), notice)
     reports = [_checked(offer, registry, folders, as_json) for offer in offers]
     if as_json:
         click.echo(json.dumps(reports, indent=1))

@@ -196,8 +196,7 @@ def _run_again(
     wanted = wanted_sources(chosen, session.registry)
     known = known_sources(session.registry)
     images = identify(session.data, {**known, **wanted}, notice)
-    if not download:
-        check_present(session.data, wanted)
+    check_present(session.data, wanted, download)
     session.store.check_writable()
     device = resolve_device(device)
     records: dict[str, CellRecord] = {}

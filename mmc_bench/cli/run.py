@@ -61,6 +61,12 @@ if TYPE_CHECKING:
     metavar="GB",
     help="Let a cell (or pretraining) fail whose worker takes more memory.",
 )
+@click.option(
+    "--image-memory",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="GB",
+    help="Leave images in their file, and render splits batch by batch, where they take more memory.  [default: 2]",
+)
 @cluster_options
 @list_option("observe", str, "Observers of the run, separated by commas: see mmc-bench list observers.")
 @shard_option

@@ -1,19 +1,15 @@
 """Class folders, ``train/<class>/*`` and ``test/<class>/*``: which files are images, and which images they are."""
 
-import contextlib
 import errno
-import hashlib
 import os
-import re
 import stat
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmc_bench.data.cache import cache_root
+from mmc_bench.data.listing import FileState, fingerprint, unreadable
 from mmc_bench.errors import UserError
-from mmc_bench.system.files import read_whole, write_whole
 
 IMAGE_SUFFIXES = frozenset(
     {".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
@@ -29,13 +25,10 @@ NOWHERE = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """One image: its place below the class folders' root, its label, and what changes when the file does."""
+class ImageFile(FileState):
+    """One image below the class folders' root, and its label."""
 
-    name: str
     label: int
-    size: int
-    state: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +81,7 @@ def is_class_folder(folder: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise _unreadable(error, folder) from None
+        raise unreadable(error, folder) from None
 
 
 def read_class_folders(root: Path) -> ClassFolders:
@@ -108,7 +101,7 @@ def read_class_folders(root: Path) -> ClassFolders:
         classes = _class_names(root, left_out)
         images = {part: _images_of(root, part, classes, left_out) for part in PARTS}
     except OSError as error:
-        raise _unreadable(error, root) from None
+        raise unreadable(error, root) from None
     _check_filled(root, classes, images, left_out)
     return ClassFolders(root, classes, images, {reason: tuple(names) for reason, names in left_out.items()})
 
@@ -168,7 +161,7 @@ def _images_of(root: Path, part: str, classes: Sequence[str], left_out: dict[str
         seen.add(_inode(status))
         if not stat.S_ISDIR(status.st_mode):
             state = f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-            images.append(ImageFile(place.name, place.label, status.st_size, state))
+            images.append(ImageFile(place.name, status.st_size, state, place.label))
             continue
         for entry in _entries(root / place.name):
             is_link = entry.is_symlink()
@@ -219,43 +212,6 @@ def _counted(left_out: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(parts)
 
 
-def _unreadable(error: OSError, folder: Path) -> UserError:
-    return UserError(f"{error.filename or folder} cannot be read: {error.strerror}")
-
-
-def fingerprint(folders: ClassFolders) -> str:
-    """Return a digest of the images' names and contents; where their folder lies does not matter.
-
-    The files are read once: the digest is kept in the cache for as long as the files are the same by place, inode,
-    size and times of change.
-
-    Raises
-    ------
-    UserError
-        When a file cannot be read.
-    """
-    listing = sorted((image.name, image.size, image.state) for part in PARTS for image in folders.images[part])
-    state = "\n".join(f"{name} {size} {changes}" for name, size, changes in listing)
-    place = _bytes(f"{folders.root.resolve()}\n{state}")
-    memory = cache_root() / "fingerprints" / hashlib.sha256(place).hexdigest()
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        known = memory.read_text(encoding="ascii")
-        if re.fullmatch("[0-9a-f]{16}", known):
-            return known
-    digest = hashlib.sha256()
-    try:
-        for name, size, _ in listing:
-            digest.update(_bytes(f"{name} {size}\n"))
-            digest.update(read_whole(folders.root / name))
-    except OSError as error:
-        raise _unreadable(error, folders.root) from None
-    result = digest.hexdigest()[:16]
-    with contextlib.suppress(OSError):  # without a cache the files are read again
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(memory, result.encode())
-    return result
-
-
-def _bytes(text: str) -> bytes:
-    """Return text as UTF-8; names of files may hold bytes that are none."""
-    return text.encode(errors="surrogateescape")
+def identity_of_folders(folders: ClassFolders) -> str:
+    """Return a digest of the images' names and contents (`mmc_bench.data.listing.fingerprint`)."""
+    return fingerprint(folders.root, (image for part in PARTS for image in folders.images[part]))

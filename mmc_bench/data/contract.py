@@ -1,9 +1,16 @@
 """What a dataset plugin offers: images, labels, and a cue."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+
+from mmc_bench.data.mapped import Images
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mmc_bench.data.decoded import Fit
 
 
 @dataclass(frozen=True)
@@ -13,12 +20,12 @@ class SourceImages:
     Parameters
     ----------
     images
-        uint8 tensor of shape (N, C, H, W), or float vectors (N, D).
+        uint8 of shape (N, C, H, W), in memory or in a file (`mmc_bench.data.mapped`), or float vectors (N, D).
     labels
         int64 tensor of shape (N,) with values in [0, K).
     """
 
-    images: torch.Tensor
+    images: Images
     labels: torch.Tensor
 
     def with_cues(self, cues: torch.Tensor) -> "LabelledImages":
@@ -90,3 +97,32 @@ class ImageSources(Protocol):
 
     def load(self, name: str) -> tuple[SourceImages, SourceImages]:
         """Return the train and test images of a source, such as ``"cifar10"``."""
+
+    def listing(self, name: str) -> Any:
+        """Return what the source's layout function, as the dataset's spec names it, found in its folder."""
+
+    def decode(
+        self,
+        name: str,
+        files: "Sequence[str]",
+        size: tuple[int, int],
+        channels: int = 3,
+        masks: "Sequence[str] | None" = None,
+        fit: "Fit" = "stretch",
+    ) -> Images:
+        """Return image files of a source with a layout, uint8 of shape (N, C, H, W), decoded once and then cached.
+
+        Parameters
+        ----------
+        files
+            Names below the listing's root, N in all.
+        size
+            Height and width.
+        channels
+            1 (grey), 3 (RGB) or 4 (RGB and opacity).
+        masks
+            Names of N grey images that say how opaque each image is.
+        fit
+            How an image gets this shape: "stretch" it; "cover" the shape with the middle of it; or have the shape
+            "contain" all of it.
+        """

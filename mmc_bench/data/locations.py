@@ -1,12 +1,13 @@
 """Where images lie, and which images they are: checks and identities that need no torch."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmc_bench.data.cache import cache_root
-from mmc_bench.data.class_folders import fingerprint, is_class_folder, read_class_folders
+from mmc_bench.data.class_folders import identity_of_folders, is_class_folder, read_class_folders
+from mmc_bench.data.listing import Layout, identity_of, read_listing
 from mmc_bench.errors import UserError, nearest
 
 
@@ -33,6 +34,22 @@ KNOWN_SOURCES = {
 }
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """An image source that a dataset reads.
+
+    Parameters
+    ----------
+    num_classes
+        What the dataset's cue is made for, or None.
+    layout
+        What finds the files in its folder, where these are no class folders.
+    """
+
+    num_classes: int | None = None
+    layout: Layout | None = None
+
+
 def data_root() -> Path:
     """Return the folder for downloaded datasets: ``$MMC_BENCH_DATA``, or ``data`` in the cache."""
     return Path(os.environ.get("MMC_BENCH_DATA") or cache_root() / "data")
@@ -40,7 +57,7 @@ def data_root() -> Path:
 
 def identify(
     folders: Mapping[str, str],
-    wanted: Mapping[str, int | None],
+    wanted: Mapping[str, Wanted],
     report: Callable[[str], None] = lambda remark: None,
 ) -> dict[str, str]:
     """Check the folders that replace image sources, and return the identity of their images.
@@ -50,15 +67,14 @@ def identify(
     folders
         What ``--data`` gave, by source.
     wanted
-        The sources that the selected datasets read, with the number of classes their cue is made for (or
-        None).
+        The sources that the selected datasets read.
     report
         Called with one sentence for each folder in which files are left out.
 
     Returns
     -------
     dict
-        ``"folder:<fingerprint>"`` for each source that class folders replace; torchvision's own files are the
+        ``"folder:<fingerprint>"`` for each source that is a folder of images; torchvision's own files are the
         originals, wherever they lie, and need no mention.
 
     Raises
@@ -71,16 +87,17 @@ def identify(
     for name, path in folders.items():
         if name not in wanted:
             raise UserError(f"--data {name}=…: no selected dataset reads {name!r}: {nearest(name, wanted)}")
-        folder, known, num_classes = Path(path), KNOWN_SOURCES.get(name), wanted[name]
+        folder, known, need = Path(path), KNOWN_SOURCES.get(name), wanted[name]
         if not os.path.isdir(folder):  # noqa: PTH112 – Path.is_dir raises for names that are too long
             raise UserError(f"--data {name}={path}: there is no such folder")
-        if is_class_folder(folder):
+        if need.layout is not None:
+            listing = read_listing(need.layout, folder)
+            _check_classes(name, path, listing.num_classes, need.num_classes)
+            identities[name] = f"folder:{identity_of(listing)}"
+        elif is_class_folder(folder):
             found = read_class_folders(folder)
-            if num_classes is not None and len(found.classes) != num_classes:
-                raise UserError(
-                    f"--data {name}={path}: {len(found.classes)} classes, but the cue is made for {num_classes}"
-                )
-            identities[name] = f"folder:{fingerprint(found)}"
+            _check_classes(name, path, len(found.classes), need.num_classes)
+            identities[name] = f"folder:{identity_of_folders(found)}"
             remarks += [found.remark] if found.remark else []
         elif not (known and known.present and (folder / known.present).exists()):
             files = f" or torchvision's {known.archive}" if known and known.archive else ""
@@ -90,11 +107,19 @@ def identify(
     return identities
 
 
-def check_present(folders: Mapping[str, str], wanted: Iterable[str]) -> None:
-    """Raise a `UserError` that says where to put the files when images are missing and may not be downloaded."""
-    for name in wanted:
+def _check_classes(name: str, path: str, found: int | None, wanted: int | None) -> None:
+    if None not in (found, wanted) and found != wanted:
+        raise UserError(f"--data {name}={path}: {found} classes, but the cue is made for {wanted}")
+
+
+def check_present(folders: Mapping[str, str], wanted: Mapping[str, Wanted], download: bool) -> None:
+    """Raise a `UserError` that says what to give where images are missing, and may not or cannot be downloaded."""
+    for name, need in wanted.items():
         known = KNOWN_SOURCES.get(name)
-        if known and known.present and name not in folders and not (data_root() / known.present).exists():
+        if need.layout is not None and name not in folders:
+            raise UserError(f"the images of {name} are not given: say where they are with --data {name}=DIR")
+        given = name in folders or not (known and known.present) or (data_root() / known.present).exists()
+        if known and not (download or given):
             raise UserError(
                 f"{name} is not in {data_root()} and --no-download was given: put {known.archive} there, "
                 f"or give class folders with --data {name}=DIR"

@@ -41,28 +41,43 @@ DAMAGED = (
 )
 
 
-def read_image(path: Path, channels: int) -> Image.Image:
+def read_image(path: Path, channels: int, mask: Path | None = None) -> Image.Image:
     """Return an image file as a viewer shows it.
 
-    EXIF orientation is applied. Transparent parts are white. 16-bit values keep their upper 8 bits. Floating-point
-    values stand for black at 0 and white at 1. Of an animation, the first picture is read. Colour profiles are not
-    applied.
+    EXIF orientation is applied. Transparent parts are white, or stay transparent with four channels. 16-bit values keep
+    their upper 8 bits. Floating-point values stand for black at 0 and white at 1. Of an animation, the first picture is
+    read. Colour profiles are not applied.
 
     Parameters
     ----------
     channels
-        1 (grey) or 3 (RGB).
+        1 (grey), 3 (RGB) or 4 (RGB and opacity).
+    mask
+        With four channels, a grey image of the same size: how opaque each pixel is, from black to white.
 
     Returns
     -------
     PIL.Image.Image
-        Of mode ``L`` or ``RGB``.
+        Of mode ``L``, ``RGB`` or ``RGBA``.
 
     Raises
     ------
     UserError
-        When the file is no image, is damaged, or its values have no defined white; the message names the file.
+        When the file is no image, is damaged, its values have no defined white, or the mask has another size; the
+        message names the file.
     """
+    image = _as_shown(path, keep_opacity=channels == 4 and mask is None)
+    if mask is not None:
+        opacity = _as_shown(mask).convert("L")
+        if opacity.size != image.size:
+            sizes = f"{opacity.width}x{opacity.height}, and {path} {image.width}x{image.height}"
+            raise UserError(f"{mask} is {sizes}: a mask has the size of its image")
+        image.putalpha(opacity)
+    return image.convert("L") if channels == 1 else image
+
+
+def _as_shown(path: Path, keep_opacity: bool = False) -> Image.Image:
+    """Return an image file in RGB, or with its opacity in RGBA."""
     try:
         content = BytesIO(
             read_whole(path)
@@ -74,10 +89,10 @@ def read_image(path: Path, channels: int) -> Image.Image:
             if file.format == "PNG":
                 _scale_transparent_colour(file)
             file.load()
-            image = _on_white(_eight_bits(file)).convert("RGB")
+            image = _eight_bits(file)
+            image = _with_opacity(image) if keep_opacity else _on_white(image).convert("RGB")
             turn = UPRIGHT.get(_orientation(file))
-        image = image if turn is None else image.transpose(turn)
-        return image.convert("L") if channels == 1 else image
+        return image if turn is None else image.transpose(turn)
     except UnidentifiedImageError:
         raise UserError(f"{path} cannot be read as an image: its content is of no known kind") from None
     except DAMAGED as error:
@@ -130,11 +145,14 @@ def _from_floats(values: np.ndarray) -> np.ndarray:
     return eight_bits
 
 
+def _with_opacity(image: Image.Image) -> Image.Image:
+    """Return the picture in RGBA."""
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+
+
 def _on_white(image: Image.Image) -> Image.Image:
     """Return the picture in front of a white ground, where it has transparent parts."""
     if not image.has_transparency_data:
         return image
-    if image.mode == "La":
-        image = image.convert("LA")
-    image = image.convert("RGBA")
+    image = _with_opacity(image)
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

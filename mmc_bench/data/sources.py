@@ -1,7 +1,7 @@
 """Image sources: torchvision's datasets, scikit-learn's digits, and class folders that replace them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -14,8 +14,11 @@ from torch.nn import functional as F
 
 from mmc_bench.data.class_folders import is_class_folder
 from mmc_bench.data.contract import SourceImages
+from mmc_bench.data.decoded import DecodedShape, Fit, PictureFiles, decode
 from mmc_bench.data.folders import load_folder
+from mmc_bench.data.listing import Layout, identity_of, read_listing
 from mmc_bench.data.locations import KNOWN_SOURCES, KnownSource, data_root
+from mmc_bench.data.mapped import IMAGE_MEMORY, Images
 from mmc_bench.errors import UserError, nearest
 
 #: What pickle and numpy raise on truncated or foreign files.
@@ -40,11 +43,17 @@ class Sources:
         Whether torchvision may download what is missing.
     allowed
         The sources that the dataset's spec lists; its keys hold no others.
+    layouts
+        What finds the files in the folders of sources that are no class folders.
+    memory
+        Bytes; images that take more stay in a file.
     """
 
     folders: Mapping[str, str] = field(default_factory=dict)
     download: bool = True
     allowed: tuple[str, ...] | None = None
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    memory: int = IMAGE_MEMORY
 
     def load(self, name: str) -> tuple[SourceImages, SourceImages]:
         """Return the train and test images of a source.
@@ -54,13 +63,12 @@ class Sources:
         UserError
             When the source is unknown, or its images are missing, damaged or malformed.
         """
-        if self.allowed is not None and name not in self.allowed:
-            raise UserError(f"the dataset reads image source {name!r}: its spec must list it in sources")
+        self._check_allowed(name)
         known = KNOWN_SOURCES.get(name)
         folder = self.folders.get(name)
         if folder is not None and (known is None or is_class_folder(Path(folder))):
             size, channels = (known.size, known.channels) if known else (None, None)
-            train, test = load_folder(Path(folder), size=size, channels=channels)
+            train, test = load_folder(Path(folder), size, channels, self.memory)
             return train, test
         if name == "digits":
             return load_digits()
@@ -71,6 +79,49 @@ class Sources:
             )
         root = Path(folder) if folder is not None else data_root()
         return load_torchvision(known, root, download=self.download and folder is None)
+
+    def listing(self, name: str) -> Any:
+        """Return what the layout function of a source found in its folder.
+
+        Raises
+        ------
+        UserError
+            When the folder is not given, or is not what the function looks for.
+        """
+        self._check_allowed(name)
+        if name not in self.layouts:
+            raise UserError(f"image source {name!r} has no layout: the dataset's spec must name it in layouts")
+        if name not in self.folders:
+            raise UserError(f"the images of {name} are not given: say where they are with --data {name}=DIR")
+        return read_listing(self.layouts[name], Path(self.folders[name]))
+
+    def decode(
+        self,
+        name: str,
+        files: Sequence[str],
+        size: tuple[int, int],
+        channels: int = 3,
+        masks: Sequence[str] | None = None,
+        fit: Fit = "stretch",
+    ) -> Images:
+        """Return image files of a source with a layout (`mmc_bench.data.contract.ImageSources.decode`).
+
+        Raises
+        ------
+        UserError
+            When a file is not in the source's listing, and so no part of its identity, or cannot be read.
+        """
+        listing = self.listing(name)
+        if strange := {*files, *(masks or ())} - {*listing.files}:
+            raise UserError(f"the listing of {name} lacks {min(strange)}: it must have every file that is read")
+        pictures = PictureFiles(
+            listing.root, tuple(files), identity_of(listing), None if masks is None else tuple(masks)
+        )
+        return decode(pictures, DecodedShape(size, channels, fit), self.memory)
+
+    def _check_allowed(self, name: str) -> None:
+        if self.allowed is not None and name not in self.allowed:
+            raise UserError(f"the dataset reads image source {name!r}: its spec must list it in sources")
 
 
 def load_torchvision(known: KnownSource, root: Path, download: bool) -> tuple[SourceImages, SourceImages]:

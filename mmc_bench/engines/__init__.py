@@ -10,6 +10,8 @@ from mmc_bench.results.jobs import Job, Pretraining
 if TYPE_CHECKING:
     from mmc_bench.results.records import AnyRecord, Failure
 
+GIGABYTE = 1 << 30
+
 #: Called with the events of a job: its stage, an epoch, or a note.
 OnEvent = Callable[[Job, dict[str, Any]], None]
 
@@ -19,7 +21,8 @@ class Settings:
     """The settings of a worker, as plain data that is sent to it.
 
     `gpu_share` is the part of its GPU's memory that a worker may take; `methods` are the pickled in-memory methods. The
-    worker resolves a `precision` of ``"auto"``. `profile` has pretrainings measure what they use of the device.
+    worker resolves a `precision` of ``"auto"``. `image_memory` bounds decoded images and rendered splits, in bytes
+    (None: `mmc_bench.data.mapped.IMAGE_MEMORY`). `profile` has pretrainings measure what they use of the device.
     """
 
     results: str
@@ -30,6 +33,7 @@ class Settings:
     precision: str = "fp32"
     threads: int = 1
     gpu_share: float = 1.0
+    image_memory: int | None = None
     keep_weights: bool = False
     profile: bool = False
     methods: bytes = b""

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmc_bench.engines import FollowUp, OnEvent, Outcome, Settings, nothing_more
+from mmc_bench.engines import GIGABYTE, FollowUp, OnEvent, Outcome, Settings, nothing_more
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
 from mmc_bench.engines.schedule import pretraining_of
 from mmc_bench.engines.worker import Worker
@@ -29,8 +29,6 @@ from mmc_bench.system.processes import descendants, kill_all
 
 #: Seconds between two checks of workers that send nothing.
 TICK = 1.0
-
-GIGABYTE = 1 << 30
 
 #: Seconds that a worker may take before its first job.
 START_UP = 300.0

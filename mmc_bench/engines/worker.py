@@ -122,6 +122,7 @@ def open_resources(settings: Settings) -> "Resources":
     """Import torch and the plugins, set the threads, and keep to the share of the GPU."""
     import torch
 
+    from mmc_bench.data.mapped import IMAGE_MEMORY
     from mmc_bench.data.sources import Sources
     from mmc_bench.plugin.in_memory import unpickled
     from mmc_bench.plugin.registry import Registry
@@ -140,7 +141,7 @@ def open_resources(settings: Settings) -> "Resources":
     return Resources(
         registry=registry,
         store=Store(settings.results),
-        sources=Sources(dict(settings.data_folders), settings.download),
+        sources=Sources(dict(settings.data_folders), settings.download, memory=settings.image_memory or IMAGE_MEMORY),
         device=torch.device(settings.device),
         threads=settings.threads,
         precision=precision,

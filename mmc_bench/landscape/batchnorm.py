@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.data.micro_batches import micro_batches
-from mmc_bench.data.splits import CuedImages
 from mmc_bench.system.parts import part
 from mmc_bench.training.evaluate import eval_mode
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mmc_bench.data.splits import CuedImages, ExperimentData
+from mmc_bench.data.cued_images import CuedImages
+from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment import Alignment, align
 from mmc_bench.landscape.barriers import connectivity
@@ -51,8 +52,8 @@ def path_images(data: ExperimentData, settings: ConnectSettings) -> PathImages:
     """Return an experiment's images as the settings want them."""
     sets = dict(data.rendered)
     if settings.train_images:
-        for name, images in data.train_splits.items():
-            sets[TRAIN + name] = images.first(settings.train_images).rendered()
+        train = {TRAIN + name: images.first(settings.train_images) for name, images in data.train_splits.items()}
+        sets |= data.held(train)
     cued, cue_free = data.train_splits["C"], data.pretraining_nc
     return PathImages(
         sets,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm, statistics_layers
 from mmc_bench.results.records import Score
 from mmc_bench.training.evaluate import evaluate_sets

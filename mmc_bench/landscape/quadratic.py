@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.landscape.paths import linear_path, parameters_of, quadratic_path
 from mmc_bench.results.jobs import QuadraticSettings
 from mmc_bench.training import Progress, Training, cross_entropy, stepped

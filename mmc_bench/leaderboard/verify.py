@@ -5,16 +5,20 @@ import random
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from mmc_bench.data.locations import Wanted
 from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.checks import within
 from mmc_bench.leaderboard.schemas import Tolerances, Verification, VerifiedCell, as_yaml
 from mmc_bench.leaderboard.submissions import VERIFICATIONS, Board, Entry, cell_of, cells_of
-from mmc_bench.plugin.registry import Offer, Registry
+from mmc_bench.plugin.offers import Offer
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import Cell, PluginRef, Pretraining
 from mmc_bench.results.records import SPLITS, CellRecord, Provenance
 from mmc_bench.results.versions import versions_of_stages
+from mmc_bench.running.session import wanted_by
 from mmc_bench.suites.plan import Plan
 from mmc_bench.suites.suite import Suite
 from mmc_bench.system.files import write_whole
@@ -34,22 +38,25 @@ def sample_cells(entries: Sequence[Entry], number: int, seed: int) -> list[Entry
     return random.Random(seed).sample(cells, min(number, len(cells)))
 
 
-def wanted_sources(entries: Iterable[Entry], registry: Registry) -> dict[str, int | None]:
-    """Return the image sources behind cells, with the class counts that their cues are made for."""
-    datasets = [_offer(registry, "dataset", cell_of(entry).cell.pretraining.dataset) for entry in entries]
-    return {source: offer.spec.num_classes for offer in datasets for source in offer.spec.sources}
+def wanted_sources(entries: Iterable[Entry], registry: Registry) -> dict[str, Wanted]:
+    """Return the image sources behind cells."""
+    return wanted_by(_offer(registry, "dataset", cell_of(entry).cell.pretraining.dataset) for entry in entries)
 
 
-def known_sources(registry: Registry) -> dict[str, int | None]:
+def known_sources(registry: Registry) -> dict[str, Wanted]:
     """Return the image sources that any dataset reads, with class counts where all its readers want the same.
 
     Folders may be given for each of them: which cells are drawn is not known before.
     """
     counts: dict[str, set[int | None]] = defaultdict(set)
-    for offer in registry.offers("dataset"):
+    offers = registry.offers("dataset")
+    for offer in offers:
         for source in offer.spec.sources:
             counts[source].add(offer.spec.num_classes)
-    return {source: next(iter(found)) if len(found) == 1 else None for source, found in counts.items()}
+    return {
+        source: need if len(counts[source]) == 1 else replace(need, num_classes=None)
+        for source, need in wanted_by(offers).items()
+    }
 
 
 def plan_again(entries: Sequence[Entry], registry: Registry, images: Mapping[str, str]) -> tuple[Plan, dict[str, Cell]]:

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.class_source import digest_of_class
+from mmc_bench.plugin.offers import Offer, Plugin
 from mmc_bench.plugin.parameters import parameters_of
-from mmc_bench.plugin.registry import Offer, Plugin, Registry
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.plugin.specs import MethodSpec
 
 #: What stands for the distribution of such a method, in its qualified name and in records.

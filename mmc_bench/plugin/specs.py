@@ -82,6 +82,10 @@ class DatasetSpec(PluginSpec):
         Names of the image sources it reads; each may be replaced with ``--data SOURCE=DIR``.
     num_classes
         Number of classes its cue is made for, when that is fixed: a folder with another number is refused.
+    layouts
+        For sources that are no class folders: by the source's name, ``"module:function"``, called with the folder that
+        ``--data`` gives, which returns the `mmc_bench.data.listing.Listing` of the files that are read there, or raises
+        `mmc_bench.UserError` to say what it looked for. It is called when a run is planned, and must not need torch.
 
     The other parameters, and what is raised, are those of `BackboneSpec`.
 
@@ -96,6 +100,7 @@ class DatasetSpec(PluginSpec):
 
     sources: tuple[str, ...] = ()
     num_classes: int | None = None
+    layouts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,6 +108,11 @@ class DatasetSpec(PluginSpec):
             raise ValueError(f"dataset {self.name!r}: sources {self.sources!r} must be a tuple of names")
         if self.num_classes is not None and not isinstance(self.num_classes, int):
             raise ValueError(f"dataset {self.name!r}: num_classes {self.num_classes!r} must be a whole number")
+        for source, target in dict(self.layouts).items():
+            if source not in self.sources:
+                raise ValueError(f"dataset {self.name!r}: sources must list {source!r}, which has a layout")
+            if not (isinstance(target, str) and TARGET.fullmatch(target)):
+                raise ValueError(f"dataset {self.name!r}: layout {target!r} must read 'module:function'")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.errors import UserError
 from mmc_bench.report.figures import STYLES
 from mmc_bench.report.style import SETTINGS, Figure, styled

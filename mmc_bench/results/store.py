@@ -81,7 +81,7 @@ class UnwritableError(UserError):
 
 
 @dataclass(frozen=True)
-class Listing:
+class StoredKeys:
     """The keys in a results folder, by its files' names: of records, of failures, of weights (by weights key)."""
 
     records: frozenset[str]
@@ -130,14 +130,14 @@ class Store:
                 with tempfile.TemporaryFile(dir=folder):
                     pass
 
-    def listing(self) -> Listing:
+    def listing(self) -> StoredKeys:
         """Return the keys of all files in the folder, without opening any."""
         found: dict[str, set[str]] = {".json": set(), ".failure.json": set(), ".safetensors": set()}
         for folder in ALL_FOLDERS:
             for name in _names_in(self.root / folder):
                 key, dot, ending = name.partition(".")
                 found.get(dot + ending, set()).add(key)
-        return Listing(*(frozenset(found[ending]) for ending in (".json", ".failure.json", ".safetensors")))
+        return StoredKeys(*(frozenset(found[ending]) for ending in (".json", ".failure.json", ".safetensors")))
 
     def find(self, job: Job) -> AnyRecord | None:
         """Return the valid record of a job, or None when it has yet to be made.

@@ -203,8 +203,7 @@ def _measured(
 ) -> ConnectionRecord:
     """Check what can be checked beforehand, then measure."""
     session.store.check_writable()
-    if not computing.download:
-        check_present(session.data, session.wanted_sources(plan.suite.datasets))
+    check_present(session.data, session.wanted_sources(plan.suite.datasets), computing.download)
     check_plugins(plan)
     device = resolve_device(computing.device)
     _, threads = share_cores(device, 1, computing.threads or plan.suite.threads)

@@ -179,8 +179,7 @@ def connect_on(task: object, models: tuple[Any, Any], changes: PathChanges) -> C
 def gallery(session: Session, download: bool = True) -> Iterator[Picture]:
     """Draw each dataset's test splits at its first seed, as a run with the same settings would make them."""
     plan = session.plan
-    if not download:
-        check_present(session.data, session.wanted_sources(plan.suite.datasets))
+    check_present(session.data, session.wanted_sources(plan.suite.datasets), download)
     sources = Sources(dict(session.data), download)
     resources = Resources(session.registry, session.store, sources, device=torch.device("cpu"), threads=1)
     for _, group in groupby(plan.pretrainings, key=lambda pretraining: pretraining.dataset.name):

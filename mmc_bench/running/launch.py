@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmc_bench.data.locations import check_present
-from mmc_bench.engines import Engine, Settings
+from mmc_bench.engines import GIGABYTE, Engine, Settings
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.in_memory import pickled
 from mmc_bench.running.cluster import Cluster
@@ -45,8 +45,8 @@ class Computing:
         CPU threads of a worker; None is the suite's number, or a worker's share of the cores.
     time_limit, cell_timeout
         In minutes.
-    cell_memory
-        In GB.
+    cell_memory, image_memory
+        In GB: what a cell may take, and what decoded images, and a dataset's rendered splits, may take of it.
     profile
         Measure what pretrainings use of the device, and show the seconds of the jobs by their parts.
     """
@@ -62,6 +62,7 @@ class Computing:
     time_limit: float | None = None
     cell_timeout: float | None = None
     cell_memory: float | None = None
+    image_memory: float | None = None
     profile: bool = False
     cluster: Cluster = LOCAL
 
@@ -70,7 +71,7 @@ class Computing:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < smallest):
                 raise UserError(f"{name} = {value!r}: must be a whole number, {smallest} or more")
-        for name in ("time_limit", "cell_timeout", "cell_memory"):
+        for name in ("time_limit", "cell_timeout", "cell_memory", "image_memory"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name} = {value!r}: must be above 0")
@@ -106,8 +107,7 @@ def _run_missing(
     cluster = computing.cluster
     session.store.check_writable()
     save_selections(plan, session.store)
-    if not computing.download:
-        check_present(session.data, session.wanted_sources(plan.suite.datasets))
+    check_present(session.data, session.wanted_sources(plan.suite.datasets), computing.download)
     check_plugins(plan, session.set_plugins)
     observers = Observers.of(session.observers)
     workers, threads, limits = computing.workers, computing.threads or plan.suite.threads, _limits(computing)
@@ -144,6 +144,7 @@ def worker_settings(session: Session, computing: Computing) -> Settings:
         precision=computing.precision,
         threads=computing.threads or 1,
         gpu_share=computing.cluster.gpu_share,
+        image_memory=round(computing.image_memory * GIGABYTE) if computing.image_memory else None,
         keep_weights=computing.keep_weights,
         profile=computing.profile,
     )
@@ -169,7 +170,7 @@ def _precision_of(device: str) -> str:
 
 
 def _limits(computing: Computing) -> "Limits":
-    from mmc_bench.engines.local import GIGABYTE, Limits
+    from mmc_bench.engines.local import Limits
 
     minutes, gigabytes = computing.cell_timeout, computing.cell_memory
     return Limits(60 * minutes if minutes else None, round(gigabytes * GIGABYTE) if gigabytes else None)

@@ -27,7 +27,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.plugin.registry import Offer, one_line
+from mmc_bench.plugin.offers import Offer, one_line
 from mmc_bench.results.jobs import Job
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmc_bench.engines import Engine, FollowUp, Outcome, Settings, StoppedError
 from mmc_bench.results.jobs import Job, Pretraining, models_of
-from mmc_bench.results.store import Listing, Store, UnwritableError
+from mmc_bench.results.store import Store, StoredKeys, UnwritableError
 from mmc_bench.running.observers import Observers
 from mmc_bench.running.summary import Summary
 from mmc_bench.running.tuning import Chosen, Tuner
@@ -74,7 +74,7 @@ def find_missing(plan: Plan, store: Store, only_failed: bool = False) -> Missing
     return Missing((*pretrainings, *results), frozenset(failed), frozenset(found), only_failed)
 
 
-def _weights(job: Job, there: Listing, store: Store) -> tuple[str, ...] | None:
+def _weights(job: Job, there: StoredKeys, store: Store) -> tuple[str, ...] | None:
     return store.weights_behind(job) if job.key in there.records else None
 
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Union
 
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.plugin.discovery import configured_folders
-from mmc_bench.plugin.registry import Offer, Registry
+from mmc_bench.plugin.offers import Offer
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.suites.settings import Setting, divided, read_settings, refuse_unused
 from mmc_bench.system.streams import notice, tell
 
 if TYPE_CHECKING:
+    from mmc_bench.data.locations import Wanted
     from mmc_bench.results.codec import DamagedError
     from mmc_bench.results.store import Store
     from mmc_bench.suites.plan import Plan
@@ -264,10 +266,17 @@ class Session:
 
         return Store(self.results, DamageReport())
 
-    def wanted_sources(self, datasets: Sequence[str]) -> dict[str, int | None]:
-        """Return the image sources that datasets read, with the class counts their cues are made for."""
-        return {
-            source: offer.spec.num_classes
-            for offer in self.registry.select("dataset", datasets)
-            for source in offer.spec.sources
-        }
+    def wanted_sources(self, datasets: Sequence[str]) -> dict[str, "Wanted"]:
+        """Return the image sources that datasets read."""
+        return wanted_by(self.registry.select("dataset", datasets))
+
+
+def wanted_by(datasets: Iterable[Offer]) -> dict[str, "Wanted"]:
+    """Return the image sources that datasets read."""
+    from mmc_bench.data.locations import Wanted
+
+    return {
+        source: Wanted(offer.spec.num_classes, offer.layout(source))
+        for offer in datasets
+        for source in offer.spec.sources
+    }

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.results.jobs import Connection, Job
 from mmc_bench.results.records import AnyRecord, Budget, ConnectionRecord, Provenance, Timing, WeightsOrigin
 from mmc_bench.stages.hardware import peak_of_worker, training_flop

@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 from functools import partial
 
+import torch
 from torch import nn
 
 from mmc_bench.data.splits import ExperimentData
@@ -61,13 +62,17 @@ def fine_tune(
 
 
 def _versions(task: Task) -> dict[str, int]:
-    """Return how often torch saw each tensor of a task's data change in place, by a name for people."""
+    """Return how often torch saw each tensor of a task's data change in place, by a name for people.
+
+    Images in a file are read-only.
+    """
     sets = {name: getattr(task, name) for name in ("clean", "validation", "_cued", "_fully_cued", "_all_fully_cued")}
     return {
-        f"the {what} of task.{name.lstrip('_')}": getattr(images, field)._version
+        f"the {what} of task.{name.lstrip('_')}": tensor._version
         for name, images in sets.items()
         if images is not None
         for what, field in (("images", "storage"), ("labels", "labels"), ("cues", "cues"), ("order", "index"))
+        if isinstance(tensor := getattr(images, field), torch.Tensor)
     }
 
 

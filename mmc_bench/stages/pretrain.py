@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 
 from mmc_bench.data.augmentation import augmented
-from mmc_bench.data.splits import CuedImages, ExperimentData
+from mmc_bench.data.cued_images import CuedImages
+from mmc_bench.data.splits import ExperimentData
 from mmc_bench.results.jobs import Pretraining
 from mmc_bench.results.records import Budget, Epoch
 from mmc_bench.seeds import derive_seed

@@ -13,7 +13,8 @@ from mmc_bench.data.contract import Dataset
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.registry import Offer, Registry
+from mmc_bench.plugin.offers import Offer
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.jobs import PluginRef, Pretraining
 from mmc_bench.results.records import PretrainRecord
@@ -87,7 +88,7 @@ class Resources:
             self.forget()
             offer = self.offer("dataset", pretraining.dataset)
             dataset: Dataset = offer.make(offer.configure(pretraining.dataset.parameters))
-            dataset.load(replace(self.sources, allowed=offer.spec.sources))
+            dataset.load(sources_of(offer, self.sources))
             self._loaded[dataset_key] = dataset
         key = canonical_json([dataset_key, pretraining.data.content(), pretraining.cue_rate, pretraining.data_seed])
         if key not in self._derived:
@@ -99,6 +100,7 @@ class Resources:
                 pretraining.cue_rate,
                 pretraining.data_seed,
                 self.device,
+                self.sources.memory,
             )
         return self._derived[key]
 
@@ -155,3 +157,9 @@ class Resources:
         np.random.seed(derived % 2**32)
         torch.manual_seed(derived)
         return derived, torch.Generator(device=self.device).manual_seed(derived)
+
+
+def sources_of(offer: Offer, sources: Sources) -> Sources:
+    """Return the sources that a dataset may read, with its layouts."""
+    layouts = {name: layout for name in offer.spec.sources if (layout := offer.layout(name))}
+    return replace(sources, allowed=offer.spec.sources, layouts=layouts)

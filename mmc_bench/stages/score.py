@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from mmc_bench.data.splits import CuedImages, ExperimentData
+from mmc_bench.data.cued_images import CuedImages
+from mmc_bench.data.splits import ExperimentData
 from mmc_bench.results.records import Metrics
 from mmc_bench.training.evaluate import evaluate_sets
 

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.registry import Offer
+from mmc_bench.plugin.offers import Offer
 from mmc_bench.suites.settings import Setting
 from mmc_bench.suites.suite import Suite, overridden
 

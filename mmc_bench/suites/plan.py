@@ -10,7 +10,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.plugin.registry import Offer, Registry
+from mmc_bench.plugin.offers import Offer
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import Cell, Job, Pair, PluginRef, Pretraining, Trial, models_of
 from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.suites.axes import combinations, setting_of, suite_at

@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.plugin.registry import Offer, Registry
+from mmc_bench.plugin.offers import Offer
+from mmc_bench.plugin.registry import Registry
 
 #: The parts of a suite whose keys can be set one by one.
 SECTIONS = ("data", "pretrain", "connect", "tune")

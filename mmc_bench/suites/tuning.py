@@ -14,7 +14,7 @@ from mmc_bench.system.process_state import kept
 from mmc_bench.system.streams import tell
 
 if TYPE_CHECKING:
-    from mmc_bench.plugin.registry import Offer
+    from mmc_bench.plugin.offers import Offer
     from mmc_bench.plugin.search import SearchSpace
     from mmc_bench.results.selections import SelectionRecord
     from mmc_bench.suites.suite import TuneSettings

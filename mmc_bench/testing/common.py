@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from mmc_bench.errors import UserError
+from mmc_bench.plugin.offers import Offer, Plugin
 from mmc_bench.plugin.parameters import parameters_of
-from mmc_bench.plugin.registry import Offer, Plugin
 from mmc_bench.testing.checks import Fault, Property
 from mmc_bench.testing.elsewhere import ask_elsewhere
 

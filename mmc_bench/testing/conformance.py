@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mmc_bench.plugin.discovery import configured_folders
-from mmc_bench.plugin.registry import Offer, Registry
+from mmc_bench.plugin.offers import Offer
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.testing.checks import Check, Property
 
 

@@ -3,14 +3,18 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 
 from mmc_bench.data.contract import Dataset, LabelledImages, SourceImages, has_cue
+from mmc_bench.data.cued_images import cued_images
 from mmc_bench.data.locations import KNOWN_SOURCES
+from mmc_bench.data.mapped import Images
 from mmc_bench.data.sources import Sources
-from mmc_bench.data.splits import ExperimentData, cued_images, derive_experiment
+from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.results.jobs import DataSettings
+from mmc_bench.stages.resources import sources_of
 from mmc_bench.testing.checks import Fault, NotChecked, Property
 from mmc_bench.testing.common import COMMON, Subject
 from mmc_bench.testing.cues import check_known, check_not_negative, check_uniform, follows_from_label, tells_labels
@@ -36,15 +40,14 @@ class MadeUpSources:
     What a cue does, and whether it tells the label, does not depend on what the images show.
     """
 
-    folders: Mapping[str, str]
-    allowed: tuple[str, ...]
+    real: Sources
     num_classes: int
 
     def load(self, name: str) -> tuple[SourceImages, SourceImages]:
         """Return train and test images of a source."""
         known = KNOWN_SOURCES.get(name)
-        if name in self.folders or name not in self.allowed or known is None or not known.present:
-            return Sources(self.folders, download=False, allowed=self.allowed).load(name)
+        if name in self.real.folders or name not in (self.real.allowed or ()) or known is None or not known.present:
+            return self.real.load(name)
         generator = torch.Generator().manual_seed(0)
 
         def part(images_of_a_class: int) -> SourceImages:
@@ -53,6 +56,14 @@ class MadeUpSources:
             return SourceImages(torch.randint(256, shape, generator=generator, dtype=torch.uint8), labels)
 
         return part(MADE_UP_IMAGES["train"]), part(MADE_UP_IMAGES["test"])
+
+    def listing(self, name: str) -> Any:
+        """Return what lies in the folder of a source with a layout."""
+        return self.real.listing(name)
+
+    def decode(self, name: str, *files: Any, **how: Any) -> Images:
+        """Return image files of a source with a layout."""
+        return self.real.decode(name, *files, **how)
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ class DatasetSubject(Subject):
             raise NotChecked(f"needs {' '.join(f'--data {name}=DIR' for name in lacking)}")
         dataset: Dataset = self.offer.make(self.offer.configure({}))
         classes = spec.num_classes or DEFAULT_CLASSES
-        dataset.load(MadeUpSources(self.folders, spec.sources, classes))
+        dataset.load(MadeUpSources(sources_of(self.offer, Sources(self.folders, download=False)), classes))
         return dataset
 
     @cached_property
@@ -160,7 +171,7 @@ def _check_part(name: str, part: LabelledImages, classes: int) -> None:
     if images.dtype == torch.uint8:
         if images.ndim != 4:
             raise Fault(f"{name} images have shape {tuple(images.shape)}", "give uint8 images as (N, C, H, W)")
-    elif not images.is_floating_point() or not images.isfinite().all():
+    elif not (isinstance(images, torch.Tensor) and images.is_floating_point()) or not images.isfinite().all():
         raise Fault(f"{name} images are {images.dtype}, or not finite", "give uint8 images, or finite float vectors")
     if labels.dtype != torch.int64 or labels.shape != (len(images),):
         raise Fault(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
-from mmc_bench.plugin.registry import Plugin
+from mmc_bench.plugin.offers import Plugin
 from mmc_bench.testing.checks import NotChecked
 
 # What every question begins with: the plugin's candidate, not yet imported, and what was said besides.

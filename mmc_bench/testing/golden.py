@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.registry import Offer, Registry
+from mmc_bench.plugin.offers import Offer
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.plugin.versions import OWN_DISTRIBUTION
 from mmc_bench.results.versions import STAGES, digest_of_stage, known_digests
 from mmc_bench.system.yaml_files import yaml_of

@@ -17,7 +17,8 @@ from torch import nn
 from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.registry import Offer, Registry
+from mmc_bench.plugin.offers import Offer
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import Cell, ConnectSettings, DataSettings, PluginRef, Pretraining, Recipe
 from mmc_bench.results.store import Store
 from mmc_bench.stages.finetune import fine_tune

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mmc_bench.data.contract import ImageSources, LabelledImages
+from mmc_bench.data.mapped import in_memory
 from mmc_bench.data.splits import ExperimentData, derive_experiment
 from mmc_bench.results.jobs import DataSettings
 from mmc_bench.training import Backbone
@@ -156,9 +157,10 @@ def other_hidden_data(shape: Shape, needs: Collection[str]) -> ExperimentData:
         hidden[images.index] = False
     generator = torch.Generator().manual_seed(2)
     for part, rows in ((dataset.train, hidden), (dataset.test, torch.ones_like(dataset.test.labels).bool())):
-        like = part.images[rows]
+        pixels = in_memory(part.images)
+        like = pixels[rows]
         noise = torch.rand(like.shape, generator=generator)
-        part.images[rows] = noise.mul(256).to(torch.uint8) if like.dtype == torch.uint8 else noise.to(like.dtype)
+        pixels[rows] = noise.mul(256).to(torch.uint8) if like.dtype == torch.uint8 else noise.to(like.dtype)
         part.labels[rows] = (part.labels[rows] + 1) % shape.num_classes
     return _derive(dataset, shape, cpu)
 
@@ -170,7 +172,7 @@ def _derive(dataset: TinyImages, shape: Shape, device: torch.device) -> Experime
 
 def tensors_of(data: ExperimentData) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield what a method could spoil for those who come after it: images, labels and cues."""
-    yield "images", data.clean.storage
+    yield "images", in_memory(data.clean.storage)
     sets = {name: getattr(data, name) for name in ("pretraining", "clean", "validation")}
     for name, images in {**sets, "fully cued": data.train_splits["C"], "all fully cued": data.fully_cued}.items():
         yield f"labels of the {name} set", images.labels

@@ -8,7 +8,7 @@ A method is given a `Task`, and its training loop is its loss::
     return task.model
 """
 
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.training.backbone import Backbone, features
 from mmc_bench.training.descent import Descent, adam, constant, cosine, stepped
 from mmc_bench.training.evaluate import evaluate

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.results.records import Score
 from mmc_bench.system.parts import part
 from mmc_bench.training.precision import cross_entropy

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.training.backbone import Backbone, features
 from mmc_bench.training.descent import Descent
 from mmc_bench.training.precision import cross_entropy, full_precision

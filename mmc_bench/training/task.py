@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.errors import UserError
 from mmc_bench.training.backbone import Backbone
 from mmc_bench.training.descent import Schedule, cosine

@@ -6,8 +6,8 @@ from typing import Generic, TypeVar, Unpack
 import torch
 from torch import nn
 
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.data.micro_batches import micro_batches
-from mmc_bench.data.splits import CuedImages
 from mmc_bench.errors import UserError
 from mmc_bench.system.tally import tallied
 from mmc_bench.training.backbone import features, logits

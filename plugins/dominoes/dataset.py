@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from mmc_bench import BaseConfig, UserError
 from mmc_bench.data.contract import ImageSources, LabelledImages
+from mmc_bench.data.mapped import in_memory
 
 NUM_CLASSES = 10
 
@@ -37,7 +38,8 @@ class Dominoes:
             check_classes(name, part.labels)
         check_classes("fashion-mnist", upper_test.labels)
         size = train.images.shape[-2:]
-        self._uppers = torch.cat([enlarged(upper.images, size) for upper in (upper_train, upper_test)])  # (M, 1, H, W)
+        uppers = [enlarged(in_memory(upper.images), size) for upper in (upper_train, upper_test)]
+        self._uppers = torch.cat(uppers)  # (M, 1, H, W)
         self._first_test = len(upper_train.labels)
         self.train = train.with_cues(partners(train.labels, upper_train.labels))
         self.test = test.with_cues(self._first_test + partners(test.labels, upper_test.labels))

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from mmc_bench import BaseConfig
 from mmc_bench.data.contract import ImageSources, LabelledImages
+from mmc_bench.data.mapped import in_memory
 
 from .attribute import Attribute
 
@@ -59,7 +60,7 @@ class KComplex:
         self.test = self._samples(c.test_samples, generator)
         self.train = self._samples(c.train_samples, generator)
         if c.predictive == "cue":
-            self.train.images[:, CONTENT] = self._random(self._content, c.train_samples, generator).float()
+            in_memory(self.train.images)[:, CONTENT] = self._random(self._content, c.train_samples, generator).float()
         elif c.predictive == "content":
             self.train = self.train.with_cues(self.random_cue(c.train_samples, generator))
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.landscape.alignment import output_difference, permutation_groups, permute, random_permutations
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
 from mmc_bench.plugin.registry import Registry

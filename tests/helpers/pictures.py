@@ -2,7 +2,7 @@
 
 import torch
 
-from mmc_bench.data.splits import cued_images
+from mmc_bench.data.cued_images import cued_images
 
 
 def pictures(dataset, images, cues):

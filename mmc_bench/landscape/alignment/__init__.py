@@ -18,7 +18,7 @@ from itertools import chain
 import torch
 from torch import nn
 
-from mmc_bench.data.splits import CuedImages
+from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.landscape.alignment.activations import CHUNK, Observer, Side, joint_moments, match_activations
 from mmc_bench.landscape.alignment.graph import INPUT, OUTPUT

@@ -1,0 +1,258 @@
+"""Image files as tensors: decoded and resized once, and kept in a file that is checked before use."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from filelock import FileLock
+from PIL import Image
+from PIL.Image import Resampling
+
+from mmc_bench.data.cache import cache_root
+from mmc_bench.data.mapped import IMAGE_MEMORY, Images, MappedImages
+from mmc_bench.data.pictures import read_image
+from mmc_bench.errors import UserError
+from mmc_bench.system.files import write_whole
+from mmc_bench.system.streams import notice
+
+#: How an image gets another shape: its sides changed as they must be; the middle of it, as large as fits; or all of it,
+#: in the middle of a picture that is black, or transparent, around it.
+Fit = Literal["stretch", "cover", "contain"]
+
+AT_ONCE = 256  # images
+FLUSHED_EVERY = 2**26  # bytes: so much is decoded again at most after a crash
+TOLD_EVERY = 10.0  # seconds
+
+#: A larger file is checked when it was changed, and not each time that it is opened.
+ALWAYS_CHECKED = 2**28  # bytes
+
+
+@dataclass(frozen=True)
+class DecodedShape:
+    """What decoded images look like.
+
+    Parameters
+    ----------
+    size
+        Height and width (bilinear, antialiased); None keeps the images' own, which must then all be equal.
+    channels
+        1 (grey), 3 (RGB) or 4 (RGB and opacity).
+    """
+
+    size: tuple[int, int] | None
+    channels: int
+    fit: Fit = "stretch"
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Image files to decode, in order.
+
+    Parameters
+    ----------
+    root
+        Their folder.
+    names
+        Their places below it.
+    identity
+        A digest of their content, or of more than that.
+    masks
+        Grey images that say how opaque each is, for four channels; without them, it is what the files say.
+    """
+
+    root: Path
+    names: Sequence[str]
+    identity: str
+    masks: Sequence[str] | None = None
+
+
+def decode(
+    pictures: PictureFiles, shape: DecodedShape, memory: int = IMAGE_MEMORY, report: Callable[[str], None] = notice
+) -> Images:
+    """Return the images (N, C, H, W), uint8 in channels_last memory; from the cache, where they are in it.
+
+    What takes more than `memory` bytes stays in its file. Where decoding was cut off, it goes on there.
+
+    Parameters
+    ----------
+    report
+        Called with a sentence about how far it is, every ten seconds.
+
+    Raises
+    ------
+    UserError
+        When an image cannot be read, or has another size than the first where none is given; or when the images need
+        a file, and the cache cannot be written.
+    """
+    listed = "\n".join([*pictures.names, "", *(pictures.masks or ())]).encode(errors="surrogateescape")
+    what = f"{pictures.identity}-{hashlib.sha256(listed).hexdigest()}-{shape}-as shown"
+    cache = cache_root() / "decoded" / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.pixels"
+    opened = _opened(cache, memory)
+    if opened is not None:
+        return opened
+    with _lock(cache):  # one worker decodes, the others wait
+        opened = _opened(cache, memory)
+        if opened is not None:
+            return opened
+        height, width = shape.size or _size_of(pictures, shape.channels)
+        whole = (len(pictures.names), shape.channels, height, width)
+        try:
+            _write(cache, whole, pictures, shape, report)
+        except OSError as error:
+            if (size := math.prod(whole)) > memory:
+                raise UserError(
+                    f"the images of {pictures.root} need a file of {size / 1e9:.2g} GB, and {cache.parent} cannot hold "
+                    f"it ({error.strerror}): set MMC_BENCH_CACHE to a folder that can, or raise --image-memory"
+                ) from None
+            return _in_memory(whole, pictures, shape, report)
+        opened = _opened(cache, memory)
+    if opened is None:
+        raise UserError(f"{cache} is not what was just written to it")
+    return opened
+
+
+def _size_of(pictures: PictureFiles, channels: int) -> tuple[int, int]:
+    first = read_image(pictures.root / pictures.names[0], channels)
+    return first.height, first.width
+
+
+def _write(
+    cache: Path,
+    whole: tuple[int, int, int, int],
+    pictures: PictureFiles,
+    shape: DecodedShape,
+    report: Callable[[str], None],
+) -> None:
+    """Decode into a file beside the cache's, from where an earlier attempt ended, and rename it."""
+    part, so_far = cache.with_suffix(".part"), cache.with_suffix(".done")
+    image_bytes = math.prod(whole[1:])
+    done = 0
+    with contextlib.suppress(OSError, ValueError):
+        done = min(int(so_far.read_text(encoding="ascii")), part.stat().st_size // image_bytes, whole[0])
+    with part.open("r+b" if done else "wb") as file:
+        file.truncate(done * image_bytes)
+        file.seek(done * image_bytes)
+        unflushed = 0
+
+        def flush() -> None:
+            file.flush()
+            os.fsync(file.fileno())
+            write_whole(so_far, str(done).encode())
+
+        for pixels in _decoded(pictures, shape, whole, done, report):
+            file.write(pixels.data)
+            done, unflushed = done + len(pixels), unflushed + pixels.nbytes
+            if unflushed >= FLUSHED_EVERY:
+                flush()
+                unflushed = 0
+        flush()
+    about = {"shape": whole, "sha256": _digest(part), "state": _state(part)}
+    part.replace(cache)
+    write_whole(cache.with_suffix(".json"), json.dumps(about).encode())
+    so_far.unlink(missing_ok=True)
+
+
+def _in_memory(
+    whole: tuple[int, int, int, int], pictures: PictureFiles, shape: DecodedShape, report: Callable[[str], None]
+) -> torch.Tensor:
+    """Decode without a cache."""
+    return torch.from_numpy(np.concatenate(list(_decoded(pictures, shape, whole, 0, report)))).permute(0, 3, 1, 2)
+
+
+def _decoded(
+    pictures: PictureFiles,
+    shape: DecodedShape,
+    whole: tuple[int, int, int, int],
+    start: int,
+    report: Callable[[str], None],
+) -> Iterator[np.ndarray]:
+    """Yield the images' pixels (n, H, W, C) from `start` on, decoded in as many threads as torch has."""
+    n, channels, height, width = whole
+    told = time.monotonic()
+
+    def one(row: int) -> np.ndarray:
+        mask = None if pictures.masks is None else pictures.root / pictures.masks[row]
+        image = read_image(pictures.root / pictures.names[row], channels, mask)
+        if shape.size is None and image.size != (width, height):
+            path = pictures.root / pictures.names[row]
+            raise UserError(f"{path} is {image.width}x{image.height}; the first one is {width}x{height}")
+        return np.asarray(_fitted(image, (width, height), shape.fit)).reshape(height, width, channels)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for first in range(start, n, AT_ONCE):
+            yield np.stack(list(pool.map(one, range(first, min(first + AT_ONCE, n)))))
+            if time.monotonic() - told > TOLD_EVERY:
+                told = time.monotonic()
+                report(f"{pictures.root}: {min(first + AT_ONCE, n):,} of {n:,} images are decoded")
+
+
+def _fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
+    """Return an image at (width, height)."""
+    width, height = size
+    if image.size == size:
+        return image
+    if fit == "stretch":
+        return image.resize(size, Resampling.BILINEAR)
+    scales = width / image.width, height / image.height
+    scale = max(scales) if fit == "cover" else min(scales)
+    if fit == "cover":
+        box_width, box_height = width / scale, height / scale
+        left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
+        return image.resize(size, Resampling.BILINEAR, box=(left, top, left + box_width, top + box_height))
+    inner = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+    picture = Image.new(image.mode, size)
+    picture.paste(image.resize(inner, Resampling.BILINEAR), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+    return picture
+
+
+def _lock(cache: Path) -> contextlib.AbstractContextManager[object]:
+    """Return a lock on a cached file; nothing where the cache cannot be written, and each decodes for itself."""
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(cache.with_suffix(".lock")).acquire()
+    except OSError:
+        return contextlib.nullcontext()
+
+
+def _opened(cache: Path, memory: int) -> Images | None:
+    """Return the cached images, or None when there are none or the file is damaged."""
+    about = cache.with_suffix(".json")
+    try:
+        known = json.loads(about.read_bytes())
+        n, channels, height, width = (int(side) for side in known["shape"])
+        size = n * channels * height * width
+        if cache.stat().st_size != size:
+            return None
+        if size <= ALWAYS_CHECKED or known["state"] != _state(cache):
+            if _digest(cache) != known["sha256"]:
+                return None
+            if size > ALWAYS_CHECKED:
+                with contextlib.suppress(OSError):
+                    write_whole(about, json.dumps({**known, "state": _state(cache)}).encode())
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if size > memory:
+        return MappedImages(cache, (n, channels, height, width))
+    pixels = torch.from_file(str(cache), shared=False, size=size, dtype=torch.uint8)  # mapped: workers share its memory
+    return pixels.view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _state(path: Path) -> str:
+    """Return what changes when a file does; renaming it changes nothing of this."""
+    status = path.stat()
+    return f"{status.st_mtime_ns} {status.st_ino}"
