@@ -41,6 +41,7 @@ def test_what_was_sent_in_and_built_passes(board):
     assert board.problems() == []
 
 
+@pytest.mark.slow
 def test_the_committed_leaderboard_passes():
     board = Board.open(ROOT / "leaderboard")
     inspection = inspect(board)

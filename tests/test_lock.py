@@ -10,7 +10,18 @@ import pytest
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.versions import PACKAGE
-from mmc_bench.testing.golden import FAILED, PACKAGES, first_difference, locked_things, tried_name, untried
+from mmc_bench.running.session import DEFAULT_SUITE
+from mmc_bench.suites.plan import make_plan
+from mmc_bench.suites.suite import load_suite, suite_of
+from mmc_bench.testing.golden import (
+    FAILED,
+    PACKAGES,
+    first_difference,
+    golden_suite,
+    locked_things,
+    tried_name,
+    untried,
+)
 
 SUITE = """
 datasets: [k-complex]
@@ -68,9 +79,9 @@ def checkout(tmp_path):
 @pytest.mark.slow
 def test_an_edit_that_changes_no_number_keeps_all_results_and_one_that_may_computes_its_own_anew(checkout):
     assert checkout.computed() == (2, 1)
-    checkout.edit("mmc_bench/landscape/quadratic.py", '"""', '"""A remark. ')
-    assert "stage connect" in checkout("lock", "check", code=4)
-    assert "are the same" in checkout("lock", "prove", "connect")
+    checkout.edit("mmc_bench/stages/score.py", '"""', '"""A remark. ')
+    assert "stage score" in checkout("lock", "check", code=4)
+    assert "are the same" in checkout("lock", "prove", "score")
     assert checkout.computed() == (0, 0)
     checkout.edit("plugins/cbft/method.py", "Field(0.01,", "Field(0.02,")
     assert checkout.computed() == (1, 0)
@@ -85,6 +96,25 @@ def test_the_first_number_that_differs_is_named():
     with pytest.raises(UserError, match="the old source gives no number, so nothing is shown"):
         first_difference(failed, failed)
     assert first_difference({"a": 1, "b": 0.5}, {"a": 1, "b": 0.25}) == "b is 0.5 and 0.25"
+
+
+@pytest.mark.slow
+def test_small_cells_of_every_stage_and_plugin_make_a_plan():
+    registry = Registry.discover()
+    usual = load_suite(DEFAULT_SUITE, registry.suites)
+    named = {f"{kind}s": list(getattr(usual, f"{kind}s")) for kind in ("dataset", "backbone", "method")}
+    things = locked_things(registry)
+    old = {(thing.kind, thing.name): (thing.version, thing.digest) for thing in things}
+    plans = {}
+    for thing in things:
+        suite = golden_suite(thing, registry, named, old)
+        del suite["usual"]
+        plans[thing.label] = make_plan(suite_of(suite), registry)
+        assert plans[thing.label].cells, thing.label
+    tried = {cell.method.name for cell in plans["stage fine-tune"].cells}
+    assert tried == {offer.spec.name for offer in registry.offers("method")}
+    (cell,), (pair,) = plans["stage connect"].cells, plans["stage connect"].pairs
+    assert cell.connect.paths == pair.connect.paths == ("linear", "permuted", "quadratic", "quadratic-nc")
 
 
 def test_small_cells_try_everything_that_built_in_plugins_offer():

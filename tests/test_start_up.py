@@ -75,6 +75,8 @@ def test_without_a_gpus_driver_the_device_is_known_without_torch(tmp_path):
     assert loaded(code, tmp_path, "torch") == []
 
 
+@pytest.mark.slow
 def test_a_worker_loads_nothing_that_takes_long_but_torch_until_a_job_needs_it(tmp_path):
     unneeded = [name for name in HEAVY if name != "torch"]
-    assert loaded("import mmc_bench.stages.job, mmc_bench.engines.worker", tmp_path, *unneeded) == []
+    code = "import mmc_bench.stages.job, mmc_bench.engines.worker, mmc_bench.data.sources as sources\n"
+    assert loaded(code + "sources.load_digits()", tmp_path, *unneeded) == []

@@ -14,9 +14,9 @@ README = Path(__file__).parents[1] / "plugins" / "README.md"
 SECTION = "## From nothing to a row in the table"
 LEFT_OUT = "…"
 
-#: What `run` is given besides: how long it trains and on how many images is not what the tutorial is about.
+#: What `run` is given besides: how long and where it trains, and on how many images, is not what the tutorial is about.
 SIZES = ("pretrain.epochs=1", "data.pretrain_images=200", "foo.epochs=1", "connect.points=2")
-SHORT = [word for size in SIZES for word in ("--set", size)]
+SHORT = [word for size in SIZES for word in ("--set", size)] + ["--workers", "1"]
 
 #: A command of the environment: a module run as a program.
 SCRIPT = """#!{python}

@@ -1,6 +1,7 @@
 """Cells on this machine: persistent, spawned worker processes, or none and everything in this one."""
 
 import contextlib
+import gc
 import io
 import multiprocessing
 import os
@@ -269,6 +270,7 @@ class _Output(io.TextIOWrapper):
 
 def _work(connection: Connection, settings: Settings) -> None:
     """Run in the worker process: do jobs until the owner closes the connection."""
+    gc.set_threshold(100_000)  # what torch and plugins define when they are imported holds few cycles to look for
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the owner stops its workers
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
     os.dup2(2, 1)  # standard output is for results alone, whatever a plugin prints
