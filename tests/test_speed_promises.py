@@ -15,10 +15,11 @@ from mmc_bench.data.splits import derive_experiment
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.settings import DataSettings
+from mmc_bench.system.torch_state import float32_precision, set_float32_precision
 from mmc_bench.training import Progress, Task, Training, evaluate, full_precision
 from mmc_bench.training.backbone import logits
 from mmc_bench.training.compiled import WORTHWHILE_STEPS, compiled, is_worth_compiling
-from mmc_bench.training.precision import _tf32_switches, allow_tf32
+from mmc_bench.training.precision import allow_tf32
 
 # Operators whose result, or the size of it, the host must wait for.
 WAITING = {
@@ -214,30 +215,34 @@ def test_rendered_images_are_those_that_a_batch_would_draw(registry):
 
 
 def test_full_precision_turns_off_autocast_and_all_tf32_and_puts_both_back():
-    def switches():
-        return [getattr(owner, name) == on for owner, name, on, _ in _tf32_switches()]
-
+    before = float32_precision()
     allow_tf32(True)
+    allowed = float32_precision()
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             with full_precision("cpu"):
-                assert not any(switches())
+                assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+                assert "tf32" not in float32_precision().values()
                 assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
-        assert all(switches())
+        assert float32_precision() == allowed
+        assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
     finally:
-        allow_tf32(False)
+        set_float32_precision(before)
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch has the older switches alone")
-def test_a_plugin_may_use_the_newer_switches_for_tf32():
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
+@pytest.mark.parametrize("switch", [torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", None)])
+def test_a_plugin_may_use_the_newer_switches_for_tf32(switch):
+    before = float32_precision()
     try:
+        switch.fp32_precision = "ieee" if switch.fp32_precision == "tf32" else "tf32"
+        chosen = float32_precision()
         with full_precision("cpu"):
-            assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "ieee"
-        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+            assert not torch.backends.cudnn.allow_tf32 and "tf32" not in float32_precision().values()
+        assert float32_precision() == chosen
     finally:
-        allow_tf32(False)
+        set_float32_precision(before)
 
 
 def test_only_a_long_training_on_a_gpu_with_memory_to_spare_is_compiled():

@@ -69,7 +69,7 @@ def torch_states() -> tuple[KeptState, ...]:
         KeptState("torch's deterministic algorithms", _deterministic, _set_deterministic, name_alone, UNFORCED),
         KeptState("torch's treatment of denormal numbers", _flushes, torch.set_flush_denormal, name_alone, False),
         KeptState("torch's anomaly detection", _anomaly, _set_anomaly, name_alone, (False, True)),
-        KeptState("torch's precision of float32", _precision, _set_precision, _of_precision),
+        KeptState("torch's precision of float32", float32_precision, set_float32_precision, _of_precision),
         *(_attribute(torch.backends.cuda.matmul, name, True) for name in REDUCTIONS),
         *(_pair(name, torch._C, f"_get_{name}", f"_set_{name}", usual) for name, usual in FLAGS.items()),
         *(_pair(f"{name} attention", torch.backends.cuda, f"{name}_sdp_enabled", f"enable_{name}_sdp", True)
@@ -180,8 +180,11 @@ def _set_anomaly(before: tuple[bool, bool]) -> None:
     torch._C.set_anomaly_enabled(*before)  # `torch.autograd.set_detect_anomaly` warns
 
 
-def _precision() -> dict[Any, Any]:
-    """Return both tables: the newer one by library and operation, and the flags from before it."""
+def float32_precision() -> dict[Any, Any]:
+    """Return how torch computes in float32: its newer table, by library and operation, and the flags from before it.
+
+    A flag that contradicts the table is None.
+    """
     getter = getattr(torch._C, "_get_fp32_precision_getter", None)
     found: dict[Any, Any] = {key: getter(*key) for key in OPERATIONS} if getter else {}
     older = {
@@ -196,7 +199,8 @@ def _precision() -> dict[Any, Any]:
     return found
 
 
-def _set_precision(before: dict[Any, Any]) -> None:
+def set_float32_precision(before: dict[Any, Any]) -> None:
+    """Put back what `float32_precision` returned."""
     if before["matmul"] is not None:
         torch.set_float32_matmul_precision(before["matmul"])
     if before["cuda"] is not None:

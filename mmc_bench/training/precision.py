@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from mmc_bench.errors import UserError
 from mmc_bench.system.processes import multiplies_in_bf16
+from mmc_bench.system.torch_state import float32_precision, set_float32_precision
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -61,32 +62,25 @@ def environment_risks(logits: torch.Tensor, *labels: torch.Tensor) -> torch.Tens
 @contextmanager
 def full_precision(device: torch.device | str) -> Iterator[None]:
     """Let the few operations that need it compute in float32 whatever the mode: no autocast, no TF32."""
-    switches = _tf32_switches()
-    before = [getattr(owner, name) for owner, name, _, _ in switches]
+    before = float32_precision()
     allow_tf32(False)
     try:
         with torch.autocast(torch.device(device).type, enabled=False):
             yield
     finally:
-        for (owner, name, _, _), value in zip(switches, before, strict=True):
-            setattr(owner, name, value)
+        set_float32_precision(before)
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Say whether a GPU may round float32 to TF32, in matrix products and in cuDNN's operations."""
-    for owner, name, on, off in _tf32_switches():
-        setattr(owner, name, on if allowed else off)
+    """Say whether a GPU may round float32 to TF32, in matrix products and in cuDNN's operations.
 
-
-def _tf32_switches() -> list[tuple[Any, str, Any, Any]]:
-    """Return torch's switches for TF32: the owner and name of each, and its values for on and off.
-
-    Where there are newer ones, these: once a program has used one of them, torch may refuse to read the older.
+    By torch's older and newer switches: torch itself reads the older, and refuses to where the newer contradict them.
     """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
     if hasattr(torch.backends.cudnn, "conv"):
-        owners = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
-        return [(owner, "fp32_precision", "tf32", "ieee") for owner in owners]
-    return [(owner, "allow_tf32", True, False) for owner in (torch.backends.cuda.matmul, torch.backends.cudnn)]
+        newer: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+        for place in newer:
+            place.fp32_precision = "tf32" if allowed else "ieee"
 
 
 def prepare_device(precision: str, device: torch.device | str) -> None:
