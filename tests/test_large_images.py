@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,92 @@ def test_where_the_disk_is_full_small_sets_are_decoded_in_memory_and_large_ones_
     assert decode(files, shape()).shape == (9, 3, SIZE, SIZE)
     with pytest.raises(UserError, match=r"need a file of .* GB, and .* cannot hold it \(No space left on device\)"):
         decode(files, shape(), memory=0)
+    assert not unfinished()
+
+
+def unfinished():
+    return [path for path in Path(os.environ["MMC_BENCH_CACHE"]).rglob("*") if path.suffix in (".part", ".done")]
+
+
+def cut_off(files, monkeypatch, name):
+    """Decode until an image is reached, two at a time, each flushed to the disk."""
+    monkeypatch.setattr(decoded, "AT_ONCE", 2)
+    monkeypatch.setattr(decoded, "FLUSHED_EVERY", 1)
+    read = decoded.read_image
+
+    def interrupted(path, *rest):
+        if path.name == name:
+            raise KeyboardInterrupt
+        return read(path, *rest)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(decoded, "read_image", interrupted)
+        decode(files, shape())
+    return unfinished()
+
+
+@pytest.mark.parametrize("damage", ["part", "notes", "nonsense"])
+def test_what_an_earlier_attempt_left_is_used_as_far_as_it_is_whole(tmp_path, monkeypatch, damage):
+    files = pictures(tmp_path)
+    part, notes = sorted(cut_off(files, monkeypatch, "6.png"), key=lambda path: path.suffix, reverse=True)
+    content = part.read_bytes()
+    if damage == "part":
+        part.write_bytes(content[: 3 * BYTES] + bytes(BYTES) + content[4 * BYTES :])
+    else:
+        notes.write_text("-3" if damage == "nonsense" else notes.read_text().replace("2, ", "9, ", 1))
+    assert torch.equal(decode(files, shape()), torch.from_numpy(pixels_of(files)))
+    assert not unfinished()
+
+
+def test_images_that_are_changed_while_they_are_decoded_are_refused(tmp_path, monkeypatch):
+    files, read = pictures(tmp_path), decoded.read_image
+
+    def changing(path, *rest):
+        if path.name == "8.png":
+            Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "0.png")
+        return read(path, *rest)
+
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="were changed while they were decoded"):
+        patched.setattr(decoded, "read_image", changing)
+        decode(files, shape())
+    assert not unfinished()
+    assert torch.equal(decode(files, shape()), torch.from_numpy(pixels_of(files)))
+
+
+def test_what_was_left_unfinished_long_ago_is_removed(tmp_path, monkeypatch):
+    files = pictures(tmp_path)
+    left = cut_off(files, monkeypatch, "6.png")
+    for path in left:
+        os.utime(path, (0, 0))
+    decode(replace(files, identity="other content"), shape())
+    assert left and not any(path.exists() for path in left)
+
+
+def test_no_images_are_refused(tmp_path):
+    with pytest.raises(UserError, match="there are no images to decode"):
+        decode(PictureFiles(tmp_path, (), "none"), shape())
+
+
+@pytest.mark.parametrize("amount", ["inf", "nan", "0"])
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_an_amount_of_memory_that_is_none_is_refused(bench, amount, more):
+    result = bench("run", "--methods", "llr", "--image-memory", amount, *more)
+    assert result.code == 4 and "image" in result.err and "Traceback" not in result.err
+
+
+def test_the_kit_looks_at_images_in_a_file(bench, tmp_path, monkeypatch):
+    from mmc_bench.data import sources
+
+    for part in ("train", "test"):
+        for label in range(10):
+            (tmp_path / part / str(label)).mkdir(parents=True)
+            for index in range(6):
+                noise = np.random.default_rng(10 * index + label).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(tmp_path / part / str(label) / f"{index}.png")
+    load = sources.load_folder
+    monkeypatch.setattr(sources, "load_folder", lambda folder, size, channels, memory: load(folder, size, channels, 0))
+    result = bench("check", "images-box", "--data", f"images={tmp_path}")
+    assert "FAILED" not in result.out, result.out
 
 
 def test_a_large_file_is_checked_again_only_when_it_was_changed(tmp_path, monkeypatch):
@@ -187,6 +274,7 @@ def test_opacity_is_a_fourth_channel_from_the_file_or_from_a_mask(tmp_path):
 
 MEASURE = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import torch
 from mmc_bench.data.cued_images import cued_images

@@ -97,6 +97,17 @@ def test_a_folder_that_is_not_given_is_asked_for(offers):
     check_present({"pairs": "images"}, wanted_by([offers["pairs"]]), download=True)
 
 
+def test_two_datasets_that_read_one_source_in_different_ways_are_not_run_together(bench, folder, tmp_path):
+    write_source(tmp_path / "plugins", "pairs.py", PLUGIN)
+    write_source(
+        tmp_path / "plugins", "others.py", PLUGIN.replace('name="pairs"', 'name="others"').replace("odd", "odder")
+    )
+    words = ("--plugins-dir", tmp_path / "plugins", "--data", f"pairs={folder}", "--dry-run")
+    result = bench("run", "--datasets", "pairs,others", *words)
+    assert result.code == 4 and "read image source 'pairs' in different ways: run them one by one" in result.err
+    assert bench("run", "--datasets", "others", *words).code == 0
+
+
 def test_a_layout_that_returns_no_listing_is_named(offers, folder):
     with pytest.raises(UserError, match="is a dict, and must be a Listing"):
         identify({"odd": str(folder)}, wanted_by([offers["odd"]]))

@@ -1,5 +1,6 @@
 """Options that several commands share, and the session that they make."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -31,6 +32,19 @@ class _Words(click.ParamType):
         if not values:
             self.fail(f"{value!r} is an empty list: write one value or more, or leave the option out", param, ctx)
         return values
+
+
+class _Amount(click.FloatRange):
+    """A number above 0, and not an infinite one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        amount = super().convert(value, param, ctx)
+        if not math.isfinite(amount):
+            self.fail(f"{value} is no number above 0", param, ctx)
+        return amount
+
+
+AMOUNT = _Amount(min=0, min_open=True)
 
 
 def session_options(command: Command) -> Command:

@@ -9,6 +9,7 @@ import click
 
 from mmc_bench.cli.cluster import cluster_options
 from mmc_bench.cli.options import (
+    AMOUNT,
     device_option,
     download_option,
     list_option,
@@ -45,25 +46,25 @@ if TYPE_CHECKING:
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
 @click.option(
     "--time-limit",
-    type=click.FloatRange(min=0, min_open=True),
+    type=AMOUNT,
     metavar="MINUTES",
     help="Stop after so long, as Ctrl-C does; the same command goes on from there.",
 )
 @click.option(
     "--cell-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=AMOUNT,
     metavar="MINUTES",
     help="Let a cell (or pretraining) fail that takes longer.",
 )
 @click.option(
     "--cell-memory",
-    type=click.FloatRange(min=0, min_open=True),
+    type=AMOUNT,
     metavar="GB",
     help="Let a cell (or pretraining) fail whose worker takes more memory.",
 )
 @click.option(
     "--image-memory",
-    type=click.FloatRange(min=0, min_open=True),
+    type=AMOUNT,
     metavar="GB",
     help="Leave images in their file, and render splits batch by batch, where they take more memory.  [default: 2]",
 )

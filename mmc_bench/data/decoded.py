@@ -19,6 +19,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from mmc_bench.data.cache import cache_root
+from mmc_bench.data.listing import FileState, state_of
 from mmc_bench.data.pictures import read_image
 from mmc_bench.data.stored import IMAGE_MEMORY, Images, StoredImages
 from mmc_bench.errors import UserError
@@ -37,6 +38,7 @@ WHOLE: Box = (0, 0, 1, 1)
 AT_ONCE = 256  # images
 FLUSHED_EVERY = 2**26  # bytes: so much is decoded again at most after a crash
 TOLD_EVERY = 10.0  # seconds
+LEFT_AFTER = 7 * 86_400.0  # seconds
 
 #: A larger file is checked when it was changed, and not each time that it is opened.
 ALWAYS_CHECKED = 2**28  # bytes
@@ -99,9 +101,11 @@ def decode(
     Raises
     ------
     UserError
-        When an image cannot be read, or has another size than the first where none is given; or when the images need
-        a file, and the cache cannot be written.
+        When there are none, one cannot be read, has another size than the first where none is given, or was changed
+        meanwhile; or when they need a file, and the cache cannot be written.
     """
+    if not pictures.names:
+        raise UserError(f"there are no images to decode in {pictures.root}")
     listed = "\n".join([*pictures.names, "", *(pictures.masks or ())]).encode(errors="surrogateescape")
     what = f"{pictures.identity}-{hashlib.sha256(listed).hexdigest()}-{shape}-as shown"
     if pictures.boxes:
@@ -119,10 +123,11 @@ def decode(
         try:
             _write(cache, whole, pictures, shape, report)
         except OSError as error:
+            _drop(cache)  # it would keep the disk full
             if (size := math.prod(whole)) > memory:
                 raise UserError(
                     f"the images of {pictures.root} need a file of {size / 1e9:.2g} GB, and {cache.parent} cannot hold "
-                    f"it ({error.strerror}): set MMC_BENCH_CACHE to a folder that can, or raise --image-memory"
+                    f"it ({error.strerror}): set MMC_BENCH_CACHE to a folder that can, or run with more --image-memory"
                 ) from None
             return _in_memory(whole, pictures, shape, report)
         opened = _opened(cache, memory)
@@ -144,32 +149,70 @@ def _write(
     report: Callable[[str], None],
 ) -> None:
     """Decode into a file beside the cache's, from where an earlier attempt ended, and rename it."""
-    part, so_far = cache.with_suffix(".part"), cache.with_suffix(".done")
+    part, notes = _unfinished(cache)
+    _sweep(cache.parent)
+    before = _states(pictures)
     image_bytes = math.prod(whole[1:])
-    done = 0
-    with contextlib.suppress(OSError, ValueError):
-        done = min(int(so_far.read_text(encoding="ascii")), part.stat().st_size // image_bytes, whole[0])
+    stretches = _intact_stretches(part, notes, image_bytes)
+    done = stretches[-1][0] if stretches else 0
     with part.open("r+b" if done else "wb") as file:
         file.truncate(done * image_bytes)
         file.seek(done * image_bytes)
-        unflushed = 0
-
-        def flush() -> None:
-            file.flush()
-            os.fsync(file.fileno())
-            write_whole(so_far, str(done).encode())
-
+        digest, unflushed = hashlib.sha256(), 0
         for pixels in _decoded(pictures, shape, whole, done, report):
             file.write(pixels.data)
+            digest.update(pixels.data)
             done, unflushed = done + len(pixels), unflushed + pixels.nbytes
-            if unflushed >= FLUSHED_EVERY:
-                flush()
-                unflushed = 0
-        flush()
+            if unflushed >= FLUSHED_EVERY or done == whole[0]:
+                file.flush()
+                os.fsync(file.fileno())
+                stretches.append((done, digest.hexdigest()))
+                write_whole(notes, json.dumps(stretches).encode())
+                digest, unflushed = hashlib.sha256(), 0
+    if _states(pictures) != before:
+        _drop(cache)
+        raise UserError(f"images of {pictures.root} were changed while they were decoded: run the same command again")
     about = {"shape": whole, "sha256": _digest(part), "state": _state(part)}
     part.replace(cache)
     write_whole(cache.with_suffix(".json"), json.dumps(about).encode())
-    so_far.unlink(missing_ok=True)
+    notes.unlink(missing_ok=True)
+
+
+def _unfinished(cache: Path) -> tuple[Path, Path]:
+    """Return where images are written before all are there, and where it is noted how far they are."""
+    return cache.with_suffix(".part"), cache.with_suffix(".done")
+
+
+def _intact_stretches(part: Path, notes: Path, image_bytes: int) -> list[tuple[int, str]]:
+    """Return what an earlier attempt has written, as far as it is as noted: each stretch's last image, and digest."""
+    stretches: list[tuple[int, str]] = []
+    with contextlib.suppress(OSError, ValueError, TypeError), part.open("rb") as file:
+        start = 0
+        for end, noted in json.loads(notes.read_bytes()):
+            if end <= start or hashlib.sha256(file.read((end - start) * image_bytes)).hexdigest() != noted:
+                break
+            stretches.append((end, noted))
+            start = end
+    return stretches
+
+
+def _states(pictures: PictureFiles) -> list[FileState]:
+    return list(map(state_of(pictures.root), dict.fromkeys((*pictures.names, *(pictures.masks or ())))))
+
+
+def _drop(cache: Path) -> None:
+    """Remove what is unfinished."""
+    for path in _unfinished(cache):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what was left unfinished long ago: its images may be gone or changed, and it would never be used."""
+    for part in folder.glob("*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > LEFT_AFTER:
+                _drop(part)
 
 
 def _in_memory(

@@ -1,6 +1,7 @@
 """Images that stay in a file, where they take more memory than they may: a batch of them is read at a time."""
 
 import os
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +33,7 @@ class StoredImages:
     def __init__(self, path: Path, shape: tuple[int, int, int, int]) -> None:
         self.path, self.shape = path, torch.Size(shape)
         self._file, self._one_at_a_time = path.open("rb", buffering=0), Lock()
+        weakref.finalize(self, self._file.close)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let copies, and other processes, open the file anew."""

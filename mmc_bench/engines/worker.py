@@ -156,10 +156,11 @@ def open_resources(settings: Settings) -> "Resources":
     with kept("a method of the caller's program", tell):
         for offer in unpickled(settings.methods):
             registry.add(offer)
+    memory = IMAGE_MEMORY if settings.image_memory is None else settings.image_memory
     return Resources(
         registry=registry,
         store=Store(settings.results),
-        sources=Sources(dict(settings.data_folders), settings.download, memory=settings.image_memory or IMAGE_MEMORY),
+        sources=Sources(dict(settings.data_folders), settings.download, memory=memory),
         device=torch.device(settings.device),
         threads=settings.threads,
         precision=precision,

@@ -1,5 +1,6 @@
 """Starting a run: which device and how many workers, the settings of a worker, and the checks beforehand."""
 
+import math
 import time
 from contextlib import chdir
 from dataclasses import dataclass, replace
@@ -75,8 +76,8 @@ class Computing:
                 raise UserError(f"{name} = {value!r}: must be a whole number, {smallest} or more")
         for name in ("time_limit", "cell_timeout", "cell_memory", "image_memory"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name} = {value!r}: must be above 0")
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{name} = {value!r}: must be a number above 0")
         if self.precision not in PRECISIONS:
             raise UserError(f"unknown precision {self.precision!r}: write {', '.join(PRECISIONS)}")
 
@@ -148,7 +149,7 @@ def worker_settings(session: Session, computing: Computing) -> Settings:
         precision=computing.precision,
         threads=computing.threads or 1,
         gpu_share=computing.cluster.gpu_share,
-        image_memory=round(computing.image_memory * GIGABYTE) if computing.image_memory else None,
+        image_memory=None if computing.image_memory is None else round(computing.image_memory * GIGABYTE),
         keep_weights=computing.keep_weights,
         profile=computing.profile,
         checkpoints=((own[0].sha256, str(own[1])),) if (own := session.own_weights) else (),

@@ -295,8 +295,28 @@ class Session:
         return Store(self.results, DamageReport())
 
     def wanted_sources(self, datasets: Sequence[str]) -> dict[str, "Wanted"]:
-        """Return the image sources that datasets read."""
-        return wanted_by(self.registry.select("dataset", datasets))
+        """Return the image sources that datasets read.
+
+        Raises
+        ------
+        UserError
+            When two of them read one source in different ways.
+        """
+        offers = self.registry.select("dataset", datasets)
+        readers: dict[str, Offer] = {}
+        for offer in offers:
+            for source in offer.spec.sources:
+                other = readers.setdefault(source, offer)
+                if _layout_of(other, source) != _layout_of(offer, source):
+                    names = f"{other.qualified_name} and {offer.qualified_name}"
+                    raise UserError(f"{names} read image source {source!r} in different ways: run them one by one")
+        return wanted_by(offers)
+
+
+def _layout_of(dataset: Offer, source: str) -> tuple[str, str] | None:
+    """Return what finds the files of a source for a dataset: the plugin, and its function; None of class folders."""
+    layout = dataset.spec.layouts.get(source)
+    return None if layout is None else (dataset.plugin.origin, layout)
 
 
 def wanted_by(datasets: Iterable[Offer]) -> dict[str, "Wanted"]:
