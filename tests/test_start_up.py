@@ -80,3 +80,14 @@ def test_a_worker_loads_nothing_that_takes_long_but_torch_until_a_job_needs_it(t
     unneeded = [name for name in HEAVY if name != "torch"]
     code = "import mmc_bench.stages.job, mmc_bench.engines.worker, mmc_bench.data.sources as sources\n"
     assert loaded(code + "sources.load_digits()", tmp_path, *unneeded) == []
+
+
+def test_digits_are_those_of_scikit_learn_s_own_reader(monkeypatch):
+    import torch
+
+    from mmc_bench.data import sources
+
+    quickly = sources.load_digits()
+    monkeypatch.setattr(sources, "find_spec", lambda name: None)
+    for one, other in zip(quickly, sources.load_digits()):
+        assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)

@@ -186,7 +186,7 @@ def load_digits() -> tuple[SourceImages, SourceImages]:
     1,797 scans of 8 x 8 pixels in 17 grey levels, bilinearly resized; larger images would show no more. A fixed
     permutation sets 500 apart for testing; 1,297 remain for training.
     """
-    rows = np.loadtxt(_digits_file(), delimiter=",", dtype=np.float32)  # (1797, 65): grey levels and the label
+    rows = _digit_rows()
     grey = torch.from_numpy(rows[:, :-1]).reshape(-1, 1, 8, 8) / 16  # in [0, 1]
     resized = F.interpolate(grey, size=(16, 16), mode="bilinear", align_corners=False)
     images = (resized * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
@@ -196,11 +196,20 @@ def load_digits() -> tuple[SourceImages, SourceImages]:
     return SourceImages(images[train], labels[train]), SourceImages(images[test], labels[test])
 
 
-def _digits_file() -> Path:
-    """Return the file that scikit-learn's own ``load_digits`` reads; importing that takes a second in every worker."""
+def _digit_rows() -> np.ndarray:
+    """Return the 64 grey levels and the label of each scan, float32 of shape (1797, 65).
+
+    They are read from scikit-learn's file, and by its own reader only where that is not at its place: importing the
+    reader takes a second in every worker.
+    """
     package = find_spec("sklearn")
-    assert package is not None and package.origin is not None  # scikit-learn is required
-    return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    file = Path(package.origin or "").parent / "datasets" / "data" / "digits.csv.gz" if package else None
+    if file and file.is_file():
+        return np.loadtxt(file, delimiter=",", dtype=np.float32)
+    from sklearn.datasets import load_digits as load
+
+    digits = load()
+    return np.column_stack([digits.data, digits.target]).astype(np.float32)
 
 
 def _short(error: BaseException) -> str:
