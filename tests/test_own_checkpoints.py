@@ -14,6 +14,7 @@ from mmc_bench.leaderboard.record_checks import problems_of_pretraining
 from mmc_bench.results.store import Store
 from mmc_bench.results.weights import decoded_weights
 from mmc_bench.stages.checkpoints import own_weights, read_own
+from mmc_bench.stages.own_weights import fill
 
 TRAINING = """
 import torch, torchvision
@@ -74,6 +75,14 @@ def test_a_torch_script_s_network_is_scored_repaired_and_connected(mine, tmp_pat
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")} == files
 
 
+def test_tables_show_the_checkpoint_s_rows_alone(bench, mine, tmp_path):
+    save_file({**torch.load(mine, weights_only=True), "fc.bias": torch.zeros(10)}, tmp_path / "other.safetensors")
+    for file in (mine, tmp_path / "other.safetensors"):
+        assert bench("score", file, "--datasets", "digits-box", "--seeds", 0, *NETWORK).code == 0
+    table = bench("table", "--checkpoint", mine, "--backbone", "timm/resnet18", "--format", "json")
+    assert [row["backbone"] for row in json.loads(table.out)] == ["timm/resnet18 (mine)"]
+
+
 def test_score_is_a_run_without_methods(bench, mine):
     words = ("--datasets", "digits-box", "--seeds", 3, *NETWORK, "--json")
     first, again = (bench("score", f"theirs={mine}", *words) for _ in range(2))
@@ -109,13 +118,62 @@ def read(path):
     return read_own(found, own)
 
 
-@pytest.mark.parametrize("around", [lambda w: w, lambda w: {"epoch": 3, "state_dict": w}, lambda w: {"model": w}])
-@pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod."])
-def test_weights_are_found_where_training_scripts_put_them(tmp_path, around, prefix):
-    weights = {"conv.weight": torch.ones(2, 3), "fc.bias": torch.zeros(4)}
-    torch.save(around({prefix + name: value for name, value in weights.items()}), tmp_path / "a.pt")
-    found = read(tmp_path / "a.pt")
-    assert found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
+@pytest.mark.parametrize(
+    "around", [lambda w: w, lambda w: {"epoch": 3, "state_dict": w}, lambda w: {"model": {"state_dict": w}}]
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod.", "model."])
+def test_weights_are_found_where_training_scripts_put_them(tmp_path, tiny_net, around, prefix):
+    trained, other = tiny_net(1), tiny_net(2)
+    torch.save(around({prefix + name: value for name, value in trained.state_dict().items()}), tmp_path / "a.pt")
+    filled = fill(other, read(tmp_path / "a.pt"), "a", "tiny")
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in filled.state_dict().items())
+
+
+def test_counts_of_batches_may_be_missing(tiny_net):
+    weights = {name: v for name, v in tiny_net(1).state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert torch.equal(fill(tiny_net(2), weights, "a", "tiny").stem.weight, weights["stem.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda w: w.to(torch.complex64), "is complex, and must be a dense tensor of real numbers"),
+        (lambda w: w.to_sparse(), "is sparse"),
+        (lambda w: torch.full_like(w, 1e300), "is not finite everywhere"),
+        (lambda w: w.to("meta"), "is without values"),
+    ],
+)
+def test_weights_that_the_network_cannot_hold_are_refused(tiny_net, change, sentence):
+    weights = tiny_net(1).state_dict()
+    weights["stem.weight"] = change(weights["stem.weight"])
+    with pytest.raises(UserError, match=f"its weight 'stem.weight' {sentence}"):
+        fill(tiny_net(2).float(), weights, "a", "tiny")
+
+
+def test_a_safetensors_file_is_told_from_a_pickle_by_its_content(tmp_path):
+    for length in range(40):  # the header's length makes the first byte: of some files the same as a pickle's
+        name = "w" * (length + 1)
+        save_file({name: torch.ones(2)}, tmp_path / "a.safetensors")
+        assert read(tmp_path / "a.safetensors").keys() == {name}
+
+
+def test_a_file_s_own_name_may_have_equals_signs(tmp_path):
+    save_file({"w": torch.ones(1)}, tmp_path / "epoch=9-step=100.ckpt")
+    file = tmp_path / "epoch=9-step=100.ckpt"
+    assert own_weights(str(file))[1] == own_weights(f"mine={file}")[1] == file
+    assert (own_weights(str(file))[0].name, own_weights(f"mine={file}")[0].name) == ("epoch=9-step=100", "mine")
+
+
+def test_a_network_and_its_weights_may_be_given_in_python(tmp_path):
+    from mmc_bench.running.session import Session
+
+    network = torch.nn.Linear(2, 3)
+    for given, name in ((network, "Linear"), (network.state_dict(), "weights")):
+        session = Session.of(checkpoint=given, lists={"backbones": "resnet8"}, results=tmp_path)
+        own, path = session.own_weights
+        assert own.name == name and torch.equal(read_own(path, own)["weight"], network.weight)
+    with pytest.raises(UserError, match="checkpoint is a int: give a file"):
+        Session.of(checkpoint=3, results=tmp_path)
 
 
 def test_safetensors_are_read_whatever_the_file_is_called(tmp_path):
@@ -129,6 +187,8 @@ def test_safetensors_are_read_whatever_the_file_is_called(tmp_path):
         (torch.nn.Linear(2, 2), r"holds more than tensors, or is damaged .*: save model\.state_dict\(\)"),
         ({"epoch": 3, "optimizer": {}}, r"holds no state_dict among epoch, optimizer"),
         ([torch.ones(1)], r"holds no state_dict: save"),
+        ({}, r"holds no state_dict: save"),
+        ({0: torch.ones(1)}, r"holds no state_dict among 0: save"),
         (b"not weights", "is neither a safetensors file nor one of torch.save"),
         (b"", "is neither a safetensors file nor one of torch.save"),
         (b"PK\x03\x04 cut off", "holds more than tensors, or is damaged"),

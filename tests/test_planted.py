@@ -1,6 +1,7 @@
 """Cues of several kinds in any images: exact pictures and shares, one for each class."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -83,6 +84,18 @@ def test_more_classes_than_a_cue_can_tell_are_refused(tmp_path):
     dataset = offer.make(offer.configure({"size": 0.5}))
     with pytest.raises(UserError, match="5 classes are too many for a box in 2x2 pixels"):
         dataset.load(Sources({"images": str(tmp_path)}))
+
+
+@pytest.mark.parametrize(("classes", "side", "size"), [(2, 8, 0.5), (2, 32, 0.125), (10, 32, 0.125), (10, 8, 0.5)])
+def test_every_wave_is_seen_however_short(classes, side, size):
+    waves, _ = patterns().frequency(classes, side, side, size)
+    assert waves.abs().amax((1, 2, 3)).min() > 0.5
+
+
+def patterns():
+    """Return the module that draws cues."""
+    dataset = Registry.discover().get("dataset", "images-box").load()
+    return sys.modules[dataset.__module__.rpartition(".")[0] + ".patterns"]
 
 
 def test_the_four_splits_are_drawn_as_for_any_cue(load):

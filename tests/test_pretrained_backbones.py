@@ -129,6 +129,27 @@ def test_the_weights_digest_is_part_of_the_identity(offer, file, trained):
     assert plain.weights is None and "weights" not in plain.identity()
 
 
+def test_where_the_file_lies_is_no_part_of_the_identity(offer, file, tmp_path):
+    other = tmp_path / "elsewhere.safetensors"
+    other.write_bytes(file.read_bytes())
+    first, second = (offer.reference({"weights": str(path)}) for path in (file, other))
+    assert first.parameters != second.parameters and first.canonical == second.canonical
+
+
+def test_misspelt_tags_come_with_the_nearest(offer):
+    registry = Registry.discover()
+    with pytest.raises(
+        UserError, match=r"timm has no model 'test_resnet\.r160': did you mean .*test_resnet\.r160_in1k"
+    ):
+        registry.get("backbone", "timm/test_resnet.r160").reference({})
+
+
+@torch.no_grad()
+def test_grey_images_are_normalised_by_the_mean_of_the_channels(offer, file):
+    model = offer.make(offer.configure({"weights": str(file)}), num_classes=4, input_shape=(1, 32, 32)).eval()
+    assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 4)
+
+
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmc_bench.running.cluster import cluster_of
 from mmc_bench.running.display import Progress, display_of
@@ -11,6 +11,9 @@ from mmc_bench.running.launch import Computing, run_session
 from mmc_bench.running.outcome import Results
 from mmc_bench.running.preview import Preview, preview
 from mmc_bench.running.session import AnySuite, GivenAxes, GivenSettings, Session, with_trials
+
+if TYPE_CHECKING:
+    import torch
 
 
 def run(
@@ -24,7 +27,7 @@ def run(
     tune: int | None = None,
     set: GivenSettings = (),
     axes: GivenAxes = (),
-    checkpoint: str | Path | None = None,
+    checkpoint: "str | Path | torch.nn.Module | Mapping[str, torch.Tensor] | None" = None,
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
     plugins_dir: Any = (),
@@ -67,9 +70,9 @@ def run(
     axes : mapping or iterable of str
         Settings that take several values, in every combination: ``{"data.clean_images": [100, 300]}``, or
         ``["data.clean_images=100,300"]``. They replace the suite's axes of the same keys.
-    checkpoint : str or pathlib.Path
-        A file of weights that somebody else trained, or ``"NAME=FILE"``: they take the place of the pretraining, in the
-        one backbone that is given.
+    checkpoint : str, pathlib.Path, torch.nn.Module or mapping
+        A file of weights that somebody else trained, or ``"NAME=FILE"``, or a network or its ``state_dict``, which are
+        kept in the results folder: they take the place of the pretraining, in the one backbone that is given.
     data : mapping
         Folders of images by source: ``{"cifar10": "images/"}``.
     results : str or pathlib.Path
@@ -176,7 +179,7 @@ def dry_run(
     tune: int | None = None,
     set: GivenSettings = (),
     axes: GivenAxes = (),
-    checkpoint: str | Path | None = None,
+    checkpoint: "str | Path | torch.nn.Module | Mapping[str, torch.Tensor] | None" = None,
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
     plugins_dir: Any = (),

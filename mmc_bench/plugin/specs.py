@@ -132,7 +132,8 @@ class BackboneSpec(PluginSpec):
         As every spec has them: `PluginSpec` in `mmc_bench.plugin.specs` describes them.
     weights
         For networks that start from weights of a file: ``"module:function"``, called with the parameters, which returns
-        the file's path, or None for random weights. Its digest is a part of the results' keys.
+        the file's path, or None for random weights. Its digest is a part of the results' keys; a parameter ``weights``,
+        for the file's place, is not.
 
     Raises
     ------

@@ -20,6 +20,7 @@ ACCURACIES = ("NC", "C", "RC", "RI", "worst_split")
 BARRIERS, BARRIERS_OF_GROUPS = {"barrier_C": "C", "barrier_NC": "NC"}, {"barrier": "all"}
 INTERVENED = ("NC", "RC", "RI")  # splits that an intervention makes of C
 OMITTED = re.compile(r"^(data|recipe|connect|images)\.|parameters\.")  # parts of a field that labels leave out
+DIGEST = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")  # labels show its beginning
 COLUMNS = (*ACCURACIES, "cue_reliance", "barrier_C", "barrier_NC", "seconds")
 #: The columns of datasets whose test images come in groups.
 GROUP_COLUMNS = ("worst_group", "mean", "aligned", "conflicting", "barrier", "seconds")
@@ -266,7 +267,8 @@ def differing_fields(contents: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def note_of(content: Mapping[str, Any], fields: Iterable[str]) -> str:
     """Return the values of some fields of flattened content as ``"lr=0.1, epochs=5"``."""
-    return ", ".join(f"{OMITTED.sub('', field)}={content.get(field, DEFAULT)}" for field in fields)
+    values = {field: DIGEST.sub(r"\1", str(content.get(field, DEFAULT))) for field in fields}
+    return ", ".join(f"{OMITTED.sub('', field)}={value}" for field, value in values.items())
 
 
 def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

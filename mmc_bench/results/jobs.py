@@ -26,7 +26,8 @@ def _of(*stages: str) -> Predicate:
 class PluginRef(Plain):
     """A dataset, backbone or method: who offers it, in which version, with which explicit parameters.
 
-    `weights` is the SHA-256 of the file whose weights a backbone starts from.
+    `weights` is the SHA-256 of the file whose weights a backbone starts from. The parameter of that name, the file's
+    place, is no part of the identity.
     """
 
     name: str
@@ -34,6 +35,13 @@ class PluginRef(Plain):
     version: str
     parameters: dict[str, Any] = field(default_factory=dict)
     weights: str | None = field(default=None, metadata={"added": True})
+
+    def parts(self, *without: str) -> dict[str, Any]:
+        """Return the fields that keys are made of, as they are."""
+        parts = super().parts(*without)
+        if self.weights is not None and "parameters" in parts:
+            parts["parameters"] = {name: value for name, value in self.parameters.items() if name != "weights"}
+        return parts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,10 +170,11 @@ def _order(pretraining: Pretraining) -> tuple[str, str, float, int]:
 
 
 def _selects(session: Session, pretraining: Pretraining) -> bool:
-    lists = session.lists
+    lists, own = session.lists, session.own_weights
     return (
         _matches(session, "datasets", pretraining.dataset.name, pretraining.dataset.distribution)
         and _matches(session, "backbones", pretraining.backbone.name, pretraining.backbone.distribution)
+        and (own is None or (pretraining.checkpoint is not None and pretraining.checkpoint.sha256 == own[0].sha256))
         and pretraining.cue_rate in (lists.get("cue_rates") or [pretraining.cue_rate])
         and pretraining.seed in (lists.get("seeds") or [pretraining.seed])
     )

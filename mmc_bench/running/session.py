@@ -129,7 +129,7 @@ class Session:
         part: str | tuple[int, int] | None = None,
         origin: str = "arguments",
         axes: GivenAxes = (),
-        checkpoint: str | Path | None = None,
+        checkpoint: Any = None,
     ) -> "Session":
         """Return the session that a caller describes; a list may be one value.
 
@@ -151,7 +151,7 @@ class Session:
             shard=None if part is None else part_of("/".join(map(str, part)) if isinstance(part, tuple) else str(part)),
             origin=origin,
             axes=read_axes(axes) if axes else {},
-            checkpoint=None if checkpoint is None else str(checkpoint),
+            checkpoint=_checkpoint_text(checkpoint, str(results or default_results())),
         )
 
     @property
@@ -210,7 +210,8 @@ class Session:
             return None
         from mmc_bench.stages.checkpoints import own_weights
 
-        if len(self.selection.get("backbones", ())) != 1:
+        backbones = self.selection.get("backbones", ())
+        if len(backbones) != 1 or any(mark in backbones[0] for mark in "*?["):
             raise UserError(f"what network has the weights of {self.checkpoint}? Say it with --backbone NAME")
         return own_weights(self.checkpoint)
 
@@ -311,6 +312,15 @@ class Session:
                     names = f"{other.qualified_name} and {offer.qualified_name}"
                     raise UserError(f"{names} read image source {source!r} in different ways: run them one by one")
         return wanted_by(offers)
+
+
+def _checkpoint_text(checkpoint: Any, results: str) -> str | None:
+    """Return a checkpoint as text; a network or its weights are written into the results folder first."""
+    if checkpoint is None or isinstance(checkpoint, (str, Path)):
+        return None if checkpoint is None else str(checkpoint)
+    from mmc_bench.stages.checkpoints import kept_checkpoint
+
+    return kept_checkpoint(checkpoint, Path(results) / "checkpoints")
 
 
 def _layout_of(dataset: Offer, source: str) -> tuple[str, str] | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,9 +15,9 @@ from mmc_bench.results.jobs import Checkpoint, OwnWeights, PluginRef, Pretrainin
 from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.results.settings import ConnectSettings, DataSettings, PathName
 from mmc_bench.results.store import Store
-from mmc_bench.results.weights import decoded_weights
+from mmc_bench.results.weights import Weights, checksum_of, decoded_weights
 from mmc_bench.suites.suite import Suite
-from mmc_bench.system.files import read_whole
+from mmc_bench.system.files import read_whole, write_whole
 from mmc_bench.system.streams import printable
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ Tensors = Mapping[str, "torch.Tensor"]
 #: The first digits of a key that must be given.
 FEWEST_DIGITS = 6
 KEY = re.compile(r"[0-9a-fA-F]{1,64}")
+
+#: How files of torch.save are called.
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 #: What training scripts call the weights among what else they save.
 USUAL_NAMES = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
@@ -74,7 +78,10 @@ class Source:
             raise UserError(f"{self.weights} cannot be read: {error.strerror}") from None
         weights = decoded_weights(content)
         if weights is None and self.record is None:
-            raise UserError(f"{self.weights} is no safetensors file")
+            if self.weights.suffix not in TORCH_SUFFIXES:
+                raise UserError(f"{self.weights} is no safetensors file")
+            tensors = _weights_in(_unpickled(content, self.weights), self.weights)
+            weights = Weights(tensors, checksum_of({name: value.contiguous() for name, value in tensors.items()}))
         if weights is None or (self.record and weights.sha256 != self.record.weights_sha256):
             raise UserError(f"weights file {self.weights} does not match its record's checksum{self._remedy}")
         key = self.record.key if self.record else None
@@ -96,69 +103,96 @@ def own_weights(text: str) -> tuple[OwnWeights, Path]:
     UserError
         When the file cannot be read.
     """
-    name, equals, file = text.rpartition("=")
-    path = Path(file if equals and name and not Path(text).exists() else text)
+    path, name = Path(text), ""
+    for equals in re.finditer("=", text):  # a file's own name may have some
+        if path.is_file():
+            break
+        path, name = Path(text[equals.end() :]), text[: equals.start()]
     try:
         with path.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"checkpoint {path} cannot be read: {error.strerror}") from None
-    return OwnWeights(name=printable(name if path != Path(text) else path.stem), sha256=sha256), path.resolve()
+        raise UserError(f"checkpoint {text} cannot be read: {error.strerror}") from None
+    return OwnWeights(name=printable(name) or printable(path.stem), sha256=sha256), path.resolve()
 
 
 def read_own(path: Path, own: OwnWeights) -> "dict[str, torch.Tensor]":
     """Return the weights in a file, by the names that a network gives them.
 
     It is a safetensors file, or one of ``torch.save`` with a ``state_dict``, alone or under a usual name in what else a
-    training script keeps. Prefixes that wrappers leave on all names are taken off. Nothing but tensors is unpickled.
+    training script keeps. Nothing but tensors is unpickled.
 
     Raises
     ------
     UserError
         When the file cannot be read, has changed, or holds no weights.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
         content = read_whole(path)
     except OSError as error:
         raise UserError(f"checkpoint {path} cannot be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != own.sha256:
         raise UserError(f"checkpoint {path} is no longer the file that it was when the run began")
-    if content[:2] == b"PK" or content[:1] == b"\x80":  # torch.save's files, of today and before version 1.6
+    weights = decoded_weights(content)
+    kept = _unpickled(content, path) if weights is None else weights.tensors
+    return _weights_in(kept, path)
+
+
+def _unpickled(content: bytes, path: Path) -> Any:
+    """Return what a file of ``torch.save`` holds."""
+    import torch
+
+    if not content.startswith((b"PK", b"\x80")):  # those of today, and of before torch 1.6
+        raise UserError(f"checkpoint {path} is neither a safetensors file nor one of torch.save")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is no weights is said below
         try:
-            kept = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+            return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
         except Exception as error:  # of many kinds, for what is damaged and for what is no tensor
-            reason = message_of(error).partition(". ")[0][:200]
+            reason = re.search(r"Unsupported (?:global|class|operand)[^.]*|WeightsUnpickler error: [^.]*", str(error))
+            why = reason[0].strip() if reason else message_of(error).partition(". ")[0][:200]
             raise UserError(
-                f"checkpoint {path} holds more than tensors, or is damaged ({reason}): save model.state_dict()"
+                f"checkpoint {path} holds more than tensors, or is damaged ({why}): save model.state_dict()"
             ) from None
-    else:
-        try:
-            kept = load(content)
-        except SafetensorError:
-            raise UserError(f"checkpoint {path} is neither a safetensors file nor one of torch.save") from None
-    return _named_by_the_network(_weights_in(kept, path))
 
 
 def _weights_in(kept: Any, path: Path) -> "dict[str, torch.Tensor]":
     import torch
 
-    for found in [kept, *(kept.get(name) for name in USUAL_NAMES if isinstance(kept, Mapping))]:
-        if isinstance(found, Mapping) and found and all(isinstance(value, torch.Tensor) for value in found.values()):
-            return dict(found)
-    among = f" among {', '.join(map(str, [*kept][:8]))}" if isinstance(kept, Mapping) else ""
+    waiting = [kept]
+    while waiting:
+        found = waiting.pop(0)
+        if isinstance(found, Mapping) and found:
+            if all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()):
+                return dict(found)
+            waiting += [found[name] for name in USUAL_NAMES if name in found]
+    among = f" among {', '.join(map(str, [*kept][:8]))}" if isinstance(kept, Mapping) and kept else ""
     raise UserError(f"checkpoint {path} holds no state_dict{among}: save model.state_dict()")
 
 
-def _named_by_the_network(weights: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
-    """Return weights without what data-parallel and compiled networks put before all their names."""
-    for prefix in ("module.", "_orig_mod."):
-        if all(name.startswith(prefix) for name in weights):
-            return _named_by_the_network({name.removeprefix(prefix): value for name, value in weights.items()})
-    return weights
+def kept_checkpoint(model: "torch.nn.Module | Mapping[str, torch.Tensor]", folder: Path) -> str:
+    """Write a network's weights into a folder, and return the name and the file as ``"NAME=FILE"``.
+
+    Raises
+    ------
+    UserError
+        When it is neither a network nor its ``state_dict``, or the file cannot be written.
+    """
+    import torch
+    from safetensors.torch import save
+
+    weights = model.state_dict() if isinstance(model, torch.nn.Module) else model
+    if not isinstance(weights, Mapping):
+        raise UserError(f"checkpoint is a {type(model).__name__}: give a file, a torch.nn.Module or its state_dict")
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+    content = save(tensors)
+    file = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(file, content)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}") from None
+    return f"{type(model).__name__ if isinstance(model, torch.nn.Module) else 'weights'}={file}"
 
 
 def locate(text: str, store: Store) -> Source:
@@ -170,11 +204,11 @@ def locate(text: str, store: Store) -> Source:
         When it is nothing of these, points at several records, or at one without weights.
     """
     path = Path(text)
-    if path.suffix == ".safetensors":
+    if path.suffix in (".safetensors", *TORCH_SUFFIXES):
         return Source(path.stem, path)
     if path.suffix != ".json" and not KEY.fullmatch(text):
-        advice = ": save the weights with safetensors.torch.save_file" if path.exists() else ""
-        raise UserError(f"{text} is no key of a record, no record's .json file and no .safetensors file{advice}")
+        advice = ": save the weights with safetensors.torch.save_file or torch.save" if path.exists() else ""
+        raise UserError(f"{text} is no key of a record, no record's .json file and no file of weights{advice}")
     file = path if path.suffix == ".json" else _file_of_key(text.lower(), store)
     record = read_record(file)
     if not isinstance(record, (PretrainRecord, CellRecord)):

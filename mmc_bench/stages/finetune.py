@@ -76,6 +76,10 @@ def _versions(task: Task) -> dict[str, int]:
     }
 
 
+def _refused() -> Backbone:
+    raise UserError("this backbone starts from pretrained weights: there is no untrained network of it")
+
+
 def task_of(
     pretraining: Pretraining,
     pretrained: Backbone,
@@ -102,6 +106,6 @@ def task_of(
         _clean_environments=data.clean_environments,
         _fully_cued=replace(data.all_cued, role="cued") if "fully-cued" in needs else None,
         _all_fully_cued=replace(data.fully_cued, role="cued") if "fully-cued" in needs else None,
-        _untrained=partial(resources.model, pretraining, data),
+        _untrained=partial(resources.model, pretraining, data) if pretraining.backbone.weights is None else _refused,
     )
     return task, seed

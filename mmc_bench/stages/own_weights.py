@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from mmc_bench.data.splits import ExperimentData
-from mmc_bench.errors import UserError, nearest
+from mmc_bench.errors import UserError, message_of, nearest
 from mmc_bench.results.jobs import Pretraining
 from mmc_bench.stages.checkpoints import read_own
 from mmc_bench.stages.resources import Resources
@@ -41,15 +41,44 @@ def fill(model: Backbone, weights: Tensors, label: str, backbone: str) -> Backbo
         When a weight is missing, too many, misshapen or not finite; the message names the first such, and the nearest.
     """
     wanted = model.state_dict()
+    weights = _without_prefix(weights, wanted)
+    tracked = {name for name in wanted if name.endswith(".num_batches_tracked")}  # older files lack them
     for name in [*wanted, *weights]:
         if name not in weights:
+            if name in tracked:
+                continue
             raise UserError(f"{label} does not fit {backbone}: it lacks the weight {name!r}: {nearest(name, weights)}")
         if name not in wanted:
             raise UserError(f"{label} does not fit {backbone}, which has no weight {name!r}: {nearest(name, wanted)}")
         shape, other = tuple(weights[name].shape), tuple(wanted[name].shape)
         if shape != other:
             raise UserError(f"{label} does not fit {backbone}: its weight {name!r} has shape {shape}, not {other}")
-        if not weights[name].isfinite().all():
-            raise UserError(f"{label}: its weight {name!r} is not finite everywhere")
-    model.load_state_dict(weights)
+        _check_values(weights[name], wanted[name].dtype, f"{label}: its weight {name!r}")
+    model.load_state_dict({**{name: wanted[name] for name in tracked}, **weights})
     return model.eval()
+
+
+def _without_prefix(weights: Tensors, wanted: Tensors) -> Tensors:
+    """Return weights without what wrappers (data-parallel, compiled, Lightning's) put before all their names."""
+    while weights and not weights.keys() & wanted.keys():
+        prefixes = {name.partition(".")[0] + "." for name in weights}
+        if len(prefixes) != 1 or not all("." in name for name in weights):
+            break
+        prefix = prefixes.pop()
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+def _check_values(weight: torch.Tensor, dtype: torch.dtype, whose: str) -> None:
+    """Refuse what a network's own type cannot hold."""
+    if weight.is_complex() or weight.layout != torch.strided or weight.is_meta:
+        what = "complex" if weight.is_complex() else "without values" if weight.is_meta else "sparse"
+        raise UserError(f"{whose} is {what}, and must be a dense tensor of real numbers")
+    try:
+        finite = bool(weight.to(dtype).isfinite().all())
+    except (RuntimeError, NotImplementedError) as error:  # quantised types, say
+        raise UserError(
+            f"{whose} is of a type that cannot be used, {weight.dtype}: {message_of(error)[:100]}"
+        ) from None
+    if not finite:
+        raise UserError(f"{whose} is not finite everywhere")

@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 SEED = 20260201
 
+#: Pixels of the shortest wave: one of two is 0 at every pixel.
+SHORTEST = 3
+
 #: Pictures (K, 3, H, W) in [-1, 1], and their shares (K, 1, H, W) in [0, 1].
 Patterns = tuple[torch.Tensor, torch.Tensor]
 
@@ -60,7 +63,7 @@ def frequency(classes: int, height: int, width: int, size: float) -> Patterns:
     for k in range(classes):
         angle, length = math.pi * k / classes, longest / (1 + k % 3)
         along = rows * math.sin(angle) + columns * math.cos(angle)
-        waves.append(torch.sin(2 * math.pi * along / max(length, 2)))
+        waves.append(torch.sin(2 * math.pi * along / max(length, SHORTEST)))
     pictures = torch.stack(waves)[:, None].expand(-1, 3, -1, -1)
     return pictures.contiguous(), torch.ones(classes, 1, height, width)
 

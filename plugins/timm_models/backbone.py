@@ -13,7 +13,7 @@ from torch import nn
 from mmc_bench import UserError
 from mmc_bench.errors import nearest
 
-from .pretrained import weights_of, with_own_input
+from .pretrained import of_channels, weights_of, with_own_input
 
 
 def check_model(model: str) -> None:
@@ -84,7 +84,8 @@ def build(
         known: Any = network.pretrained_cfg
         reset: Any = network.reset_classifier
         reset(num_classes)
-        with_own_input(network, tuple(known["input_size"][1:]), known["mean"], known["std"])
+        mean, std = (of_channels(known[name], input_shape[0]) for name in ("mean", "std"))
+        with_own_input(network, tuple(known["input_size"][1:]), mean, std)
     return network
 
 

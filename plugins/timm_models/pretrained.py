@@ -29,6 +29,9 @@ def weights_of(parameters: Mapping[str, Any]) -> Path | None:
         if not path.is_file():
             raise UserError(f"timm/{model}: there is no file {path}: weights must be one of timm's format")
         return path.resolve()
+    from .backbone import check_model
+
+    check_model(model)
     return _cached(model) or _downloaded(model)
 
 
@@ -80,6 +83,11 @@ def with_own_input(network: Any, size: tuple[int, int], mean: tuple[float, ...],
     network.register_buffer("input_shift", shift, persistent=False)
     family: Any = type(network)
     network.__class__ = _resizing(family, size)
+
+
+def of_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Return a value for each channel: those given, or their mean where there are more or fewer, as of grey images."""
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def _affine(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[list[float], list[float]]:
