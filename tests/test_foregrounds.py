@@ -1,6 +1,7 @@
 """Cut-outs on scenes: pictures and places against loops over pixels, the neutral ground, and a run."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -191,6 +192,18 @@ def test_images_that_stay_in_their_file_look_the_same(folder, parameters):
         assert torch.equal(first.batch(slice(None))[0], second.batch(slice(None))[0])
         in_batches = [torch.cat([images for images, _ in each.in_order(2)]) for each in (first, second)]
         assert torch.equal(*in_batches)
+
+
+def test_placing_cut_outs_of_a_file_ignores_the_arithmetic_of_the_run(folder):
+    held, stored = (loaded(folder, memory, scale=[0.6, 1.2], shift=0.2, soften=2) for memory in (2**30, 1))
+    index = torch.arange(len(held.train.images)).flip(0)
+    expected, there_and_back = held.train.images[index], pickle.loads(pickle.dumps(stored.train.images))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for images in (stored.train.images, there_and_back):
+            assert isinstance(images, StoredImages) and images.shape == expected.shape and images.path.is_file()
+            assert torch.equal(images.rows(index), expected)
+            batches = list(images.read_ahead(index.split(7), torch.device("cpu")))
+            assert torch.equal(torch.cat(batches), expected)
 
 
 # --- the neutral ground
