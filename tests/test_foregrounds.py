@@ -6,11 +6,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from helpers.cut_outs import PAIRS, SIDE, describe, drop, found_in, loaded, pixels_of, write_images
+from helpers.cut_outs import PAIRS, SIDE, describe, drop, found_in, loaded, offer_of, pixels_of, write_images
 from helpers.kit import in_this_process
 from helpers.pictures import pictures
 from PIL import Image
 
+from mmc_bench import UserError
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.data.stored import StoredImages
 from mmc_bench.plugin.registry import Registry
@@ -92,16 +93,37 @@ def test_scenes_make_groups_of_the_classes_that_they_go_with(folder):
     assert dataset.cue_groups(dataset.test.cues).tolist() == dataset.test.labels.tolist()
 
 
-def test_balanced_classes_have_as_many_cut_outs_each_in_their_order(folder):
+def test_balanced_classes_have_as_many_cut_outs_and_scenes_each_in_their_order(folder):
     everything, balanced = loaded(folder), loaded(folder, balanced=True)
     for part, count in (("train", 8), ("test", 2)):
         before, after = getattr(everything, part), getattr(balanced, part)
         assert after.labels.bincount().tolist() == [count, count]
-        rows = [int((before.images == image).flatten(1).all(1).nonzero()) for image in after.images]
+        rows = rows_in(before.images, after.images)
         assert rows == sorted({*rows}) and before.labels[rows].tolist() == after.labels.tolist()
+    labels = balanced.cue_groups(torch.arange(len(balanced._scenes)))
+    for scenes, count in ((labels[: balanced._first_test], 8), (labels[balanced._first_test :], 2)):
+        assert scenes.bincount().tolist() == [count, count]
+    rows = rows_in(everything._scenes, balanced._scenes)
+    assert rows == sorted({*rows})
+    assert everything.cue_groups(torch.tensor(rows)).tolist() == labels.tolist()
     assert torch.equal(loaded(folder, balanced=True).train.images, balanced.train.images)
-    other = loaded(folder, balanced=True, data_seed=1).train.images
-    assert not torch.equal(other, balanced.train.images)
+    other = loaded(folder, balanced=True, data_seed=1)
+    assert not torch.equal(other.train.images, balanced.train.images)
+    assert not torch.equal(other._scenes, balanced._scenes)
+
+
+def rows_in(images, chosen):
+    return [int((images == image).flatten(1).all(1).nonzero()) for image in chosen]
+
+
+def test_classes_are_balanced_where_files_do_not_say_what_is_shown(folder):
+    balanced = {
+        name: offer_of(name).configure({}).balanced
+        for name in ("foregrounds", "catdog-scenes", "waterbirds", "waterbirds-95")
+    }
+    assert balanced == {"foregrounds": True, "catdog-scenes": True, "waterbirds": True, "waterbirds-95": False}
+    with pytest.raises(UserError, match="balanced = True"):
+        offer_of("waterbirds-95").configure({"balanced": True})
 
 
 @pytest.mark.slow

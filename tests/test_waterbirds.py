@@ -213,6 +213,11 @@ def test_birds_have_cub_s_parts_and_places_are_split_in_halves(official):
     assert {"images.txt", "train_test_split.txt"} < {*birds.files}
 
 
+def test_as_many_landbirds_as_waterbirds_are_used(official):
+    dataset = loaded(official, "waterbirds")
+    assert [part.labels.bincount().tolist() for part in (dataset.train, dataset.test)] == [[16, 16], [16, 16]]
+
+
 def test_a_cue_rate_with_conflicting_minorities_makes_the_official_setting(official):
     dataset = loaded(official, "waterbirds")
     settings = DataSettings(clean_images=4, validation_images=4, minority="conflicting")

@@ -26,6 +26,10 @@ class Foregrounds:
 
     A cue code is a row of all scenes, the training ones first. Images are stored in their places, with their opacity as
     a fourth channel; `render` lays them over scenes, and the network sees three channels.
+
+    By default each part has as many cut-outs, and as many scenes, of each class. With more of one class, a network that
+    reads nothing is right more often than cue reliance takes for chance; and with more scenes of one, so is on RC a
+    network that reads nothing but the scene.
     """
 
     class Config(BaseConfig):
@@ -43,7 +47,7 @@ class Foregrounds:
         )
         soften: float = Field(0, ge=0, le=32, description="width of the fading edge, in pixels")
         balanced: bool = Field(
-            False, description="leave cut-outs out at random, until a part has as many of each class"
+            True, description="leave cut-outs and scenes out at random, until a part has as many of each class"
         )
         data_seed: int = Field(0, ge=0, description="what is drawn in loading follows from it, in all runs")
 
@@ -60,18 +64,22 @@ class Foregrounds:
         found = sources.listing(self.source)
         self.num_classes = found.num_classes
         side = (self.config.size, self.config.size)
-        cutouts: Mapping[str, Pictures] = found.cutouts
-        if self.config.balanced:
-            cutouts = {part: balanced(each, self.config.data_seed) for part, each in cutouts.items()}
+        cutouts, scenes_of = self._chosen(found.cutouts), self._chosen(found.scenes)
         images = {
             part: sources.decode(self.source, each.names, side, channels=4, masks=each.masks, fit="contain")
             for part, each in cutouts.items()
         }
         for part, each in cutouts.items():
             check_visible(images[part], found.root, each.names)
-        names = [name for part in PARTS for name in found.scenes[part].names]
+        names = [name for part in PARTS for name in scenes_of[part].names]
         scenes = sources.decode(self.source, names, side, fit="cover")
-        self._fill(images, cutouts, scenes, found.scenes)
+        self._fill(images, cutouts, scenes, scenes_of)
+
+    def _chosen(self, pictures: Mapping[str, Pictures]) -> Mapping[str, Pictures]:
+        """Return the cut-outs or scenes of each part that are used."""
+        if not self.config.balanced:
+            return pictures
+        return {part: balanced(each, self.config.data_seed) for part, each in pictures.items()}
 
     def _fill(
         self,
@@ -146,14 +154,9 @@ class CatDogScenes(Foregrounds):
     """Cats in forests and dogs by the sea: cut-outs of Tiny ImageNet on scenes of Intel's image classification.
 
     Cut-outs keep the place that they have in their photograph: many touch its border, and would show a straight cut
-    anywhere else. 417 cats and 1,021 dogs are for training, 109 and 250 for testing. By default as many dogs as cats
-    are used: cue reliance takes chance to be one half, and whoever always says dog would be right for 70 % of all.
+    anywhere else. 417 cats and 1,021 dogs are for training, 109 and 250 for testing, of which by default as many dogs
+    as cats are used. There are as many forests as seas.
     """
-
-    class Config(Foregrounds.Config):
-        """As for other cut-outs, with as many dogs as cats."""
-
-        balanced: bool = Field(True, description="leave dogs out at random, until there are as many as cats")
 
     source = "catdog-scenes"
     clean_images = 100

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -25,10 +26,11 @@ class Waterbirds(Foregrounds):
     """Birds on land and water: the class is landbird, 0, or waterbird, 1, and a scene of its kind is the cue.
 
     Birds are cut out by their segmentations, and have CUB's own split; places are split in halves. Pictures have the
-    official form: a photograph is stretched to a square, of which the middle 7/8 are seen. A cue rate of .95 with
-    conflicting minorities makes a training set as the official one is.
+    official form: a photograph is stretched to a square, of which the middle 7/8 are seen.
 
-    By default 600 clean and 600 validation birds leave 4,794 of 5,994; the official training set has 4,795.
+    Of 5,994 birds for training 1,379 are waterbirds, and 1,284 of 5,794 for testing; by default as many landbirds are
+    used. With all birds (`balanced` is false), a cue rate of .95 and conflicting minorities make a training set as the
+    official one is: 600 clean and 600 validation birds leave 4,794, and officially there are 4,795.
     """
 
     class Config(Foregrounds.Config):
@@ -41,7 +43,7 @@ class Waterbirds(Foregrounds):
 
     def load(self, sources: ImageSources) -> None:
         """Decode birds and places, and draw a place for each bird."""
-        birds, places = sources.listing("cub").of, sources.listing("places").of
+        birds, places = (self._chosen(sources.listing(name).of) for name in ("cub", "places"))
         self._decode(sources, birds, places, None)
 
     def _decode(
@@ -68,8 +70,17 @@ class Waterbirds95(Waterbirds):
     A training bird's own cue is its official place, whichever class that goes with: at a cue rate of 1, the training
     images are the official ones. A test bird whose official place goes with the other class has, on C, another test
     bird's place. The code of the i-th pair's place is i, training pairs first. A place is cut to the shape of its
-    bird's photograph, as officially. Birds of the official validation part are left out: runs hold out their own.
+    bird's photograph, as officially. Birds of the official validation part are left out: runs hold out their own, 600
+    clean and 600 validation birds of the 4,795 for training, and train on 3,595.
+
+    Classes are as in the official parts: 78 % of test birds are landbirds. Whoever always says so has a cue reliance of
+    .55, and an accuracy of 78 % on NC, C and RC alike: read both with that in mind.
     """
+
+    class Config(Waterbirds.Config):
+        """As for Waterbirds, with all of the official pairs."""
+
+        balanced: Literal[False] = Field(False, description="the official pairs are used as they are")
 
     def load(self, sources: ImageSources) -> None:
         """Decode the birds and places of the official pairs."""
