@@ -249,6 +249,19 @@ def test_the_ground_without_a_cue_is_one_for_all_and_tells_no_class(folder, grou
         assert picture.std() > 0.3 and 0.25 < grass < 0.6  # 8 of 20 training scenes are of grass
 
 
+@pytest.mark.parametrize(
+    ("scale", "says"),
+    [
+        (2, "scale = 2: two numbers are wanted, the least and the largest factor"),
+        ([1, 2, 3], r"scale = \[1, 2, 3\]: two numbers are wanted"),
+        ([2, 1], r"scale = \[2, 1\]: the least factor comes first"),
+    ],
+)
+def test_a_scale_is_two_factors_in_order(scale, says):
+    with pytest.raises(UserError, match=says):
+        offer_of().configure({"scale": scale})
+
+
 # --- a run
 
 SUITE = """

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from mmc_bench import BaseConfig, UserError
 from mmc_bench.data.contract import ImageSources, LabelledImages
@@ -15,6 +15,21 @@ from .layout import PARTS, Pictures
 from .placement import AT_ONCE, Placement, blurred
 
 Factor = Annotated[float, Field(ge=0.1, le=4)]
+
+
+def _two_numbers(scale: Any) -> Any:
+    if not isinstance(scale, (list, tuple)) or len(scale) != 2:
+        raise ValueError("two numbers are wanted, the least and the largest factor")
+    return scale
+
+
+def _in_order(scale: tuple[float, float]) -> tuple[float, float]:
+    if scale[0] > scale[1]:
+        raise ValueError("the least factor comes first, and then the largest")
+    return scale
+
+
+Scale = Annotated[tuple[Factor, Factor], BeforeValidator(_two_numbers), AfterValidator(_in_order)]
 
 
 class Foregrounds:
@@ -41,7 +56,7 @@ class Foregrounds:
             description="what is behind cut-outs without a cue, for all the same: middle grey; the mean of training "
             "scenes, each class alike, blurred by an eighth of the side; or random pixels of training scenes",
         )
-        scale: tuple[Factor, Factor] = Field((1, 1), description="least and largest factor of a cut-out's size")
+        scale: Scale = Field((1, 1), description="least and largest factor of a cut-out's size")
         shift: float = Field(
             0, ge=0, le=0.5, description="how far a cut-out moves at most each way, as a share of the side"
         )
