@@ -262,6 +262,72 @@ def test_a_scale_is_two_factors_in_order(scale, says):
         offer_of().configure({"scale": scale})
 
 
+# --- what is not seen
+
+
+def fills(value, box=(slice(None), slice(None))):
+    """Return a picture (H, W, 4) of grey, whose opacity is `value` in a box and 0 elsewhere."""
+    pixels = np.full((SIDE, SIDE, 4), 128, np.uint8)
+    pixels[:, :, 3] = 0
+    pixels[(*box, 3)] = value
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("pixels", "parameters", "says"),
+    [
+        (fills(0), {}, "shows nothing: none of its pixels is opaque"),
+        (fills(255), {}, "hides all of a scene: none of its pixels is transparent"),
+        (fills(255)[:7], {}, "hides all of a scene: none of its pixels is transparent"),
+        (fills(255)[:, :7], {"scale": [0.8, 0.8]}, "hides all of a scene: none of its pixels is transparent"),
+        (fills(255, (slice(6, 9), slice(6, 9))), {"soften": 4}, "shows nothing in its place: bring scale nearer"),
+        (
+            fills(255, (slice(0, 3), slice(0, 3))),
+            {"scale": [1.5, 1.5]},
+            "shows nothing in its place: bring scale nearer",
+        ),
+        (fills(255, (slice(3, 13), slice(3, 13))), {"scale": [2, 2]}, "hides all of a scene in its place: bring scale"),
+    ],
+)
+@pytest.mark.parametrize("memory", [1, 2**30])
+def test_a_cut_out_that_is_not_seen_or_hides_every_scene_is_named(folder, pixels, parameters, says, memory):
+    Image.fromarray(pixels).save(folder / "cutouts" / "ant" / "03.png")
+    with pytest.raises(UserError, match=f"cutouts/ant/03.png {says}"):
+        loaded(folder, memory, **parameters)
+
+
+WHITE = Image.new("LA", (SIDE, SIDE), (255, 0))  # white on transparent
+WHITE.paste((255, 255), (4, 4, 9, 9))
+
+
+def palette(colour):
+    image = Image.fromarray(np.eye(SIDE, dtype=np.uint8), "P")
+    image.putpalette([0, 0, 0, *colour])
+    return image
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (Image.fromarray(np.eye(SIDE, dtype=np.uint8)), "shows nothing: the largest value of its mask {} is 1, and"),
+        (palette((128, 0, 0)), "shows nothing: the largest value of its mask {} is 38, and white, 255, means opaque"),
+        (WHITE, "hides all of a scene: its mask {} is white"),
+    ],
+)
+def test_a_mask_that_means_something_else_is_named_with_its_values(folder, mask, says):
+    for file in (folder / "cutouts").rglob("*.png"):
+        pixels = pixels_of(file)
+        Image.fromarray(pixels[:, :, :3]).save(file)
+        other = folder / "masks" / file.relative_to(folder / "cutouts")
+        other.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[:, :, 3]).save(other)
+    mask.save(other)
+    describe(folder, masks={name: f"masks/{name}" for name in PAIRS})
+    name = "/".join(other.parts[-2:])
+    with pytest.raises(UserError, match=f"cutouts/{name} {says.format(f'.*masks/{name}')}"):
+        loaded(folder)
+
+
 # --- a run
 
 SUITE = """

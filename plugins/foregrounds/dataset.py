@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from mmc_bench import BaseConfig, UserError
+from mmc_bench import BaseConfig
 from mmc_bench.data.contract import ImageSources, LabelledImages
 from mmc_bench.data.stored import Images, rows_of
 
 from .layout import PARTS, Pictures
 from .placement import AT_ONCE, Placement, blurred
+from .visibility import check_seen
 
 Factor = Annotated[float, Field(ge=0.1, le=4)]
 
@@ -84,11 +85,9 @@ class Foregrounds:
             part: sources.decode(self.source, each.names, side, channels=4, masks=each.masks, fit="contain")
             for part, each in cutouts.items()
         }
-        for part, each in cutouts.items():
-            check_visible(images[part], found.root, each.names)
         names = [name for part in PARTS for name in scenes_of[part].names]
         scenes = sources.decode(self.source, names, side, fit="cover")
-        self._fill(images, cutouts, scenes, scenes_of)
+        self._fill(images, cutouts, scenes, scenes_of, found.root)
 
     def _chosen(self, pictures: Mapping[str, Pictures]) -> Mapping[str, Pictures]:
         """Return the cut-outs or scenes of each part that are used."""
@@ -102,8 +101,15 @@ class Foregrounds:
         cutouts: Mapping[str, Pictures],
         scenes: Images,
         scenes_of: Mapping[str, Pictures],
+        root: Path,
     ) -> None:
-        """Set all members from the decoded cut-outs (N, 4, H, W) of each part, and the scenes of both (M, 3, H, W)."""
+        """Set all members from the decoded cut-outs (N, 4, H, W) of each part, and the scenes of both (M, 3, H, W).
+
+        Raises
+        ------
+        UserError
+            When a cut-out, which lies below `root`, is not seen, or no scene is seen behind it.
+        """
         c = self.config
         self._scenes, self._first_test = scenes, len(scenes_of["train"].names)
         self._scene_labels = torch.tensor([label for part in PARTS for label in scenes_of[part].labels])  # (M,)
@@ -114,6 +120,7 @@ class Foregrounds:
         for part, first in zip(PARTS, (0, self._first_test), strict=True):
             labels = torch.tensor(cutouts[part].labels)
             placed = self._placement(len(labels), generator).placed(images[part])
+            check_seen(images[part], placed, root, cutouts[part])
             own = own_scenes(labels, torch.tensor(scenes_of[part].labels), generator)
             parts.append(LabelledImages(placed, labels, first + own))
         self.train, self.test = parts
@@ -203,14 +210,6 @@ def own_scenes(labels: torch.Tensor, scene_labels: torch.Tensor, generator: torc
         scenes = scenes[torch.randperm(len(scenes), generator=generator)]
         rows[images] = scenes[torch.arange(len(images)) % len(scenes)]
     return rows
-
-
-def check_visible(images: Images, root: Path, names: tuple[str, ...]) -> None:
-    """Raise a `UserError` that names a cut-out without any pixel that is at least half opaque."""
-    for rows in torch.arange(len(images)).split(AT_ONCE):
-        opacity = rows_of(images, rows)[:, 3].amax((1, 2))
-        for row in (opacity < 128).nonzero()[:, 0].tolist():
-            raise UserError(f"{root / names[int(rows[row])]} shows nothing: none of its pixels is opaque")
 
 
 def _mean(images: Images, chosen: torch.Tensor) -> torch.Tensor:

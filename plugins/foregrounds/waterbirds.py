@@ -61,7 +61,7 @@ class Waterbirds(Foregrounds):
         }
         names = [name for part in PARTS for name in places[part].names]
         scenes = sources.decode("places", names, side, boxes=boxes or [MIDDLE] * len(names))
-        self._fill(images, birds, scenes, places)
+        self._fill(images, birds, scenes, places, sources.listing("cub").root)
 
 
 class Waterbirds95(Waterbirds):
