@@ -111,9 +111,26 @@ FAULTS = {
         lambda f: (f / "foregrounds.yaml").write_text("a: [b"),
         "yaml cannot be read: while parsing",
     ),
+    "an empty description": (
+        lambda f: (f / "foregrounds.yaml").write_text(""),
+        "yaml is empty: the keys cutouts, scenes and pairs are wanted",
+    ),
+    "a word": (lambda f: (f / "foregrounds.yaml").write_text("owl"), "yaml holds 'owl': the keys cutouts, scenes"),
+    "a folder for the description": (
+        lambda f: (drop(f, "foregrounds.yaml"), (f / "foregrounds.yaml").mkdir()),
+        r"^[^:]*foregrounds.yaml cannot be read: Is a directory$",
+    ),
     "a folder for a table": (
         lambda f: describe(f, cutouts="cutouts"),
         r"^[^:]*images/cutouts cannot be read: Is a directory$",
+    ),
+    "a list for a folder": (
+        lambda f: describe(f, cutouts={"owl": ["cutouts/owl"], "ant": "cutouts/ant"}),
+        r"yaml: cutouts\.owl = .*: Input should be a valid string",
+    ),
+    "a pair named twice": (
+        lambda f: describe(f, pairs={**PAIRS, "owl": ["night", "dusk", "night"]}),
+        "class 'owl' has scenes 'night' twice in pairs",
     ),
     "an absolute folder": (
         lambda f: describe(f, scenes={**{name: f"scenes/{name}" for name in SCENES}, "dusk": str(f / "scenes/dusk")}),
@@ -155,7 +172,7 @@ FAULTS = {
         r"images lacks cutouts/ant/99\.png: each file that is named",
     ),
     "an unknown key": (lambda f: describe(f, scene={}), "scene = '{}': Extra inputs"),
-    "a missing key": (lambda f: describe(f, pairs=None), "pairs = .*Field required"),
+    "a missing key": (lambda f: describe(f, pairs=None), "foregrounds.yaml lacks pairs$"),
     "a missing folder": (lambda f: describe(f, cutouts={"owl": "owls"}), "images lacks owls: a folder of images was"),
     "an empty folder": (lambda f: drop(f, "scenes/dusk/*"), "dusk holds no image"),
     "one class": (lambda f: describe(f, cutouts={"owl": "cutouts/owl"}), "two classes or more .* all are of owl"),
