@@ -1,6 +1,7 @@
 """Waterbirds from the official layouts: labels, parts, and composites against the official recipe, step by step."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -271,6 +272,21 @@ FAULTS = {
         lambda f: rewrite(f / "train_test_split.txt", lambda text: text.replace("80 0\n", "")),
         r"image 80 is in only one of images\.txt and train_test_split\.txt",
     ),
+    "another flag": (
+        "cub",
+        lambda f: rewrite(f / "train_test_split.txt", lambda text: text.replace("\n5 1", "\n5 2", 1)),
+        r"train_test_split\.txt: image 5 has '2', and 1 \(train\) or 0 \(test\) is wanted",
+    ),
+    "a number twice": (
+        "cub",
+        lambda f: rewrite(f / "images.txt", lambda text: text.replace("\n5 ", "\n4 ", 1)),
+        r"images\.txt, line 5: image 4 is there twice",
+    ),
+    "a photograph twice": (
+        "cub",
+        lambda f: rewrite(f / "images.txt", lambda text: text.replace("Mallard_0003", "Mallard_0002")),
+        r"Mallard_0002\.jpg is there twice: an image has one class and one part",
+    ),
     "no test birds": (
         "cub",
         lambda f: rewrite(f / "train_test_split.txt", lambda text: text.replace(" 0\n", " 1\n")),
@@ -290,6 +306,19 @@ FAULTS = {
         "places",
         lambda f: (f / "data_large").rename(f / "val"),
         "lacks b/bamboo_forest, .*, l/lake/natural: Pl",
+    ),
+    "a place of both classes": (
+        "places",
+        lambda f: (
+            shutil.rmtree(f / "data_large/o/ocean"),
+            (f / "data_large/o/ocean").symlink_to(f / "data_large/b/bamboo_forest"),
+        ),
+        r"is there twice, as data_large/b/bamboo_forest/00000000\.jpg",
+    ),
+    "a pair twice": (
+        "waterbirds-metadata",
+        lambda f: rewrite(f / "metadata.csv", lambda text: text + text.splitlines()[-1]),
+        r"metadata\.csv: .*\.jpg is there twice",
     ),
     "no metadata": (
         "waterbirds-metadata",

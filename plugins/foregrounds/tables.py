@@ -47,13 +47,14 @@ def require(folder: Path, names: Iterable[str], wanted: str) -> None:
     for name in names:
         if Path(name).is_absolute():
             raise UserError(f"{name} is an absolute path: {wanted} is looked for below {folder}")
-    missing = [name for name in names if not _exists(folder / name)]
+    missing = [name for name in names if not exists(folder / name)]
     if missing:
         more = f" and {len(missing) - QUOTED:,} more" if len(missing) > QUOTED else ""
         raise UserError(f"{folder} lacks {', '.join(missing[:QUOTED])}{more}: {wanted} was looked for there")
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Tell whether there is a file or folder; raises a `UserError` where that cannot be told."""
     try:
         return path.exists()
     except OSError as error:  # its name is too long, or a folder above it may not be read
@@ -169,4 +170,4 @@ def _is_image(path: Path) -> bool:
     """Tell an image file, or a link with its name that leads nowhere, from folders, pipes and other files."""
     if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES:
         return False
-    return not _exists(path) or path.is_file()
+    return not exists(path) or path.is_file()
