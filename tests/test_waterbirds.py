@@ -6,7 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from mmc_bench_plugins.foregrounds.waterbirds import middle_of
 from PIL import Image
+from PIL.ExifTags import Base
 
 from mmc_bench import UserError
 from mmc_bench.data.sources import Sources
@@ -191,6 +193,17 @@ def test_on_c_a_test_bird_whose_place_is_of_the_other_class_has_another_one_of_i
         assert kinds[code] == int(row["y"])
         if row["y"] == row["place"]:
             assert code == number
+
+
+def test_a_turned_photograph_has_the_shape_that_a_viewer_shows(tmp_path):
+    upright, turned, place = (tmp_path / f"{name}.jpg" for name in ("upright", "turned", "place"))
+    photograph, exif = Image.new("RGB", (60, 40)), Image.Exif()
+    photograph.save(upright)
+    exif[Base.Orientation] = 6
+    photograph.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
+    Image.new("RGB", (50, 50)).save(place)
+    assert middle_of(turned, place) == middle_of(upright, place) != (1 / 16, 1 / 16, 15 / 16, 15 / 16)
+    assert middle_of(place, turned) == middle_of(place, upright)
 
 
 # --- any place behind any bird

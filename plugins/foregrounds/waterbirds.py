@@ -1,11 +1,13 @@
 """Waterbirds (Sagawa et al., 2020): birds of CUB-200-2011 on land and water of Places, any scene behind any bird."""
 
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from PIL import Image
+from PIL.ExifTags import Base
 from pydantic import Field
 
 from mmc_bench import UserError
@@ -17,6 +19,15 @@ from .layout import PARTS, Pictures
 
 #: A part of a picture: left, top, right and bottom, in shares of its sides.
 Box = tuple[float, float, float, float]
+
+#: EXIF orientations of photographs that are stored on their side.
+ON_THEIR_SIDE = (5, 6, 7, 8)
+
+#: What Pillow raises on damaged files.
+DAMAGED = (
+    *(OSError, EOFError, ValueError, SyntaxError, TypeError, ArithmeticError, LookupError, RuntimeError),
+    *(struct.error, Image.DecompressionBombError),
+)
 
 #: What networks see of Waterbirds' pictures: stretched to 256 x 256, of which the middle 224 x 224 are cut out.
 MIDDLE: Box = (1 / 16, 1 / 16, 15 / 16, 15 / 16)
@@ -127,9 +138,13 @@ def middle_of(bird: Path, place: Path) -> Box:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Return an image's width and height, which its first bytes tell."""
+    """Return the width and height that a viewer shows an image with, which its first bytes tell."""
     try:
         with Image.open(path) as image:
-            return image.size
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{path} cannot be read as an image: {error}") from None
+            try:
+                turned = image.getexif().get(Base.Orientation) in ON_THEIR_SIDE
+            except DAMAGED:  # as decoding does: what damaged metadata say is left aside
+                turned = False
+            return image.size[::-1] if turned else image.size
+    except DAMAGED as error:
+        raise UserError(f"{path} cannot be read as an image: {getattr(error, 'strerror', None) or error}") from None
