@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from PIL import Image
@@ -17,8 +17,8 @@ from .birds import Pair
 from .dataset import Foregrounds
 from .layout import PARTS, Pictures
 
-#: A part of a picture: left, top, right and bottom, in shares of its sides.
-Box = tuple[float, float, float, float]
+if TYPE_CHECKING:
+    from mmc_bench.data.decoded import Box
 
 #: EXIF orientations of photographs that are stored on their side.
 ON_THEIR_SIDE = (5, 6, 7, 8)
@@ -30,7 +30,7 @@ DAMAGED = (
 )
 
 #: What networks see of Waterbirds' pictures: stretched to 256 x 256, of which the middle 224 x 224 are cut out.
-MIDDLE: Box = (1 / 16, 1 / 16, 15 / 16, 15 / 16)
+MIDDLE: "Box" = (1 / 16, 1 / 16, 15 / 16, 15 / 16)
 
 
 class Waterbirds(Foregrounds):
@@ -62,7 +62,7 @@ class Waterbirds(Foregrounds):
         sources: ImageSources,
         birds: Mapping[str, Pictures],
         places: Mapping[str, Pictures],
-        boxes: Sequence[Box] | None,
+        boxes: "Sequence[Box] | None",
     ) -> None:
         self.num_classes = 2
         side = (self.config.size, self.config.size)
@@ -117,7 +117,7 @@ class Waterbirds95(Waterbirds):
         self.test = self.test.with_cues(torch.where(matching, official, self.test.cues))
 
 
-def middle_of(bird: Path, place: Path) -> Box:
+def middle_of(bird: Path, place: Path) -> "Box":
     """Return what is seen of a place behind a bird: the middle of what has the shape of the bird's photograph.
 
     Raises
