@@ -1,15 +1,17 @@
 """Cut-outs on scenes: pictures and places against loops over pixels, the neutral ground, and a run."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
 import torch
-from helpers.cut_outs import PAIRS, SIDE, describe, drop, found_in, loaded, pixels_of, write_images
+from helpers.cut_outs import PAIRS, SIDE, describe, drop, found_in, loaded, offer_of, pixels_of, write_images
 from helpers.kit import in_this_process
 from helpers.pictures import pictures
 from PIL import Image
 
+from mmc_bench import UserError
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.data.stored import StoredImages
 from mmc_bench.plugin.registry import Registry
@@ -91,16 +93,37 @@ def test_scenes_make_groups_of_the_classes_that_they_go_with(folder):
     assert dataset.cue_groups(dataset.test.cues).tolist() == dataset.test.labels.tolist()
 
 
-def test_balanced_classes_have_as_many_cut_outs_each_in_their_order(folder):
+def test_balanced_classes_have_as_many_cut_outs_and_scenes_each_in_their_order(folder):
     everything, balanced = loaded(folder), loaded(folder, balanced=True)
     for part, count in (("train", 8), ("test", 2)):
         before, after = getattr(everything, part), getattr(balanced, part)
         assert after.labels.bincount().tolist() == [count, count]
-        rows = [int((before.images == image).flatten(1).all(1).nonzero()) for image in after.images]
+        rows = rows_in(before.images, after.images)
         assert rows == sorted({*rows}) and before.labels[rows].tolist() == after.labels.tolist()
+    labels = balanced.cue_groups(torch.arange(len(balanced._scenes)))
+    for scenes, count in ((labels[: balanced._first_test], 8), (labels[balanced._first_test :], 2)):
+        assert scenes.bincount().tolist() == [count, count]
+    rows = rows_in(everything._scenes, balanced._scenes)
+    assert rows == sorted({*rows})
+    assert everything.cue_groups(torch.tensor(rows)).tolist() == labels.tolist()
     assert torch.equal(loaded(folder, balanced=True).train.images, balanced.train.images)
-    other = loaded(folder, balanced=True, data_seed=1).train.images
-    assert not torch.equal(other, balanced.train.images)
+    other = loaded(folder, balanced=True, data_seed=1)
+    assert not torch.equal(other.train.images, balanced.train.images)
+    assert not torch.equal(other._scenes, balanced._scenes)
+
+
+def rows_in(images, chosen):
+    return [int((images == image).flatten(1).all(1).nonzero()) for image in chosen]
+
+
+def test_classes_are_balanced_where_files_do_not_say_what_is_shown(folder):
+    balanced = {
+        name: offer_of(name).configure({}).balanced
+        for name in ("foregrounds", "catdog-scenes", "waterbirds", "waterbirds-95")
+    }
+    assert balanced == {"foregrounds": True, "catdog-scenes": True, "waterbirds": True, "waterbirds-95": False}
+    with pytest.raises(UserError, match="balanced = True"):
+        offer_of("waterbirds-95").configure({"balanced": True})
 
 
 @pytest.mark.slow
@@ -193,6 +216,18 @@ def test_images_that_stay_in_their_file_look_the_same(folder, parameters):
         assert torch.equal(*in_batches)
 
 
+def test_placing_cut_outs_of_a_file_ignores_the_arithmetic_of_the_run(folder):
+    held, stored = (loaded(folder, memory, scale=[0.6, 1.2], shift=0.2, soften=2) for memory in (2**30, 1))
+    index = torch.arange(len(held.train.images)).flip(0)
+    expected, there_and_back = held.train.images[index], pickle.loads(pickle.dumps(stored.train.images))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for images in (stored.train.images, there_and_back):
+            assert isinstance(images, StoredImages) and images.shape == expected.shape and images.path.is_file()
+            assert torch.equal(images.rows(index), expected)
+            batches = list(images.read_ahead(index.split(7), torch.device("cpu")))
+            assert torch.equal(torch.cat(batches), expected)
+
+
 # --- the neutral ground
 
 
@@ -212,6 +247,85 @@ def test_the_ground_without_a_cue_is_one_for_all_and_tells_no_class(folder, grou
     else:
         grass = (picture.mean(0) > 160 / 127.5 - 1).float().mean()
         assert picture.std() > 0.3 and 0.25 < grass < 0.6  # 8 of 20 training scenes are of grass
+
+
+@pytest.mark.parametrize(
+    ("scale", "says"),
+    [
+        (2, "scale = 2: two numbers are wanted, the least and the largest factor"),
+        ([1, 2, 3], r"scale = \[1, 2, 3\]: two numbers are wanted"),
+        ([2, 1], r"scale = \[2, 1\]: the least factor comes first"),
+    ],
+)
+def test_a_scale_is_two_factors_in_order(scale, says):
+    with pytest.raises(UserError, match=says):
+        offer_of().configure({"scale": scale})
+
+
+# --- what is not seen
+
+
+def fills(value, box=(slice(None), slice(None))):
+    """Return a picture (H, W, 4) of grey, whose opacity is `value` in a box and 0 elsewhere."""
+    pixels = np.full((SIDE, SIDE, 4), 128, np.uint8)
+    pixels[:, :, 3] = 0
+    pixels[(*box, 3)] = value
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("pixels", "parameters", "says"),
+    [
+        (fills(0), {}, "shows nothing: none of its pixels is opaque"),
+        (fills(255), {}, "hides all of a scene: none of its pixels is transparent"),
+        (fills(255)[:7], {}, "hides all of a scene: none of its pixels is transparent"),
+        (fills(255)[:, :7], {"scale": [0.8, 0.8]}, "hides all of a scene: none of its pixels is transparent"),
+        (fills(255, (slice(6, 9), slice(6, 9))), {"soften": 4}, "shows nothing in its place: bring scale nearer"),
+        (
+            fills(255, (slice(0, 3), slice(0, 3))),
+            {"scale": [1.5, 1.5]},
+            "shows nothing in its place: bring scale nearer",
+        ),
+        (fills(255, (slice(3, 13), slice(3, 13))), {"scale": [2, 2]}, "hides all of a scene in its place: bring scale"),
+    ],
+)
+@pytest.mark.parametrize("memory", [1, 2**30])
+def test_a_cut_out_that_is_not_seen_or_hides_every_scene_is_named(folder, pixels, parameters, says, memory):
+    Image.fromarray(pixels).save(folder / "cutouts" / "ant" / "03.png")
+    with pytest.raises(UserError, match=f"cutouts/ant/03.png {says}"):
+        loaded(folder, memory, **parameters)
+
+
+WHITE = Image.new("LA", (SIDE, SIDE), (255, 0))  # white on transparent
+WHITE.paste((255, 255), (4, 4, 9, 9))
+
+
+def palette(colour):
+    image = Image.fromarray(np.eye(SIDE, dtype=np.uint8), "P")
+    image.putpalette([0, 0, 0, *colour])
+    return image
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (Image.fromarray(np.eye(SIDE, dtype=np.uint8)), "shows nothing: the largest value of its mask {} is 1, and"),
+        (palette((128, 0, 0)), "shows nothing: the largest value of its mask {} is 38, and white, 255, means opaque"),
+        (WHITE, "hides all of a scene: its mask {} is white"),
+    ],
+)
+def test_a_mask_that_means_something_else_is_named_with_its_values(folder, mask, says):
+    for file in (folder / "cutouts").rglob("*.png"):
+        pixels = pixels_of(file)
+        Image.fromarray(pixels[:, :, :3]).save(file)
+        other = folder / "masks" / file.relative_to(folder / "cutouts")
+        other.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[:, :, 3]).save(other)
+    mask.save(other)
+    describe(folder, masks={name: f"masks/{name}" for name in PAIRS})
+    name = "/".join(other.parts[-2:])
+    with pytest.raises(UserError, match=f"cutouts/{name} {says.format(f'.*masks/{name}')}"):
+        loaded(folder)
 
 
 # --- a run

@@ -1,5 +1,8 @@
 """Folders of cut-outs and scenes: which files are read, for what, and what a wrong folder is answered with."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -17,9 +20,11 @@ from helpers.cut_outs import (
     sources_of,
     write_images,
 )
+from mmc_bench_plugins.foregrounds.tables import SUFFIXES
 from PIL import Image
 
 from mmc_bench import UserError
+from mmc_bench.data.class_folders import IMAGE_SUFFIXES
 
 
 @pytest.fixture
@@ -106,8 +111,68 @@ FAULTS = {
         lambda f: (f / "foregrounds.yaml").write_text("a: [b"),
         "yaml cannot be read: while parsing",
     ),
+    "an empty description": (
+        lambda f: (f / "foregrounds.yaml").write_text(""),
+        "yaml is empty: the keys cutouts, scenes and pairs are wanted",
+    ),
+    "a word": (lambda f: (f / "foregrounds.yaml").write_text("owl"), "yaml holds 'owl': the keys cutouts, scenes"),
+    "a folder for the description": (
+        lambda f: (drop(f, "foregrounds.yaml"), (f / "foregrounds.yaml").mkdir()),
+        r"^[^:]*foregrounds.yaml cannot be read: Is a directory$",
+    ),
+    "a folder for a table": (
+        lambda f: describe(f, cutouts="cutouts"),
+        r"^[^:]*images/cutouts cannot be read: Is a directory$",
+    ),
+    "a list for a folder": (
+        lambda f: describe(f, cutouts={"owl": ["cutouts/owl"], "ant": "cutouts/ant"}),
+        r"yaml: cutouts\.owl = .*: Input should be a valid string",
+    ),
+    "a pair named twice": (
+        lambda f: describe(f, pairs={**PAIRS, "owl": ["night", "dusk", "night"]}),
+        "class 'owl' has scenes 'night' twice in pairs",
+    ),
+    "an absolute folder": (
+        lambda f: describe(f, scenes={**{name: f"scenes/{name}" for name in SCENES}, "dusk": str(f / "scenes/dusk")}),
+        "images/scenes/dusk is an absolute path: a folder of images is looked for below",
+    ),
+    "an absolute folder of masks": (
+        lambda f: describe(f, masks={"owl": str(f / "cutouts/owl")}),
+        "images/cutouts/owl is an absolute path: a folder of images",
+    ),
+    "an absolute table": (
+        lambda f: describe(f, cutouts=str(f / "cutouts.csv")),
+        r"cutouts\.csv is an absolute path: a CSV file is looked for below",
+    ),
+    "a name that is too long": (
+        lambda f: describe(f, scenes={name: f"scenes/{name}" + "x" * 300 for name in SCENES}),
+        "x cannot be read: File name too long$",
+    ),
+    "a folder for two classes": (
+        lambda f: describe(f, cutouts={"owl": "cutouts/owl", "ant": "scenes/../cutouts/./owl"}),
+        r"images/cutouts/owl/00\.png is there twice, as scenes/\.\./cutouts/owl/00\.png: an image has one label",
+    ),
+    "scenes for two classes": (
+        lambda f: describe(f, scenes={"night": "scenes/night", "dusk": "scenes/night", "grass": "scenes/grass"}),
+        r"scenes/night/00\.png is there twice: an image has one scene and one part",
+    ),
+    "a linked folder for two classes": (
+        lambda f: (
+            (f / "more").symlink_to("cutouts/owl"),
+            describe(f, cutouts={"owl": "cutouts/owl", "ant": "more"}),
+        ),
+        r"cutouts/owl/00\.png is there twice, as more/00\.png",
+    ),
+    "a linked image": (
+        lambda f: (f / "cutouts/ant/99.png").symlink_to("../owl/00.png"),
+        r"ant/99\.png is there twice, as cutouts/owl/00\.png|owl/00\.png is there twice, as cutouts/ant/99\.png",
+    ),
+    "a link to nowhere": (
+        lambda f: (f / "cutouts/ant/99.png").symlink_to("nowhere"),
+        r"images lacks cutouts/ant/99\.png: each file that is named",
+    ),
     "an unknown key": (lambda f: describe(f, scene={}), "scene = '{}': Extra inputs"),
-    "a missing key": (lambda f: describe(f, pairs=None), "pairs = .*Field required"),
+    "a missing key": (lambda f: describe(f, pairs=None), "foregrounds.yaml lacks pairs$"),
     "a missing folder": (lambda f: describe(f, cutouts={"owl": "owls"}), "images lacks owls: a folder of images was"),
     "an empty folder": (lambda f: drop(f, "scenes/dusk/*"), "dusk holds no image"),
     "one class": (lambda f: describe(f, cutouts={"owl": "cutouts/owl"}), "two classes or more .* all are of owl"),
@@ -162,6 +227,14 @@ def test_a_wrong_folder_is_one_sentence_that_says_what_is_wanted(folder, fault):
         ),
         ("scenes", "path,scene\nb.png,dusk\nb.png,night", "b.png is there twice"),
         ("scenes", "path,scene", "scenes.csv names no image"),
+        (
+            "scenes",
+            "path,scene\nb.png,dusk\na/../b.png,night",
+            r"a/\.\./b.png is there twice, as b.png: an image has one",
+        ),
+        ("scenes", "path,scene,split\nb.png,dusk,test\n./b.png,dusk,train", r"b.png is there twice, as b.png"),
+        ("cutouts", "path,label,label\na.png,owl,ant", "cutouts.csv has two columns 'label'"),
+        ("cutouts", "path,label\n\n\na.png,owl\n\nb.png,", "cutouts.csv, line 6: the column 'label' is empty"),
         ("cutouts", "\ufeffpath,label\n\xe9.png,\xf6wl\n\xe9.png,ant", "\xe9.png is there twice"),
     ],
 )
@@ -171,6 +244,49 @@ def test_a_wrong_table_is_one_sentence_with_its_line(folder, table, content, say
     describe(folder, cutouts="cutouts.csv", scenes="scenes.csv")
     with pytest.raises(UserError, match=says):
         found_in(folder)
+
+
+def images_of_owls(folder):
+    found = found_in(folder)
+    names = [name for part in ("train", "test") for name in found.cutouts[part].names]
+    return {name.removeprefix("cutouts/owl/") for name in names if name.startswith("cutouts/owl/")}
+
+
+def test_links_are_followed_once_and_only_files_are_images(folder, tmp_path):
+    owls = folder / "cutouts" / "owl"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for number in (13, 14):
+        (owls / f"{number}.png").rename(elsewhere / f"{number}.PNG")
+    (elsewhere / "13.PNG").rename(elsewhere / "13.jfif")
+    (owls / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(owls)
+    (owls / "hidden").mkdir()
+    (owls / "hidden" / "up.png").symlink_to(owls)
+    (owls / "folder.png").mkdir()
+    os.mkfifo(owls / "pipe.png")
+    assert images_of_owls(folder) == {
+        *(f"{number:02}.png" for number in range(13)),
+        *("linked/13.jfif", "linked/14.PNG"),
+    }
+
+
+def test_a_folder_that_cannot_be_read_is_one_sentence(folder, monkeypatch):
+    (folder / "cutouts" / "owl" / "more").mkdir()
+    scandir = os.scandir
+
+    def refused(place):
+        if str(place).endswith("more"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(UserError, match=r"cutouts/owl/more cannot be read: Permission denied$"):
+        found_in(folder)
+
+
+def test_images_have_the_suffixes_that_they_have_in_class_folders():
+    assert SUFFIXES == IMAGE_SUFFIXES
 
 
 def test_patterns_besides_tables_that_give_every_split_are_refused(folder):

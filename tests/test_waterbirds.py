@@ -1,11 +1,14 @@
 """Waterbirds from the official layouts: labels, parts, and composites against the official recipe, step by step."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from mmc_bench_plugins.foregrounds.waterbirds import middle_of
 from PIL import Image
+from PIL.ExifTags import Base
 
 from mmc_bench import UserError
 from mmc_bench.data.sources import Sources
@@ -192,6 +195,17 @@ def test_on_c_a_test_bird_whose_place_is_of_the_other_class_has_another_one_of_i
             assert code == number
 
 
+def test_a_turned_photograph_has_the_shape_that_a_viewer_shows(tmp_path):
+    upright, turned, place = (tmp_path / f"{name}.jpg" for name in ("upright", "turned", "place"))
+    photograph, exif = Image.new("RGB", (60, 40)), Image.Exif()
+    photograph.save(upright)
+    exif[Base.Orientation] = 6
+    photograph.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
+    Image.new("RGB", (50, 50)).save(place)
+    assert middle_of(turned, place) == middle_of(upright, place) != (1 / 16, 1 / 16, 15 / 16, 15 / 16)
+    assert middle_of(place, turned) == middle_of(place, upright)
+
+
 # --- any place behind any bird
 
 
@@ -211,6 +225,11 @@ def test_birds_have_cub_s_parts_and_places_are_split_in_halves(official):
         )
         assert all(label == (PLACES.index(name[11:-13]) > 1) for name, label in scenes.items())
     assert {"images.txt", "train_test_split.txt"} < {*birds.files}
+
+
+def test_as_many_landbirds_as_waterbirds_are_used(official):
+    dataset = loaded(official, "waterbirds")
+    assert [part.labels.bincount().tolist() for part in (dataset.train, dataset.test)] == [[16, 16], [16, 16]]
 
 
 def test_a_cue_rate_with_conflicting_minorities_makes_the_official_setting(official):
@@ -266,6 +285,21 @@ FAULTS = {
         lambda f: rewrite(f / "train_test_split.txt", lambda text: text.replace("80 0\n", "")),
         r"image 80 is in only one of images\.txt and train_test_split\.txt",
     ),
+    "another flag": (
+        "cub",
+        lambda f: rewrite(f / "train_test_split.txt", lambda text: text.replace("\n5 1", "\n5 2", 1)),
+        r"train_test_split\.txt: image 5 has '2', and 1 \(train\) or 0 \(test\) is wanted",
+    ),
+    "a number twice": (
+        "cub",
+        lambda f: rewrite(f / "images.txt", lambda text: text.replace("\n5 ", "\n4 ", 1)),
+        r"images\.txt, line 5: image 4 is there twice",
+    ),
+    "a photograph twice": (
+        "cub",
+        lambda f: rewrite(f / "images.txt", lambda text: text.replace("Mallard_0003", "Mallard_0002")),
+        r"Mallard_0002\.jpg is there twice: an image has one class and one part",
+    ),
     "no test birds": (
         "cub",
         lambda f: rewrite(f / "train_test_split.txt", lambda text: text.replace(" 0\n", " 1\n")),
@@ -285,6 +319,19 @@ FAULTS = {
         "places",
         lambda f: (f / "data_large").rename(f / "val"),
         "lacks b/bamboo_forest, .*, l/lake/natural: Pl",
+    ),
+    "a place of both classes": (
+        "places",
+        lambda f: (
+            shutil.rmtree(f / "data_large/o/ocean"),
+            (f / "data_large/o/ocean").symlink_to(f / "data_large/b/bamboo_forest"),
+        ),
+        r"is there twice, as data_large/b/bamboo_forest/00000000\.jpg",
+    ),
+    "a pair twice": (
+        "waterbirds-metadata",
+        lambda f: rewrite(f / "metadata.csv", lambda text: text + text.splitlines()[-1]),
+        r"metadata\.csv: .*\.jpg is there twice",
     ),
     "no metadata": (
         "waterbirds-metadata",

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmc_bench import UserError
-from mmc_bench.data.listing import Listing
+from mmc_bench.data.listing import Listing, unreadable
 
 from .layout import PARTS, Pictures, check_filled, every, pictures_of
-from .tables import Entry, images_below, read_rows, require
+from .tables import Entry, check_once, exists, images_below, read_rows, require
 
 CLASSES = {"landbird": 0, "waterbird": 1}
 
@@ -74,6 +74,9 @@ def read_cub(folder: Path) -> Parts:
     tables = ("images.txt", "train_test_split.txt")
     require(folder, [*tables, "images", "segmentations"], what)
     names, splits = (_numbered(folder / table) for table in tables)
+    for number, flag in splits.items():
+        if flag not in ("0", "1"):
+            raise UserError(f"{folder / tables[1]}: image {number} has {flag!r}, and 1 (train) or 0 (test) is wanted")
     if strange := names.keys() ^ splits.keys():
         raise UserError(f"{folder}: image {min(strange)} is in only one of {' and '.join(tables)}")
     entries = [
@@ -92,12 +95,19 @@ def _numbered(table: Path) -> dict[str, str]:
     """Return what a table of CUB has for each image's number."""
     try:
         lines = table.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{table} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise unreadable(error, table) from None
+    except ValueError as error:
+        raise UserError(f"{table} cannot be read: {error}") from None
+    words: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         if len(line.split()) != 2:
             raise UserError(f"{table}, line {number}: an image's number and a word are wanted, not {line[:80]!r}")
-    return dict(line.split() for line in lines)
+        image, word = line.split()
+        if image in words:
+            raise UserError(f"{table}, line {number}: image {image} is there twice")
+        words[image] = word
+    return words
 
 
 def read_places(folder: Path) -> Parts:
@@ -108,7 +118,7 @@ def read_places(folder: Path) -> Parts:
     UserError
         When one of the four folders is missing or empty.
     """
-    inside = "data_large/" if (folder / "data_large").is_dir() else ""
+    inside = "data_large/" if exists(folder / "data_large") else ""
     kinds = [(name, inside + place) for name, places in PLACES.items() for place in places]
     what = "Places365 (large images: data_large, or what is in it)"
     require(folder, [place for _, place in kinds], what)
@@ -117,6 +127,7 @@ def read_places(folder: Path) -> Parts:
 
 
 def _parts(folder: Path, entries: list[Entry], one: str, tables: tuple[str, ...], what: str) -> Parts:
+    check_once(folder, entries, "class")
     of = {part: pictures_of(entries, part, CLASSES) for part in PARTS}
     check_filled(folder, of, CLASSES, one)
     files = [name for part in PARTS for name in of[part].files]
@@ -135,10 +146,14 @@ def read_metadata(folder: Path) -> Pairs:
     table = "metadata.csv"
     require(folder, [table], "the table of waterbird_complete95_forest2water2")
     of: dict[str, list[Pair]] = {part: [] for part in PART_OF_SPLIT.values()}
+    seen: set[str] = set()
     for row in read_rows(folder / table, ("img_filename", "y", "split", "place", "place_filename")):
         if row["split"] not in PART_OF_SPLIT or not {row["y"], row["place"]} <= {"0", "1"}:
             values = ", ".join(f"{column} {row[column]}" for column in ("y", "split", "place"))
             raise UserError(f"{folder / table}: {row['img_filename']} has {values}, and only a split may be 2")
+        if row["img_filename"] in seen:
+            raise UserError(f"{folder / table}: {row['img_filename']} is there twice")
+        seen.add(row["img_filename"])
         of[PART_OF_SPLIT[row["split"]]].append(
             Pair(f"images/{row['img_filename']}", row["place_filename"].lstrip("/"), int(row["y"]), int(row["place"]))
         )

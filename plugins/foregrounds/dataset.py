@@ -2,19 +2,35 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from mmc_bench import BaseConfig, UserError
+from mmc_bench import BaseConfig
 from mmc_bench.data.contract import ImageSources, LabelledImages
 from mmc_bench.data.stored import Images, rows_of
 
 from .layout import PARTS, Pictures
 from .placement import AT_ONCE, Placement, blurred
+from .visibility import check_seen
 
 Factor = Annotated[float, Field(ge=0.1, le=4)]
+
+
+def _two_numbers(scale: Any) -> Any:
+    if not isinstance(scale, (list, tuple)) or len(scale) != 2:
+        raise ValueError("two numbers are wanted, the least and the largest factor")
+    return scale
+
+
+def _in_order(scale: tuple[float, float]) -> tuple[float, float]:
+    if scale[0] > scale[1]:
+        raise ValueError("the least factor comes first, and then the largest")
+    return scale
+
+
+Scale = Annotated[tuple[Factor, Factor], BeforeValidator(_two_numbers), AfterValidator(_in_order)]
 
 
 class Foregrounds:
@@ -26,6 +42,10 @@ class Foregrounds:
 
     A cue code is a row of all scenes, the training ones first. Images are stored in their places, with their opacity as
     a fourth channel; `render` lays them over scenes, and the network sees three channels.
+
+    By default each part has as many cut-outs, and as many scenes, of each class. With more of one class, a network that
+    reads nothing is right more often than cue reliance takes for chance; and with more scenes of one, so is on RC a
+    network that reads nothing but the scene.
     """
 
     class Config(BaseConfig):
@@ -37,13 +57,13 @@ class Foregrounds:
             description="what is behind cut-outs without a cue, for all the same: middle grey; the mean of training "
             "scenes, each class alike, blurred by an eighth of the side; or random pixels of training scenes",
         )
-        scale: tuple[Factor, Factor] = Field((1, 1), description="least and largest factor of a cut-out's size")
+        scale: Scale = Field((1, 1), description="least and largest factor of a cut-out's size")
         shift: float = Field(
             0, ge=0, le=0.5, description="how far a cut-out moves at most each way, as a share of the side"
         )
         soften: float = Field(0, ge=0, le=32, description="width of the fading edge, in pixels")
         balanced: bool = Field(
-            False, description="leave cut-outs out at random, until a part has as many of each class"
+            True, description="leave cut-outs and scenes out at random, until a part has as many of each class"
         )
         data_seed: int = Field(0, ge=0, description="what is drawn in loading follows from it, in all runs")
 
@@ -60,18 +80,20 @@ class Foregrounds:
         found = sources.listing(self.source)
         self.num_classes = found.num_classes
         side = (self.config.size, self.config.size)
-        cutouts: Mapping[str, Pictures] = found.cutouts
-        if self.config.balanced:
-            cutouts = {part: balanced(each, self.config.data_seed) for part, each in cutouts.items()}
+        cutouts, scenes_of = self._chosen(found.cutouts), self._chosen(found.scenes)
         images = {
             part: sources.decode(self.source, each.names, side, channels=4, masks=each.masks, fit="contain")
             for part, each in cutouts.items()
         }
-        for part, each in cutouts.items():
-            check_visible(images[part], found.root, each.names)
-        names = [name for part in PARTS for name in found.scenes[part].names]
+        names = [name for part in PARTS for name in scenes_of[part].names]
         scenes = sources.decode(self.source, names, side, fit="cover")
-        self._fill(images, cutouts, scenes, found.scenes)
+        self._fill(images, cutouts, scenes, scenes_of, found.root)
+
+    def _chosen(self, pictures: Mapping[str, Pictures]) -> Mapping[str, Pictures]:
+        """Return the cut-outs or scenes of each part that are used."""
+        if not self.config.balanced:
+            return pictures
+        return {part: balanced(each, self.config.data_seed) for part, each in pictures.items()}
 
     def _fill(
         self,
@@ -79,8 +101,15 @@ class Foregrounds:
         cutouts: Mapping[str, Pictures],
         scenes: Images,
         scenes_of: Mapping[str, Pictures],
+        root: Path,
     ) -> None:
-        """Set all members from the decoded cut-outs (N, 4, H, W) of each part, and the scenes of both (M, 3, H, W)."""
+        """Set all members from the decoded cut-outs (N, 4, H, W) of each part, and the scenes of both (M, 3, H, W).
+
+        Raises
+        ------
+        UserError
+            When a cut-out, which lies below `root`, is not seen, or no scene is seen behind it.
+        """
         c = self.config
         self._scenes, self._first_test = scenes, len(scenes_of["train"].names)
         self._scene_labels = torch.tensor([label for part in PARTS for label in scenes_of[part].labels])  # (M,)
@@ -91,6 +120,7 @@ class Foregrounds:
         for part, first in zip(PARTS, (0, self._first_test), strict=True):
             labels = torch.tensor(cutouts[part].labels)
             placed = self._placement(len(labels), generator).placed(images[part])
+            check_seen(images[part], placed, root, cutouts[part])
             own = own_scenes(labels, torch.tensor(scenes_of[part].labels), generator)
             parts.append(LabelledImages(placed, labels, first + own))
         self.train, self.test = parts
@@ -146,14 +176,9 @@ class CatDogScenes(Foregrounds):
     """Cats in forests and dogs by the sea: cut-outs of Tiny ImageNet on scenes of Intel's image classification.
 
     Cut-outs keep the place that they have in their photograph: many touch its border, and would show a straight cut
-    anywhere else. 417 cats and 1,021 dogs are for training, 109 and 250 for testing. By default as many dogs as cats
-    are used: cue reliance takes chance to be one half, and whoever always says dog would be right for 70 % of all.
+    anywhere else. 417 cats and 1,021 dogs are for training, 109 and 250 for testing, of which by default as many dogs
+    as cats are used. There are as many forests as seas.
     """
-
-    class Config(Foregrounds.Config):
-        """As for other cut-outs, with as many dogs as cats."""
-
-        balanced: bool = Field(True, description="leave dogs out at random, until there are as many as cats")
 
     source = "catdog-scenes"
     clean_images = 100
@@ -185,14 +210,6 @@ def own_scenes(labels: torch.Tensor, scene_labels: torch.Tensor, generator: torc
         scenes = scenes[torch.randperm(len(scenes), generator=generator)]
         rows[images] = scenes[torch.arange(len(images)) % len(scenes)]
     return rows
-
-
-def check_visible(images: Images, root: Path, names: tuple[str, ...]) -> None:
-    """Raise a `UserError` that names a cut-out without any pixel that is at least half opaque."""
-    for rows in torch.arange(len(images)).split(AT_ONCE):
-        opacity = rows_of(images, rows)[:, 3].amax((1, 2))
-        for row in (opacity < 128).nonzero()[:, 0].tolist():
-            raise UserError(f"{root / names[int(rows[row])]} shows nothing: none of its pixels is opaque")
 
 
 def _mean(images: Images, chosen: torch.Tensor) -> torch.Tensor:

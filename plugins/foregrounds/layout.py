@@ -11,12 +11,15 @@ import yamlcore
 from pydantic import ConfigDict, Field, ValidationError
 
 from mmc_bench import BaseConfig, UserError
-from mmc_bench.data.listing import Listing
+from mmc_bench.data.listing import Listing, unreadable
 
 from .tables import Entry, entries_of, images_below, require
 
 DESCRIPTION = "foregrounds.yaml"
 PARTS = ("train", "test")
+
+#: What pydantic adds to the place of a problem where a value may be of several types.
+ALTERNATIVES = ("str", "dict[str,str]", "list[str]")
 
 #: Where nothing else is said, every fifth file of each kind, by name, is for testing.
 EVERY = 5
@@ -82,13 +85,21 @@ def read_described(folder: Path) -> Pasted:
     require(folder, [DESCRIPTION], "the file that says where cut-outs and scenes lie, and which go together,")
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), yamlcore.CoreLoader)
+    except OSError as error:
+        raise unreadable(error, file) from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, Mapping):
+        holds = "is empty" if content is None else f"holds {str(content)[:100]!r}"
+        raise UserError(f"{file} {holds}: the keys cutouts, scenes and pairs are wanted")
+    try:
         description = Description.model_validate(content)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"])) or "all of it"
+        where = ".".join(str(part) for part in problem["loc"] if part not in ALTERNATIVES)
+        if problem["type"] == "missing":
+            raise UserError(f"{file} lacks {where}") from None
         raise UserError(f"{file}: {where} = {str(problem['input'])[:100]!r}: {problem['msg']}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
     return described(folder, description, DESCRIPTION)
 
 
@@ -216,6 +227,8 @@ def _class_of_scenes(
         for kind in [own] if isinstance(own, str) else own:
             if kind not in kinds:
                 raise UserError(f"{folder}: class {name!r} is to have scenes {kind!r}, and there are {_quoted(kinds)}")
+            if class_of.get(kind) == name:
+                raise UserError(f"{folder}: class {name!r} has scenes {kind!r} twice in pairs")
             if kind in class_of:
                 raise UserError(f"{folder}: scenes {kind!r} go with {class_of[kind]!r} and {name!r}: they tell neither")
             class_of[kind] = name

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,20 +36,24 @@ class Placement:
         if not self.soften and bool((self.scale == 1).all()) and not self.shift.any():
             return images
         if isinstance(images, StoredImages):
-            return _PlacedWhenRead(images, self)
+            n, channels, height, width = images.shape
+            return _PlacedWhenRead(images.path, (n, channels, height, width), self)
         parts = torch.arange(len(images)).split(AT_ONCE)
         return torch.cat([self.of(images[rows], rows) for rows in parts])
 
     def of(self, images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Return the cut-outs (n, 4, H, W) of these rows (n,) in their places.
+        """Return the cut-outs (n, 4, H, W) of these rows (n,) in their places; all tensors are on the CPU.
 
-        Colours are weighted with opacity while they are resampled, so that hidden ones do not show at the edge.
+        Colours are weighted with opacity while they are resampled, so that hidden ones do not show at the edge. The
+        arithmetic is float32 whatever the run's, so that cut-outs look the same wherever they are kept.
         """
-        rows = rows.to(self.scale.device)
-        scale, shift = (each[rows].to(images.device) for each in (self.scale, self.shift))
+        with torch.autocast("cpu", enabled=False):
+            return self._resampled(images, self.scale[rows], self.shift[rows])
+
+    def _resampled(self, images: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         pixels = images.float() / 255
         pixels = torch.cat([pixels[:, :3] * pixels[:, 3:], pixels[:, 3:]], dim=1)
-        back = torch.zeros(len(images), 2, 3, device=images.device)  # from picture to cut-out
+        back = torch.zeros(len(images), 2, 3)  # from picture to cut-out
         back[:, 0, 0] = back[:, 1, 1] = 1 / scale
         back[:, :, 2] = -2 * shift / scale[:, None]
         grid = F.affine_grid(back, list(images.shape), align_corners=False)
@@ -62,24 +67,26 @@ class Placement:
 
 
 class _PlacedWhenRead(StoredImages):
-    """Cut-outs in a file that are put in their places as they are read."""
+    """Cut-outs in a file that are put in their places as they are read: on the CPU, and then copied to the device."""
 
-    def __init__(self, images: StoredImages, placement: Placement) -> None:
-        self.shape, self._images, self._placement = images.shape, images, placement
+    def __init__(self, path: Path, shape: tuple[int, int, int, int], placement: Placement) -> None:
+        super().__init__(path, shape)
+        self._placement = placement
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let copies, and other processes, open the file anew."""
-        return type(self), (self._images, self._placement)
+        return type(self), (self.path, tuple(self.shape), self._placement)
 
     def rows(self, index: torch.Tensor) -> torch.Tensor:
         """Return the chosen cut-outs (n, 4, H, W), as `StoredImages.rows` does."""
-        return self._placement.of(self._images.rows(index), index)
+        on_host = index.cpu()
+        return self._placement.of(super().rows(on_host), on_host).to(index.device)
 
     def read_ahead(self, batches: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
         """Yield the cut-outs of each batch, as `StoredImages.read_ahead` does."""
         batches = list(batches)
-        for index, images in zip(batches, self._images.read_ahead(batches, device), strict=True):
-            yield self._placement.of(images, index)
+        for index, images in zip(batches, super().read_ahead(batches, self.device), strict=True):
+            yield self._placement.of(images, index).to(device)
 
 
 def softened(opacity: torch.Tensor, width: float) -> torch.Tensor:

@@ -64,8 +64,9 @@ def found_in(folder):
 
 
 def loaded(folder, memory=2**30, **parameters):
+    """Return the dataset of a folder, with all of its images unless `balanced` is given."""
     offer = offer_of()
-    dataset = offer.make(offer.configure({"size": SIDE, **parameters}))
+    dataset = offer.make(offer.configure({"size": SIDE, "balanced": False, **parameters}))
     dataset.load(sources_of(folder, memory))
     return dataset
 
