@@ -173,7 +173,7 @@ def test_single_methods_that_need_counterfactuals_are_left_out_and_named(bench):
 
 def test_the_check_of_a_dataset_with_groups_asks_for_no_cue(bench):
     done = bench("check", "grouped-tiny", "--plugins-dir", PLUGINS)
-    assert done.code == 0 and "makes every set of an experiment: 100 pretraining, 5 clean, 25 valid" in done.out
+    assert done.code == 0 and "makes every set of an experiment: 100 pretraining, 6 clean, 24 valid" in done.out
     assert "cue" not in done.out
 
 
