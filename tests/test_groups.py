@@ -73,6 +73,19 @@ def test_each_group_of_the_validation_images_is_halved_so_that_clean_and_validat
         assert sorted(groups_in(data.clean)) == [(y, a) for y in (0, 1) for a in (0, 1, 2)]
 
 
+def test_what_is_aligned_and_weighs_the_mean_is_told_from_all_listed_training_images_whatever_the_seed(dataset):
+    for hold_out in (False, True):
+        if hold_out:
+            del dataset.validation
+        listed = torch.ones(150, dtype=torch.bool) if hold_out else ~dataset.validation
+        pairs = [pair for pair, own in zip(groups_in(dataset.train), listed.tolist(), strict=True) if own]
+        for seed in range(3):
+            data = derive_groups(dataset, DataSettings(pretrain_images=30), seed=seed)
+            for group in data.groups:
+                assert group.train_images == pairs.count((group.label, group.attribute))
+                assert group.aligned == (group.label == group.attribute)
+
+
 def test_a_fifth_of_each_groups_training_images_is_held_out_where_none_are_for_validation(dataset):
     del dataset.validation
     data = derive_groups(dataset, DataSettings(), seed=1)

@@ -62,6 +62,8 @@ class GroupedData(ExperimentData):
     conflicting ones, 0. `clean` has as many images of each group; `validation` is held out like it, with its groups as
     they come. `splits` and `validation_splits` are one set for each of `groups` and `validation_groups`, so that each
     image is scored once, and `train_splits` are those of `mmc_bench.results.metrics.GROUP_SPLITS` that have images.
+    What is aligned, and each group's `train_images`, are told from all training images of the dataset, whatever the
+    seed.
     """
 
     groups: tuple[LabelledGroup, ...] = ()
@@ -116,8 +118,12 @@ class _Association:
     counts: torch.Tensor
 
     @classmethod
-    def of(cls, images: CuedImages, num_classes: int, num_attributes: int) -> "_Association":
-        places = images.labels * num_attributes + images.cues
+    def of(cls, dataset: GroupedDataset, train: LabelledImages, num_attributes: int) -> "_Association":
+        """Return the association in all training images but those that the dataset has for validation."""
+        num_classes = dataset.num_classes
+        places = train.labels * num_attributes + train.cues.long()
+        if (mask := _validation_of(dataset)) is not None:
+            places = places[~mask.to(places.device)]
         counts = torch.bincount(places, minlength=num_classes * num_attributes)
         return cls(counts.view(num_classes, num_attributes))
 
@@ -186,8 +192,8 @@ def derive_groups(
     held_out = _images(train, held_out_rows[: settings.validation_images])
     tested = _images(test, _shuffled(len(test.labels), "test order", seed))
     num_attributes = 1 + int(max(train.cues.max(), test.cues.max()))
-    known = _Association.of(pretraining, dataset.num_classes, num_attributes)
-    _check_classes(known, tested)
+    known = _Association.of(dataset, train, num_attributes)
+    _check_classes(pretraining, tested)
     groups, splits = known.groups_of(tested)
     validation_groups, validation_splits = known.groups_of(held_out)
     return GroupedData(
@@ -219,10 +225,15 @@ def _shuffled(n: int, what: str, seed: int) -> torch.Tensor:
     return torch.randperm(n, generator=generator_of(what, seed))
 
 
+def _validation_of(dataset: GroupedDataset) -> torch.Tensor | None:
+    """Return which training images the dataset has for validation, (N,), or None where it does not say."""
+    return getattr(dataset, "validation", None)
+
+
 def _partition(dataset: GroupedDataset, settings: DataSettings, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the rows of the training set and those for validation, each in a random order."""
     rows = _shuffled(len(dataset.train.labels), "held-out sets", seed)
-    mask: torch.Tensor | None = getattr(dataset, "validation", None)
+    mask = _validation_of(dataset)
     if mask is None:
         place, count = _places(dataset.train, rows)
         held_out = place <= (HELD_OUT * count).round()
@@ -275,8 +286,7 @@ def _check(name: str, part: LabelledImages, num_classes: int) -> None:
         raise UserError(f"the {name} images have labels outside 0 to {num_classes - 1}")
 
 
-def _check_classes(known: _Association, test: CuedImages) -> None:
+def _check_classes(train: CuedImages, test: CuedImages) -> None:
     """Refuse a class that has test images alone."""
-    trained = known.counts.sum(1) > 0
-    if unseen := sorted({*test.labels.unique().tolist()} - {*trained.nonzero()[:, 0].tolist()}):
+    if unseen := sorted({*test.labels.unique().tolist()} - {*train.labels.unique().tolist()}):
         raise UserError(f"class {unseen[0]} has test images and no training images")
