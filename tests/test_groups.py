@@ -166,7 +166,7 @@ def test_paths_are_measured_once_on_each_group_and_told_of_all_aligned_and_confl
         assert told[name].accuracy == whole.accuracy and told[name].loss == pytest.approx(whole.loss)
 
 
-def test_trials_are_chosen_on_the_mean_and_on_the_worst_group_of_validation_images(dataset, network):
+def test_trials_are_chosen_on_all_validation_images_and_on_their_worst_group(dataset, network):
     data = derive_groups(dataset, DataSettings(), seed=0)
     scores = {name: evaluate_with_predictions(network, own)[0] for name, own in data.validation_splits.items()}
     told = data.trial_scores(scores)
