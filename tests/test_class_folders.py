@@ -1,6 +1,7 @@
 """Which files of class folders are images, and what is said of those that are left out."""
 
 import os
+import shutil
 
 import pytest
 from PIL import Image
@@ -43,6 +44,13 @@ def remarks(root):
 
 def shades(root):
     return [int(image.unique()) for image in load_folder(root, size=None, channels=1)[0].images]
+
+
+def test_a_single_class_is_refused(root):
+    for part in ("train", "test"):
+        shutil.rmtree(root / part / "bee")
+    with pytest.raises(UserError, match="has the class 'ant' alone: a dataset needs two classes or more"):
+        read_class_folders(root)
 
 
 def test_folders_of_images_alone_are_read_without_a_remark(root):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmc_bench_plugins.group_labelled.dataset import GroupLabelled, Spawrious, UrbanCars
+from mmc_bench_plugins.group_labelled.listing import in_order
 from mmc_bench_plugins.group_labelled.mnist import ColouredMnist
 from mmc_bench_plugins.group_labelled.tables import read_celeba, read_table, read_waterbirds
 from mmc_bench_plugins.group_labelled.trees import read_spawrious, read_urbancars
@@ -117,6 +118,11 @@ def test_words_and_numbers_become_codes_in_their_order(tmp_path):
     assert data.test.cues.tolist()[::4] == [0, 1, 0, 1] and len(data.test.labels) == 16
 
 
+def test_numbers_sort_by_their_values_however_long_they_are():
+    long = "1" * 5000
+    assert in_order([long, "10", "9", "1.5"]) == ("1.5", "9", "10", long)
+
+
 @pytest.mark.parametrize("inner", ["", "waterbird_complete95_forest2water2", "waterbirds_v1.0"])
 def test_waterbirds_is_read_as_group_dro_and_wilds_pack_it(tmp_path, inner):
     waterbirds(tmp_path / inner)
@@ -187,10 +193,14 @@ def without(name):
     return spoil
 
 
-def replaced(name, old, new):
+def replaced(name, *words):
+    """Replace words in a file: old, new, old, new, …"""
+
     def spoil(folder):
-        path = folder / name
-        path.write_text(path.read_text().replace(old, new))
+        text = (folder / name).read_text()
+        for old, new in zip(words[::2], words[1::2], strict=True):
+            text = text.replace(old, new)
+        (folder / name).write_text(text)
 
     return spoil
 
@@ -228,6 +238,32 @@ WRONG = {
         read_table,
         "class fox has test images and no train images",
     ),
+    "one class": (
+        subpopbench,
+        replaced("metadata.csv", ",dog,", ",cat,"),
+        read_table,
+        "has the class cat alone: a dataset needs two classes or more",
+    ),
+    "one attribute": (
+        subpopbench,
+        replaced("metadata.csv", ",outdoors,train", ",indoors,train"),
+        read_table,
+        "all train images have the attribute indoors: groups need two or more",
+    ),
+    "a file twice": (
+        subpopbench,
+        replaced("metadata.csv", "indoors/cat/test0.png", "indoors/./cat/train0.png"),
+        read_table,
+        "lists indoors/cat/train0.png twice",
+    ),
+    "one number in two ways": (
+        subpopbench,
+        replaced("metadata.csv", ",indoors,", ",0,", ",outdoors,", ",0.0,"),
+        read_table,
+        "the attributes 0 and 0.0 are the same number: write it in one way",
+    ),
+    "no number": (subpopbench, replaced("metadata.csv", ",cat,", ",NaN,"), read_table, "line 2: the label is NaN"),
+    "a long name": (subpopbench, replaced("metadata.csv", "train0", "0" * 300), read_table, "there is no such file in"),
     "no birds": (
         waterbirds,
         without("metadata.csv"),
@@ -235,6 +271,12 @@ WRONG = {
         "nor waterbird_complete95_forest2water2/",
     ),
     "no list": (celeba, without("list_eval_partition.txt"), read_celeba, "holds neither list_eval_partition.txt nor"),
+    "a face twice": (
+        celeba,
+        replaced("list_attr_celeba.txt", "000002.jpg", "000001.jpg"),
+        read_celeba,
+        "list_attr_celeba.txt lists 000001.jpg twice",
+    ),
     "no faces": (celeba, without("img_align_celeba"), read_celeba, "holds no folder img_align_celeba with CelebA's"),
     "a face": (celeba, without("img_align_celeba/000003.jpg"), read_celeba, "lists 000003.jpg, and there is no file"),
     "no hair": (celeba, replaced("list_attr_celeba.txt", "Blond_", ""), read_celeba, "lacks the attribute Blond_Hair"),

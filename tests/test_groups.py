@@ -55,18 +55,50 @@ def test_the_clean_set_has_as_many_images_of_each_group_and_half_of_the_validati
     counts = [groups_in(data.clean).count(group) for group in {*groups_in(data.clean)}]
     assert len({*counts}) == 1 and counts[0] >= 1
     shown = [{*images.index.tolist()} for images in (data.pretraining, data.clean, data.validation)]
-    assert len(shown[2]) == int(dataset.validation.sum()) // 2
     assert not (shown[0] & shown[1] or shown[0] & shown[2] or shown[1] & shown[2])
     assert data.clean_environments.tolist() == [int(y == a) for y, a in groups_in(data.clean)]
     bounded = derive_groups(dataset, DataSettings(clean_images=len(counts), validation_images=5), seed=0)
     assert sorted(groups_in(bounded.clean)) == sorted({*groups_in(data.clean)}) and len(bounded.validation) == 5
 
 
-def test_a_fifth_of_the_training_images_is_held_out_where_none_are_for_validation(dataset):
+def test_each_group_of_the_validation_images_is_halved_so_that_clean_and_validation_set_have_all_of_them(dataset):
+    dataset.train.labels[:], dataset.train.cues[:] = torch.arange(150) % 2, 0
+    dataset.train.cues[:4], dataset.train.cues[4:7] = 1, 2  # groups of 2, 2, 2 and 1
+    dataset.validation[:] = torch.arange(150) < 50
+    dataset.test.labels.clamp_(max=1)
+    for seed in range(3):
+        data = derive_groups(dataset, DataSettings(), seed=seed)
+        counted = {pair: groups_in(data.validation).count(pair) for pair in {*groups_in(data.validation)}}
+        assert counted == {(0, 0): 10, (1, 0): 11, (0, 1): 1, (1, 1): 1, (0, 2): 1}
+        assert sorted(groups_in(data.clean)) == [(y, a) for y in (0, 1) for a in (0, 1, 2)]
+
+
+def test_what_is_aligned_and_weighs_the_mean_is_told_from_all_listed_training_images_whatever_the_seed(dataset):
+    for hold_out in (False, True):
+        if hold_out:
+            del dataset.validation
+        listed = torch.ones(150, dtype=torch.bool) if hold_out else ~dataset.validation
+        pairs = [pair for pair, own in zip(groups_in(dataset.train), listed.tolist(), strict=True) if own]
+        for seed in range(3):
+            data = derive_groups(dataset, DataSettings(pretrain_images=30), seed=seed)
+            for group in data.groups:
+                assert group.train_images == pairs.count((group.label, group.attribute))
+                assert group.aligned == (group.label == group.attribute)
+
+
+def test_a_fifth_of_each_groups_training_images_is_held_out_where_none_are_for_validation(dataset):
     del dataset.validation
     data = derive_groups(dataset, DataSettings(), seed=1)
-    assert (len(data.pretraining), len(data.validation)) == (120, 15)
+    every = groups_in(dataset.train)
+    for pair in {*every}:
+        assert groups_in(data.pretraining).count(pair) == every.count(pair) - round(every.count(pair) / 5)
     assert data.clean.joined(data.pretraining).storage is data.pretraining.storage
+
+
+def keep_one_of_each_group(dataset):
+    first = {pair: row for row, pair in reversed([*enumerate(groups_in(dataset.train))])}
+    dataset.validation[:] = False
+    dataset.validation[[*first.values()]] = True
 
 
 @pytest.mark.parametrize(
@@ -76,6 +108,7 @@ def test_a_fifth_of_the_training_images_is_held_out_where_none_are_for_validatio
         (lambda d: d.train.labels.fill_(7), {}, "the training images have labels outside 0 to 2"),
         (lambda d: d.train.labels.fill_(0), {}, "class 1 has test images and no training images"),
         (lambda d: d.validation.fill_(False), {}, "150 training and 0 validation images are too few"),
+        (keep_one_of_each_group, {}, "9 validation images, one a group, are too few for a clean and a validation set"),
         (lambda d: None, {"pretrain_images": 101}, "100 training and 50 validation images are too few for 101"),
         (lambda d: None, {"clean_images": 2}, "2 clean images are too few for one of each of"),
     ],
@@ -133,7 +166,7 @@ def test_paths_are_measured_once_on_each_group_and_told_of_all_aligned_and_confl
         assert told[name].accuracy == whole.accuracy and told[name].loss == pytest.approx(whole.loss)
 
 
-def test_trials_are_chosen_on_the_mean_and_on_the_worst_group_of_validation_images(dataset, network):
+def test_trials_are_chosen_on_all_validation_images_and_on_their_worst_group(dataset, network):
     data = derive_groups(dataset, DataSettings(), seed=0)
     scores = {name: evaluate_with_predictions(network, own)[0] for name, own in data.validation_splits.items()}
     told = data.trial_scores(scores)

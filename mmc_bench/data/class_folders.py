@@ -94,7 +94,8 @@ def read_class_folders(root: Path) -> ClassFolders:
     Raises
     ------
     UserError
-        When train and test differ in their classes, a class has no image, or a folder cannot be read.
+        When train and test differ in their classes, there are no two classes, a class has no image, or a folder cannot
+        be read.
     """
     left_out: dict[str, list[str]] = {}
     try:
@@ -121,6 +122,8 @@ def _class_names(root: Path, left_out: dict[str, list[str]]) -> tuple[str, ...]:
         spelt = [name for name in odd[1:] if name.casefold() == odd[0].casefold()]
         alike = f", and {spelt[0]!r} in only the other" if spelt else ""
         raise UserError(f"{root}: class {odd[0]!r} is in only one of train and test{alike}")
+    if len(names["train"]) < 2:
+        raise UserError(f"{root} has the class {names['train'][0]!r} alone: a dataset needs two classes or more")
     if beside:
         left_out["beside the class folders"] = beside
     return tuple(names["train"])

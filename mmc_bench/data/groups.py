@@ -22,7 +22,7 @@ from mmc_bench.results.metrics import (
 )
 from mmc_bench.results.settings import DataSettings
 
-#: The share of the training images that is held out where a dataset has no images for validation.
+#: The share of each group's training images that is held out where a dataset has no images for validation.
 HELD_OUT = 0.2
 
 
@@ -62,6 +62,8 @@ class GroupedData(ExperimentData):
     conflicting ones, 0. `clean` has as many images of each group; `validation` is held out like it, with its groups as
     they come. `splits` and `validation_splits` are one set for each of `groups` and `validation_groups`, so that each
     image is scored once, and `train_splits` are those of `mmc_bench.results.metrics.GROUP_SPLITS` that have images.
+    What is aligned, and each group's `train_images`, are told from all training images of the dataset, whatever the
+    seed.
     """
 
     groups: tuple[LabelledGroup, ...] = ()
@@ -116,8 +118,12 @@ class _Association:
     counts: torch.Tensor
 
     @classmethod
-    def of(cls, images: CuedImages, num_classes: int, num_attributes: int) -> "_Association":
-        places = images.labels * num_attributes + images.cues
+    def of(cls, dataset: GroupedDataset, train: LabelledImages, num_attributes: int) -> "_Association":
+        """Return the association in all training images but those that the dataset has for validation."""
+        num_classes = dataset.num_classes
+        places = train.labels * num_attributes + train.cues.long()
+        if (mask := _validation_of(dataset)) is not None:
+            places = places[~mask.to(places.device)]
         counts = torch.bincount(places, minlength=num_classes * num_attributes)
         return cls(counts.view(num_classes, num_attributes))
 
@@ -158,8 +164,8 @@ def derive_groups(
     """Derive all sets of one experiment from a loaded dataset whose images come in groups.
 
     The clean set is drawn as in deep feature reweighting (Kirichenko et al., 2023): from one half of the validation
-    images, as many of each group as the smallest has; the other half is the validation set. Every set lies in a random
-    order of its own, fixed by the seed.
+    images, as many of each group as the smallest has; the other half is the validation set. Each group is halved for
+    itself; the clean set's half has the odd image. Every set lies in a random order of its own, fixed by the seed.
 
     Parameters
     ----------
@@ -180,14 +186,14 @@ def derive_groups(
     _check("test", dataset.test, dataset.num_classes)
     train, test = placed(dataset.train, device), placed(dataset.test, device)
     train_rows, validation_rows = _partition(dataset, settings, seed)
-    half = (len(validation_rows) + 1) // 2
-    clean_rows = _balanced(dataset.train, validation_rows[:half], settings.clean_images)
+    clean_rows, held_out_rows = _halves(dataset.train, validation_rows)
+    clean_rows = _balanced(dataset.train, clean_rows, settings.clean_images)
     pretraining, clean = _images(train, train_rows), _images(train, clean_rows)
-    held_out = _images(train, validation_rows[half:][: settings.validation_images])
+    held_out = _images(train, held_out_rows[: settings.validation_images])
     tested = _images(test, _shuffled(len(test.labels), "test order", seed))
     num_attributes = 1 + int(max(train.cues.max(), test.cues.max()))
-    known = _Association.of(pretraining, dataset.num_classes, num_attributes)
-    _check_classes(known, tested)
+    known = _Association.of(dataset, train, num_attributes)
+    _check_classes(pretraining, tested)
     groups, splits = known.groups_of(tested)
     validation_groups, validation_splits = known.groups_of(held_out)
     return GroupedData(
@@ -219,14 +225,20 @@ def _shuffled(n: int, what: str, seed: int) -> torch.Tensor:
     return torch.randperm(n, generator=generator_of(what, seed))
 
 
+def _validation_of(dataset: GroupedDataset) -> torch.Tensor | None:
+    """Return which training images the dataset has for validation, (N,), or None where it does not say."""
+    return getattr(dataset, "validation", None)
+
+
 def _partition(dataset: GroupedDataset, settings: DataSettings, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the rows of the training set and those for validation, each in a random order."""
     rows = _shuffled(len(dataset.train.labels), "held-out sets", seed)
-    mask: torch.Tensor | None = getattr(dataset, "validation", None)
+    mask = _validation_of(dataset)
     if mask is None:
-        mask = torch.zeros(len(rows), dtype=torch.bool)
-        mask[rows[: round(HELD_OUT * len(rows))]] = True
-    held_out = mask.cpu()[rows]
+        place, count = _places(dataset.train, rows)
+        held_out = place <= (HELD_OUT * count).round()
+    else:
+        held_out = mask.cpu()[rows]
     left, validation = rows[~held_out], rows[held_out]
     wanted = settings.pretrain_images or max(len(left), 2)
     if len(left) < wanted or len(validation) < 4:
@@ -237,15 +249,31 @@ def _partition(dataset: GroupedDataset, settings: DataSettings, seed: int) -> tu
     return left[:wanted], validation
 
 
-def _balanced(part: LabelledImages, rows: torch.Tensor, most: int | None) -> torch.Tensor:
-    """Return of these rows as many of each group as the smallest group has, and at most so many of all."""
+def _places(part: LabelledImages, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each row's place among the rows of its group, from 1, and how many these are, both (N,)."""
     pairs = torch.stack([part.labels, part.cues.long()], dim=1).cpu()[rows]
     _, group, counts = pairs.unique(dim=0, return_inverse=True, return_counts=True)
-    of_each = int(counts.min()) if most is None else min(int(counts.min()), most // len(counts))
-    if of_each * len(counts) < 2:
-        raise UserError(f"{most or len(rows)} clean images are too few for one of each of {len(counts)} groups")
-    one_hot = torch.nn.functional.one_hot(group, len(counts))
-    place = one_hot.cumsum(0).gather(1, group[:, None])[:, 0]  # of each image among those of its group, from 1
+    by_group = group.argsort(stable=True)
+    place = torch.empty_like(group)
+    place[by_group] = torch.arange(1, len(rows) + 1) - (counts.cumsum(0) - counts)[group[by_group]]
+    return place, counts[group]
+
+
+def _halves(part: LabelledImages, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the rows in two halves, group by group; the first has the odd row of each group."""
+    place, count = _places(part, rows)
+    if int(count.max()) < 2:
+        raise UserError(f"{len(rows)} validation images, one a group, are too few for a clean and a validation set")
+    return rows[place % 2 == 1], rows[place % 2 == 0]
+
+
+def _balanced(part: LabelledImages, rows: torch.Tensor, most: int | None) -> torch.Tensor:
+    """Return of these rows as many of each group as the smallest group has, and at most so many of all."""
+    place, count = _places(part, rows)
+    groups, smallest = int((place == 1).sum()), int(count.min())
+    of_each = smallest if most is None else min(smallest, most // groups)
+    if of_each * groups < 2:
+        raise UserError(f"{most or len(rows)} clean images are too few for one of each of {groups} groups")
     return rows[place <= of_each]
 
 
@@ -258,8 +286,7 @@ def _check(name: str, part: LabelledImages, num_classes: int) -> None:
         raise UserError(f"the {name} images have labels outside 0 to {num_classes - 1}")
 
 
-def _check_classes(known: _Association, test: CuedImages) -> None:
+def _check_classes(train: CuedImages, test: CuedImages) -> None:
     """Refuse a class that has test images alone."""
-    trained = known.counts.sum(1) > 0
-    if unseen := sorted({*test.labels.unique().tolist()} - {*trained.nonzero()[:, 0].tolist()}):
+    if unseen := sorted({*test.labels.unique().tolist()} - {*train.labels.unique().tolist()}):
         raise UserError(f"class {unseen[0]} has test images and no training images")

@@ -20,7 +20,7 @@ _Place = tuple[str, str, float | None, str]
 #: The same where images come in groups.
 IN_WORDS_OF_GROUPS = {
     **IN_WORDS,
-    "clean": "parameters chosen on mean validation accuracy (clean)",
+    "clean": "parameters chosen on all validation images (clean)",
     "counterfactual": "parameters chosen on the worst validation group (counterfactual)",
 }
 

@@ -1,8 +1,10 @@
 """Image files with a label, an attribute and a split each, as every layout is read into them."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,8 +59,12 @@ class GroupListing(Listing):
         Raises
         ------
         UserError
-            When training or test images are missing, or a class has test images alone.
+            When an image is listed twice, training or test images are missing, a class has test images alone, there
+            are no two classes or attributes, or one number is written in two ways.
         """
+        times = Counter(os.path.normpath(image.file) for image in images)
+        if again := [file for file, count in times.items() if count > 1]:
+            raise UserError(f"{origin} lists {again[0]} twice")
         found = {
             split: {image.label for image in images if image.split == split} for split in (TRAIN, VALIDATION, TEST)
         }
@@ -68,17 +74,42 @@ class GroupListing(Listing):
         for split in (VALIDATION, TEST):
             if unseen := found[split] - found[TRAIN]:
                 raise UserError(f"{origin}: class {min(unseen)} has {split} images and no train images")
+        if len(found[TRAIN]) < 2:
+            raise UserError(f"{origin} has the class {min(found[TRAIN])} alone: a dataset needs two classes or more")
+        if len(trained := {image.attribute for image in images if image.split == TRAIN}) < 2:
+            raise UserError(f"{origin}: all train images have the attribute {min(trained)}: groups need two or more")
         files = tuple(dict.fromkeys((*tables, *(image.file for image in images))))
         labels, attributes = in_order(image.label for image in images), in_order(image.attribute for image in images)
+        _check_spelling(origin, "labels", labels)
+        _check_spelling(origin, "attributes", attributes)
         return cls(
             root=root, files=files, num_classes=len(labels), images=tuple(images), labels=labels, attributes=attributes
         )
 
 
 def in_order(values: Iterable[str]) -> tuple[str, ...]:
-    """Return the different values, sorted: as numbers where all are whole numbers, else as words."""
+    """Return the different values, sorted: as numbers where all are numbers, else as words."""
     different = {*values}
-    return tuple(sorted(different, key=int if all(value.isdecimal() for value in different) else None))
+    words = any(_number(value) is None for value in different)
+    return tuple(sorted(different, key=None if words else Decimal))
+
+
+def _check_spelling(origin: Path, what: str, values: Iterable[str]) -> None:
+    """Refuse different values that are one number."""
+    spelt: dict[Decimal, str] = {}
+    for value in values:
+        number = _number(value)
+        if number is not None and (other := spelt.setdefault(number, value)) != value:
+            raise UserError(f"{origin}: the {what} {other} and {value} are the same number: write it in one way")
+
+
+def _number(value: str) -> Decimal | None:
+    """Return a finite number of any length, or None for a word."""
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
 
 
 def folder_with(folder: Path, name: str, inner: Iterable[str] = ()) -> Path | None:
@@ -89,4 +120,5 @@ def folder_with(folder: Path, name: str, inner: Iterable[str] = ()) -> Path | No
 
 def missing_of(root: Path, files: Iterable[str]) -> str | None:
     """Return the first of these files that is not below a folder."""
-    return next((file for file in files if not (root / file).is_file()), None)
+    # Unlike Path.is_file, os.path.isfile takes a name that is too long.
+    return next((file for file in files if not os.path.isfile(root / file)), None)  # noqa: PTH113

@@ -89,8 +89,8 @@ def _image(table: Path, number: int | None, given: Mapping[str, str]) -> Image:
     """Return an image as a line of a table has it, whose values are by the keys of `COLUMNS`."""
     place = f"{table}" if number is None else f"{table}, line {number}"
     for column, value in given.items():
-        if not value:
-            raise UserError(f"{place}: the {column} is missing")
+        if value.lower() in ("", "nan"):
+            raise UserError(f"{place}: the {column} is {value or 'missing'}")
     split = SPLITS.get(given["split"].lower())
     if split is None:
         raise UserError(f"{place}: split {given['split']!r} is none of 0, 1, 2 and train, val, test")
@@ -131,6 +131,8 @@ def _read_celeba_list(table: Path, wanted: Sequence[str] = ()) -> dict[str, list
             places = [names.index(name) for name in wanted if name in names] or [0]
         elif len(row) != 1 + width:
             raise UserError(f"{table}, line {number}: {len(row) - 1} values, not {width}")
+        elif row[0] in found:
+            raise UserError(f"{table} lists {row[0]} twice")
         else:
             found[row[0]] = [row[1 + place] for place in places]
     if lost := [name for name in wanted if name not in names]:
