@@ -91,7 +91,7 @@ def in_order(values: Iterable[str]) -> tuple[str, ...]:
     """Return the different values, sorted: as numbers where all are numbers, else as words."""
     different = {*values}
     words = any(_number(value) is None for value in different)
-    return tuple(sorted(different, key=None if words else Decimal))
+    return tuple(sorted(sorted(different), key=None if words else Decimal))  # the same order in every process
 
 
 def _check_spelling(origin: Path, what: str, values: Iterable[str]) -> None:
