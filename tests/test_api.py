@@ -131,7 +131,7 @@ def test_failures_raise_nothing_and_are_named(here):
         ({"device": "tpu9"}, "tpu9 cannot be used"),
         ({"precision": "fp16"}, "unknown precision 'fp16': write auto, fp32, bf16"),
         ({"workers": -1}, "workers = -1: must be a whole number, 0 or more"),
-        ({"time_limit": 0}, "time_limit = 0: must be above 0"),
+        ({"time_limit": 0}, "time_limit = 0: must be a finite number above 0"),
         ({"engine": "slurm"}, "unknown engine 'slurm'"),
         ({"cpus_per_cell": 2}, "--engine ray"),
         ({"shard": "9/8"}, "'9/8' is no part of a suite"),

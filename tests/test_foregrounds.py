@@ -277,9 +277,9 @@ def fills(value, box=(slice(None), slice(None))):
     ("pixels", "parameters", "says"),
     [
         (fills(0), {}, "shows nothing: none of its pixels is opaque"),
-        (fills(255), {}, "hides all of a scene: none of its pixels is transparent"),
-        (fills(255)[:7], {}, "hides all of a scene: none of its pixels is transparent"),
-        (fills(255)[:, :7], {"scale": [0.8, 0.8]}, "hides all of a scene: none of its pixels is transparent"),
+        (fills(255), {}, "hides all of a scene: it is an opaque rectangle"),
+        (fills(255)[:7], {}, "hides all of a scene: it is an opaque rectangle"),
+        (fills(255)[:, :7], {"scale": [0.8, 0.8]}, "hides all of a scene: it is an opaque rectangle"),
         (fills(255, (slice(6, 9), slice(6, 9))), {"soften": 4}, "shows nothing in its place: bring scale nearer"),
         (
             fills(255, (slice(0, 3), slice(0, 3))),

@@ -184,6 +184,16 @@ def test_what_was_left_unfinished_long_ago_is_removed(tmp_path, monkeypatch):
     assert left and not any(path.exists() for path in left)
 
 
+def test_what_was_left_long_ago_is_still_gone_on_with(tmp_path, monkeypatch):
+    files, seen = pictures(tmp_path), []
+    for path in cut_off(files, monkeypatch, "6.png"):
+        os.utime(path, (0, 0))
+    read = decoded.read_image
+    monkeypatch.setattr(decoded, "read_image", lambda path, *rest: seen.append(path.name) or read(path, *rest))
+    decode(files, shape())
+    assert sorted(set(seen)) == ["6.png", "7.png", "8.png"]
+
+
 def test_no_images_are_refused(tmp_path):
     with pytest.raises(UserError, match="there are no images to decode"):
         decode(PictureFiles(tmp_path, (), "none"), shape())

@@ -13,7 +13,7 @@ from mmc_bench import UserError
 from mmc_bench.leaderboard.record_checks import problems_of_pretraining
 from mmc_bench.results.store import Store
 from mmc_bench.results.weights import decoded_weights
-from mmc_bench.stages.checkpoints import own_weights, read_own
+from mmc_bench.stages.checkpoints import Source, kept_checkpoint, own_weights, read_own
 from mmc_bench.stages.own_weights import fill
 
 TRAINING = """
@@ -139,15 +139,32 @@ def test_counts_of_batches_may_be_missing(tiny_net):
     [
         (lambda w: w.to(torch.complex64), "is complex, and must be a dense tensor of real numbers"),
         (lambda w: w.to_sparse(), "is sparse"),
-        (lambda w: torch.full_like(w, 1e300), "is not finite everywhere"),
         (lambda w: w.to("meta"), "is without values"),
     ],
 )
-def test_weights_that_the_network_cannot_hold_are_refused(tiny_net, change, sentence):
+def test_weights_that_are_no_dense_real_numbers_are_refused(tmp_path, change, sentence):
+    weights = {"a": torch.ones(3), "b": change(torch.ones(3, 2))}
+    torch.save(weights, tmp_path / "a.pt")
+    for take in (lambda: read(tmp_path / "a.pt"), lambda: kept_checkpoint(weights, tmp_path)):
+        with pytest.raises(UserError, match=f"its weight 'b' {sentence}"):
+            take()
+
+
+def test_a_weight_that_the_network_s_type_cannot_hold_is_refused(tiny_net):
     weights = tiny_net(1).state_dict()
-    weights["stem.weight"] = change(weights["stem.weight"])
-    with pytest.raises(UserError, match=f"its weight 'stem.weight' {sentence}"):
+    weights["stem.weight"] = torch.full_like(weights["stem.weight"], 1e300)
+    with pytest.raises(UserError, match=r"its weight 'stem\.weight' is not finite everywhere"):
         fill(tiny_net(2).float(), weights, "a", "tiny")
+
+
+def test_tied_weights_are_read_and_kept(tmp_path):
+    shared = torch.ones(4)
+    torch.save({"a": shared, "b": shared}, tmp_path / "a.pt")
+    assert read(tmp_path / "a.pt")["b"].tolist() == [1] * 4
+    assert Source("a", tmp_path / "a.pt").read()[1].keys() == {"a", "b"}
+    assert kept_checkpoint({"state_dict": {"a": shared, "b": shared}, "epoch": 3}, tmp_path).startswith("weights=")
+    with pytest.raises(UserError, match="holds no state_dict"):
+        kept_checkpoint({}, tmp_path)
 
 
 def test_a_safetensors_file_is_told_from_a_pickle_by_its_content(tmp_path):

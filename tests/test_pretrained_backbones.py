@@ -134,6 +134,7 @@ def test_where_the_file_lies_is_no_part_of_the_identity(offer, file, tmp_path):
     other.write_bytes(file.read_bytes())
     first, second = (offer.reference({"weights": str(path)}) for path in (file, other))
     assert first.parameters != second.parameters and first.canonical == second.canonical
+    assert first.content() == second.content()  # what tables group by
 
 
 def test_misspelt_tags_come_with_the_nearest(offer):

@@ -50,9 +50,9 @@ from mmc_bench.system.streams import tell
 def command(session: Session, first: str, second: str, **options: Any) -> None:
     """Measure the paths between two checkpoints A and B, and say by what mechanisms they work.
 
-    Each is the key of a pretraining's or cell's record (its first six digits do), a record's JSON file, or a
-    .safetensors file. Two files alone need --backbone and --dataset. The result is kept as a record: the same
-    call computes nothing again.
+    Each is the key of a pretraining's or cell's record (its first six digits do), a record's JSON file, or a file of
+    weights (.safetensors, .pt, .pth, .bin, .ckpt). Two files alone need --backbone and --dataset. The result is kept
+    as a record: the same call computes nothing again.
     """
     splits = known("split", words_of(options["splits"]), SPLITS) or SPLITS
     settings = (options[name] for name in ("points", "matching", "matching_images", "batchnorm_images", "train_images"))

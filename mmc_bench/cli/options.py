@@ -40,7 +40,7 @@ class _Amount(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         amount = super().convert(value, param, ctx)
         if not math.isfinite(amount):
-            self.fail(f"{value} is no number above 0", param, ctx)
+            self.fail(f"{value} is no finite number above 0", param, ctx)
         return amount
 
 

@@ -150,7 +150,7 @@ def _write(
 ) -> None:
     """Decode into a file beside the cache's, from where an earlier attempt ended, and rename it."""
     part, notes = _unfinished(cache)
-    _sweep(cache.parent)
+    _sweep(cache.parent, but=part)
     before = _states(pictures)
     image_bytes = math.prod(whole[1:])
     stretches = _intact_stretches(part, notes, image_bytes)
@@ -207,11 +207,11 @@ def _drop(cache: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _sweep(folder: Path) -> None:
+def _sweep(folder: Path, but: Path) -> None:
     """Remove what was left unfinished long ago: its images may be gone or changed, and it would never be used."""
     for part in folder.glob("*.part"):
         with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime > LEFT_AFTER:
+            if part != but and time.time() - part.stat().st_mtime > LEFT_AFTER:
                 _drop(part)
 
 

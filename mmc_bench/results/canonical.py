@@ -22,8 +22,12 @@ class Plain:
 
     def content(self, *without: str) -> dict[str, Any]:
         """Return the fields, but those that are named, as JSON has them."""
+        return {name: _plain(value) for name, value in self.members().items() if name not in without}
+
+    def members(self) -> dict[str, Any]:
+        """Return the fields as they are, but for what names no result."""
         kind: Any = type(self)
-        return {name: _plain(getattr(self, name)) for name in names_of(kind) if name not in without}
+        return {name: getattr(self, name) for name in names_of(kind)}
 
     def identity(self, *without: str) -> dict[str, Any]:
         """Return what keys are made of: `content` without the fields that came later and have their default.
@@ -36,9 +40,12 @@ class Plain:
     def parts(self, *without: str) -> dict[str, Any]:
         """Return the fields that keys are made of, as they are: see `identity`."""
         kind: Any = type(self)
-        own = {name: getattr(self, name) for name in names_of(kind) if name not in without}
         added = _added_to(kind)
-        return {name: value for name, value in own.items() if name not in added or value != added[name]}
+        return {
+            name: value
+            for name, value in self.members().items()
+            if name not in without and (name not in added or value != added[name])
+        }
 
     @cached_property
     def canonical(self) -> str:

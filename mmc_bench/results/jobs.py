@@ -36,12 +36,12 @@ class PluginRef(Plain):
     parameters: dict[str, Any] = field(default_factory=dict)
     weights: str | None = field(default=None, metadata={"added": True})
 
-    def parts(self, *without: str) -> dict[str, Any]:
-        """Return the fields that keys are made of, as they are."""
-        parts = super().parts(*without)
-        if self.weights is not None and "parameters" in parts:
-            parts["parameters"] = {name: value for name, value in self.parameters.items() if name != "weights"}
-        return parts
+    def members(self) -> dict[str, Any]:
+        """Return the fields as they are, but for where the weights lie."""
+        members = super().members()
+        if self.weights is not None:
+            members["parameters"] = {name: value for name, value in self.parameters.items() if name != "weights"}
+        return members
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,7 @@ class Computing:
         for name in ("time_limit", "cell_timeout", "cell_memory", "image_memory"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise UserError(f"{name} = {value!r}: must be above 0")
+                raise UserError(f"{name} = {value!r}: must be a finite number above 0")
         if self.precision not in PRECISIONS:
             raise UserError(f"unknown precision {self.precision!r}: write {', '.join(PRECISIONS)}")
 

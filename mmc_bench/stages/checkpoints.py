@@ -81,7 +81,7 @@ class Source:
             if self.weights.suffix not in TORCH_SUFFIXES:
                 raise UserError(f"{self.weights} is no safetensors file")
             tensors = _weights_in(_unpickled(content, self.weights), self.weights)
-            weights = Weights(tensors, checksum_of({name: value.contiguous() for name, value in tensors.items()}))
+            weights = Weights(tensors, checksum_of(tensors))
         if weights is None or (self.record and weights.sha256 != self.record.weights_sha256):
             raise UserError(f"weights file {self.weights} does not match its record's checksum{self._remedy}")
         key = self.record.key if self.record else None
@@ -156,7 +156,8 @@ def _unpickled(content: bytes, path: Path) -> Any:
             ) from None
 
 
-def _weights_in(kept: Any, path: Path) -> "dict[str, torch.Tensor]":
+def _weights_in(kept: Any, path: Path | str) -> "dict[str, torch.Tensor]":
+    """Return the weights in what was kept, on the CPU, each in memory of its own."""
     import torch
 
     waiting = [kept]
@@ -164,10 +165,21 @@ def _weights_in(kept: Any, path: Path) -> "dict[str, torch.Tensor]":
         found = waiting.pop(0)
         if isinstance(found, Mapping) and found:
             if all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()):
-                return dict(found)
+                return {name: _dense(value, name, path) for name, value in found.items()}
             waiting += [found[name] for name in USUAL_NAMES if name in found]
     among = f" among {', '.join(map(str, [*kept][:8]))}" if isinstance(kept, Mapping) and kept else ""
     raise UserError(f"checkpoint {path} holds no state_dict{among}: save model.state_dict()")
+
+
+def _dense(weight: "torch.Tensor", name: str, path: Path | str) -> "torch.Tensor":
+    """Return a copy of a weight; refuse what is no dense tensor of real numbers."""
+    import torch
+
+    kinds = {"complex": weight.is_complex(), "without values": weight.is_meta, "quantised": weight.is_quantized}
+    kinds["sparse"] = weight.layout != torch.strided
+    for kind in (kind for kind, applies in kinds.items() if applies):
+        raise UserError(f"checkpoint {path}: its weight {name!r} is {kind}, and must be a dense tensor of real numbers")
+    return weight.detach().cpu().contiguous().clone()
 
 
 def kept_checkpoint(model: "torch.nn.Module | Mapping[str, torch.Tensor]", folder: Path) -> str:
@@ -184,8 +196,7 @@ def kept_checkpoint(model: "torch.nn.Module | Mapping[str, torch.Tensor]", folde
     weights = model.state_dict() if isinstance(model, torch.nn.Module) else model
     if not isinstance(weights, Mapping):
         raise UserError(f"checkpoint is a {type(model).__name__}: give a file, a torch.nn.Module or its state_dict")
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
-    content = save(tensors)
+    content = save(_weights_in(weights, "that was given"))
     file = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -275,7 +286,7 @@ def _check_same_backbone(ends: Sequence[Source]) -> None:
     told = [(end, end.pretraining.backbone) for end in ends if end.pretraining]
     for end, backbone in told[1:]:
         first, reference = told[0]
-        if (backbone.name, backbone.parameters) != (reference.name, reference.parameters):
+        if backbone.content("version", "distribution") != reference.content("version", "distribution"):
             raise UserError(
                 f"{first.name} is a {_in_words(reference)} and {end.name} a {_in_words(backbone)}: "
                 "both must be of the same architecture"

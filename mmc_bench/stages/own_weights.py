@@ -71,14 +71,10 @@ def _without_prefix(weights: Tensors, wanted: Tensors) -> Tensors:
 
 def _check_values(weight: torch.Tensor, dtype: torch.dtype, whose: str) -> None:
     """Refuse what a network's own type cannot hold."""
-    if weight.is_complex() or weight.layout != torch.strided or weight.is_meta:
-        what = "complex" if weight.is_complex() else "without values" if weight.is_meta else "sparse"
-        raise UserError(f"{whose} is {what}, and must be a dense tensor of real numbers")
     try:
         finite = bool(weight.to(dtype).isfinite().all())
-    except (RuntimeError, NotImplementedError) as error:  # quantised types, say
-        raise UserError(
-            f"{whose} is of a type that cannot be used, {weight.dtype}: {message_of(error)[:100]}"
-        ) from None
+    except (RuntimeError, NotImplementedError) as error:  # of types that few operations know
+        why = message_of(error)[:100]
+        raise UserError(f"{whose} is of a type that cannot be used, {weight.dtype}: {why}") from None
     if not finite:
         raise UserError(f"{whose} is not finite everywhere")

@@ -40,7 +40,7 @@ def check_seen(images: Images, placed: Images, root: Path, pictures: Pictures) -
                 raise UserError(f"{name} shows nothing: {why if mask else 'none of its pixels is opaque'}")
             if _rectangular(opacity[row : row + 1]):
                 why = f"its mask {mask} is white, which means opaque, everywhere; what is not opaque must be black"
-                raise UserError(f"{name} hides all of a scene: {why if mask else 'none of its pixels is transparent'}")
+                raise UserError(f"{name} hides all of a scene: {why if mask else 'it is an opaque rectangle'}")
             does = "shows nothing" if hidden[row] else "hides all of a scene"
             raise UserError(f"{name} {does} in its place: bring scale nearer to 1, or shift and soften nearer to 0")
 

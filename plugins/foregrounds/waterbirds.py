@@ -85,7 +85,7 @@ class Waterbirds95(Waterbirds):
     clean and 600 validation birds of the 4,795 for training, and train on 3,595.
 
     Classes are as in the official parts: 78 % of test birds are landbirds. Whoever always says so has a cue reliance of
-    .55, and an accuracy of 78 % on NC, C and RC alike: read both with that in mind.
+    .56, and an accuracy of 78 % on NC, C and RC alike: read both with that in mind.
     """
 
     class Config(Waterbirds.Config):
