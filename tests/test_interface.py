@@ -13,7 +13,7 @@ from helpers.plugins import write_source
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.testing.tiny_data import SQUARE, TinyNet
-from mmc_bench.training.interface import check_backbone
+from mmc_bench.training.interface import check_backbone, check_strides
 from mmc_bench.training.memory import is_out_of_memory
 
 
@@ -93,3 +93,12 @@ def test_memory_that_runs_out_is_known_as_such_whatever_raises_it(error):
     with pytest.raises(UserError) as caught:
         tried(net(forward=forward))
     assert is_out_of_memory(caught.value)
+
+
+def test_strides_over_maps_of_one_pixel_are_refused():
+    network = TinyNet(10, (3, 32, 32))
+    network.conv = torch.nn.Conv2d(8, 8, 3, stride=2, padding=1)
+    check_strides(network, (3, 8, 8))  # the stem makes 2x2 of it
+    with pytest.raises(UserError, match="its convolution conv strides over feature maps of one pixel"):
+        check_strides(network, (3, 4, 4))
+    assert network.training and not network.conv._forward_pre_hooks

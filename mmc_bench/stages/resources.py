@@ -23,7 +23,7 @@ from mmc_bench.seeds import derive_seed
 from mmc_bench.system.process_state import Note, kept
 from mmc_bench.system.streams import tell
 from mmc_bench.training import Backbone
-from mmc_bench.training.interface import check_backbone
+from mmc_bench.training.interface import check_backbone, check_strides
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -126,6 +126,8 @@ class Resources:
         if key not in self._tried:
             try:
                 check_backbone(model, data.num_classes, data.input_shape)
+                if self.precision == "bf16" and self.device.type == "cpu":
+                    check_strides(model, data.input_shape)
             except UserError as error:
                 raise UserError(f"backbone {offer.spec.name} cannot be trained: {error}") from error
             self._tried.add(key)

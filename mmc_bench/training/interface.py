@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -44,6 +44,35 @@ def check_backbone(model: Backbone, num_classes: int, input_shape: tuple[int, ..
     except Exception as error:  # whatever a plugin's network may raise; memory that ran out is found by its cause
         problem = f"{type(error).__name__}: {message_of(error)[:300]}"
         raise UserError(f"it does not run on two inputs of shape {input_shape}: {problem}") from error
+
+
+def check_strides(model: Backbone, input_shape: tuple[int, ...]) -> None:
+    """Refuse a network that strides over feature maps of one pixel, whose gradients oneDNN gets wrong in bfloat16.
+
+    Seen with torch 2.14 on a CPU: the weights of a convolution with padding get what was in memory before.
+
+    Raises
+    ------
+    UserError
+        When it does; the message names the convolution.
+    """
+    found: list[str] = []
+
+    def look(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        return lambda module, inputs: found.append(name) if max(inputs[0].shape[2:]) == 1 else None
+
+    trial = copy.deepcopy(model).eval()
+    for name, module in trial.named_modules():
+        if isinstance(module, nn.Conv2d) and max(module.stride) > 1:
+            module.register_forward_pre_hook(look(name))
+    device = next((value.device for value in model.state_dict().values()), torch.device("cpu"))
+    with _own_randomness(device), torch.no_grad():
+        trial(torch.zeros(1, *input_shape, device=device))
+    if found:
+        raise UserError(
+            f"its convolution {found[0]} strides over feature maps of one pixel, whose gradients a CPU gets wrong in "
+            "bfloat16: use larger images, another stem, or --precision fp32"
+        )
 
 
 @contextmanager
