@@ -6,7 +6,17 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from helpers.cut_outs import PAIRS, SIDE, describe, drop, found_in, loaded, offer_of, pixels_of, write_images
+from helpers.cut_outs import (
+    PAIRS,
+    SIDE,
+    describe,
+    described_images,
+    drop,
+    found_in,
+    loaded,
+    offer_of,
+    pixels_of,
+)
 from helpers.kit import in_this_process
 from helpers.pictures import pictures
 from PIL import Image
@@ -23,10 +33,7 @@ SETTINGS = DataSettings(clean_images=4, validation_images=4)
 
 @pytest.fixture
 def folder(tmp_path):
-    root = tmp_path / "images"
-    write_images(root)
-    describe(root)
-    return root
+    return described_images(tmp_path / "images")
 
 
 # --- pictures

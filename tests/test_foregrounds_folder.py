@@ -13,12 +13,12 @@ from helpers.cut_outs import (
     SCENES,
     SIDE,
     describe,
+    described_images,
     drop,
     found_in,
     loaded,
     pixels_of,
     sources_of,
-    write_images,
 )
 from mmc_bench_plugins.foregrounds.tables import SUFFIXES
 from PIL import Image
@@ -29,10 +29,7 @@ from mmc_bench.data.class_folders import IMAGE_SUFFIXES
 
 @pytest.fixture
 def folder(tmp_path):
-    root = tmp_path / "images"
-    write_images(root)
-    describe(root)
-    return root
+    return described_images(tmp_path / "images")
 
 
 def test_classes_sort_into_labels_and_every_fifth_file_of_a_kind_is_for_testing(folder):

@@ -224,6 +224,16 @@ def test_a_file_without_weights_is_refused(tmp_path, content, sentence):
         read(tmp_path / "a.pt")
 
 
+def test_memory_that_runs_out_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise MemoryError
+
+    torch.save({"w": torch.ones(1)}, tmp_path / "a.pt")
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(MemoryError):
+        read(tmp_path / "a.pt")
+
+
 def test_a_file_that_changes_after_planning_is_refused(tmp_path):
     torch.save({"w": torch.ones(1)}, tmp_path / "a.pt")
     own, path = own_weights(str(tmp_path / "a.pt"))

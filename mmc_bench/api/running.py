@@ -71,8 +71,8 @@ def run(
         Settings that take several values, in every combination: ``{"data.clean_images": [100, 300]}``, or
         ``["data.clean_images=100,300"]``. They replace the suite's axes of the same keys.
     checkpoint : str, pathlib.Path, torch.nn.Module or mapping
-        A file of weights that somebody else trained, or ``"NAME=FILE"``, or a network or its ``state_dict``, which are
-        kept in the results folder: they take the place of the pretraining, in the one backbone that is given.
+        Weights to start from instead of pretraining: a file, ``"NAME=FILE"``, a network, or its ``state_dict``. A network
+        or ``state_dict`` is saved in the results folder. Requires exactly one backbone, of the same architecture.
     data : mapping
         Folders of images by source: ``{"cifar10": "images/"}``.
     results : str or pathlib.Path

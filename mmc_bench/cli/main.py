@@ -18,7 +18,7 @@ from mmc_bench.system.streams import drop_unwritable, sentence, tell
 
 COMMANDS = {
     "run": "Run a suite: pretrain, fine-tune, score, connect; then print the table.",
-    "score": "Score a model that somebody else trained.",
+    "score": "Score a checkpoint of your own.",
     "list": "List suites, datasets, backbones, methods or observers.",
     "plugins": "List plugins, with those that failed to load.",
     "status": "Show what of a suite is done, missing or failed.",

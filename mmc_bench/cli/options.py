@@ -189,8 +189,8 @@ _SUITE_OPTIONS: list[Callable[[Any], Any]] = [
     click.option(
         "--checkpoint",
         metavar="[NAME=]FILE",
-        help="Start from weights that somebody else trained, of the network that --backbone names: "
-        ".safetensors, or a state_dict of torch.save.",
+        help="Start from this checkpoint instead of pretraining; --backbone names its architecture. "
+        "FILE is a .safetensors file, or a state_dict saved with torch.save.",
     ),
     list_option("cue-rates", float, "Shares of pretraining images that carry the cue, 0 to 1."),
     list_option("seeds", int, "Seeds."),

@@ -9,9 +9,9 @@ from mmc_bench.cli.run import print_results
 from mmc_bench.running.session import DEFAULT_SUITE, Session
 
 
-@click.command("score", short_help="Score a model that somebody else trained.")
+@click.command("score", short_help="Score a checkpoint of your own.")
 @click.argument("checkpoint", metavar="[NAME=]FILE")
-@list_option("backbone", str, "The network that the weights are of.", "backbones")
+@list_option("backbone", str, "Architecture of the checkpoint.", "backbones")
 @list_option("datasets", str, "Datasets.  [default: the suite's]")
 @list_option("seeds", int, "Seeds of the data.")
 @click.option("--suite", metavar="NAME|FILE", help=f"Suite with the data and settings.  [default: {DEFAULT_SUITE}]")
@@ -22,9 +22,9 @@ from mmc_bench.running.session import DEFAULT_SUITE, Session
 @precision_option
 @place_options
 def command(session: Session, as_json: bool, **options: Any) -> None:
-    """Score the weights of FILE on images with and without a cue: how far do they lean on it?
+    """Score the weights in FILE on images with and without a cue, to see how far they rely on it.
 
-    FILE is a .safetensors file, or a state_dict of torch.save. Methods repair it with run --checkpoint.
+    FILE is a .safetensors file, or a state_dict saved with torch.save. To apply methods to it, use run --checkpoint.
     """
     from mmc_bench.running.display import display_of
     from mmc_bench.running.launch import Computing, run_session

@@ -22,8 +22,8 @@ class Settings:
 
     `gpu_share` is the part of its GPU's memory that a worker may take; `methods` are the pickled in-memory methods. The
     worker resolves a `precision` of ``"auto"``. `image_memory` bounds decoded images and rendered splits, in bytes
-    (None: `mmc_bench.data.stored.IMAGE_MEMORY`). `checkpoints` are the files of weights that somebody else trained, by
-    their SHA-256. `profile` has pretrainings measure what they use of the device.
+    (None: `mmc_bench.data.stored.IMAGE_MEMORY`). `checkpoints` are the paths of the user's own checkpoints, by SHA-256.
+    `profile` has pretrainings measure what they use of the device.
     """
 
     results: str

@@ -46,7 +46,7 @@ class PluginRef(Plain):
 
 @dataclass(frozen=True, kw_only=True)
 class OwnWeights(Plain):
-    """Weights that somebody else trained: what they are called, and the SHA-256 of their file."""
+    """A checkpoint trained outside mmc-bench: its name in tables, and the SHA-256 of its file."""
 
     name: str
     sha256: str
@@ -57,8 +57,8 @@ class Pretraining(Plain):
     """One pretrained model θ_C: everything that decides its weights and scores.
 
     `versions` are those of the stages that it rests on. `cue_rate` is None of a dataset that has groups in place of
-    counterfactuals, whose images come as they are. With a `checkpoint`, its weights are somebody else's, and the recipe
-    and the cue rate are no part of how they were made: methods are given cued images at that rate.
+    counterfactuals, whose images come as they are. With a `checkpoint`, the weights come from that file and nothing is
+    pretrained; the cue rate is that of the cued images that methods are given.
     """
 
     versions: Annotated[dict[str, str], _of("pretrain", "score")]

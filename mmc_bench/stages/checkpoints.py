@@ -142,13 +142,17 @@ def _unpickled(content: bytes, path: Path) -> Any:
     """Return what a file of ``torch.save`` holds."""
     import torch
 
+    from mmc_bench.training.memory import is_out_of_memory
+
     if not content.startswith((b"PK", b"\x80")):  # those of today, and of before torch 1.6
         raise UserError(f"checkpoint {path} is neither a safetensors file nor one of torch.save")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is no weights is said below
         try:
             return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
-        except Exception as error:  # of many kinds, for what is damaged and for what is no tensor
+        except Exception as error:  # torch raises many types for damaged files and for objects that are not tensors
+            if is_out_of_memory(error):
+                raise
             reason = re.search(r"Unsupported (?:global|class|operand)[^.]*|WeightsUnpickler error: [^.]*", str(error))
             why = reason[0].strip() if reason else message_of(error).partition(". ")[0][:200]
             raise UserError(

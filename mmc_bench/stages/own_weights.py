@@ -1,4 +1,4 @@
-"""Weights that somebody else trained, in a backbone of ours."""
+"""Loading a checkpoint trained outside mmc-bench into a backbone."""
 
 from collections.abc import Mapping
 from pathlib import Path

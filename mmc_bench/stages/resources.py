@@ -33,8 +33,8 @@ class Resources:
     """One worker's resources. Loaded images and derived sets are kept until another cell needs others.
 
     `note` receives a sentence about what a dataset or backbone changed of the process, which is put back. `profile`
-    asks for what a training uses of the device, which takes time to measure. `checkpoints` are the files of weights
-    that somebody else trained, by their SHA-256.
+    asks for what a training uses of the device, which takes time to measure. `checkpoints` are the paths of the user's
+    own checkpoints, by SHA-256.
     """
 
     registry: Registry

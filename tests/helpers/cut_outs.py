@@ -44,6 +44,13 @@ def describe(root, **changes):
     (root / "foregrounds.yaml").write_text(yaml.safe_dump(content))
 
 
+def described_images(root):
+    """Write images and their description, and return the folder."""
+    write_images(root)
+    describe(root)
+    return root
+
+
 def drop(folder, *names):
     for name in names:
         for file in sorted(folder.glob(name)):
