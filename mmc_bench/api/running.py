@@ -71,8 +71,8 @@ def run(
         Settings that take several values, in every combination: ``{"data.clean_images": [100, 300]}``, or
         ``["data.clean_images=100,300"]``. They replace the suite's axes of the same keys.
     checkpoint : str, pathlib.Path, torch.nn.Module or mapping
-        Weights to start from instead of pretraining: a file, ``"NAME=FILE"``, a network, or its ``state_dict``. A network
-        or ``state_dict`` is saved in the results folder. Requires exactly one backbone, of the same architecture.
+        Weights to start from instead of pretraining: a file, ``"NAME=FILE"``, a network, or its ``state_dict``; the
+        last two are saved in the results folder. Exactly one backbone must be given, of the same architecture.
     data : mapping
         Folders of images by source: ``{"cifar10": "images/"}``.
     results : str or pathlib.Path
