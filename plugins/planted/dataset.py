@@ -29,6 +29,7 @@ class Planted:
 
         cue: Literal["box", "patch", "border", "texture", "frequency"] = Field("box", description="kind of cue")
         strength: float | None = Field(None, gt=0, le=1, description="opacity; by default the kind's own")
+        relative_strength: float = Field(1.0, gt=0, le=1, description="what the opacity is multiplied by")
         size: float | None = Field(None, gt=0, le=0.5, description="of the shorter side; by default the kind's own")
         pixels: int | None = Field(None, ge=4, description="side that images are resized to; by default they are alike")
 
@@ -56,7 +57,7 @@ class Planted:
         height, width = train.images.shape[-2:]
         pictures, shares = draw(self.num_classes, height, width, self.config.size or size)
         self._pictures = pictures[:, : train.images.shape[1]]
-        self.masks = shares * (self.config.strength or strength)  # (K, 1, H, W)
+        self.masks = shares * (self.config.strength or strength) * self.config.relative_strength  # (K, 1, H, W)
         if not _tell_apart(self._pictures * self.masks):
             kind, where = self.config.cue, f"{height}x{width} pixels"
             raise UserError(f"{self.num_classes} classes are too many for a {kind} in {where}")
