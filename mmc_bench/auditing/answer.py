@@ -30,6 +30,8 @@ def listed(words: Sequence[str]) -> str:
 
 def _picked_up(backbone: str, cues: Sequence[Cue]) -> str:
     yes, no = [cue.name for cue in cues if cue.picked_up], [cue.name for cue in cues if not cue.picked_up]
+    if not yes and len(no) == 1:
+        return f"{backbone} does not pick up the one kind of cue, {no[0]}: there is nothing to remove."
     if not yes:
         return f"{backbone} picks up none of the {len(cues)} kinds of cue ({listed(no)}): there is nothing to remove."
     if not no:
@@ -64,14 +66,18 @@ def _repaired(methods: Sequence[MethodSummary], reference: Reference | None) -> 
     text = f"Of the methods, {best.method} leaves least: a swapped cue still changes {_percent(best.flips)} of the"
     text += f" predictions{before}"
     if reference and best.behind_reference is not None:
-        side = "below" if best.behind_reference >= 0 else "above"
-        text += f", and accuracy without cues is {_points(abs(best.behind_reference))} {side} that of a network that"
-        text += " never saw a cue"
+        text += f", and accuracy without cues is {_compared(best.behind_reference)} that of a network that never saw a cue"
     total = sum(best.words.values())
     if not total:
         return [f"{text}."]
     words = listed([f"{word} in {count}" for word, count in best.words.items()])
     return [f"{text}.", f"After it, the cue is {words} of {total} networks."]
+
+
+def _compared(behind: float) -> str:
+    if not round(100 * behind):
+        return "equal to"
+    return f"{_points(abs(behind))} {'below' if behind > 0 else 'above'}"
 
 
 def _points(share: float) -> str:
