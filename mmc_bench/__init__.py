@@ -46,7 +46,9 @@ __all__ = [
 
 #: What takes long to import, and where it is: only those who use it pay.
 _LAZY = {
-    **dict.fromkeys(("connect", "dry_run", "gallery", "list", "load", "plot", "probe", "run", "score", "task"), "mmc_bench.api"),
+    **dict.fromkeys(
+        ("connect", "dry_run", "gallery", "list", "load", "plot", "probe", "run", "score", "task"), "mmc_bench.api"
+    ),
     "BaseConfig": "mmc_bench.plugin.parameters",
     **dict.fromkeys(("Choice", "LogUniform", "Uniform"), "mmc_bench.plugin.search"),
     "Results": "mmc_bench.running.outcome",

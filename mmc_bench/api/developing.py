@@ -209,7 +209,7 @@ def probe(
     threads: int | None = None,
     progress: Progress = None,
 ) -> "Probed":
-    """Say of models what became of the cue in them: removed, hidden, unlinked or kept. Measurements are kept as records.
+    """Say of models what became of the cue in them: removed, hidden, unlinked or kept; it is kept as records.
 
     Each is compared with the pretrained model θ_C that it was repaired from, and with a model θ_NC that was pretrained
     without the cue, which is trained now unless it is at hand.

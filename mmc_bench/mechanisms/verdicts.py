@@ -13,6 +13,7 @@ that was pretrained without the cue.
 from dataclasses import dataclass
 
 from mmc_bench.results.probes import FEATURES, Hold
+from mmc_bench.results.records import Connectivity
 
 KEPT, REMOVED, UNLINKED, HIDDEN, UNDECIDED = "kept", "removed", "unlinked", "hidden", "undecided"
 
@@ -33,6 +34,10 @@ CONTRAST = 0.1
 
 #: Share of that difference from which on the cue counts as there.
 HALF = 0.5
+
+#: The test splits whose barriers count: those that θ_C and a repaired model are both meant to classify. On RC and RI
+#: one of them is wrong by design, and the loss rises along a path even where nothing stands between the two.
+BOTH_CLASSIFY = ("C", "NC")
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def verdict(own: Hold, cued: Hold, cue_free: Hold, barrier: float | None, tolera
     own, cued, cue_free
         What θ, θ_C and θ_NC have of the cue.
     barrier
-        The largest barrier in loss (nats) on the straight path from θ_C to θ.
+        The barrier in loss (nats) on the straight path from θ_C to θ (`way_back`).
     tolerance
         The barrier (nats) up to which the path counts as open.
     """
@@ -75,3 +80,8 @@ def verdict(own: Hold, cued: Hold, cue_free: Hold, barrier: float | None, tolera
     if barrier is None:
         return Verdict(None, left)
     return Verdict(UNLINKED if barrier > tolerance else HIDDEN, left)
+
+
+def way_back(path: Connectivity) -> tuple[float, float]:
+    """Return the barrier on the straight path from θ_C to θ, in loss (nats), and the tolerance of the record."""
+    return max(path.barriers[split].loss for split in BOTH_CLASSIFY), path.tolerance
