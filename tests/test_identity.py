@@ -80,8 +80,8 @@ def test_the_embedded_digits_can_be_replaced_like_any_other_source(tmp_path):
     assert train.images.shape == (2, 3, 16, 16)
 
 
-DECISIVE = ("data", "training", "landscape", "stages", "seeds.py")
-MODULE_OF = {"pretrain": "pretrain", "fine-tune": "finetune", "score": "score", "connect": "connect"}
+DECISIVE = ("data", "training", "landscape", "mechanisms", "stages", "seeds.py")
+MODULE_OF = {"pretrain": "pretrain", "fine-tune": "finetune", "score": "score", "connect": "connect", "probe": "probe"}
 
 
 @cache
@@ -100,7 +100,7 @@ def imported(file):
                 place = "/".join(parts[:depth])
                 candidates = (f"{place}.py", f"{place}/__init__.py")
                 found |= {name for name in candidates if (versions.PACKAGE / name).is_file()}
-    empty = ("stages/__init__.py", "landscape/__init__.py")
+    empty = ("stages/__init__.py", "landscape/__init__.py", "mechanisms/__init__.py")
     return {name for name in found if name.split("/")[0] in DECISIVE and name not in empty}
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 
@@ -17,6 +17,10 @@ from mmc_bench.seeds import derive_seed
 
 HELD_OUT_IMAGES = 2500
 MOST_CUE_GROUPS = 100  # codes of more values count as no groups
+
+
+def _no_classes(cues: torch.Tensor) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class ExperimentData:
     `fully_cued` are the images of all three training sets, each with its own cue. `rc_groups` (N,), int64, are the
     groups of label and cue of the images of RC, where cues make groups. `clean_environments` (N,) are those of the
     clean images, where these are not all of environment 0.
+    `cue_classes` returns the class of each cue code (n, …), int64 of shape (n,), or None where cues make no classes.
     """
 
     pretraining: CuedImages
@@ -49,6 +54,7 @@ class ExperimentData:
     image_memory: int = IMAGE_MEMORY
     rc_groups: torch.Tensor | None = None
     clean_environments: torch.Tensor | None = None
+    cue_classes: Callable[[torch.Tensor], torch.Tensor | None] = _no_classes
 
     @property
     def all_cued(self) -> CuedImages:
@@ -170,6 +176,7 @@ def derive_experiment(
         input_shape=tuple(example.shape[1:]),
         image_memory=image_memory,
         rc_groups=_groups_of(dataset, splits["RC"]),
+        cue_classes=partial(cue_classes, dataset),
     )
 
 
@@ -231,12 +238,17 @@ def _four_splits(
     }
 
 
+def cue_classes(dataset: Dataset, cues: torch.Tensor) -> torch.Tensor | None:
+    """Return the class of each cue code (n, …), a whole number (n,), or None where cues make no classes."""
+    own: Callable[[torch.Tensor], torch.Tensor | None] | None = getattr(dataset, "cue_groups", None)
+    is_code = cues.ndim == 1 and not cues.is_floating_point() and len(cues.unique()) <= MOST_CUE_GROUPS
+    return own(cues) if own else cues if is_code else None
+
+
 def _groups_of(dataset: Dataset, images: CuedImages) -> torch.Tensor | None:
     """Return the group of label and cue of each image (N,), or None where cues make no groups."""
     cues = images.cues
-    own: Callable[[torch.Tensor], torch.Tensor | None] | None = getattr(dataset, "cue_groups", None)
-    is_code = cues.ndim == 1 and not cues.is_floating_point() and len(cues.unique()) <= MOST_CUE_GROUPS
-    codes = own(cues) if own else cues if is_code else None
+    codes = cue_classes(dataset, cues)
     if codes is None:
         return None
     groups: torch.Tensor = torch.stack([images.labels, codes.to(images.labels)], dim=1).unique(

@@ -37,6 +37,7 @@ STAGES = {
     "fine-tune": Stage(3, (*_COMMON, "stages/finetune.py")),
     "score": Stage(3, (*_COMMON, "stages/score.py", "landscape/effects.py", "landscape/invariance.py")),
     "connect": Stage(3, (*_COMMON, "stages/connect.py", "landscape")),
+    "probe": Stage(1, (*_COMMON, "stages/probe.py", "mechanisms")),
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mmc_bench.data.micro_batches import micro_batches
-from mmc_bench.results.jobs import Connection, Job, Pretraining, references_of
+from mmc_bench.results.jobs import Connection, Job, Pretraining, Probe, references_of
 from mmc_bench.results.records import Provenance
 from mmc_bench.results.versions import PACKAGE, digest_of_stage
 from mmc_bench.seeds import DRAWS, derive_seed
@@ -18,7 +18,7 @@ from mmc_bench.stages.resources import Resources
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn")
 
 
-def provenance_of(job: Job | Connection, resources: Resources, seeds: dict[str, int]) -> Provenance:
+def provenance_of(job: Job | Connection | Probe, resources: Resources, seeds: dict[str, int]) -> Provenance:
     """Return the provenance of a record made now, by this process."""
     commit, dirty = _git_state()
     references = references_of(job)
