@@ -114,9 +114,31 @@ def test_a_method_that_changes_nothing_leaves_everything(report):
     still = next(method for method in report.methods if method.method == "tiny-still")
     assert (still.repaired, still.left, still.gain) == (1, 1.0, 0.0)
     assert still.flips == still.flips_before == report.cues[0].strengths[1].flips
+    assert still.flips > still.reference_flips
+    assert still.words == {"kept": 1}
 
 
-def test_a_second_call_computes_nothing_and_says_the_same(again, report, tmp_path):
+def test_only_networks_that_picked_up_their_cue_are_probed_and_all_against_one_that_saw_none(finished, report):
+    probes = [json.loads(path.read_text()) for path in (finished / "results" / "probes").glob("*.json")]
+    strengths = [one["probe"]["experiment"]["dataset"]["parameters"]["relative_strength"] for one in probes]
+    assert {*strengths} == {1.0} and 3 <= len(probes) <= 4  # tiny-still's weights are those of θ_C
+    assert all(repair.words == () for repair in report.cues[0].strengths[0].repairs)
+    assert all(len(repair.words) == 1 for repair in report.cues[0].strengths[1].repairs)
+
+
+def test_a_network_that_cannot_be_probed_is_named_and_the_rest_reported(again, report, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise UserError("the network is not deep enough")
+
+    monkeypatch.setattr("mmc_bench.running.probing.Prober.hold_of_record", refuse)
+    audited = again(tmp_path)
+    assert [problem.error for problem in audited.report.problems] == ["the network is not deep enough"]
+    assert "the network is not deep enough" in audited.page.read_text(encoding="utf-8")
+    assert audited.report.cues[0].strengths[1].flips == report.cues[0].strengths[1].flips
+
+
+def test_a_second_call_computes_nothing_and_says_the_same(again, report, tmp_path, monkeypatch):
+    monkeypatch.setattr("mmc_bench.stages.probe.probe_weights", None)
     audited = again(tmp_path)
     assert (audited.summary.computed, audited.summary.pretrained, audited.summary.cached) == (0, 0, 4)
     assert (audited.report.cues, audited.report.methods) == (report.cues, report.methods)

@@ -18,6 +18,7 @@ def audit(
     *,
     data: Mapping[str, str | Path] | None = None,
     out: str | Path = "audit",
+    probe: bool = True,
     suite: AnySuite | None = None,
     methods: Any = (),
     datasets: Any = (),
@@ -57,6 +58,8 @@ def audit(
         Folders of images by source: ``{"images": "my-images/"}``, with ``train/<class>/`` and ``test/<class>/``.
     out : str or pathlib.Path
         Folder of the report, ``audit.html`` and ``audit.json``.
+    probe : bool
+        Whether to say of each repaired network what became of the cue; the weights of all are kept for it.
     suite : str, pathlib.Path, mapping or Suite
         By default ``audit``, which fits two CPU cores; ``audit-full`` takes all images. A suite of an audit has one
         axis of numbers, how strong the cues of its datasets are.
@@ -102,6 +105,6 @@ def audit(
         cluster=cluster_of(engine, address, cpus_per_cell, gpus_per_cell),
     )
     display = display_of(session.plan.suite.name, progress)
-    audited = run_audit(session, computing, display, Path(out))
+    audited = run_audit(session, computing, display, Path(out), probe, progress)
     display.close(audited.summary, session.store.root)
     return audited

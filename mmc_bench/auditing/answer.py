@@ -66,9 +66,8 @@ def _repaired(methods: Sequence[MethodSummary], reference: Reference | None) -> 
     text = f"Of the methods, {best.method} leaves least: a swapped cue still changes {_percent(best.flips)} of the"
     text += f" predictions{before}"
     if reference and best.behind_reference is not None:
-        text += (
-            f", and accuracy without cues is {_compared(best.behind_reference)} that of a network that never saw a cue"
-        )
+        compared = _compared(best.behind_reference)
+        text += f", and accuracy without cues is {compared} that of a network that never saw a cue"
     total = sum(best.words.values())
     if not total:
         return [f"{text}."]

@@ -1,7 +1,7 @@
 """The findings of an audit from its records: what is picked up and when, and what each method leaves of it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from mmc_bench.results.records import CellRecord, Epoch, PretrainRecord
 if TYPE_CHECKING:
     from mmc_bench.plugin.offers import Offer
     from mmc_bench.report.probed import ProbedModel
+    from mmc_bench.results.probes import Hold
     from mmc_bench.suites.plan import Plan
 
 #: How strengths are called, from the weakest, by how many there are.
@@ -59,8 +60,8 @@ def cues_of(
         value = float(next(iter(point.values.values())))
         for name, strengths in found.items():
             own = [models[job.key] for job in point.plan.pretrainings if job.dataset.name == name and job.key in models]
-            of_methods = [cells[job.key] for job in point.plan.cells if job.key in cells]
-            mine = [cell for cell in of_methods if cell.cell.pretraining.dataset.name == name]
+            there = {model.key for model in own}
+            mine = [cells[job.key] for job in point.plan.cells if job.key in cells and job.pretraining.key in there]
             strengths.append(_strength(word, value, own, mine, probed, reference))
     names = short_names(list(found))
     return tuple(
@@ -91,15 +92,7 @@ def _strength(
 ) -> CueStrength:
     if not models:
         return CueStrength(word=word, value=value)
-    accuracy = _accuracies(models)
-    picked_up = accuracy.fall >= PICKED_UP
-    known = [probed[cell.key] for cell in cells if cell.key in probed]
-    whole = bool(cells) and len(known) == len(cells)  # of some alone, numbers would not go together
     curve = _curve(models)
-    own: Callable[[CellRecord], float] = (
-        (lambda cell: probed[cell.key].own.flips) if whole else (lambda cell: cell.effects[SWAP].flips[1])
-    )
-    flips = fmean(one.cued.flips for one in known) if whole else _mean(cell.effects[SWAP].flips[0] for cell in cells)
     by_method: dict[str, list[CellRecord]] = defaultdict(list)
     for cell in cells:
         by_method[cell.cell.method.name].append(cell)
@@ -108,46 +101,48 @@ def _strength(
         word=word,
         value=value,
         seeds=tuple(model.pretraining.seed for model in models),
-        accuracy=accuracy,
-        flips=flips,
-        reference_flips=fmean(one.cue_free.flips for one in known) if whole else None,
-        picked_up=picked_up,
+        accuracy=_accuracies(models),
+        flips=_mean(cell.effects[SWAP].flips[0] for cell in cells),
+        reference_flips=_mean(_of_random_cues(probed[cell.key].cue_free) for cell in cells if cell.key in probed),
+        picked_up=_accuracies(models).fall >= PICKED_UP,
         first_epoch=next((point.epoch for point in curve if point.C - point.NC >= AHEAD), None),
         curve=curve,
-        repairs=tuple(
-            _repair(name, own_cells, before, flips, own, reference).model_copy(
-                update={"words": _words(own_cells, probed) if picked_up else ()}
-            )
-            for name, own_cells in by_method.items()
-        ),
+        repairs=tuple(_repair(name, own, before, probed, reference) for name, own in by_method.items()),
     )
+
+
+def _of_random_cues(hold: "Hold") -> float:
+    """Return a network's flips as a cell's record has them: of random cues, of which one in K is the image's own."""
+    return hold.flips * (1 - 1 / hold.classes)
 
 
 def _repair(
     method: str,
     cells: Sequence[CellRecord],
     before: Mapping[str, PretrainRecord],
-    flips_before: float | None,
-    flips_of: Callable[[CellRecord], float],
+    probed: "Mapping[str, ProbedModel]",
     reference: Reference | None,
 ) -> Repair:
-    accuracy, flips = _accuracies(cells), fmean(map(flips_of, cells))
-    start = [before[cell.pretraining_key] for cell in cells if cell.pretraining_key in before]
+    accuracy = _accuracies(cells)
+    flips = [fmean(cell.effects[SWAP].flips[which] for cell in cells) for which in (0, 1)]
+    start = _accuracies([before[cell.pretraining_key] for cell in cells])
+    words = (probed[cell.key].verdict.word for cell in cells if cell.key in probed)
     return Repair(
         method=method,
         seeds=tuple(cell.cell.pretraining.seed for cell in cells),
         accuracy=accuracy,
-        flips=flips,
-        left=flips / flips_before if flips_before else None,
-        gain=accuracy.NC - _accuracies(start).NC,
+        flips=flips[1],
+        left=flips[1] / flips[0] if flips[0] else None,
+        gain=accuracy.NC - start.NC,
         behind_reference=reference.NC - accuracy.NC if reference else None,
         seconds=fmean(cell.timing.seconds.get("fine_tune", 0.0) for cell in cells),
+        words=tuple(word for word in words if word),
     )
 
 
-def _words(cells: Iterable[CellRecord], probed: "Mapping[str, ProbedModel]") -> tuple[str, ...]:
-    words = (probed[cell.key].verdict.word for cell in cells if cell.key in probed)
-    return tuple(word for word in words if word)
+def picked_up(model: PretrainRecord) -> bool:
+    """Tell whether one network picked up its cue."""
+    return _accuracies([model]).fall >= PICKED_UP
 
 
 def reference_of(models: Sequence[PretrainRecord]) -> Reference | None:
@@ -172,6 +167,7 @@ def methods_of(offers: "Iterable[Offer]", cues: Iterable[Cue]) -> tuple[MethodSu
                 repaired=len(repairs),
                 flips_before=_mean(one.flips for one, _ in pairs),
                 flips=_mean(repair.flips for repair in repairs),
+                reference_flips=_mean(one.reference_flips for one, _ in pairs),
                 left=_mean(repair.left for repair in repairs),
                 gain=_mean(repair.gain for repair in repairs),
                 behind_reference=_mean(repair.behind_reference for repair in repairs),

@@ -1,6 +1,6 @@
 """An audit from its first training to its page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +12,12 @@ from mmc_bench.auditing.findings import cues_of, methods_of, reference_of
 from mmc_bench.auditing.page import page_html
 from mmc_bench.auditing.pictures import Shown
 from mmc_bench.auditing.plan import AuditSession, references
+from mmc_bench.auditing.probing import probe as probe_networks
 from mmc_bench.auditing.schema import AuditReport, Images, Problem
 from mmc_bench.errors import FailedError, UserError
+from mmc_bench.report.probed import ProbedModel
 from mmc_bench.results.records import CellRecord, PretrainRecord
+from mmc_bench.running.display import Progress
 from mmc_bench.running.launch import Computing, run_session
 from mmc_bench.running.lines import LineDisplay
 from mmc_bench.running.runner import find_missing
@@ -22,7 +25,6 @@ from mmc_bench.running.summary import Summary
 from mmc_bench.system.files import write_whole
 
 if TYPE_CHECKING:
-    from mmc_bench.report.probed import ProbedModel
     from mmc_bench.results.jobs import Job
     from mmc_bench.results.store import Store
     from mmc_bench.suites.plan import Plan
@@ -56,7 +58,14 @@ class Audited:
         return self.page.read_text(encoding="utf-8")
 
 
-def audit(session: AuditSession, computing: Computing, display: LineDisplay, out: Path, probe: bool = True) -> Audited:
+def audit(
+    session: AuditSession,
+    computing: Computing,
+    display: LineDisplay,
+    out: Path,
+    probe: bool = True,
+    progress: Progress = None,
+) -> Audited:
     """Run what an audit still needs, and write its report, as far as there are results.
 
     Parameters
@@ -67,6 +76,8 @@ def audit(session: AuditSession, computing: Computing, display: LineDisplay, out
         The folder of the report; it is made.
     probe
         Whether repaired networks are probed for what became of the cue, for which their weights are kept.
+    progress
+        Where the progress of the probes is shown, as for `mmc_bench.run`.
 
     Raises
     ------
@@ -81,8 +92,17 @@ def audit(session: AuditSession, computing: Computing, display: LineDisplay, out
     if not found:
         reason = f": {summary.failures[0].label}: {summary.failures[0].error}" if summary.failures else ""
         raise FailedError(f"no network of this audit has been trained yet{reason}")
+    probed: Mapping[str, ProbedModel] = {}
+    problems = []
+    if probe and not summary.interrupted and summary.stopped is None:
+        try:
+            probed = probe_networks(session, computing, found, progress)
+        except UserError as error:
+            problems.append(Problem(label="probing the repaired networks", error=str(error)))
+        except KeyboardInterrupt:
+            summary.interrupted = True
     shown = Shown.of(session, found)
-    report = make_report(session, found, {}, shown)
+    report = make_report(session, found, probed, shown, problems)
     return Audited(report, summary, *write(report, page_html(report, shown.pictures, shown.without), out))
 
 
@@ -96,8 +116,9 @@ def _records(plan: "Plan", store: "Store") -> dict[str, PretrainRecord | CellRec
 def make_report(
     session: AuditSession,
     found: Mapping[str, PretrainRecord | CellRecord],
-    probed: "Mapping[str, ProbedModel]",
-    shown: "Shown",
+    probed: Mapping[str, ProbedModel],
+    shown: Shown,
+    problems: Sequence[Problem] = (),
 ) -> AuditReport:
     """Return the report of the records that there are, by key."""
     plan = session.plan
@@ -122,14 +143,15 @@ def make_report(
         cues=cues,
         methods=methods,
         answer=answer(backbone, cues, methods, reference),
-        problems=tuple(
-            Problem(label=failure.label + plan.note_of(job), error=failure.error) for job, failure in failed
+        problems=(
+            *(Problem(label=failure.label + plan.note_of(job), error=failure.error) for job, failure in failed),
+            *problems,
         ),
         missing=len(missing.jobs) - len(failed),
     )
 
 
-def images_of(session: AuditSession, shown: "Shown") -> Images:
+def images_of(session: AuditSession, shown: Shown) -> Images:
     """Return what the images are, and how many of them are used for what."""
     folders, sizes = [*session.folders.values()], session.plan.pretrainings[-1].data
     test = min((len(folder.images["test"]) for folder in folders), default=None)

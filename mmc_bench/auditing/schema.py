@@ -59,8 +59,8 @@ class Repair(Part):
     seconds
         Time of the repair.
     words
-        What became of the cue, for each seed: removed, hidden, unlinked, kept or undecided; none where the cue was not
-        picked up, or the networks were not probed.
+        What became of the cue, for each seed: removed, hidden, unlinked, kept or undecided
+        (`mmc_bench.mechanisms.verdicts`); none where the cue was not picked up, or the networks were not probed.
     """
 
     method: str
@@ -86,8 +86,7 @@ class CueStrength(Part):
     accuracy
         Its accuracies; None until it is trained.
     flips
-        Share of test images whose prediction changes when their cue is swapped; None where no method was applied and
-        nothing was probed.
+        Share of test images whose prediction changes when their cue is swapped; None where no method was applied.
     reference_flips
         The same of the network that never saw a cue, where it was probed.
     picked_up
@@ -139,6 +138,7 @@ class MethodSummary(Part):
     repaired: Count
     flips_before: Fraction | None = None
     flips: Fraction | None = None
+    reference_flips: Fraction | None = None
     left: Number | None = None
     gain: Number | None = None
     behind_reference: Number | None = None

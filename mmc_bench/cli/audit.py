@@ -19,13 +19,18 @@ LEFT_OUT = ("shard", "checkpoint", "tune", "keep_weights", "profile")
 
 _OWN = [
     click.Option(["--out"], default="audit", show_default=True, metavar="DIR", help="Folder for the report."),
+    click.Option(
+        ["--probe/--no-probe"],
+        default=True,
+        help="Whether to say of each repaired network what became of the cue; the weights of all are kept for it.",
+    ),
 ]
 
 
 @click.command("audit", short_help="Say which cues a network picks up from your images, and what removes them.")
 @cluster_options
 @session_options
-def command(session: Session, out: str, dry_run: bool, as_json: bool, **options: Any) -> None:
+def command(session: Session, out: str, probe: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Plant cues in your images, train a network on them, repair it, and write a report.
 
     Five kinds of cues at three strengths: which does the network pick up, how fast, and which method removes
@@ -47,7 +52,7 @@ def command(session: Session, out: str, dry_run: bool, as_json: bool, **options:
 
     display = display_of(session.plan.suite.name)
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for results alone, whatever observers print
-        audited = audit(session, Computing(**options), display, Path(out))
+        audited = audit(session, Computing(**options), display, Path(out), probe)
     report = audited.report
     put(report.model_dump_json(indent=1) + "\n" if as_json else "".join(f"{sentence}\n" for sentence in report.answer))
     display.close(audited.summary, session.store.root)
