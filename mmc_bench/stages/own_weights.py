@@ -1,4 +1,4 @@
-"""Loading a checkpoint trained outside mmc-bench into a backbone."""
+"""Loading weights trained outside mmc-bench into a backbone: as its model, or for a pretraining to begin with."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,27 +9,46 @@ from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError, message_of, nearest
 from mmc_bench.results.jobs import Pretraining
 from mmc_bench.stages.checkpoints import read_own
-from mmc_bench.stages.resources import Resources
+from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.training import Backbone
 
 Tensors = Mapping[str, torch.Tensor]
 
 
-def own_model(pretraining: Pretraining, data: ExperimentData, resources: Resources) -> Backbone:
-    """Return the backbone with the weights of a pretraining's checkpoint, in eval mode.
+def first_model(pretraining: Pretraining, data: ExperimentData, resources: Resources, report: Report) -> Backbone:
+    """Return the network of a pretraining before its first step: with weights of the user's own, or random ones.
+
+    Its checkpoint's weights it has in eval mode. Of those that it starts from, a last layer of another number of
+    classes is left out, and that is reported.
 
     Raises
     ------
     UserError
-        When the file is not at hand, holds no weights, or these do not fit the backbone.
+        When the weights' file is not at hand, holds none, or these do not fit the backbone.
     """
-    own = pretraining.checkpoint
-    assert own is not None
+    own = pretraining.checkpoint or pretraining.start
+    if own is None:
+        return resources.model(pretraining, data)
     path = resources.checkpoints.get(own.sha256)
     if path is None:
         raise UserError(f"the weights of {own.name} are not in {resources.store.root}: give their file anew")
+    weights: Tensors = read_own(Path(path), own)
     model = resources.model(pretraining, data)
-    return fill(model, read_own(Path(path), own), own.name, pretraining.backbone.name)
+    if pretraining.start is not None:
+        weights, classes = _with_head_of(model, weights)
+        if classes:
+            report({"note": f"{own.name} has {classes} classes, the dataset {data.num_classes}: its last layer is new"})
+    return fill(model, weights, own.name, pretraining.backbone.name)
+
+
+def _with_head_of(model: Backbone, weights: Tensors) -> tuple[Tensors, int]:
+    """Return weights with a network's own last layer where theirs has another number of classes, and this number."""
+    wanted = model.state_dict()
+    weights = _without_prefix(weights, wanted)
+    others = [name for name in _names_of_head(model) if _are_other_classes(weights.get(name), wanted[name])]
+    return {**weights, **{name: wanted[name] for name in others}}, max(
+        (len(weights[name]) for name in others), default=0
+    )
 
 
 def fill(model: Backbone, weights: Tensors, label: str, backbone: str) -> Backbone:
@@ -51,11 +70,32 @@ def fill(model: Backbone, weights: Tensors, label: str, backbone: str) -> Backbo
         if name not in wanted:
             raise UserError(f"{label} does not fit {backbone}, which has no weight {name!r}: {nearest(name, wanted)}")
         shape, other = tuple(weights[name].shape), tuple(wanted[name].shape)
+        if name in _names_of_head(model) and _are_other_classes(weights[name], wanted[name]):
+            raise UserError(
+                f"{label} has {shape[0]} classes, the dataset {other[0]}: --start-from begins a pretraining with its "
+                "other layers"
+            )
         if shape != other:
             raise UserError(f"{label} does not fit {backbone}: its weight {name!r} has shape {shape}, not {other}")
         _check_values(weights[name], wanted[name].dtype, f"{label}: its weight {name!r}")
     model.load_state_dict({**{name: wanted[name] for name in tracked}, **weights})
     return model.eval()
+
+
+def _names_of_head(model: Backbone) -> list[str]:
+    """Return the names of the last layer's weights."""
+    own = {id(weight) for weight in model.get_classifier().parameters()}
+    return [name for name, weight in model.named_parameters() if id(weight) in own]
+
+
+def _are_other_classes(weight: torch.Tensor | None, wanted: torch.Tensor) -> bool:
+    """Tell whether two of a last layer's weights, (K, …), differ in the number of classes alone."""
+    return (
+        weight is not None
+        and weight.ndim == wanted.ndim > 0
+        and len(weight) != len(wanted)
+        and weight.shape[1:] == wanted.shape[1:]
+    )
 
 
 def _without_prefix(weights: Tensors, wanted: Tensors) -> Tensors:
