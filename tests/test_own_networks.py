@@ -6,6 +6,7 @@ import importlib
 import sys
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -130,7 +131,6 @@ class Tuples(MyNet):
         (Logs(10), r"its output is that of no linear layer: a network must return logits \(n, K\)"),
         (nn.Sequential(nn.Conv2d(3, 10, 16), nn.Flatten()), "its output is that of no linear layer"),
         (Tuples(10), r"its output is a tuple: a network must return logits \(n, K\)"),
-        (MyNet(7), "it has 7 classes, the dataset 10"),
         (nn.Sequential(nn.Flatten(), nn.Linear(5, 10)), r"does not run on two inputs of shape \(3, 16, 16\)"),
     ],
 )
@@ -187,7 +187,7 @@ def test_a_network_of_an_architecture_has_none_of_its_trained_weights():
         nn.init.normal_(weight, 5, 2).requires_grad_(False)
     architecture = architecture_of(trained)
     torch.manual_seed(0)
-    first, second = architecture(), architecture()
+    first, second = architecture(10), architecture(10)
     for name, weight in first.named_parameters():
         assert weight.requires_grad and not torch.equal(weight, trained.get_parameter(name))
         assert "norm" in name or not torch.equal(weight, second.get_parameter(name))
@@ -288,6 +288,26 @@ def test_a_task_may_be_of_a_network_of_one_s_own(tmp_path):
     assert mmc_bench.score(own, task).equals(mmc_bench.score(task.pretrained, task))
 
 
+@pytest.mark.parametrize("make", [MyNet, lambda classes: timm.create_model("test_resnet", num_classes=classes)])
+def test_a_pretraining_begins_with_a_network_of_other_classes(tmp_path, make):
+    network, said = make(7), []
+    results = mmc_bench.run(
+        start={"mine": network},
+        methods=["llr"],
+        set={"pretrain.epochs": 1, "pretrain.lr": 1e-12, "pretrain.weight_decay": 0, "connect.points": 2},
+        results=tmp_path,
+        **{**QUICKLY, "progress": said.append},
+    )
+    assert not results.failures
+    (before,) = results.pretrained
+    kept = decoded_weights(Store(tmp_path).weights_file(before.pretraining).read_bytes()).tensors
+    others = [name for name, weight in network.named_parameters() if kept[name].shape != weight.shape]
+    assert len(others) == 2 and all(len(kept[name]) == 10 for name in others)
+    same = [(kept[name], weight) for name, weight in network.named_parameters() if name not in others]
+    assert all(torch.allclose(value, weight, atol=1e-6) for value, weight in same)
+    assert sum("mine has 7 classes, the dataset 10: its last layer is new" in line for line in said) == 1
+
+
 class Raising(nn.Module):
     def __init__(self, num_classes):
         raise ValueError("planted")
@@ -296,7 +316,7 @@ class Raising(nn.Module):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"checkpoint": MyNet(7)}, "backbone my-net cannot be trained: it has 7 classes, the dataset 10"),
+        ({"checkpoint": MyNet(7)}, "MyNet has 7 classes, the dataset 10: --start-from"),
         ({"checkpoint": Logs(10)}, "backbone logs cannot be trained: its output is that of no linear layer"),
         ({"checkpoint": MyNet(7).state_dict(), "backbones": MyNet}, "weights has 7 classes, the dataset 10"),
         ({"checkpoint": MyNet(10).state_dict(), "backbones": sequential}, "weights does not fit sequential"),

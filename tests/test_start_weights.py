@@ -74,7 +74,7 @@ def test_weights_that_do_not_fit_are_said_before_anything_runs(bench, weights, o
     result = bench.tiny(*TINY, *how, option, saved(**changes))
     sentence = "mine does not fit tiny-net: it lacks the weight 'head.bias': "
     if option == "--checkpoint":
-        sentence = "mine has 5 classes, the dataset 3: --start-from begins a pretraining with its other layers"
+        sentence = "mine has 5 classes, the dataset 3: --start-from, or start= in Python, begins a pretraining with its"
     assert result.code == 4 and result.err.count(sentence) == 1
     assert not [*(bench.folder / "results").rglob("*.json")]
 

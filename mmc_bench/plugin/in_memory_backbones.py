@@ -42,9 +42,11 @@ class Architecture:
 
     network: "nn.Module"
 
-    def __call__(self) -> "nn.Module":
-        """Return a new network, all of whose parameters are trained."""
-        model = copy.deepcopy(self.network)
+    def __call__(self, num_classes: int) -> "nn.Module":
+        """Return a new network, all of whose parameters are trained; with timm's interface, it has so many classes."""
+        model: Any = copy.deepcopy(self.network)
+        if getattr(model, "num_classes", num_classes) != num_classes and hasattr(model, "reset_classifier"):
+            model.reset_classifier(num_classes)
         for module in model.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
@@ -52,7 +54,7 @@ class Architecture:
             for weight in (weight.data for weight in module.parameters(recurse=False) if weight.numel()):
                 mean, deviation = weight.mean().nan_to_num(), weight.std(correction=0).nan_to_num()
                 weight.normal_(mean.item(), deviation.item())
-        return model.requires_grad_(True)
+        return model.requires_grad_(True)  # type: ignore[no-any-return]
 
 
 def backbone_offer(given: Any) -> InMemoryOffer:

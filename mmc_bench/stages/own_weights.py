@@ -72,8 +72,8 @@ def fill(model: Backbone, weights: Tensors, label: str, backbone: str) -> Backbo
         shape, other = tuple(weights[name].shape), tuple(wanted[name].shape)
         if name in _names_of_head(model) and _are_other_classes(weights[name], wanted[name]):
             raise UserError(
-                f"{label} has {shape[0]} classes, the dataset {other[0]}: --start-from begins a pretraining with its "
-                "other layers"
+                f"{label} has {shape[0]} classes, the dataset {other[0]}: --start-from, or start= in Python, begins a "
+                "pretraining with its other layers"
             )
         if shape != other:
             raise UserError(f"{label} does not fit {backbone}: its weight {name!r} has shape {shape}, not {other}")

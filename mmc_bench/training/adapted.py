@@ -18,28 +18,30 @@ def with_interface(model: nn.Module, num_classes: int, input_shape: tuple[int, .
     """Return a network with timm's interface; what its class lacks of it is added in place.
 
     Its last linear layer is the head, and what goes into that are the features. Modules and weights keep their names,
-    and `forward` is the network's own. Whether the parts fit together is for `check_backbone` to say.
+    and `forward` is the network's own. A head of another number of classes is replaced by a random one. Whether the
+    parts fit together is for `check_backbone` to say.
 
     Raises
     ------
     UserError
-        When the network does not run, does not end with a linear layer, or has another number of classes.
+        When the network does not run, or does not end with a linear layer.
     """
     network: Any = model
     if all(hasattr(type(model), name) for name in INTERFACE):
         return network  # type: ignore[no-any-return]
-    network._place_of_head = _place_of_head(model, num_classes, input_shape)
+    network._place_of_head, classes = _head_of(model, input_shape)
     family: Any = type(model)
     network.__class__ = _adapted(family)
-    head = network.get_classifier()
-    for name, value in (("num_classes", num_classes), ("num_features", getattr(head, "in_features", None))):
+    for name, value in (("num_classes", classes), ("num_features", network.get_classifier().in_features)):
         if not hasattr(network, name):
             setattr(network, name, value)
+    if classes != num_classes:
+        network.reset_classifier(num_classes)
     return network  # type: ignore[no-any-return]
 
 
-def _place_of_head(model: nn.Module, num_classes: int, input_shape: tuple[int, ...]) -> str:
-    """Return the name of the linear layer whose output is the network's."""
+def _head_of(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[str, int]:
+    """Return the name of the linear layer whose output is the network's, and the number of classes."""
     calls: list[tuple[str, torch.Tensor]] = []
 
     def note(name: str) -> Any:
@@ -58,9 +60,7 @@ def _place_of_head(model: nn.Module, num_classes: int, input_shape: tuple[int, .
     alike = (name for name, output in reversed(calls) if output.shape == logits.shape and close(output, logits))
     if (head := next(alike, None)) is None:
         raise UserError(f"its output is that of no linear layer: {REQUIRED}")
-    if logits.shape[-1] != num_classes:
-        raise UserError(f"it has {logits.shape[-1]} classes, the dataset {num_classes}")
-    return head
+    return head, logits.shape[-1]
 
 
 class _Halves:
