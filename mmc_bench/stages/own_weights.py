@@ -16,10 +16,10 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 def first_model(pretraining: Pretraining, data: ExperimentData, resources: Resources, report: Report) -> Backbone:
-    """Return the network of a pretraining before its first step: with weights of the user's own, or random ones.
+    """Return the network of a pretraining before its first step: as its backbone makes it, or with the user's weights.
 
-    Its checkpoint's weights it has in eval mode. Of those that it starts from, a last layer of another number of
-    classes is left out, and that is reported.
+    Of weights that it starts from, a last layer of another number of classes is left out, and that is reported. A
+    network with the user's weights is in eval mode.
 
     Raises
     ------
@@ -32,23 +32,26 @@ def first_model(pretraining: Pretraining, data: ExperimentData, resources: Resou
     path = resources.checkpoints.get(own.sha256)
     if path is None:
         raise UserError(f"the weights of {own.name} are not in {resources.store.root}: give their file anew")
-    weights: Tensors = read_own(Path(path), own)
     model = resources.model(pretraining, data)
-    if pretraining.start is not None:
-        weights, classes = _with_head_of(model, weights)
-        if classes:
-            report({"note": f"{own.name} has {classes} classes, the dataset {data.num_classes}: its last layer is new"})
-    return fill(model, weights, own.name, pretraining.backbone.name)
+    weights = _without_prefix(read_own(Path(path), own), model.state_dict())
+    head = _head_for(model, weights)
+    if head:
+        classes = f"{own.name} has {len(weights[min(head)])} classes, the dataset {data.num_classes}"
+        if pretraining.start is None:
+            raise UserError(f"{classes}: --start-from, or start= in Python, begins a pretraining with its other layers")
+        report({"note": f"{classes}: its last layer is new"})
+    return fill(model, {**weights, **head}, own.name, pretraining.backbone.name)
 
 
-def _with_head_of(model: Backbone, weights: Tensors) -> tuple[Tensors, int]:
-    """Return weights with a network's own last layer where theirs has another number of classes, and this number."""
-    wanted = model.state_dict()
-    weights = _without_prefix(weights, wanted)
-    others = [name for name in _names_of_head(model) if _are_other_classes(weights.get(name), wanted[name])]
-    return {**weights, **{name: wanted[name] for name in others}}, max(
-        (len(weights[name]) for name in others), default=0
-    )
+def _head_for(model: Backbone, weights: Tensors) -> Tensors:
+    """Return a network's last layer where that of the weights differs in the number of classes alone, or nothing."""
+    own = {id(weight) for weight in model.get_classifier().parameters()}
+    head = {name: weight.detach() for name, weight in model.named_parameters() if id(weight) in own}
+    found = [weights[name] for name in head if name in weights and weights[name].ndim]
+    if not head or [weight.shape[1:] for weight in found] != [weight.shape[1:] for weight in head.values()]:
+        return {}
+    numbers = {len(weight) for weight in found}
+    return head if len(numbers) == 1 and numbers != {len(weight) for weight in head.values()} else {}
 
 
 def fill(model: Backbone, weights: Tensors, label: str, backbone: str) -> Backbone:
@@ -70,32 +73,11 @@ def fill(model: Backbone, weights: Tensors, label: str, backbone: str) -> Backbo
         if name not in wanted:
             raise UserError(f"{label} does not fit {backbone}, which has no weight {name!r}: {nearest(name, wanted)}")
         shape, other = tuple(weights[name].shape), tuple(wanted[name].shape)
-        if name in _names_of_head(model) and _are_other_classes(weights[name], wanted[name]):
-            raise UserError(
-                f"{label} has {shape[0]} classes, the dataset {other[0]}: --start-from, or start= in Python, begins a "
-                "pretraining with its other layers"
-            )
         if shape != other:
             raise UserError(f"{label} does not fit {backbone}: its weight {name!r} has shape {shape}, not {other}")
         _check_values(weights[name], wanted[name].dtype, f"{label}: its weight {name!r}")
     model.load_state_dict({**{name: wanted[name] for name in tracked}, **weights})
     return model.eval()
-
-
-def _names_of_head(model: Backbone) -> list[str]:
-    """Return the names of the last layer's weights."""
-    own = {id(weight) for weight in model.get_classifier().parameters()}
-    return [name for name, weight in model.named_parameters() if id(weight) in own]
-
-
-def _are_other_classes(weight: torch.Tensor | None, wanted: torch.Tensor) -> bool:
-    """Tell whether two of a last layer's weights, (K, …), differ in the number of classes alone."""
-    return (
-        weight is not None
-        and weight.ndim == wanted.ndim > 0
-        and len(weight) != len(wanted)
-        and weight.shape[1:] == wanted.shape[1:]
-    )
 
 
 def _without_prefix(weights: Tensors, wanted: Tensors) -> Tensors:
