@@ -10,7 +10,7 @@ from mmc_bench.results.records import AnyRecord, CellRecord, PairRecord, Pretrai
 from mmc_bench.stages.assembly import Assembly
 from mmc_bench.stages.connect import compare, connect, path_seeds
 from mmc_bench.stages.finetune import fine_tune
-from mmc_bench.stages.own_weights import own_model
+from mmc_bench.stages.own_weights import first_model
 from mmc_bench.stages.pretrain import pretrain
 from mmc_bench.stages.provenance import experiment_seeds
 from mmc_bench.stages.resources import Report, Resources
@@ -54,7 +54,7 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
             model, curve = resources.model(job, data).eval(), origin.curve
             model.load_state_dict(weights.tensors)
         elif job.checkpoint is not None:
-            model, curve = own_model(job, data, resources), ()
+            model, curve = first_model(job, data, resources, report), ()
             origin = assembly.origin(key=job.weights_key)
         else:
             model, curve, progress, curve_seconds, budget = pretrain(job, data, resources, report)

@@ -11,6 +11,7 @@ from mmc_bench.data.splits import ExperimentData
 from mmc_bench.results.jobs import Pretraining
 from mmc_bench.results.records import Budget, Epoch, GroupEpoch
 from mmc_bench.seeds import derive_seed
+from mmc_bench.stages.own_weights import first_model
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.system.tally import tallied
 from mmc_bench.training import Backbone, Progress, Training, evaluate, stepped
@@ -35,11 +36,12 @@ def pretrain(
     Raises
     ------
     UserError
-        When a loss or a weight is NaN or infinite, or the images cannot be augmented.
+        When a loss or a weight is NaN or infinite, the images cannot be augmented, or the weights to begin with do not
+        fit.
     """
     recipe = pretraining.recipe
     _, generator = resources.seed_everything("pretraining", pretraining.seed)
-    model = resources.model(pretraining, data)
+    model = first_model(pretraining, data, resources, report)
     watched = {name: images.first(recipe.curve_images) for name, images in data.watched.items()}
     curve: list[Epoch | GroupEpoch] = []
     point = Epoch if {"NC", "C"} <= watched.keys() else GroupEpoch
