@@ -228,6 +228,17 @@ def test_images_that_are_few_or_large_are_fitted_and_said_so(tmp_path, capsys):
     assert session.plan.pretrainings[0].dataset.parameters["pixels"] == 32
 
 
+def test_every_training_begins_with_weights_of_ones_own_where_they_are_given(finished, tmp_path):
+    from mmc_bench.auditing.plan import AuditSession
+    from mmc_bench.running.session import Session
+
+    weights = next((finished / "results" / "pretrained").glob("*.safetensors"))
+    lists, places = {"datasets": "images-box", "backbones": "tiny-net"}, {"data": {"images": finished / "images"}}
+    given = Session.of(None, lists, start=f"mine={weights}", plugins_dir=str(PLUGINS), results=tmp_path, **places)
+    plan = AuditSession.auditing(given).plan
+    assert {model.start.name for model in plan.pretrainings} == {"mine"} and len(plan.pretrainings) == 4
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

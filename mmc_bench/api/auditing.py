@@ -10,11 +10,13 @@ from mmc_bench.running.launch import Computing
 from mmc_bench.running.session import AnySuite, GivenAxes, GivenSettings, Session
 
 if TYPE_CHECKING:
+    import torch
+
     from mmc_bench.auditing.report import Audited
 
 
 def audit(
-    backbone: str | None = None,
+    backbone: Any = None,
     *,
     data: Mapping[str, str | Path] | None = None,
     out: str | Path = "audit",
@@ -26,6 +28,7 @@ def audit(
     seeds: Any = (),
     set: GivenSettings = (),
     axes: GivenAxes = (),
+    start: "str | Path | torch.nn.Module | Mapping[str, Any] | None" = None,
     results: str | Path | None = None,
     plugins_dir: Any = (),
     observe: Any = (),
@@ -52,8 +55,8 @@ def audit(
 
     Parameters
     ----------
-    backbone : str
-        Its name; the suite's unless given.
+    backbone : str, torch.nn.Module class or function
+        Its name, or what makes it, as for `run`; the suite's unless given.
     data : mapping
         Folders of images by source: ``{"images": "my-images/"}``, with ``train/<class>/`` and ``test/<class>/``.
     out : str or pathlib.Path
@@ -65,6 +68,8 @@ def audit(
         axis of numbers, how strong the cues of its datasets are.
     methods, datasets, cue_rate, seeds, set, axes
         In place of the suite's, as for `run`; there is one cue rate.
+    start : str, pathlib.Path, torch.nn.Module or mapping
+        Weights that all trainings begin with, as for `run`: what would a model of one's own pick up?
     results, plugins_dir, observe, download, device, precision, workers, threads, retry_failed, fail_fast
         As for `run`.
     time_limit, cell_timeout, cell_memory, image_memory, engine, address, cpus_per_cell, gpus_per_cell, progress
@@ -89,7 +94,8 @@ def audit(
 
     rates = [] if cue_rate is None else [cue_rate]
     lists = {"methods": methods, "datasets": datasets, "backbones": backbone, "cue_rates": rates, "seeds": seeds}
-    session = AuditSession.auditing(Session.of(suite, lists, set, data, results, plugins_dir, observe, axes=axes))
+    given = Session.of(suite, lists, set, data, results, plugins_dir, observe, axes=axes, start=start)
+    session = AuditSession.auditing(given)
     computing = Computing(
         download=download,
         device=device,
