@@ -71,6 +71,9 @@ def _repaired(methods: Sequence[MethodSummary], reference: Reference | None) -> 
     total = sum(best.words.values())
     if not total:
         return [f"{text}."]
+    if len(best.words) == 1:
+        where = "the one network" if total == 1 else f"all {total} networks"
+        return [f"{text}.", f"After it, the cue is {next(iter(best.words))} in {where}."]
     words = listed([f"{word} in {count}" for word, count in best.words.items()])
     return [f"{text}.", f"After it, the cue is {words} of {total} networks."]
 

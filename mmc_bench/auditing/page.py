@@ -77,7 +77,7 @@ def percent(share: float | None, digits: int = 0) -> str:
 
 
 def points(share: float | None, sign: str = "+") -> str:
-    """Return a difference of shares in percentage points, with its sign.
+    """Return a difference of shares in percentage points, with its sign; ``sign=""`` leaves out the plus.
 
     >>> points(-0.034), points(0.12)
     ('−3', '+12')
