@@ -137,6 +137,18 @@ def test_a_network_that_cannot_be_probed_is_named_and_the_rest_reported(again, r
     assert audited.report.cues[0].strengths[1].flips == report.cues[0].strengths[1].flips
 
 
+def test_an_interrupted_audit_reports_what_had_finished(again, report, tmp_path, monkeypatch):
+    from mmc_bench.running.summary import Summary
+
+    stopped = Summary(cells=6, cached=4, interrupted=True)
+    monkeypatch.setattr("mmc_bench.auditing.report.run_session", lambda *arguments: stopped)
+    audited = again(tmp_path / "out", methods=["tiny-ft", "tiny-still", "llr"])
+    assert (audited.report.missing, len(audited.report.cues[0].strengths[1].repairs)) == (2, 2)
+    assert "Not finished: 2 trainings and repairs" in audited.page.read_text(encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        again(tmp_path / "out", results=tmp_path / "empty")
+
+
 def test_a_second_call_computes_nothing_and_says_the_same(again, report, tmp_path, monkeypatch):
     monkeypatch.setattr("mmc_bench.stages.probe.probe_weights", None)
     audited = again(tmp_path)

@@ -53,8 +53,7 @@ def command(session: Session, out: str, probe: bool, dry_run: bool, as_json: boo
     display = display_of(session.plan.suite.name)
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for results alone, whatever observers print
         audited = audit(session, Computing(**options), display, Path(out), probe)
-    report = audited.report
-    put(report.model_dump_json(indent=1) + "\n" if as_json else "".join(f"{sentence}\n" for sentence in report.answer))
+    put(audited.report.model_dump_json(indent=1) + "\n" if as_json else f"{audited!r}\n")
     display.close(audited.summary, session.store.root)
     raise click.exceptions.Exit(audited.summary.exit_code)
 
