@@ -108,6 +108,12 @@ def test_numbers_are_those_of_the_records(finished, report):
     assert reference["metrics"]["NC"]["accuracy"] == report.reference.NC
     assert repair.behind_reference == pytest.approx(report.reference.NC - repair.accuracy.NC)
     assert repair.seconds == pytest.approx(cell["timing"]["seconds"]["fine_tune"])
+    assert (report.images.classes, report.images.pretraining, report.images.clean, report.images.test) == (
+        3,
+        90,
+        15,
+        24,
+    )
 
 
 def test_a_method_that_changes_nothing_leaves_everything(report):
@@ -257,6 +263,8 @@ def test_every_training_begins_with_weights_of_ones_own_where_they_are_given(fin
         ({"data": {}}, "give them with --data images=DIR"),
         ({"backbone": "resnat8"}, "did you mean"),
         ({"cue_rate": 0.0}, "one cue rate above 0"),
+        ({"backbone": "tiny-*,resnet8"}, "is of one backbone, not of resnet8, tiny-net"),
+        ({"datasets": ["images-border", "grouped-tiny"]}, "grouped-tiny has groups"),
         ({"axes": {"pretrain.lr": [0.1, 0.2]}}, "has 2"),
         ({"suite": "quick", "datasets": ()}, "no selected dataset reads"),
         ({"set": {**SMALL, "tune": 2}}, "neither tunes methods"),

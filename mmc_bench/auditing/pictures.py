@@ -32,12 +32,15 @@ class Shown:
         The number of classes; None where no dataset was loaded.
     size
         Height and width of the images.
+    counts
+        How many images are in the sets ``pretraining``, ``clean`` and ``test``.
     """
 
     pictures: Mapping[str, Mapping[float, str]]
     without: str | None
     num_classes: int | None
     size: tuple[int, ...]
+    counts: Mapping[str, int]
 
     @classmethod
     def of(cls, session: Session, trained: Container[str]) -> "Shown":
@@ -50,6 +53,7 @@ class Shown:
         pictures: dict[str, dict[float, str]] = defaultdict(dict)
         without, num_classes = None, None
         size: tuple[int, ...] = ()
+        counts: dict[str, int] = {}
         for point in session.plan.points:
             for job in point.plan.pretrainings:
                 strength = float(next(iter(point.values.values())))
@@ -59,9 +63,11 @@ class Shown:
                 row = sample(data.splits["NC"])
                 plain, cued = (address_of(data.splits[name].batch(row)[0][0]) for name in ("NC", "C"))
                 without, num_classes, size = without or plain, data.num_classes, data.input_shape[1:]
+                sets = {"pretraining": data.pretraining, "clean": data.clean, "test": data.splits["NC"]}
+                counts = {name: len(images) for name, images in sets.items()}
                 if cued:
                     pictures[job.dataset.name][strength] = cued
-        return cls(pictures, without, num_classes, size)
+        return cls(pictures, without, num_classes, size, counts)
 
 
 def sample(images: CuedImages) -> torch.Tensor:

@@ -44,14 +44,13 @@ class AuditSession(Session):
             When the images are not given or too few, or the suite is none of an audit.
         """
         plan = self.plan_of(self._fitted(self._suite()))
-        _check(plan.suite)
-        reference = references(plan)
-        return replace(plan, pretrainings=(*reference, *plan.pretrainings))
-
-    @property
-    def axis(self) -> str:
-        """The key of the axis whose values are the strengths."""
-        return next(iter(self.plan.suite.axes))
+        networks = {pretraining.network for pretraining in plan.pretrainings}
+        if len(networks) > 1:
+            raise UserError(f"an audit is of one backbone, not of {', '.join(sorted(networks))}")
+        for pretraining in plan.pretrainings:
+            if pretraining.cue_rate is None:
+                raise UserError(f"dataset {pretraining.dataset.name} has groups and no cue that could be planted")
+        return replace(plan, pretrainings=(*references(plan), *plan.pretrainings))
 
     @cached_property
     def folders(self) -> dict[str, ClassFolders]:
@@ -97,8 +96,6 @@ def references(plan: "Plan") -> "tuple[Pretraining, ...]":
 
 def _check(suite: "Suite") -> None:
     """Refuse a suite that is none of an audit, by a `UserError` that says what it lacks."""
-    if len(suite.backbones) != 1:
-        raise UserError(f"an audit is of one backbone, not of {', '.join(suite.backbones)}")
     if len(suite.cue_rates) != 1 or not suite.cue_rates[0]:
         raise UserError("an audit has one cue rate above 0: give it with --cue-rates")
     if suite.tune or suite.pairs:

@@ -25,7 +25,6 @@ from mmc_bench.running.summary import Summary
 from mmc_bench.system.files import write_whole
 
 if TYPE_CHECKING:
-    from mmc_bench.results.jobs import Job
     from mmc_bench.results.store import Store
     from mmc_bench.suites.plan import Plan
 
@@ -107,10 +106,12 @@ def audit(
 
 
 def _records(plan: "Plan", store: "Store") -> dict[str, PretrainRecord | CellRecord]:
-    """Return the records of an audit that there are, by key."""
-    jobs: tuple[Job, ...] = (*plan.pretrainings, *plan.cells)
-    found = ((job.key, store.find(job)) for job in jobs)
-    return {key: record for key, record in found if isinstance(record, PretrainRecord | CellRecord)}
+    """Return the records of an audit that there are, by key: no repairs of other weights than those at hand."""
+    models = {job.key: one for job in plan.pretrainings if isinstance(one := store.find(job), PretrainRecord)}
+    cells = {job.key: one for job in plan.cells if isinstance(one := store.find(job), CellRecord)}
+    weights = {key: model.weights_sha256 for key, model in models.items()}
+    own = {key: cell for key, cell in cells.items() if weights.get(cell.pretraining_key) == cell.pretrained_sha256}
+    return {**models, **own}
 
 
 def make_report(
@@ -135,7 +136,12 @@ def make_report(
         made=datetime.now(UTC),
         mmc_bench=__version__,
         backbone=backbone,
-        images=images_of(session, shown),
+        images=Images(
+            folders=tuple(str(folder.root) for folder in session.folders.values()),
+            classes=shown.num_classes,
+            size=shown.size,
+            **shown.counts,
+        ),
         cue_rate=plan.suite.cue_rates[0],
         epochs=plan.suite.pretrain.epochs,
         seeds=plan.suite.seeds,
@@ -148,20 +154,6 @@ def make_report(
             *problems,
         ),
         missing=len(missing.jobs) - len(failed),
-    )
-
-
-def images_of(session: AuditSession, shown: Shown) -> Images:
-    """Return what the images are, and how many of them are used for what."""
-    folders, sizes = [*session.folders.values()], session.plan.pretrainings[-1].data
-    test = min((len(folder.images["test"]) for folder in folders), default=None)
-    return Images(
-        folders=tuple(str(folder.root) for folder in folders),
-        classes=shown.num_classes,
-        pretraining=sizes.pretrain_images,
-        clean=sizes.clean_images,
-        test=min(filter(None, (sizes.test_images, test)), default=None),
-        size=shown.size,
     )
 
 

@@ -157,10 +157,10 @@ class Images(Part):
     """The images: where they are, how many are used for what, and their size in pixels."""
 
     folders: tuple[str, ...]
-    classes: Count | None
-    pretraining: Count | None
-    clean: Count | None
-    test: Count | None
+    classes: Count | None = None
+    pretraining: Count | None = None
+    clean: Count | None = None
+    test: Count | None = None
     size: tuple[int, ...]
 
 
