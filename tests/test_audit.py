@@ -108,12 +108,8 @@ def test_numbers_are_those_of_the_records(finished, report):
     assert reference["metrics"]["NC"]["accuracy"] == report.reference.NC
     assert repair.behind_reference == pytest.approx(report.reference.NC - repair.accuracy.NC)
     assert repair.seconds == pytest.approx(cell["timing"]["seconds"]["fine_tune"])
-    assert (report.images.classes, report.images.pretraining, report.images.clean, report.images.test) == (
-        3,
-        90,
-        15,
-        24,
-    )
+    images = report.images
+    assert (images.classes, images.pretraining, images.clean, images.test) == (3, 90, 15, 24)
 
 
 def test_a_method_that_changes_nothing_leaves_everything(report):

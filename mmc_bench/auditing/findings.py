@@ -71,10 +71,10 @@ def cues_of(
 
 
 def short_names(datasets: Sequence[str]) -> dict[str, str]:
-    """Return names of datasets without the word that all begin with: ``images-box`` is ``box`` among its like.
+    """Return names of datasets without the words that all begin with.
 
-    >>> short_names(["images-box", "images-border"])
-    {'images-box': 'box', 'images-border': 'border'}
+    >>> short_names(["photos-dot", "photos-line"])
+    {'photos-dot': 'dot', 'photos-line': 'line'}
     """
     first, last = min(datasets), max(datasets)
     shared = next((n for n, (one, other) in enumerate(zip(first, last)) if one != other), len(first))

@@ -13,7 +13,7 @@ from mmc_bench.auditing.page import page_html
 from mmc_bench.auditing.pictures import Shown
 from mmc_bench.auditing.plan import AuditSession, references
 from mmc_bench.auditing.probing import probe as probe_networks
-from mmc_bench.auditing.schema import AuditReport, Images, Problem
+from mmc_bench.auditing.schema import AuditProblem, AuditReport, Images
 from mmc_bench.errors import FailedError, UserError
 from mmc_bench.report.probed import ProbedModel
 from mmc_bench.results.records import CellRecord, PretrainRecord
@@ -97,7 +97,7 @@ def audit(
         try:
             probed = probe_networks(session, computing, found, progress)
         except UserError as error:
-            problems.append(Problem(label="probing the repaired networks", error=str(error)))
+            problems.append(AuditProblem(label="probing the repaired networks", error=str(error)))
         except KeyboardInterrupt:
             summary.interrupted = True
     shown = Shown.of(session, found)
@@ -119,7 +119,7 @@ def make_report(
     found: Mapping[str, PretrainRecord | CellRecord],
     probed: Mapping[str, ProbedModel],
     shown: Shown,
-    problems: Sequence[Problem] = (),
+    problems: Sequence[AuditProblem] = (),
 ) -> AuditReport:
     """Return the report of the records that there are, by key."""
     plan = session.plan
@@ -150,7 +150,7 @@ def make_report(
         methods=methods,
         answer=answer(backbone, cues, methods, reference),
         problems=(
-            *(Problem(label=failure.label + plan.note_of(job), error=failure.error) for job, failure in failed),
+            *(AuditProblem(label=failure.label + plan.note_of(job), error=failure.error) for job, failure in failed),
             *problems,
         ),
         missing=len(missing.jobs) - len(failed),

@@ -164,7 +164,7 @@ class Images(Part):
     size: tuple[int, ...]
 
 
-class Problem(Part):
+class AuditProblem(Part):
     """What failed, and why, in one sentence."""
 
     label: str
@@ -192,5 +192,5 @@ class AuditReport(Part):
     cues: tuple[Cue, ...]
     methods: tuple[MethodSummary, ...]
     answer: tuple[str, ...]
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[AuditProblem, ...] = ()
     missing: Count = 0
