@@ -1,9 +1,9 @@
 """A model's scores: on counterfactual test splits, or on groups of test images."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer
 
 from mmc_bench.results.settings import Fraction
 
@@ -34,7 +34,10 @@ class Score(Part):
 
 
 class Metrics(Part):
-    """A model's scores: the four counterfactual test splits, its training images, the validation set."""
+    """A model's scores: the four counterfactual test splits, its training images, the validation set.
+
+    `others` are those on the further test sets that a dataset offers, by name; records without such sets leave it out.
+    """
 
     NC: Score
     C: Score
@@ -42,6 +45,14 @@ class Metrics(Part):
     RI: Score
     train: Score
     validation: Score
+    others: dict[str, Score] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = content(self)
+        if not self.others:
+            found.pop("others", None)
+        return found
 
     @property
     def splits(self) -> dict[str, Score]:
