@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from mmc_bench.report.other_cue import OTHER_COLUMNS, with_reliance
+from mmc_bench.report.other_cue import growth, with_reliance
 from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.jobs import Cell, Pretraining, rate_in_words
 from mmc_bench.results.metrics import GroupMetrics, Metrics
@@ -184,14 +184,13 @@ def _scores(record: AnyScores) -> dict[str, float | None]:
     return {**accuracy, "worst_split": worst, "cue_reliance": reliance, **_other_scores(record)}
 
 
-def _other_scores(record: AnyScores) -> dict[str, float | None]:
-    """Return the accuracies on the dataset's further test sets, and `OTHER_COLUMNS` where these tell them."""
+def _other_scores(record: AnyScores) -> dict[str, float]:
+    """Return the accuracies on the dataset's further test sets, and the reliance on a second cue."""
     metrics = record.metrics
     if isinstance(metrics, GroupMetrics) or not metrics.others:
         return {}
     others = {name: score.accuracy for name, score in metrics.others.items()}
-    found = with_reliance(others, metrics.NC.accuracy, record.num_classes)
-    return {**found, **dict.fromkeys([name for name in OTHER_COLUMNS[1:] if OTHER_COLUMNS[0] in found])}
+    return with_reliance(others, {"NC": metrics.NC.accuracy, "C": metrics.C.accuracy}, record.num_classes)
 
 
 def values_of_model(record: PretrainRecord | ModelScores) -> dict[str, float | None]:
@@ -209,14 +208,8 @@ def values_of_cell(
     found = record.paths["linear"].test.barriers
     barriers = {name: found[split].loss for name, split in names.items()}
     seconds = {"seconds": record.timing.seconds.get("fine_tune")}
-    return {**_scores(record), **_growth(record, before), **barriers, **seconds, "worst_group": _worst_group(record)}
-
-
-def _growth(record: CellRecord | CellScores, before: PretrainRecord | ModelScores | None) -> dict[str, float | None]:
-    """Return by how much the reliance on a second cue grew, where both models' scores tell it."""
-    reliance, growth = OTHER_COLUMNS
-    now, then = _other_scores(record).get(reliance), _other_scores(before).get(reliance) if before else None
-    return {} if now is None or then is None else {growth: now - then}
+    grown = growth(_other_scores(record), _other_scores(before)) if before else {}
+    return {**_scores(record), **grown, **barriers, **seconds, "worst_group": _worst_group(record)}
 
 
 def _worst_group(record: AnyScores) -> float | None:

@@ -164,7 +164,7 @@ def scores_of_model(model: nn.Module, task: object) -> Mapping[str, float]:
         **found,
         "worst_split": worst,
         "cue_reliance": cue_reliance(found["RI"], num_classes),
-        **with_reliance(others, found["NC"], num_classes),
+        **with_reliance(others, found, num_classes),
     }
 
 

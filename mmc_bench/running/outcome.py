@@ -128,8 +128,9 @@ class Results:
             the ``worst_group`` of label and cue; ``barrier_C`` and ``barrier_NC`` (nats); ``seconds``
             of the fine-tuning or pretraining; ``parameters`` that were given to the method; the record's ``key``. Where
             methods are tuned, also ``protocol``; a cell that is of several protocols has a row for each.
-            Datasets with a second cue also have ``other_absent`` and ``other_random`` (accuracies where it is so, and
-            the first is absent), ``other_reliance`` and, of cells, ``other_growth``.
+            Datasets with a second cue also have the accuracies ``other_absent``, where images have no cue, and
+            ``other_random_NC`` and ``other_random_C``, where the second is random; ``other_reliance_NC`` and
+            ``other_reliance_C``; and, of cells, ``other_growth_NC`` and ``other_growth_C``.
             Datasets whose images come in groups have, in place of these scores, ``worst_group``, ``mean``, ``aligned``
             and ``conflicting`` (fractions) and ``barrier`` (nats), and no ``cue_rate``.
             Budgets have, in place of the scores, ``clean_images``, ``cued_images``, ``validation_images``,

@@ -24,9 +24,11 @@ class TwoCues(CueOfEachClass):
 
     The second is part of the stored images, and so of those without a cue, the clean set's as well: a share
     `other_rate` of each class's training images has that of their class, the others none. All images of `test` have it.
-    It is missing from those of ``other_tests["other_absent"]``, and that of a random class in
-    ``other_tests["other_random"]``; on both, the first is missing, too. `masks` and `other_masks` have each one's exact
-    share of the pixels. Where a pixel could be of both, and neither is all over the image, it is the smaller one's.
+    `other_tests` are the test images without any cue, and with the second cue of a random class: without the first
+    (``other_random_NC``) or with that of their own class (``other_random_C``).
+
+    `masks` and `other_masks` have each cue's exact share of the pixels. Where a pixel could be of both, and neither is
+    all over the image, it is the smaller one's.
     """
 
     class Config(BaseConfig):
@@ -70,7 +72,7 @@ class TwoCues(CueOfEachClass):
         (self._pictures, self.masks), (pictures, self.other_masks) = cue, planted
         check_apart(first, self._pictures, self.masks)
         check_apart(other, pictures, self.other_masks * (1 - self.masks.amax(0)))  # as it is seen behind the first
-        generator, none = torch.Generator().manual_seed(SEED), torch.full_like(test.labels, -1)
+        generator = torch.Generator().manual_seed(SEED)
         there = _share_of_each_class(train.labels, config.other_rate, generator)
         random = torch.randint(self.num_classes, test.labels.shape, generator=generator)
 
@@ -79,9 +81,11 @@ class TwoCues(CueOfEachClass):
 
         self.train = with_other(train, train.labels.where(there, -1)).with_cues(train.labels)
         self.test = with_other(test, test.labels).with_cues(test.labels)
+        none, with_random = torch.full_like(test.labels, -1), with_other(test, random)
         self.other_tests: Mapping[str, LabelledImages] = {
             "other_absent": test.with_cues(none),
-            "other_random": with_other(test, random).with_cues(none),
+            "other_random_NC": with_random.with_cues(none),
+            "other_random_C": with_random.with_cues(test.labels),
         }
 
 
