@@ -1,6 +1,7 @@
 """The sets of one experiment, derived from any dataset: pretraining, clean, validation, and four test splits."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,7 @@ from mmc_bench.data.contract import Dataset, LabelledImages, has_cue
 from mmc_bench.data.cued_images import CuedImages, channels_last, cued_images
 from mmc_bench.data.stored import IMAGE_MEMORY, StoredImages
 from mmc_bench.errors import UserError
-from mmc_bench.results.metrics import SPLITS, GroupMetrics, Metrics, Score
+from mmc_bench.results.metrics import OTHER_NAME, SPLITS, GroupMetrics, Metrics, Score
 from mmc_bench.results.settings import DataSettings
 from mmc_bench.seeds import derive_seed
 
@@ -239,10 +240,10 @@ def _other_tests(dataset: Dataset, order: torch.Tensor, device: torch.device | s
     found: Mapping[str, LabelledImages] = getattr(dataset, "other_tests", {})
     sets = {}
     for name, version in found.items():
-        if name in (*SPLITS, "train", "validation"):
-            raise UserError(f"other_tests has {name!r}, the name of another set: give it another one")
+        if not re.match(OTHER_NAME, name):
+            raise UserError(f"other_tests has a set {name!r}: its names begin with other_, and are words")
         if not torch.equal(version.labels, dataset.test.labels):
-            raise UserError(f"other_tests has other labels on {name!r} than test has: it must have its images in order")
+            raise UserError(f"other_tests has other labels in {name!r} than test: it must have its images in order")
         part = placed(version, device)
         sets[name] = cued_images(dataset, part.images, order, part.labels[order], part.cues[order])
     return sets

@@ -68,15 +68,15 @@ def _table(rows: Sequence[Row], columns: Sequence[str], *title: str) -> TextTabl
     return TextTable(["method", *(HEADERS.get(name, name) for name in columns)], lines, title=title, note=note)
 
 
-def _growth(rows: Sequence[Row]) -> list[str]:
+def _growth(rows: Sequence[Row]) -> Iterator[str]:
     """Say under which methods the reliance on a second cue grew, where several seeds tell."""
-    sentences = []
+    clauses = []
     for split, name in GROWTH.items():
         found = [(row.method, value) for row in rows if (value := row.values.get(name)) and value.std is not None]
         grew = [f"{method} ({_cell(name, value)})" for method, value in found if value.mean > (value.std or 0)]
-        what = f"Reliance on the other cue on {split} grew by more than its standard deviation over seeds"
-        sentences += [f"{what} under {', '.join(grew) or 'no method'}."] * bool(found)
-    return [" ".join(sentences)] * bool(sentences)
+        clauses += [f"on {split} under {', '.join(grew) or 'no method'}"] * bool(found)
+    if clauses:
+        yield f"Reliance on the other cue grew by more than its standard deviation over seeds {'; '.join(clauses)}."
 
 
 def shown(column: str, mean: float | None, spread: float | None, sign: str = "") -> str:

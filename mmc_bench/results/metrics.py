@@ -12,6 +12,9 @@ SPLITS = ("NC", "C", "RC", "RI")
 #: The test splits where images come in groups: all images, and those whose attribute goes with their label, or not.
 GROUP_SPLITS = ("all", "aligned", "conflicting")
 
+#: What the names of a dataset's further test sets look like.
+OTHER_NAME = r"^other_[a-zA-Z0-9_]+$"
+
 LARGEST = 1e300  # a mean of numbers beyond it overflows
 
 Number = Annotated[FiniteFloat, Field(ge=-LARGEST, le=LARGEST)]
@@ -45,7 +48,7 @@ class Metrics(Part):
     RI: Score
     train: Score
     validation: Score
-    others: dict[str, Score] = Field(default_factory=dict)
+    others: dict[Annotated[str, Field(pattern=OTHER_NAME)], Score] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
     def _without_none(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:

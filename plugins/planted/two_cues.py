@@ -34,7 +34,7 @@ class TwoCues(CueOfEachClass):
     class Config(BaseConfig):
         """What the cues are."""
 
-        cues: tuple[Kind, Kind] = Field(("box", "patch"), description="kinds of the cue to remove, and of the other")
+        cues: tuple[Kind, ...] = Field(("box", "patch"), description="kinds of the cue to remove, and of the other")
         strength: float | None = Field(None, gt=0, le=1, description="opacity of the first; by default its kind's own")
         size: float | None = Field(None, gt=0, le=0.5, description="of the first, in shares of the shorter side")
         other_strength: float | None = Field(None, gt=0, le=1, description="opacity of the other")
@@ -43,9 +43,9 @@ class TwoCues(CueOfEachClass):
 
         @field_validator("cues")
         @classmethod
-        def _two_kinds(cls, cues: tuple[Kind, Kind]) -> tuple[Kind, Kind]:
-            if cues[0] == cues[1]:
-                raise ValueError(f"the two cues are both a {cues[0]}: name two kinds")
+        def _two_kinds(cls, cues: tuple[Kind, ...]) -> tuple[Kind, ...]:
+            if len(cues) != 2 or len({*cues}) != 2:
+                raise ValueError("name two different kinds")
             return cues
 
     def __init__(self, config: Config) -> None:
