@@ -307,16 +307,10 @@ def test_a_cell_whose_pretrained_model_has_no_record_has_no_growth():
 
 def test_a_run_keeps_the_scores_and_the_frame_has_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    small = {"pretrain.epochs": 1, "connect.points": 2, "data.pretrain_images": 100}
+    how = {"plugins_dir": PLUGINS, "precision": "fp32", "set": small, "progress": False}
     results = mmc_bench.run(
-        datasets="digits-two-cues",
-        backbones="tiny-net",
-        methods="tiny-still",
-        seeds=0,
-        plugins_dir=PLUGINS,
-        workers=0,
-        precision="fp32",
-        set={"pretrain.epochs": 1, "connect.points": 2, "data.pretrain_images": 100},
-        progress=False,
+        datasets="digits-two-cues", backbones="tiny-net", methods="tiny-still", seeds=0, workers=0, **how
     )
     assert not results.failures
     assert set(results.cells[0].metrics.others) == set(results.pretrained[0].metrics.others) == {*OTHERS}
@@ -324,3 +318,6 @@ def test_a_run_keeps_the_scores_and_the_frame_has_them(tmp_path, monkeypatch):
     assert cell["other_reliance_NC"] == pytest.approx((cell["NC"] - cell["other_random_NC"]) / 0.9)
     assert cell["other_growth_C"] == pytest.approx(cell["other_reliance_C"] - before["other_reliance_C"])
     assert "two cues" in results.table()
+    task = mmc_bench.task("digits-two-cues", backbone="tiny-net", seed=0, **how)
+    columns = [*OTHERS, "other_reliance_NC", "other_reliance_C"]
+    assert mmc_bench.score(task.pretrained, task)[columns].to_list() == pytest.approx(before[columns].to_list())
