@@ -293,11 +293,18 @@ def test_cells_with_weights_are_probed_once_and_the_others_named(bench, monkeypa
     assert "nothing computed" in second.err
 
 
-def test_without_weights_or_counterfactuals_a_probe_says_what_to_do(bench):
+def test_without_weights_a_probe_says_what_to_do(bench):
     assert bench.tiny("--seeds", 0, "--methods", "tiny-still").code == 0
     lost = bench("probe")
     assert lost.code == 5 and "1 cell keeps no weights" in lost.err and "--keep-weights" in lost.err
-    assert bench("probe", "--seeds", 3).code == 5
+    assert bench("probe", "--seeds", 3).code == 5  # nothing is selected
+
+
+def test_datasets_with_groups_are_refused_in_a_sentence(bench):
+    run = bench.tiny("--datasets", "grouped-tiny", "--seeds", 0, "--methods", "tiny-still", "--keep-weights")
+    assert run.code == 0, run.err
+    refused = bench("probe")
+    assert refused.code == 4 and "grouped-tiny: groups and no counterfactuals" in refused.err
 
 
 def test_models_in_memory_are_probed_with_the_barrier_to_the_pretrained_one(bench, monkeypatch):
