@@ -108,13 +108,15 @@ class Probed:
         Pictures
             A notebook shows them; each has a ``figure`` (matplotlib), and ``save(folder)`` writes PNG, SVG and CSV.
         """
+        from mmc_bench.report.figures import file_names
         from mmc_bench.report.pictures import Picture, Pictures
         from mmc_bench.report.probe_figures import draw_probed
         from mmc_bench.report.probe_tables import render
 
+        settings = {one.key: one for one in settings_of(self.models)}
+        names = file_names({key: "-".join(("probe", *one.title)) for key, one in settings.items()})
         return Pictures(
-            Picture("-".join(("probe", *one.title)), partial(draw_probed, one), render(one.models, "csv"))
-            for one in settings_of(self.models)
+            Picture(names[key], partial(draw_probed, one), render(one.models, "csv")) for key, one in settings.items()
         )
 
     def __repr__(self) -> str:
