@@ -132,6 +132,18 @@ FAULTS = {
         "loads the same every time",
         "the train images differ",
     ),
+    "further test images loaded at random": (
+        AFTER_LOADING + "from dataclasses import replace\n    "
+        "self.other_tests = {'other_one': replace(self.test, images=torch.rand(48, 1, 8, 8))}",
+        "loads the same every time",
+        "the other_one images differ",
+    ),
+    "further test images of other labels": (
+        AFTER_LOADING + "from dataclasses import replace\n    "
+        "self.other_tests = {'other_one': replace(self.test, labels=self.test.labels.flip(0))}",
+        "makes every set of an experiment",
+        "must have its images in order",
+    ),
     "a label out of range": (AFTER_LOADING + "self.test.labels[0] = 4", LOADS, "labels 0 to 4"),
     "a class without images": (
         AFTER_LOADING + "self.test.labels[self.test.labels == 2] = 1",

@@ -106,6 +106,13 @@ def test_what_is_no_picture_is_refused(shape):
         draw_gallery("noise", splits)
 
 
+def test_further_test_sets_have_rows_below_the_four_splits():
+    splits = splits_of([0, 1])
+    (axes,) = draw_gallery("stripes", {"other_absent": splits["RI"], **splits}).axes
+    assert [label.get_text().split("\n")[0] for label in axes.get_yticklabels()] == [*SPLITS, "other absent"]
+    assert len(axes.images[0].get_array()) == 5 * 10 - 2
+
+
 # --- the command
 
 

@@ -81,7 +81,13 @@ def test_the_embedded_digits_can_be_replaced_like_any_other_source(tmp_path):
 
 
 DECISIVE = ("data", "training", "landscape", "mechanisms", "stages", "seeds.py")
-MODULE_OF = {"pretrain": "pretrain", "fine-tune": "finetune", "score": "score", "connect": "connect", "probe": "probe"}
+MODULE_OF = {
+    "pretrain": "stages/pretrain.py",
+    "fine-tune": "stages/finetune.py",
+    "score": "stages/score.py",
+    "connect": "stages/connect.py",
+    "probe": "mechanisms/measure.py",
+}
 
 
 @cache
@@ -110,7 +116,7 @@ def files_of(stage):
 
 @pytest.mark.parametrize("stage", versions.STAGES)
 def test_a_stage_rests_on_all_that_its_module_imports(stage):
-    reached, waiting = set(), [f"stages/{MODULE_OF[stage]}.py", "stages/resources.py"]
+    reached, waiting = set(), [MODULE_OF[stage], "stages/resources.py"]
     while waiting:
         file = waiting.pop()
         if file not in reached:

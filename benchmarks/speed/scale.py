@@ -184,7 +184,7 @@ def _cell_record(cell: Cell, chance: random.Random) -> CellRecord:
 
 def _metrics(chance: random.Random) -> Metrics:
     names = (*SPLITS, "train", "validation")
-    return Metrics(**{name: Score(accuracy=chance.random(), loss=chance.random()) for name in names})
+    return Metrics(**{name: Score(accuracy=chance.random(), loss=chance.random()) for name in names}, others={})
 
 
 def _invariance(chance: random.Random) -> dict[str, Invariance]:

@@ -94,7 +94,8 @@ def score(model: "nn.Module", task: "InteractiveTask") -> "pd.Series[float]":
     -------
     pandas.Series
         Accuracies (fractions) ``NC``, ``C``, ``RC``, ``RI`` and ``worst_split``, and ``cue_reliance``. Where images
-        come in groups, ``worst_group``, ``mean``, ``aligned`` and ``conflicting``.
+        come in groups, ``worst_group``, ``mean``, ``aligned`` and ``conflicting``. Where they have a second cue, also
+        the accuracies on its further test sets, and ``other_reliance_NC`` and ``other_reliance_C``.
 
     Raises
     ------

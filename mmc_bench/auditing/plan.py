@@ -91,7 +91,10 @@ def references(plan: "Plan") -> "tuple[Pretraining, ...]":
     Without cues it does not matter which kind would have been planted: they are those of the first.
     """
     first = {pretraining.seed: pretraining for pretraining in reversed(plan.pretrainings)}
-    return tuple(first[seed].with_changes(cue_rate=0.0) for seed in sorted(first))
+    return tuple(
+        first[seed].with_changes(cue_rate=0.0, data=first[seed].data.with_changes(minority="uncued"))
+        for seed in sorted(first)
+    )
 
 
 def _check(suite: "Suite") -> None:

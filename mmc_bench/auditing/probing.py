@@ -1,7 +1,6 @@
 """What became of the cues in the networks of an audit, all against the one that never saw a cue."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mmc_bench.auditing.findings import picked_up
@@ -23,14 +22,13 @@ class AuditProber(Prober):
 
     def __init__(self, session: "AuditSession", computing: Computing, progress: Progress = None) -> None:
         super().__init__(session, computing, progress)
-        self._plan_of_all = session.plan
+        self._plans.append(session.plan)
 
     def prepare(self, experiments: Sequence[Pretraining]) -> None:
         """Note the experiments of the audit whose networks are probed; nothing is trained."""
-        plan = self._plan_of_all
-        cue_free = {reference.seed: replace(plan, pretrainings=(reference,)) for reference in references(plan)}
+        cue_free = {reference.seed: reference for reference in references(self._plans[0])}
         for one in experiments:
-            self._plans[one.key] = replace(plan, pretrainings=(one,)), cue_free[one.seed]
+            self._planned[one.key], self._cue_free[one.key] = one, cue_free[one.seed]
 
 
 def probe(

@@ -68,6 +68,13 @@ class Dataset(Protocol):
     Records have the worst group over label and cue on RC besides the worst split. Cue codes (N,) that are whole numbers
     of at most 100 values make these groups as they are; for others, ``cue_groups(cues)`` returns a whole number (n,)
     for each code (n, …), or None where cues make no groups.
+
+    `other_tests`, a mapping of names to `LabelledImages`, may hold further versions of the test images, in the order of
+    `test` and with its labels, each image drawn with the cue that it has there. Names begin with ``other_``. Models are
+    scored on them as well; no method sees them. Where the images of `test` have a second cue, which goes with their
+    label and is no part of cue codes, ``other_random_NC`` and ``other_random_C`` are those with a random second cue,
+    and with no first one or that of their label: tables then have the reliance on the second
+    (`mmc_bench.report.other_cue`).
     """
 
     num_classes: int

@@ -1,8 +1,9 @@
 """The sets of one experiment, derived from any dataset: pretraining, clean, validation, and four test splits."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import torch
@@ -11,7 +12,7 @@ from mmc_bench.data.contract import Dataset, LabelledImages, has_cue
 from mmc_bench.data.cued_images import CuedImages, channels_last, cued_images
 from mmc_bench.data.stored import IMAGE_MEMORY, StoredImages
 from mmc_bench.errors import UserError
-from mmc_bench.results.metrics import SPLITS, GroupMetrics, Metrics, Score
+from mmc_bench.results.metrics import OTHER_NAME, SPLITS, GroupMetrics, Metrics, Score
 from mmc_bench.results.settings import DataSettings
 from mmc_bench.seeds import derive_seed
 
@@ -36,7 +37,8 @@ class ExperimentData:
     method sees; `train_splits` are the pretraining images, all with their own cue on C whatever the cue rate.
     `fully_cued` are the images of all three training sets, each with its own cue. `rc_groups` (N,), int64, are the
     groups of label and cue of the images of RC, where cues make groups. `clean_environments` (N,) are those of the
-    clean images, where these are not all of environment 0.
+    clean images, where these are not all of environment 0. `other_tests` are the test images in further versions that
+    the dataset offers, in the order of `splits`.
     `cue_classes` returns the class of each cue code (n, …), int64 of shape (n,), or None where cues make no classes.
     """
 
@@ -55,6 +57,7 @@ class ExperimentData:
     rc_groups: torch.Tensor | None = None
     clean_environments: torch.Tensor | None = None
     cue_classes: Callable[[torch.Tensor], torch.Tensor | None] = _no_classes
+    other_tests: dict[str, CuedImages] = field(default_factory=dict)
 
     @property
     def all_cued(self) -> CuedImages:
@@ -67,8 +70,9 @@ class ExperimentData:
         return {name: self.splits[name] for name in ("NC", "C")}
 
     def metrics(self, scores: Mapping[str, Score]) -> Metrics | GroupMetrics:
-        """Return a model's scores as records keep them: those on `splits`, ``train`` and ``validation``."""
-        return Metrics(**scores)
+        """Return a model's scores as records keep them: on `splits`, ``train``, ``validation`` and `other_tests`."""
+        others = {name: scores[name] for name in self.other_tests}
+        return Metrics(**{name: score for name, score in scores.items() if name not in others}, others=others)
 
     def test_scores(self, scores: Mapping[str, Score]) -> dict[str, Score]:
         """Return the scores that paths are drawn of, from those on `splits`."""
@@ -177,6 +181,7 @@ def derive_experiment(
         image_memory=image_memory,
         rc_groups=_groups_of(dataset, splits["RC"]),
         cue_classes=partial(cue_classes, dataset),
+        other_tests=_other_tests(dataset, order, device),
     )
 
 
@@ -243,6 +248,20 @@ def cue_classes(dataset: Dataset, cues: torch.Tensor) -> torch.Tensor | None:
     own: Callable[[torch.Tensor], torch.Tensor | None] | None = getattr(dataset, "cue_groups", None)
     is_code = cues.ndim == 1 and not cues.is_floating_point() and len(cues.unique()) <= MOST_CUE_GROUPS
     return own(cues) if own else cues if is_code else None
+
+
+def _other_tests(dataset: Dataset, order: torch.Tensor, device: torch.device | str) -> dict[str, CuedImages]:
+    """Return the further versions of the test images that a dataset offers, in the order of the splits."""
+    found: Mapping[str, LabelledImages] = getattr(dataset, "other_tests", {})
+    sets = {}
+    for name, version in found.items():
+        if not re.match(OTHER_NAME, name):
+            raise UserError(f"other_tests has a set {name!r}: its names begin with other_, and are words")
+        if not torch.equal(version.labels, dataset.test.labels):
+            raise UserError(f"other_tests has other labels in {name!r} than test: it must have its images in order")
+        part = placed(version, device)
+        sets[name] = cued_images(dataset, part.images, order, part.labels[order], part.cues[order])
+    return sets
 
 
 def _groups_of(dataset: Dataset, images: CuedImages) -> torch.Tensor | None:

@@ -115,7 +115,8 @@ def _problems_of_parameters(method: PluginRef, in_force: Mapping[str, Any]) -> I
 
 
 def _problems_of_counts(metrics: Metrics | GroupMetrics, test_images: int | None) -> Iterator[str]:
-    for split, score in metrics.splits.items():
+    others = metrics.others if isinstance(metrics, Metrics) else {}
+    for split, score in (*metrics.splits.items(), *others.items()):
         if not _is_share(score.accuracy, test_images):
             yield f"has an accuracy of {score.accuracy} on {split}, which is no number of {test_images} test images"
 

@@ -20,10 +20,10 @@ KEPT, REMOVED, UNLINKED, HIDDEN, UNDECIDED = "kept", "removed", "unlinked", "hid
 #: The words, with what each says.
 WORDS = {
     KEPT: "predictions change with the cue",
-    REMOVED: "the features do not tell the cue",
-    UNLINKED: "the features tell it, predictions do not follow it, and a barrier lies before θ_C",
-    HIDDEN: "the features tell it, predictions do not follow it, and the path to θ_C is open",
-    UNDECIDED: "θ_C's features tell the cue no better than those of a model that never saw it",
+    REMOVED: "predictions do not change with the cue, and features tell it hardly better than those of cue-free",
+    UNLINKED: "features tell the cue, predictions do not change with it, and a barrier lies before pretrained",
+    HIDDEN: "features tell the cue, predictions do not change with it, and the path to pretrained is open",
+    UNDECIDED: "predictions do not change with the cue, which features of pretrained and cue-free tell alike",
 }
 
 #: Share of predictions that must change with the cue, beyond those of θ_NC.

@@ -1,4 +1,4 @@
-"""A gallery: the same test images on the four splits, one row a split and one column an image."""
+"""A gallery: the same test images on all test sets, one row a set and one column an image."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,9 +18,10 @@ CELL = 96  # dots that an image is at least enlarged to, by a whole factor
 
 
 def draw_gallery(title: str, splits: Mapping[str, CuedImages]) -> Figure:
-    """Draw a test image of each class, or several of few classes, on the four splits; of ten classes at most.
+    """Draw a test image of each class, or several of few classes, on each of the splits; of ten classes at most.
 
-    Pixels are what the network sees: -1 is black, 1 is white, and 0 lies half-way.
+    The four splits come first, then the dataset's further test sets, in their order. Pixels are what
+    the network sees: -1 is black, 1 is white, and 0 lies half-way.
 
     Raises
     ------
@@ -28,11 +29,12 @@ def draw_gallery(title: str, splits: Mapping[str, CuedImages]) -> Figure:
         When the dataset's inputs are not images of one or three channels.
     """
     rows = sample_rows(splits["NC"].labels)
-    batches = {name: splits[name].batch(rows.to(splits[name].index.device))[0].float().cpu() for name in SPLITS}
-    shape = tuple(batches["NC"].shape[1:])
+    names = [*SPLITS, *(name for name in splits if name not in SPLITS)]
+    batches = [splits[name].batch(rows.to(splits[name].index.device))[0].float().cpu() for name in names]
+    shape = tuple(batches[0].shape[1:])
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise UserError(f"{title} has inputs of shape {shape}: only images of 1 or 3 channels can be drawn")
-    mosaic = tiled(torch.stack([batches[name] for name in SPLITS]))
+    mosaic = tiled(torch.stack(batches))
     zoom = -(-CELL // shape[2])  # dots a pixel
     with styled():
         figure, axes = _sized_axes(mosaic, zoom)
@@ -41,8 +43,8 @@ def draw_gallery(title: str, splits: Mapping[str, CuedImages]) -> Figure:
         labels = splits["NC"].labels[rows].tolist()
         axes.set_xticks([column * width + (shape[2] - 1) / 2 for column in range(len(labels))], labels)
         axes.set_yticks(
-            [row * height + (shape[1] - 1) / 2 for row in range(len(SPLITS))],
-            [f"{name}\n{STYLES[name][3]}" for name in SPLITS],
+            [row * height + (shape[1] - 1) / 2 for row in range(len(names))],
+            [f"{name}\n{STYLES[name][3]}" if name in SPLITS else name.replace("_", " ") for name in names],
         )
         axes.set_xlabel("label")
         axes.set_title(title, fontsize=10)

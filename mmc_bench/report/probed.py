@@ -44,6 +44,11 @@ class ProbedModel:
     barrier: float | None
     tolerance: float
 
+    @property
+    def setting(self) -> str:
+        """A key of all that the experiment is but its seed."""
+        return self.experiment.with_changes(seed=0).key
+
     @cached_property
     def verdict(self) -> Verdict:
         """The word for it, and the readability that is left."""
@@ -55,6 +60,11 @@ class ProbedSetting:
     """The probed models of one setting, over its seeds: every name with its models, in the order in which they came."""
 
     models: tuple[ProbedModel, ...]
+
+    @property
+    def key(self) -> str:
+        """What tells this setting from others."""
+        return self.models[0].setting
 
     @property
     def title(self) -> tuple[str, str, str]:
@@ -92,7 +102,7 @@ def settings_of(models: Sequence[ProbedModel]) -> list[ProbedSetting]:
     """Return probed models by the setting of their experiment, that is all but its seed."""
     found: dict[str, list[ProbedModel]] = {}
     for model in models:
-        found.setdefault(model.experiment.with_changes(seed=0).key, []).append(model)
+        found.setdefault(model.setting, []).append(model)
     return [ProbedSetting(tuple(own)) for own in found.values()]
 
 

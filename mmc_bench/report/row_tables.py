@@ -1,9 +1,10 @@
 """Rows as a report: a table for each dataset, backbone and cue rate."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+from mmc_bench.report.other_cue import GROWTH, OTHER_COLUMNS
 from mmc_bench.report.protocols import in_words
 from mmc_bench.report.rows import ACCURACIES, COLUMNS, GROUP_COLUMNS, Row, Statistic
 from mmc_bench.report.tables import ABSENT, Report, TextTable, one_line, rounded
@@ -15,6 +16,7 @@ HEADERS = {
     "barrier_C": "barrier C",
     "barrier_NC": "barrier NC",
     "worst_group": "worst group",
+    **{name: name.replace("_", " ") for name in OTHER_COLUMNS},
 }
 #: Columns that are shown in per cent.
 PER_CENT = (*ACCURACIES, *GROUP_COLUMNS[:4], "gap")
@@ -37,25 +39,44 @@ def render(rows: Sequence[Row], form: str) -> str:
     tuned = any(row.protocol for row in rows)
     names = dict.fromkeys(name for row in rows for name in row.values)
     return Report(
-        blocks=[_table(group, *title) for title, group in groups.items()],
+        blocks=[block for title, group in groups.items() for block in _blocks(group, *title)],
         columns=[*PLACE, *[*TUNED] * tuned, *chain.from_iterable((name, f"{name}_std") for name in names)],
         lines=map(_flat, rows),
         content=[row.as_dict() for row in rows],
     ).render(form)
 
 
-def _table(rows: Sequence[Row], *title: str) -> TextTable:
-    columns = GROUP_COLUMNS if rows[0].cue_rate is None else COLUMNS
+def _blocks(rows: Sequence[Row], *title: str) -> Iterator[str | TextTable]:
+    """Yield the table of rows, and a second one on the reliance on two cues where images have two."""
+    main = GROUP_COLUMNS if rows[0].cue_rate is None else COLUMNS
+    yield _table(rows, [*main, *["gap"] * (rows[0].protocol is not None)], *title)
+    columns = [name for name in OTHER_COLUMNS if any(name in row.values for row in rows)]
+    if columns:
+        yield _table(rows, ["cue_reliance", *columns], *title, "two cues")
+        yield from _growth(rows)
+
+
+def _table(rows: Sequence[Row], columns: Sequence[str], *title: str) -> TextTable:
     every = max((row.seeds for row in rows), key=len)
     lines = []
     for row in rows:
         # A mean over fewer seeds than the other rows' says so.
         partial = f" (seeds {' '.join(map(str, row.seeds))})" if row.seeds != every else ""
-        gap = [_cell("gap", row.gap)] * (row.protocol is not None)
-        lines.append([row.method + partial, *(_cell(name, row.values[name]) for name in columns), *gap])
+        values = {**row.values, "gap": row.gap}
+        lines.append([row.method + partial, *(_cell(name, values.get(name)) for name in columns)])
     note = f"mean ± standard deviation over seeds {' '.join(map(str, every))}" if len(every) > 1 else f"seed {every[0]}"
-    names = [*columns, *["gap"] * (rows[0].protocol is not None)]
-    return TextTable(["method", *(HEADERS.get(name, name) for name in names)], lines, title=title, note=note)
+    return TextTable(["method", *(HEADERS.get(name, name) for name in columns)], lines, title=title, note=note)
+
+
+def _growth(rows: Sequence[Row]) -> Iterator[str]:
+    """Say under which methods the reliance on a second cue grew, where several seeds tell."""
+    clauses = []
+    for split, name in GROWTH.items():
+        found = [(row.method, value) for row in rows if (value := row.values.get(name)) and value.std is not None]
+        grew = [f"{method} ({_cell(name, value)})" for method, value in found if value.mean > (value.std or 0)]
+        clauses += [f"on {split} under {', '.join(grew) or 'no method'}"] * bool(found)
+    if clauses:
+        yield f"Reliance on the other cue grew by more than its standard deviation over seeds {'; '.join(clauses)}."
 
 
 def shown(column: str, mean: float | None, spread: float | None, sign: str = "") -> str:
@@ -68,7 +89,7 @@ def shown(column: str, mean: float | None, spread: float | None, sign: str = "")
 
 
 def _cell(column: str, value: Statistic | None) -> str:
-    return shown(column, value.mean, value.std) if value else ABSENT
+    return shown(column, value.mean, value.std, "+" if column in GROWTH.values() else "") if value else ABSENT
 
 
 def _flat(row: Row) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from mmc_bench.report.other_cue import growth, with_reliance
 from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.jobs import Cell, Pretraining, rate_in_words
 from mmc_bench.results.metrics import GroupMetrics, Metrics
@@ -43,10 +44,11 @@ class Row:
     """One method on one pretraining setting. A missing statistic has no meaning there, or no record.
 
     `cue_rate` is None, and values have `GROUP_COLUMNS`, where test images come in groups. Elsewhere they have
-    `COLUMNS`, and ``worst_group`` where records tell it. `loss_differences` has for each split but C how far its loss
-    lies from that on C, above or below, in nats. `worst_by_seed` has the accuracy on the worst split, or group. Where
-    methods are tuned, `protocol` says what chose the parameters, and `gap` is what the worst gains where the choice may
-    know the cue (`mmc_bench.report.protocols`).
+    `COLUMNS`, and ``worst_group`` where records tell it; where the dataset has further test sets, the accuracies on
+    these, and `OTHER_COLUMNS` where they tell the reliance on a second cue (`mmc_bench.report.other_cue`).
+    `loss_differences` has for each split but C how far its loss lies from that on C, above or below, in nats.
+    `worst_by_seed` has the accuracy on the worst split, or group. Where methods are tuned, `protocol` says what chose
+    the parameters, and `gap` is what the worst gains where the choice may know the cue (`mmc_bench.report.protocols`).
     """
 
     dataset: str
@@ -98,12 +100,17 @@ def make_rows(
     for before in pretrained:
         models[setting_of[before.key]].append(before)
     labels, methods = _setting_labels(settings), _by_method(cells, setting_of)
+    started_from = {before.key: before for before in pretrained}
+
+    def values_of(cell: CellRecord | CellScores) -> dict[str, float | None]:
+        return values_of_cell(cell, started_from.get(cell.cell.pretraining.key))
+
     rows: list[Row] = []
     for key, pretraining in settings.items():
         place = (*labels[key], pretraining.cue_rate)
         if models[key]:
             rows.append(_row(place, PRETRAINED, models[key], _seed_of_model, values_of_model))
-        rows += [_row(place, name, own, _seed_of_cell, values_of_cell) for name, own in methods.get(key, ())]
+        rows += [_row(place, name, own, _seed_of_cell, values_of) for name, own in methods.get(key, ())]
     return rows
 
 
@@ -141,7 +148,8 @@ def _row(
 ) -> Row:
     records = sorted(records, key=seed_of)
     values = [values_of(record) for record in records]
-    columns = {name: statistic_of([value[name] for value in values]) for name in values[0]}
+    names = dict.fromkeys(name for value in values for name in value)
+    columns = {name: statistic_of([value.get(name) for value in values]) for name in names}
     if columns["worst_group"] is None:
         del columns["worst_group"]
     dataset, backbone, cue_rate = place
@@ -173,7 +181,16 @@ def _scores(record: AnyScores) -> dict[str, float | None]:
     accuracy = {name: getattr(metrics, name).accuracy for name in ("NC", "C", "RC", "RI")}
     worst = min(accuracy["NC"], accuracy["C"], accuracy["RC"])
     reliance = cue_reliance(accuracy["RI"], record.num_classes)
-    return {**accuracy, "worst_split": worst, "cue_reliance": reliance}
+    return {**accuracy, "worst_split": worst, "cue_reliance": reliance, **_other_scores(record)}
+
+
+def _other_scores(record: AnyScores) -> dict[str, float]:
+    """Return the accuracies on the dataset's further test sets, and the reliance on a second cue."""
+    metrics = record.metrics
+    if isinstance(metrics, GroupMetrics) or not metrics.others:
+        return {}
+    others = {name: score.accuracy for name, score in metrics.others.items()}
+    return with_reliance(others, {"NC": metrics.NC.accuracy, "C": metrics.C.accuracy}, record.num_classes)
 
 
 def values_of_model(record: PretrainRecord | ModelScores) -> dict[str, float | None]:
@@ -183,13 +200,16 @@ def values_of_model(record: PretrainRecord | ModelScores) -> dict[str, float | N
     return {**_scores(record), **dict.fromkeys(names), **seconds, "worst_group": _worst_group(record)}
 
 
-def values_of_cell(record: CellRecord | CellScores) -> dict[str, float | None]:
-    """Return the values of a row's columns of a cell."""
+def values_of_cell(
+    record: CellRecord | CellScores, before: PretrainRecord | ModelScores | None = None
+) -> dict[str, float | None]:
+    """Return the values of a row's columns of a cell; `before` is the model that it started from, if it is known."""
     names = BARRIERS_OF_GROUPS if isinstance(record.metrics, GroupMetrics) else BARRIERS
     found = record.paths["linear"].test.barriers
     barriers = {name: found[split].loss for name, split in names.items()}
     seconds = {"seconds": record.timing.seconds.get("fine_tune")}
-    return {**_scores(record), **barriers, **seconds, "worst_group": _worst_group(record)}
+    grown = growth(_other_scores(record), _other_scores(before)) if before else {}
+    return {**_scores(record), **grown, **barriers, **seconds, "worst_group": _worst_group(record)}
 
 
 def _worst_group(record: AnyScores) -> float | None:

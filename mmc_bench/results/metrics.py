@@ -1,9 +1,9 @@
 """A model's scores: on counterfactual test splits, or on groups of test images."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer
 
 from mmc_bench.results.settings import Fraction
 
@@ -11,6 +11,9 @@ SPLITS = ("NC", "C", "RC", "RI")
 
 #: The test splits where images come in groups: all images, and those whose attribute goes with their label, or not.
 GROUP_SPLITS = ("all", "aligned", "conflicting")
+
+#: What the names of a dataset's further test sets look like.
+OTHER_NAME = r"^other_[a-zA-Z0-9_]+$"
 
 LARGEST = 1e300  # a mean of numbers beyond it overflows
 
@@ -34,7 +37,10 @@ class Score(Part):
 
 
 class Metrics(Part):
-    """A model's scores: the four counterfactual test splits, its training images, the validation set."""
+    """A model's scores: the four counterfactual test splits, its training images, the validation set.
+
+    `others` are those on the further test sets that a dataset offers, by name; records without such sets leave it out.
+    """
 
     NC: Score
     C: Score
@@ -42,6 +48,14 @@ class Metrics(Part):
     RI: Score
     train: Score
     validation: Score
+    others: dict[Annotated[str, Field(pattern=OTHER_NAME)], Score] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = content(self)
+        if not self.others:
+            found.pop("others", None)
+        return found
 
     @property
     def splits(self) -> dict[str, Score]:

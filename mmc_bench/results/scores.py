@@ -19,12 +19,13 @@ class SplitScore(msgspec.Struct, frozen=True):
 
 
 class SplitScores(msgspec.Struct, frozen=True):
-    """A model's scores on the four counterfactual test splits."""
+    """A model's scores on the four counterfactual test splits, and on the dataset's further test sets."""
 
     NC: SplitScore
     C: SplitScore
     RC: SplitScore
     RI: SplitScore
+    others: dict[str, SplitScore] = {}
 
 
 class BarrierHeight(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.mechanisms.verdicts import way_back
 from mmc_bench.plugin.specs import NEEDS
 from mmc_bench.report.gallery import draw_gallery
+from mmc_bench.report.other_cue import with_reliance
 from mmc_bench.report.pictures import Picture
 from mmc_bench.report.probed import ProbedModel
 from mmc_bench.report.rows import PRETRAINED, cue_reliance
@@ -143,6 +144,8 @@ def the_experiment(task: object) -> Experiment:
 def scores_of_model(model: nn.Module, task: object) -> Mapping[str, float]:
     """Return the accuracies of a model on the four splits, the worst of NC, C and RC, and its cue reliance.
 
+    Where the dataset has further test sets, the accuracies on these follow, and the reliance on a second cue.
+
     Where test images come in groups, these are the worst group, the mean, and the aligned and conflicting images.
 
     Raises
@@ -153,13 +156,21 @@ def scores_of_model(model: nn.Module, task: object) -> Mapping[str, float]:
     experiment = the_experiment(task)
     if not isinstance(model, nn.Module):
         raise UserError(f"{type(model).__name__} is no model: score takes a torch.nn.Module")
+    sets = {**experiment.data.rendered, **experiment.data.other_tests}
     with arithmetic(experiment.resources.precision, experiment.resources.device):
-        scores = {name: evaluate(model, images) for name, images in experiment.data.rendered.items()}
+        scores = {name: evaluate(model, images) for name, images in sets.items()}
     if isinstance(experiment.data, GroupedData):
         return accuracies_of(experiment.data.scored(scores))
     found = {name: scores[name].accuracy for name in SPLITS}
     worst = min(found[name] for name in ("NC", "C", "RC"))
-    return {**found, "worst_split": worst, "cue_reliance": cue_reliance(found["RI"], experiment.data.num_classes)}
+    num_classes = experiment.data.num_classes
+    others = {name: scores[name].accuracy for name in experiment.data.other_tests}
+    return {
+        **found,
+        "worst_split": worst,
+        "cue_reliance": cue_reliance(found["RI"], num_classes),
+        **with_reliance(others, found, num_classes),
+    }
 
 
 def end_of(model: Any, name: str, session: Session) -> End:
@@ -229,8 +240,9 @@ def gallery(session: Session, download: bool = True) -> Iterator[Picture]:
 
 
 def picture_of(pretraining: Pretraining, resources: Resources) -> Picture:
-    """Draw test images of each class on the four splits of an experiment."""
+    """Draw test images of each class on all test sets of an experiment."""
     name = pretraining.dataset.name
     if pretraining.cue_rate is None:
         raise UserError(f"{name} has groups and no counterfactuals: there are no four splits of it to draw")
-    return Picture(f"images-{name}", partial(draw_gallery, name, resources.data(pretraining).splits))
+    data = resources.data(pretraining)
+    return Picture(f"images-{name}", partial(draw_gallery, name, {**data.splits, **data.other_tests}))

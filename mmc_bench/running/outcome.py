@@ -10,7 +10,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.report.rows import GROUP_COLUMNS, values_of_cell, values_of_model
 from mmc_bench.results.jobs import PROTOCOLS, Pretraining
 from mmc_bench.results.records import Budget, CellRecord, Failure, PairRecord, PretrainRecord
-from mmc_bench.results.scores import CellScores
+from mmc_bench.results.scores import CellScores, ModelScores
 from mmc_bench.running.selection import (
     curves_of,
     records_of_protocol,
@@ -128,6 +128,9 @@ class Results:
             the ``worst_group`` of label and cue; ``barrier_C`` and ``barrier_NC`` (nats); ``seconds``
             of the fine-tuning or pretraining; ``parameters`` that were given to the method; the record's ``key``. Where
             methods are tuned, also ``protocol``; a cell that is of several protocols has a row for each.
+            Datasets with a second cue also have the accuracies ``other_absent``, where images have no cue, and
+            ``other_random_NC`` and ``other_random_C``, where the second is random; ``other_reliance_NC`` and
+            ``other_reliance_C``; and, of cells, ``other_growth_NC`` and ``other_growth_C``.
             Datasets whose images come in groups have, in place of these scores, ``worst_group``, ``mean``, ``aligned``
             and ``conflicting`` (fractions) and ``barrier`` (nats), and no ``cue_rate``.
             Budgets have, in place of the scores, ``clean_images``, ``cued_images``, ``validation_images``,
@@ -142,7 +145,8 @@ class Results:
 
         cells, models = self._scores
         if what == "cells":
-            rows = [_cell(cell) for cell in cells]
+            before = {model.key: model for model in models}
+            rows = [_cell(cell, before.get(cell.cell.pretraining.key)) for cell in cells]
             if protocols := self._plan and self._plan.protocols:
                 by_key = {row["key"]: row for row in rows}
                 rows = [
@@ -274,12 +278,15 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     figures = [*FIGURES] if is_grouped != {True} else []
     figures += [name for name in GROUP_COLUMNS if name not in figures] if True in is_grouped else []
     protocol = ["protocol"] if rows and "protocol" in rows[0] else []
-    return [*PLACE, *figures, "parameters", "key", *protocol]
+    ends = ["parameters", "key", *protocol]
+    known = {*PLACE, *FIGURES, *GROUP_COLUMNS, *ends}
+    others = dict.fromkeys(name for row in rows for name in row if name not in known)
+    return [*PLACE, *figures, *others, *ends]
 
 
-def _cell(cell: CellScores | CellRecord) -> dict[str, Any]:
+def _cell(cell: CellScores | CellRecord, before: ModelScores | PretrainRecord | None) -> dict[str, Any]:
     method = {"method": cell.cell.method.name, "parameters": dict(cell.cell.method.parameters)}
-    return _place(cell.cell.pretraining) | method | values_of_cell(cell) | {"key": cell.key}
+    return _place(cell.cell.pretraining) | method | values_of_cell(cell, before) | {"key": cell.key}
 
 
 def _place(pretraining: Pretraining) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mmc_bench.results.jobs import Checkpoint, Pretraining, Probe
 from mmc_bench.results.leases import Leases, leased
 from mmc_bench.results.probes import Hold, ProbeRecord
 from mmc_bench.results.records import CellRecord, PretrainRecord
-from mmc_bench.results.settings import DataSettings, Recipe
+from mmc_bench.results.settings import Recipe
 from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.running.connecting import with_retries
 from mmc_bench.running.display import Progress, display_of
@@ -108,13 +108,15 @@ class Probed:
         Pictures
             A notebook shows them; each has a ``figure`` (matplotlib), and ``save(folder)`` writes PNG, SVG and CSV.
         """
+        from mmc_bench.report.figures import file_names
         from mmc_bench.report.pictures import Picture, Pictures
         from mmc_bench.report.probe_figures import draw_probed
         from mmc_bench.report.probe_tables import render
 
+        settings = {one.key: one for one in settings_of(self.models)}
+        names = file_names({key: "-".join(("probe", *one.title)) for key, one in settings.items()})
         return Pictures(
-            Picture("-".join(("probe", *one.title)), partial(draw_probed, one), render(one.models, "csv"))
-            for one in settings_of(self.models)
+            Picture(names[key], partial(draw_probed, one), render(one.models, "csv")) for key, one in settings.items()
         )
 
     def __repr__(self) -> str:
@@ -179,26 +181,36 @@ class Prober:
             session, suite=None, selection={}, settings=(), axes={}, shard=None, observe=(), checkpoint=None, start=None
         )
         self._store, self._computing, self._progress = session.store, computing, progress
-        self._plans: dict[str, tuple[Plan, Plan]] = {}
+        self._plans: list[Plan] = []
+        self._planned: dict[str, Pretraining] = {}
+        self._cue_free: dict[str, Pretraining] = {}
         self.computed = 0
 
     def prepare(self, experiments: Sequence[Pretraining]) -> None:
-        """Pretrain θ_NC of these experiments where it is not at hand.
+        """Pretrain θ_NC of these experiments where it is not at hand; those of one setting together.
 
         Raises
         ------
         UserError
             When one cannot be pretrained, or was made with other images than those at hand.
         """
+        settings: dict[str, list[Pretraining]] = {}
         for experiment in experiments:
-            plan = self._plan(experiment, experiment.cue_rate or 0.0, experiment.data)
-            if plan.pretrainings[0].images != experiment.images:
-                raise UserError(f"{experiment.label} was made with other images: give the --data that it was run with")
-            uncued = experiment.data.with_changes(minority="uncued")
-            self._plans[experiment.key] = plan, self._plan(experiment, 0.0, uncued)
-        for _, cue_free in self._plans.values():
-            if self._store.done(cue_free.pretrainings[0]) is None:
-                self._pretrain(cue_free.suite)
+            settings.setdefault(experiment.with_changes(seed=0).key, []).append(experiment)
+        for alike in settings.values():
+            plan = self._session.plan_of(self._suite(alike))
+            self._plans.append(plan)
+            uncued = plan.suite.data.with_changes(minority="uncued")
+            missing = []
+            for experiment, planned in zip(alike, plan.pretrainings, strict=True):
+                if planned.images != experiment.images:
+                    raise UserError(f"{experiment.label} was made with other images: give its run's --data")
+                cue_free = planned.with_changes(cue_rate=0.0, data=uncued)
+                self._planned[experiment.key], self._cue_free[experiment.key] = planned, cue_free
+                if self._store.done(cue_free) is None:
+                    missing.append(cue_free.seed)
+            if missing:
+                self._pretrain(replace(plan.suite, cue_rates=(0.0,), seeds=tuple(missing), data=uncued))
 
     def hold_of_record(self, experiment: Pretraining, record: CellRecord | PretrainRecord) -> Hold:
         """Return what the model of a record has left of the cue of a prepared experiment."""
@@ -210,7 +222,7 @@ class Prober:
 
     def cue_free(self, experiment: Pretraining) -> Hold:
         """Return what θ_NC has left of the cue of a prepared experiment."""
-        record = self._store.find(self._plans[experiment.key][1].pretrainings[0])
+        record = self._store.find(self._cue_free[experiment.key])
         assert isinstance(record, PretrainRecord)
         return self.hold_of_record(experiment, record)
 
@@ -222,8 +234,8 @@ class Prober:
         UserError
             When the weights do not fit the backbone.
         """
-        at_hand = self._plans[experiment.key][0].pretrainings[0]
-        probe = Probe(versions=versions_of_stages("probe"), model=model, experiment=at_hand)
+        planned = self._planned[experiment.key]
+        probe = Probe(versions=versions_of_stages("probe"), model=model, experiment=planned)
         record: ProbeRecord = self._store.find_jobless(probe) or self._measured(probe, weights())
         return record.hold
 
@@ -242,33 +254,32 @@ class Prober:
     @cached_property
     def _resources(self) -> "Resources":
         """Check what can be checked beforehand, then import torch and the plugins."""
-        plan, computing = next(iter(self._plans.values()))[0], self._computing
-        names = dict.fromkeys(name for plan, _ in self._plans.values() for name in plan.suite.datasets)
+        computing, names = self._computing, dict.fromkeys(name for plan in self._plans for name in plan.suite.datasets)
         self._store.check_writable()
         check_present(self._session.data, self._session.wanted_sources([*names]), computing.download)
-        check_plugins(plan)
+        for plan in self._plans:
+            check_plugins(plan)
         device = resolve_device(computing.device)
         _, threads = share_cores(device, 1, computing.threads)
         from mmc_bench.engines.worker import open_resources
 
         return open_resources(worker_settings(self._session, replace(computing, device=device, threads=threads)))
 
-    def _plan(self, experiment: Pretraining, cue_rate: float, data: DataSettings) -> Plan:
-        """Return the plan of an experiment's pretraining alone, in the versions at hand."""
-        used = (experiment.dataset, experiment.backbone)
-        recipe = experiment.recipe if experiment.checkpoint is None else self._recipe or Recipe()
-        suite = Suite(
+    def _suite(self, alike: Sequence[Pretraining]) -> Suite:
+        """Return the suite of pretrainings that differ in their seed alone."""
+        one = alike[0]
+        used = (one.dataset, one.backbone)
+        return Suite(
             name="probe",
-            datasets=(qualified(experiment.dataset),),
-            backbones=(qualified(experiment.backbone),),
+            datasets=(qualified(one.dataset),),
+            backbones=(qualified(one.backbone),),
             methods=(),
-            cue_rates=(cue_rate,),
-            seeds=(experiment.seed,),
-            data=data,
-            pretrain=recipe,
+            cue_rates=(one.cue_rate or 0.0,),
+            seeds=tuple(experiment.seed for experiment in alike),
+            data=one.data,
+            pretrain=one.recipe if one.checkpoint is None else self._recipe or Recipe(),
             parameters={qualified(reference): reference.parameters for reference in used},
         )
-        return self._session.plan_of(suite)
 
     def _pretrain(self, suite: Suite) -> None:
         display = display_of("θ_NC, a model that never sees the cue", self._progress)

@@ -1,4 +1,4 @@
-"""Stage 3: the scores of a model on the test splits, its training images, the validation set."""
+"""Stage 3: the scores of a model on all test sets, its training images, the validation set."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ def score(
 ) -> tuple[Metrics | GroupMetrics, dict[str, torch.Tensor]]:
     """Return a model's metrics, and its predictions (N,) on each set; `trained_on` is the set behind ``train``."""
     predictions: dict[str, torch.Tensor] = {}
-    sets = {**data.rendered, "train": trained_on, "validation": data.validation}
+    sets = {**data.rendered, "train": trained_on, "validation": data.validation, **data.other_tests}
     return data.metrics(evaluate_sets(model, sets, predictions)), predictions
 
 

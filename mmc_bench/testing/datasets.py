@@ -197,8 +197,9 @@ def loads_the_same(subject: DatasetSubject) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         again = subject.load()
-    for name in PARTS:
-        one, other = getattr(subject.loaded, name), getattr(again, name)
+    loaded_again = _all_parts(again)
+    for name, one in _all_parts(subject.loaded).items():
+        other = loaded_again[name]
         for member in ("images", "labels", "cues"):
             first, second = getattr(one, member), getattr(other, member)
             if first.shape != second.shape or not _equal(first, second):
@@ -206,6 +207,11 @@ def loads_the_same(subject: DatasetSubject) -> None:
                     f"loaded twice, the {name} {member} differ ({subject.place})",
                     "draw with a torch.Generator that load seeds, from a parameter if it may vary",
                 )
+
+
+def _all_parts(dataset: Dataset) -> dict[str, LabelledImages]:
+    """Return the training and test images, and the further versions of the test images that there may be."""
+    return {name: getattr(dataset, name) for name in PARTS} | dict(getattr(dataset, "other_tests", {}))
 
 
 def _equal(first: Images, second: Images) -> bool:
@@ -217,7 +223,7 @@ def _equal(first: Images, second: Images) -> bool:
 def makes_all_sets(subject: DatasetSubject) -> str:
     """Pretraining, held-out sets and the test splits can be derived, and rendered."""
     data = subject.experiment
-    for name, split in data.splits.items():
+    for name, split in {**data.splits, **data.other_tests}.items():
         if not split.batch(slice(0, 8))[0].isfinite().all():
             raise Fault(f"split {name} has pixels that are not finite", "look at what render computes")
     sizes = f"{len(data.pretraining)} pretraining, {len(data.clean)} clean, {len(data.validation)} validation"

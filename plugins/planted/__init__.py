@@ -1,4 +1,4 @@
-"""Cues of several kinds, planted in any images."""
+"""Cues of several kinds, planted in any images, one or two at a time."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ KINDS = {
 
 @hookimpl
 def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
-    """Register a dataset for each kind of cue."""
+    """Register a dataset for each kind of cue, and those with two."""
     for kind, what in KINDS.items():
         register(
             DatasetSpec(
@@ -29,3 +29,20 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
                 summary=f"your images (--data images=DIR), with {what}",
             )
         )
+    register(
+        DatasetSpec(
+            name="images-two-cues",
+            target=".two_cues:TwoCuesInImages",
+            sources=("images",),
+            summary="your images (--data images=DIR), with two cues: does removing one make the other grow?",
+        )
+    )
+    register(
+        DatasetSpec(
+            name="digits-two-cues",
+            target=".two_cues:TwoCuesInDigits",
+            sources=("digits",),
+            num_classes=10,
+            summary="UCI digits at 16x16 with two cues; embedded, no download",
+        )
+    )

@@ -77,6 +77,9 @@ KINDS: dict[str, tuple[Callable[[int, int, int, float], Patterns], float, float]
     "frequency": (frequency, 0.5, 0.2),
 }
 
+#: Kinds that are blended into all of the image.
+ALL_OVER = frozenset({"texture", "frequency"})
+
 
 def hues(classes: int) -> torch.Tensor:
     """Return K colours (K, 3) in [-1, 1], evenly around the circle of hues."""
