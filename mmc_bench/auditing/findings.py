@@ -163,7 +163,7 @@ def methods_of(offers: "Iterable[Offer]", cues: Iterable[Cue]) -> tuple[MethodSu
             MethodSummary(
                 method=spec.name,
                 summary=spec.summary,
-                needs=tuple(sorted(spec.needs)),
+                needs=("clean", *sorted(spec.needs - {"clean"})),
                 repaired=len(repairs),
                 flips_before=_mean(one.flips for one, _ in pairs),
                 flips=_mean(repair.flips for repair in repairs),
