@@ -22,6 +22,9 @@ NEEDS = {
     "fully-cued": "images with the cue planted",
 }
 
+#: The word that is explained only where it occurs.
+UNDECIDED = "undecided"
+
 #: What each word for a repaired network says.
 WORDS = {
     "removed": "a linear probe on the network’s features no longer tells the cue",
@@ -58,7 +61,7 @@ def page_html(report: AuditReport, pictures: Mapping[str, Mapping[float, str]], 
         without=without,
         absent=ABSENT,
         needs_in_words=NEEDS,
-        words={word: meaning for word, meaning in WORDS.items() if word in words},
+        words={word: meaning for word, meaning in WORDS.items() if words and (word in words or word != UNDECIDED)},
         words_of_strengths=[strength.word for strength in report.cues[0].strengths] if report.cues else [],
         picked_up_from=PICKED_UP,
         ahead_from=AHEAD,
