@@ -282,7 +282,8 @@ class Prober:
         )
 
     def _pretrain(self, suite: Suite) -> None:
-        display = display_of("θ_NC, a model that never sees the cue", self._progress)
+        display = display_of("cue-free references", self._progress)
+        display.announce("pretraining without the cue, to compare with")
         summary = run_session(replace(self._session, suite=suite), replace(self._computing, workers=0), display)
         if summary.interrupted:
             raise KeyboardInterrupt
