@@ -10,7 +10,7 @@ import torch
 
 from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.results.jobs import Connection, Job, Pretraining, references_of
-from mmc_bench.results.records import Provenance
+from mmc_bench.results.making import Provenance
 from mmc_bench.results.versions import PACKAGE, digest_of_stage
 from mmc_bench.seeds import DRAWS, derive_seed
 from mmc_bench.stages.resources import Resources
