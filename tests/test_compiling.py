@@ -24,9 +24,7 @@ def as_it_is(graph, inputs):
 
 
 def without_compiler(graph, inputs):
-    raise RuntimeError(
-        "Failed to find C compiler. Please specify via CC environment variable.\n\nSet VERBOSE=1"
-    )
+    raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.\n\nSet VERBOSE=1")
 
 
 #: What each compiler of torch's fails at; by default torch compiles the backward pass when it first comes.

@@ -94,16 +94,16 @@ class Budget(Part):
 class Cuda(Part):
     """What decides a GPU's numbers besides torch and the GPU: versions, and the switches in force.
 
-    `runtime` is the CUDA that torch was built with, `cudnn` the library in use, and `driver` the kernel module, or the
-    CUDA that this supports. `compiling` tells whether long trainings are compiled, and `graphs` whether these are
-    replayed as CUDA graphs; what came of it is in `Timing.compilation`.
+    `runtime` is the CUDA that torch was built with, `driver` the kernel module, where the system says it. `compiling`
+    tells whether long trainings are compiled, and `graphs` whether these are replayed as CUDA graphs; what came of it
+    is in `Timing.compilation`. A switch that others contradict is None.
     """
 
     runtime: str | None
     driver: str | None
     cudnn: str | None
-    matmul_tf32: bool
-    cudnn_tf32: bool
+    matmul_tf32: bool | None
+    cudnn_tf32: bool | None
     cudnn_benchmark: bool
     cudnn_deterministic: bool
     compiling: bool
