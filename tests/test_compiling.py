@@ -10,13 +10,12 @@ from torch._dynamo.backends.common import aot_autograd
 
 from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.results.jobs import Cell
-from mmc_bench.results.making import Compilation as RecordedCompilation
-from mmc_bench.results.making import Timing
+from mmc_bench.results.making import Compilation, Timing
 from mmc_bench.running.lines import LineDisplay
 from mmc_bench.stages import assembly
 from mmc_bench.stages.assembly import Assembly
 from mmc_bench.training import Progress, Training, compiled
-from mmc_bench.training.compiled import WORTHWHILE_STEPS, Compilation, UncompiledError, why_uncompiled
+from mmc_bench.training.compiled import WORTHWHILE_STEPS, Compiler, UncompiledError, why_uncompiled
 
 
 def as_it_is(graph, inputs):
@@ -62,7 +61,7 @@ def test_a_training_that_cannot_be_compiled_goes_on_without_and_says_why_once(tr
     model, progress, events = trained(compiler(FAILING[place]))
     assert all(torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
     reason = "RuntimeError: Failed to find C compiler. Please specify via CC environment variable"
-    assert progress.compilation.why_not == reason and not progress.compilation.compiled
+    assert progress.compiler.why_not == reason and not progress.compiler.compiled
     notes = [event for event in events if "note" in event]
     assert notes == [{"note": f"compiling failed, and trainings go on without: {reason}", "once": True}]
     assert len(events) == 1 + 2  # and the two epochs
@@ -91,7 +90,7 @@ def test_memory_that_runs_out_while_compiling_is_no_failed_compilation():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        Compilation().run(lambda forward: forward, forward, None, torch.ones(1))
+        Compiler().run(lambda forward: forward, forward, None, torch.ones(1))
 
 
 def scaled(factor, x):
@@ -105,31 +104,31 @@ def test_the_ninth_variant_is_compiled_as_well():
         graphs.append(graph)
         return graph.forward
 
-    compilation, compile_ = Compilation(), compiler(counted)
+    own, compile_ = Compiler(), compiler(counted)
     for factor in range(11, 23):  # a number is part of the code
-        assert compilation.run(compile_, scaled, factor, torch.ones(1)).item() == factor
+        assert own.run(compile_, scaled, factor, torch.ones(1)).item() == factor
     assert len(graphs) == 12 > dynamo.recompile_limit
 
 
 def test_beyond_the_most_variants_a_training_says_that_it_runs_without(monkeypatch):
     monkeypatch.setattr(compiled, "MOST_VARIANTS", 2)
     monkeypatch.setattr(compiled, "_settings", compiled._settings.__wrapped__)
-    compilation, compile_ = Compilation(), compiler(as_it_is)
-    compilation.run(compile_, scaled, 11, torch.ones(1))
-    compilation.run(compile_, scaled, 12, torch.ones(1))
+    own, compile_ = Compiler(), compiler(as_it_is)
+    own.run(compile_, scaled, 11, torch.ones(1))
+    own.run(compile_, scaled, 12, torch.ones(1))
     with pytest.raises(UncompiledError, match="this process compiled 2 variants of the same function before"):
-        compilation.run(compile_, scaled, 13, torch.ones(1))
+        own.run(compile_, scaled, 13, torch.ones(1))
 
 
 def test_only_calls_that_compile_count_for_its_seconds():
-    compilation, compile_ = Compilation(), compiler(as_it_is)
-    compilation.run(compile_, scaled, 11, torch.ones(1))
-    seconds = compilation.seconds
-    compilation.run(compile_, scaled, 11, torch.ones(1))
-    assert compilation.seconds == seconds > 0
+    own, compile_ = Compiler(), compiler(as_it_is)
+    own.run(compile_, scaled, 11, torch.ones(1))
+    seconds = own.seconds
+    own.run(compile_, scaled, 11, torch.ones(1))
+    assert own.seconds == seconds > 0
     with pytest.raises(UncompiledError):
-        compilation.run(lambda forward: 1 / 0, scaled, 11, torch.ones(1))
-    assert compilation.seconds > seconds
+        own.run(lambda forward: 1 / 0, scaled, 11, torch.ones(1))
+    assert own.seconds > seconds
 
 
 def test_images_a_second_are_those_without_the_time_of_compiling(monkeypatch):
@@ -137,7 +136,7 @@ def test_images_a_second_are_those_without_the_time_of_compiling(monkeypatch):
     events = []
     progress = Progress(events.append)
     for _ in progress.epochs(1):
-        progress.compilation.seconds += 40.0
+        progress.compiler.seconds += 40.0
         progress.step(torch.tensor(0.5), 20)
     assert progress.seconds == 10.0 and events[0]["images_per_second"] == 2.0
 
@@ -177,16 +176,16 @@ def origin_of(cell, monkeypatch):
 def test_records_say_what_came_of_compiling(origin_of):
     progress = Progress()
     assert origin_of(progress).compilation is None  # as on a CPU
-    progress.compilation.seconds, progress.compilation.compiled = 31.5, True
-    assert origin_of(progress).compilation == RecordedCompilation(compiled=True, seconds=31.5)
+    progress.compiler.seconds, progress.compiler.compiled = 31.5, True
+    assert origin_of(progress).compilation == Compilation(compiled=True, seconds=31.5)
     progress = Progress()
-    progress.compilation.runs_without("too short")
-    progress.compilation.runs_without("for another reason")
-    assert origin_of(progress).compilation == RecordedCompilation(compiled=False, seconds=0, why_not="too short")
+    progress.compiler.runs_without("too short")
+    progress.compiler.runs_without("for another reason")
+    assert origin_of(progress).compilation == Compilation(compiled=False, seconds=0, why_not="too short")
 
 
 def test_records_without_a_gpu_do_not_mention_it():
     timing = Timing(started="2026-01-02T00:00:00Z", seconds={})
     assert "compilation" not in json.loads(timing.model_dump_json())
-    told = timing.model_copy(update={"compilation": RecordedCompilation(compiled=True, seconds=3.0)})
+    told = timing.model_copy(update={"compilation": Compilation(compiled=True, seconds=3.0)})
     assert Timing.model_validate_json(told.model_dump_json()) == told and told != timing

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.plugins import write_source
+from mmc_bench_benchmarks.speed.cases import Case
+from mmc_bench_benchmarks.speed.deterministic import price
 
 from mmc_bench.engines import Settings
 from mmc_bench.engines.worker import open_resources
@@ -172,3 +174,10 @@ def test_a_record_of_a_cpu_mentions_neither_unless_it_was_asked_for(cell, monkey
     assert not {"cuda", "deterministic"} & plain.keys()
     torch.use_deterministic_algorithms(True)
     assert json.loads(made_on("cpu", cell, monkeypatch).model_dump_json()) == {**plain, "deterministic": True}
+
+
+def test_its_price_is_that_of_the_same_case_with_and_without():
+    ran = []
+    found = price(Case("C", "some steps", {"ours": lambda: ran.append(flags()[:3])}), 2, torch.device("cpu"))
+    assert ran == [OFF[:3], ON[:3]] * 3 and flags() == OFF
+    assert found["seconds"].keys() == {"without", "deterministic"} and found["ratio"]["median"] > 0

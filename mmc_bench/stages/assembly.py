@@ -67,7 +67,7 @@ class Assembly:
     def trained(self, progress: Progress, budget: Budget | None = None) -> None:
         """Note the throughput and the budget of a training, and what became of compiling it."""
         self.budget = budget
-        found = progress.compilation
+        found = progress.compiler
         if found.compiled or found.why_not:
             self._compilation = Compilation(compiled=found.compiled, seconds=found.seconds, why_not=found.why_not)
         self._images_per_second = progress.images / progress.seconds if progress.seconds else None

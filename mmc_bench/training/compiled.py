@@ -29,8 +29,8 @@ class UncompiledError(Exception):
 
 
 @dataclass
-class Compilation:
-    """What became of compiling, in the trainings that share a `mmc_bench.training.Progress`.
+class Compiler:
+    """Runs compiled code, and keeps what came of it in the trainings that share a `mmc_bench.training.Progress`.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Compilation:
     why_not: str | None = None
 
     def run(
-        self, compiler: Callable[[Forward], Forward], forward: Forward, model: Any, x: torch.Tensor
+        self, compile_: Callable[[Forward], Forward], forward: Forward, model: Any, x: torch.Tensor
     ) -> torch.Tensor:
         """Return what the compiled function returns for a network and its images.
 
@@ -61,7 +61,7 @@ class Compilation:
         failed = False
         try:
             with _failing_loudly():
-                outputs = compiler(forward)(model, x)
+                outputs = compile_(forward)(model, x)
         except Exception as error:
             failed = True
             if is_out_of_memory(error):

@@ -71,7 +71,7 @@ class Training(Descent, Generic[Network]):
         device = images.labels.device
         self._compiles = is_worth_compiling(device, self.steps)
         if not self._compiles:
-            self._progress.compilation.runs_without(why_uncompiled(device, self.steps))
+            self._progress.compiler.runs_without(why_uncompiled(device, self.steps))
         self._marked = -1  # the last step that was marked for CUDA graphs
 
     def batches(self, after_epoch: Callable[[], None] = lambda: None) -> Iterator[Images]:
@@ -115,7 +115,7 @@ class Training(Descent, Generic[Network]):
             self._marked = self.step
         with tallied(None):  # where it cannot be compiled, it would count itself
             try:
-                outputs = self._progress.compilation.run(compiled, forward, self.model, x)
+                outputs = self._progress.compiler.run(compiled, forward, self.model, x)
             except UncompiledError as error:
                 outputs = forward(self.model, x)  # if the network is to blame, this says so
                 self._compiles = False
