@@ -160,28 +160,30 @@ def test_a_run_says_it_once(cell: Cell):
 
 
 @pytest.fixture
-def origin_of(cell, monkeypatch):
-    """Return what makes the origin of weights from the progress of their training."""
-    monkeypatch.setattr(assembly, "provenance_of", lambda *_: None)
-    monkeypatch.setattr(assembly, "WeightsOrigin", lambda **content: SimpleNamespace(**content))
+def recorded(cell, monkeypatch):
+    """Return what tells what the weights' origin and the record say of a training's compilation."""
+    made_by = SimpleNamespace(model_copy=lambda update: None)
+    monkeypatch.setattr(assembly, "provenance_of", lambda *_: made_by)
+    monkeypatch.setattr(assembly, "WeightsOrigin", SimpleNamespace)
 
-    def origin(progress):
-        made = Assembly(cell, SimpleNamespace(), {})
+    def compilations(progress):
+        made, later = Assembly(cell, SimpleNamespace(), {}), Assembly(cell, SimpleNamespace(), {})
         made.trained(progress)
-        return made.origin()
+        later.kept(made.origin())  # by a run that finds the weights
+        return [made.origin().compilation, *(one.record(SimpleNamespace).timing.compilation for one in (made, later))]
 
-    return origin
+    return compilations
 
 
-def test_records_say_what_came_of_compiling(origin_of):
+def test_records_say_what_came_of_compiling(recorded):
     progress = Progress()
-    assert origin_of(progress).compilation is None  # as on a CPU
+    assert recorded(progress) == [None] * 3  # as on a CPU
     progress.compiler.seconds, progress.compiler.compiled = 31.5, True
-    assert origin_of(progress).compilation == Compilation(compiled=True, seconds=31.5)
+    assert recorded(progress) == [Compilation(compiled=True, seconds=31.5)] * 3
     progress = Progress()
     progress.compiler.runs_without("too short")
     progress.compiler.runs_without("for another reason")
-    assert origin_of(progress).compilation == Compilation(compiled=False, seconds=0, why_not="too short")
+    assert recorded(progress) == [Compilation(compiled=False, seconds=0, why_not="too short")] * 3
 
 
 def test_records_without_a_gpu_do_not_mention_it():
