@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.plugins import write_source
 from mmc_bench_benchmarks.speed.cases import Case
-from mmc_bench_benchmarks.speed.deterministic import price
+from mmc_bench_benchmarks.speed.deterministic import price, switch
 
 from mmc_bench.engines import Settings
 from mmc_bench.engines.worker import open_resources
@@ -176,8 +176,16 @@ def test_a_record_of_a_cpu_mentions_neither_unless_it_was_asked_for(cell, monkey
     assert json.loads(made_on("cpu", cell, monkeypatch).model_dump_json()) == {**plain, "deterministic": True}
 
 
-def test_its_price_is_that_of_the_same_case_with_and_without():
+def test_its_price_is_that_of_the_same_case_with_and_without_each_first_in_turn():
     ran = []
-    found = price(Case("C", "some steps", {"ours": lambda: ran.append(flags()[:3])}), 2, torch.device("cpu"))
-    assert ran == [OFF[:3], ON[:3]] * 3 and flags() == OFF
+    case = Case("C", "some steps", {"ours": lambda: ran.append(flags()[0])})
+    found = price(case, 2, torch.device("cpu"), "fp32")
+    assert ran == [True, False, False, True, True, False]
     assert found["seconds"].keys() == {"without", "deterministic"} and found["ratio"]["median"] > 0
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_its_price_is_measured_as_workers_compute(wanted):
+    switch(not wanted, torch.device("cuda"), "bf16")
+    switch(wanted, torch.device("cuda"), "bf16")
+    assert flags()[:3] == (wanted, wanted, not wanted)

@@ -14,7 +14,6 @@ import torch
 import mmc_bench
 from mmc_bench.stages.provenance import device_name
 from mmc_bench.system.determinism import compute_deterministically
-from mmc_bench.system.process_state import ProcessState
 from mmc_bench.training.precision import prepare_device, resolve_precision
 
 from .__main__ import ratio, spread
@@ -25,18 +24,15 @@ from .cases import Bench, Case, cbft_step, path, pretraining_step
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, …")
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(("auto", "fp32", "bf16")))
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(min=2), help="Images in a batch.")
+@click.option("--batch", default=64, show_default=True, type=click.IntRange(min=2), help="Images in a batch.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Measurements of each.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here too.")
 def main(device: str, precision: str, threads: int, batch: int, rounds: int, file: Path | None) -> None:
     """Measure training steps and a path with deterministic algorithms and without."""
     torch.set_num_threads(threads)
     place = torch.device(device)
-    as_chosen = ProcessState.now()
-    compute_deterministically()  # cuBLAS has the same workspaces in both
-    as_chosen.but_for("environment variables").put_back()
     precision = resolve_precision(precision, place)
-    prepare_device(precision, place)
+    compute_deterministically()  # before CUDA starts: cuBLAS has the same workspaces in both
     bench = Bench(place, precision)
     cases = (
         pretraining_step(bench, steps=2, batch_size=batch),
@@ -45,7 +41,7 @@ def main(device: str, precision: str, threads: int, batch: int, rounds: int, fil
     )
     results = []
     for case in cases:
-        results.append(price(case, rounds, place))
+        results.append(price(case, rounds, place, precision))
         found = results[-1]["ratio"]
         click.echo(f"{case.what}: {found['median']:.3f} ({found['min']:.3f}–{found['max']:.3f})")
     content = {
@@ -65,30 +61,38 @@ def main(device: str, precision: str, threads: int, batch: int, rounds: int, fil
         file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def price(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Run a case's own side without and with deterministic algorithms, in turn, once to warm up and `rounds` times.
+def price(case: Case, rounds: int, device: torch.device, precision: str) -> dict[str, Any]:
+    """Run a case's own side with deterministic algorithms and without, once to warm up and then `rounds` times.
+
+    Each begins every other round, so that what the first of two leaves behind favours neither.
 
     Returns
     -------
     dict
         ``seconds`` of each, and the ``ratio`` of those with to those without: minimum, median and maximum.
     """
-    free, deterministic = [], []
+    seconds: dict[bool, list[float]] = {False: [], True: []}
     for index in range(rounds + 1):
-        without = _seconds(case.runs["ours"], device)
-        before = ProcessState.now()
-        compute_deterministically()
-        within = _seconds(case.runs["ours"], device)
-        before.put_back()
-        if index:
-            free.append(without)
-            deterministic.append(within)
+        for deterministic in (False, True) if index % 2 else (True, False):
+            switch(deterministic, device, precision)
+            elapsed = _seconds(case.runs["ours"], device)
+            if index:
+                seconds[deterministic].append(elapsed)
     return {
         "case": case.name,
         "what": case.what,
-        "seconds": {"without": spread(free), "deterministic": spread(deterministic)},
-        "ratio": ratio(deterministic, free),
+        "seconds": {"without": spread(seconds[False]), "deterministic": spread(seconds[True])},
+        "ratio": ratio(seconds[True], seconds[False]),
     }
+
+
+def switch(deterministic: bool, device: torch.device, precision: str) -> None:
+    """Let torch compute as a worker does, with ``--deterministic`` or without."""
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
+    if deterministic:
+        compute_deterministically()
+    prepare_device(precision, device)
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
