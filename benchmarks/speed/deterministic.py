@@ -25,7 +25,7 @@ from .cases import Bench, Case, cbft_step, path, pretraining_step
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(("auto", "fp32", "bf16")))
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(min=2), help="Images in a batch.")
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Measurements of each.")
+@click.option("--rounds", default=6, show_default=True, type=click.IntRange(min=1), help="Measurements of each.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here too.")
 def main(device: str, precision: str, threads: int, batch: int, rounds: int, file: Path | None) -> None:
     """Measure training steps and a path with deterministic algorithms and without."""
