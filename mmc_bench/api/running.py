@@ -36,6 +36,7 @@ def run(
     download: bool = True,
     device: str = "auto",
     precision: str = "auto",
+    deterministic: bool = False,
     workers: int | None = None,
     threads: int | None = None,
     keep_weights: bool = False,
@@ -89,6 +90,8 @@ def run(
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
     precision : {"auto", "fp32", "bf16"}
         Arithmetic; ``auto`` is bf16 where the hardware gains from it.
+    deterministic : bool
+        Use deterministic algorithms alone, so that a GPU repeats itself; slower.
     workers : int
         Worker processes; 0 runs everything in this one. By default they fill the cores, or the cluster.
     threads : int
@@ -146,6 +149,7 @@ def run(
         download=download,
         device=device,
         precision=precision,
+        deterministic=deterministic,
         workers=workers,
         threads=threads,
         keep_weights=keep_weights,

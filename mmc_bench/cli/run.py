@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 @device_option
 @precision_option
 @click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Use deterministic algorithms alone, so that a GPU repeats itself; slower.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(min=0),
     help="Worker processes; 0 runs everything in this one.  "

@@ -21,9 +21,9 @@ class Settings:
     """The settings of a worker, as plain data that is sent to it.
 
     `gpu_share` is the part of its GPU's memory that a worker may take; `methods` are the pickled in-memory methods. The
-    worker resolves a `precision` of ``"auto"``. `image_memory` bounds decoded images and rendered splits, in bytes
-    (None: `mmc_bench.data.stored.IMAGE_MEMORY`). `checkpoints` are the paths of the user's own checkpoints, by SHA-256.
-    `profile` has pretrainings measure what they use of the device.
+    worker resolves a `precision` of ``"auto"``. `deterministic` holds torch to deterministic algorithms. `image_memory`
+    bounds decoded images and rendered splits, in bytes (None: `mmc_bench.data.stored.IMAGE_MEMORY`). `checkpoints` are
+    the paths of the user's own checkpoints, by SHA-256. `profile` has pretrainings measure what they use of the device.
     """
 
     results: str
@@ -32,6 +32,7 @@ class Settings:
     download: bool = True
     device: str = "cpu"
     precision: str = "fp32"
+    deterministic: bool = False
     threads: int = 1
     gpu_share: float = 1.0
     image_memory: int | None = None

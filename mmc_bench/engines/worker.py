@@ -17,6 +17,7 @@ from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.jobs import Cell, Job, Trial, references_of
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import LostWeightsError, Store, UnwritableError
+from mmc_bench.system.determinism import compute_deterministically, refused_operation
 from mmc_bench.system.parts import Clock, part, timed
 from mmc_bench.system.process_state import ProcessState, kept
 from mmc_bench.system.streams import tell
@@ -148,6 +149,8 @@ def open_resources(settings: Settings) -> "Resources":
     from mmc_bench.training.precision import prepare_device, resolve_precision
 
     torch.set_num_threads(settings.threads)
+    if settings.deterministic:
+        compute_deterministically()  # before CUDA starts
     if settings.gpu_share < 1:
         torch.cuda.set_per_process_memory_fraction(settings.gpu_share)
     precision = resolve_precision(settings.precision, settings.device)
@@ -198,4 +201,6 @@ def _sentence(error: BaseException) -> str:
     if frames := traceback.extract_tb(error.__traceback__):
         file, line = Path(frames[-1].filename).name, frames[-1].lineno
         place = f" (line {line} of its file or cell)" if file == PICKLED else f" ({file}, line {line})"
+    if operation := refused_operation(error):
+        return f"{operation} has no deterministic form: run without --deterministic{place}"
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"

@@ -42,6 +42,8 @@ class Computing:
 
     Parameters
     ----------
+    deterministic
+        Hold torch to algorithms that repeat themselves on a GPU, too.
     workers
         Worker processes; 0 runs everything in this one, None fills the cores, or the Ray cluster.
     threads
@@ -57,6 +59,7 @@ class Computing:
     download: bool = True
     device: str = "auto"
     precision: str = "auto"
+    deterministic: bool = False
     workers: int | None = None
     threads: int | None = None
     keep_weights: bool = False
@@ -93,7 +96,7 @@ def run_session(session: Session, computing: Computing, display: LineDisplay) ->
     started = time.monotonic()
     plan, _ = session.current_plan, session.observers
     missing = find_missing(plan, session.store, computing.retry_failed)
-    if computing.keep_weights or computing.precision != "auto":
+    if computing.keep_weights or computing.precision != "auto" or computing.deterministic:
         _report_cached(session, computing)
     session.store.sweep()
     if not missing.jobs:
@@ -147,6 +150,7 @@ def worker_settings(session: Session, computing: Computing) -> Settings:
         download=computing.download,
         device=computing.device,
         precision=computing.precision,
+        deterministic=computing.deterministic,
         threads=computing.threads or 1,
         gpu_share=computing.cluster.gpu_share,
         image_memory=None if computing.image_memory is None else round(computing.image_memory * GIGABYTE),
@@ -163,6 +167,8 @@ def _place(settings: Settings, workers: int | None, cluster: Cluster) -> str:
     precision = settings.precision
     if precision == "auto":
         precision = "its machine's precision" if cluster.is_chosen else _precision_of(settings.device)
+    if settings.deterministic:
+        precision += ", deterministically"
     return f"{who} {threads} on {settings.device} in {precision}; records go to {settings.results}"
 
 
@@ -195,7 +201,7 @@ def _local_engine(workers: int | None, limits: "Limits") -> Engine:
 
 
 def _report_cached(session: Session, computing: Computing) -> None:
-    """Warn of finished cells that lack the weights or the precision asked for."""
+    """Warn of finished cells that lack the weights, the precision or the determinism asked for."""
     records, _ = found_records(session.current_plan, session.store)
     without = sum(record.weights_sha256 is None for record in records)
     if computing.keep_weights and without:
@@ -207,6 +213,12 @@ def _report_cached(session: Session, computing: Computing) -> None:
     if computing.precision != "auto" and others:
         tell(
             f"mmc-bench: {others} cached cells were not computed in {computing.precision}; "
+            "another results folder makes them anew"
+        )
+    chancy = sum(not record.provenance.deterministic for record in records)
+    if computing.deterministic and chancy:
+        tell(
+            f"mmc-bench: {chancy} cached cells were computed without --deterministic; "
             "another results folder makes them anew"
         )
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.errors import UserError
 from mmc_bench.report.rows import GROUP_COLUMNS, values_of_cell, values_of_model
 from mmc_bench.results.jobs import PROTOCOLS, Pretraining
-from mmc_bench.results.records import Budget, CellRecord, Failure, PairRecord, PretrainRecord
+from mmc_bench.results.making import Budget
+from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores
 from mmc_bench.running.selection import (
     curves_of,

@@ -9,7 +9,8 @@ from mmc_bench.data.augmentation import augmented
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.results.jobs import Pretraining
-from mmc_bench.results.records import Budget, Epoch, GroupEpoch
+from mmc_bench.results.making import Budget
+from mmc_bench.results.records import Epoch, GroupEpoch
 from mmc_bench.seeds import derive_seed
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.system.tally import tallied

@@ -84,9 +84,9 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def prepare_device(precision: str, device: torch.device | str) -> None:
-    """Choose cuDNN's algorithms by measurement, and allow TF32 under bf16 mode only."""
+    """Choose cuDNN's algorithms by measurement, unless they must be deterministic, and allow TF32 in bf16 mode only."""
     if torch.device(device).type == "cuda":
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
         allow_tf32(precision == "bf16")
 
 
