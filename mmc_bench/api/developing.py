@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 def task(
     dataset: str | None = None,
-    backbone: str | None = None,
+    backbone: Any = None,
     cue_rate: float | None = None,
     seed: int = 0,
     *,
     suite: AnySuite = "quick",
     needs: Iterable[str] = ("cued", "environments"),
     set: GivenSettings = (),
+    checkpoint: "str | Path | nn.Module | Mapping[str, Any] | None" = None,
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
     plugins_dir: Any = (),
@@ -45,7 +46,7 @@ def task(
         Where its recipe and sizes come from: with the same suite, `run` uses the same pretrained model.
     needs
         What the method may touch beyond the clean and validation images; everything unless given.
-    set, data, results, plugins_dir, download, device, precision, threads, progress
+    set, checkpoint, data, results, plugins_dir, download, device, precision, threads, progress
         As for `run`.
 
     Returns
@@ -72,7 +73,7 @@ def task(
     from mmc_bench.running.interactive import open_task
 
     lists = {"datasets": dataset, "backbones": backbone, "cue_rates": cue_rate, "seeds": seed}
-    session = Session.of(suite, lists, set, data, results, plugins_dir).without_axes
+    session = Session.of(suite, lists, set, data, results, plugins_dir, checkpoint=checkpoint).without_axes
     computing = Computing(download=download, device=device, precision=precision, threads=threads)
     return open_task(session, computing, display_of(session.plan.suite.name, progress), needs)
 

@@ -27,7 +27,8 @@ def run(
     tune: int | None = None,
     set: GivenSettings = (),
     axes: GivenAxes = (),
-    checkpoint: "str | Path | torch.nn.Module | Mapping[str, torch.Tensor] | None" = None,
+    checkpoint: "str | Path | torch.nn.Module | Mapping[str, Any] | None" = None,
+    start: "str | Path | torch.nn.Module | Mapping[str, Any] | None" = None,
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
     plugins_dir: Any = (),
@@ -63,6 +64,8 @@ def run(
         One or several, in place of the suite's. Methods are names, globs, classes with ``fine_tune(task)``, or objects
         of such classes. A class is called by its attribute ``name``, or by its own name in kebab case; its attribute
         ``needs`` declares its data, as in `MethodSpec`. Its version is a digest of its source and of what that names.
+        Backbones are names, globs, ``torch.nn.Module`` classes, or functions that return a network; each is given
+        ``num_classes`` and ``input_shape`` where it takes them, and called and versioned as a method is.
     tune : int
         Try each method with so many sets of parameters, on other seeds and images, and run it with the best by each
         rule, besides the published ones.
@@ -72,8 +75,12 @@ def run(
         Settings that take several values, in every combination: ``{"data.clean_images": [100, 300]}``, or
         ``["data.clean_images=100,300"]``. They replace the suite's axes of the same keys.
     checkpoint : str, pathlib.Path, torch.nn.Module or mapping
-        Weights to start from instead of pretraining: a file, ``"NAME=FILE"``, a network, or its ``state_dict``; the
-        last two are saved in the results folder. Exactly one backbone must be given, of the same architecture.
+        Weights to start from instead of pretraining: a file, ``"NAME=FILE"``, a network, ``{"NAME": network}``, or a
+        ``state_dict``; these three are saved in the results folder. One backbone of the same architecture must be
+        given; without it, a network is its own.
+    start : str, pathlib.Path, torch.nn.Module or mapping
+        Weights that pretrainings begin with, given in the same ways. A last layer of another number of classes is
+        replaced by a random one.
     data : mapping
         Folders of images by source: ``{"cifar10": "images/"}``.
     results : str or pathlib.Path
@@ -144,6 +151,7 @@ def run(
         *(suite, lists, with_trials(set, tune), data, results, plugins_dir, observe, shard),
         axes=axes,
         checkpoint=checkpoint,
+        start=start,
     )
     computing = Computing(
         download=download,
@@ -183,7 +191,8 @@ def dry_run(
     tune: int | None = None,
     set: GivenSettings = (),
     axes: GivenAxes = (),
-    checkpoint: "str | Path | torch.nn.Module | Mapping[str, torch.Tensor] | None" = None,
+    checkpoint: "str | Path | torch.nn.Module | Mapping[str, Any] | None" = None,
+    start: "str | Path | torch.nn.Module | Mapping[str, Any] | None" = None,
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
     plugins_dir: Any = (),
@@ -195,9 +204,9 @@ def dry_run(
 
     Parameters
     ----------
-    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, axes, checkpoint, data, results, plugins_dir
+    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, axes, checkpoint, start, data, results
         As for `run`.
-    observe, shard
+    plugins_dir, observe, shard
         As for `run`.
     retry_failed
         As for `run`.
@@ -227,6 +236,9 @@ def dry_run(
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
     settings = with_trials(set, tune)
     session = Session.of(
-        *(suite, lists, settings, data, results, plugins_dir, observe, shard), axes=axes, checkpoint=checkpoint
+        *(suite, lists, settings, data, results, plugins_dir, observe, shard),
+        axes=axes,
+        checkpoint=checkpoint,
+        start=start,
     )
     return preview(session, retry_failed)

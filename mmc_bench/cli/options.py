@@ -73,6 +73,7 @@ def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> 
             origin="command line",
             axes=options.pop("axes", ()),
             checkpoint=options.pop("checkpoint", None),
+            start=options.pop("start_from", None),
         )
         return command(session=session, **options)
 
@@ -191,6 +192,11 @@ _SUITE_OPTIONS: list[Callable[[Any], Any]] = [
         metavar="[NAME=]FILE",
         help="Start from this checkpoint instead of pretraining; --backbone names its architecture. "
         "FILE is a .safetensors file, or a state_dict saved with torch.save.",
+    ),
+    click.option(
+        "--start-from",
+        metavar="[NAME=]FILE",
+        help="Let the pretraining begin with these weights; a last layer of other classes is replaced.",
     ),
     list_option("cue-rates", float, "Shares of pretraining images that carry the cue, 0 to 1."),
     list_option("seeds", int, "Seeds."),

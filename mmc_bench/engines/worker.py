@@ -156,8 +156,8 @@ def open_resources(settings: Settings) -> "Resources":
     precision = resolve_precision(settings.precision, settings.device)
     prepare_device(precision, settings.device)
     registry = Registry.discover(settings.plugin_folders)
-    with kept("a method of the caller's program", tell):
-        for offer in unpickled(settings.methods):
+    with kept("a method or backbone of the caller's program", tell):
+        for offer in unpickled(settings.in_memory):
             registry.add(offer)
     memory = IMAGE_MEMORY if settings.image_memory is None else settings.image_memory
     return Resources(

@@ -31,7 +31,7 @@ def problems_of_pretraining(record: PretrainRecord, test_images: int | None) -> 
     yield from _problems_of_timing(record.timing, "pretrain")
     yield from _problems_of_counts(record.metrics, test_images)
     yield from _problems_of_invariances(record.invariance, record.metrics, TOLERANCE)
-    if p.checkpoint is not None:
+    if p.checkpoint is not None or p.start is not None:
         yield "has weights that were trained elsewhere, and the leaderboard compares methods on models of its recipes"
     elif len(record.curve) != p.recipe.epochs:
         yield f"has a learning curve of {len(record.curve)} epochs, and was trained for {p.recipe.epochs}"

@@ -94,7 +94,8 @@ def open_task(session: Session, computing: Computing, display: LineDisplay, need
         When the session has several experiments, or the pretraining fails.
     """
     whole = session.plan.suite
-    session = replace(session, suite=replace(whole, methods=(), pairs=()), selection={}, settings=())
+    selection = {"backbones": session.selection.get("backbones", ())}  # which no plugin may register
+    session = replace(session, suite=replace(whole, methods=(), pairs=()), selection=selection, settings=())
     plan = session.plan
     if len(plan.pretrainings) != 1:
         raise UserError(f"{len(plan.pretrainings)} experiments are selected: name one dataset and backbone")

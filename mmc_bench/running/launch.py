@@ -13,6 +13,7 @@ from mmc_bench.engines import GIGABYTE, Engine, Settings
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.in_memory import pickled
 from mmc_bench.running.cluster import Cluster
+from mmc_bench.running.fit import check_fit
 from mmc_bench.running.forecast import Forecast
 from mmc_bench.running.interrupts import interrupted_after, raised_interrupts
 from mmc_bench.running.lines import LineDisplay
@@ -22,7 +23,6 @@ from mmc_bench.running.runner import Missing, check_plugins, find_missing, found
 from mmc_bench.running.session import Session
 from mmc_bench.running.summary import Summary
 from mmc_bench.running.tuning import about_spaces, expected_cells, save_selections
-from mmc_bench.stages.checkpoints import read_own
 from mmc_bench.suites.grouped import about_left_out
 from mmc_bench.suites.plan import Plan
 from mmc_bench.system.processes import available_cores, may_have_gpu, multiplies_in_bf16
@@ -130,8 +130,7 @@ def _run_missing(
         device = resolve_device(computing.device)
         workers, threads = share_cores(device, workers, threads)
         engine = _local_engine(workers, limits)
-    if own := session.own_weights:
-        read_own(own[1], own[0])  # what is wrong with it is said once, and not by every worker
+    check_fit(session, missing.jobs, computing.download)  # what is wrong is said once, and not by every worker
     settings = worker_settings(session, replace(computing, device=device, threads=threads))
     display.announce(_place(settings, workers, cluster))
     known, expected = known_seconds(plan, session.store, missing), expected_cells(plan, missing.jobs)
@@ -146,7 +145,7 @@ def worker_settings(session: Session, computing: Computing) -> Settings:
         results=str(session.store.root.resolve()),
         plugin_folders=tuple(str(Path(folder).resolve()) for folder in session.plugin_folders),
         data_folders=tuple((name, str(Path(folder).resolve())) for name, folder in session.data.items()),
-        methods=pickled(session.registry),
+        in_memory=pickled(session.registry),
         download=computing.download,
         device=computing.device,
         precision=computing.precision,
@@ -156,7 +155,7 @@ def worker_settings(session: Session, computing: Computing) -> Settings:
         image_memory=None if computing.image_memory is None else round(computing.image_memory * GIGABYTE),
         keep_weights=computing.keep_weights,
         profile=computing.profile,
-        checkpoints=((own[0].sha256, str(own[1])),) if (own := session.own_weights) else (),
+        checkpoints=tuple(session.own_files.items()),
     )
 
 

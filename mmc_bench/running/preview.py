@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmc_bench.results.jobs import Job, Pretraining
 from mmc_bench.results.store import Store
+from mmc_bench.running.fit import check_fit_of_present
 from mmc_bench.running.forecast import PRETRAINING
 from mmc_bench.running.observers import Observers
 from mmc_bench.running.profile import kind_of_work
@@ -100,12 +101,15 @@ def preview(session: Session, only_failed: bool = False) -> Preview:
     Raises
     ------
     UserError
-        When a parameter is unknown or not allowed.
+        When a parameter is unknown or not allowed, or weights of the user's own do not fit images that are at hand.
     """
     check_plugins(session.plan, session.set_plugins)
     Observers.of([(offer, given) for offer, given in session.observers if given])
     plan = session.current_plan
-    return Preview(plan, session.store, find_missing(plan, session.store, only_failed))
+    missing = find_missing(plan, session.store, only_failed)
+    if session.own_files:
+        check_fit_of_present(session, missing.jobs)
+    return Preview(plan, session.store, missing)
 
 
 def headline(plan: Plan, missing: Missing) -> str:

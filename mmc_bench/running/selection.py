@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TypeVar
 
 from mmc_bench.errors import UserError
 from mmc_bench.report.axis_curves import AxisCurves, axis_curves
 from mmc_bench.report.protocols import protocol_rows
 from mmc_bench.report.rows import PRETRAINED, Row, make_rows
-from mmc_bench.results.jobs import PROTOCOLS, PUBLISHED, Pretraining
+from mmc_bench.results.jobs import PROTOCOLS, PUBLISHED, OwnWeights, Pretraining
 from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
 from mmc_bench.running.runner import found_pairs, found_records, found_scores
@@ -170,14 +171,20 @@ def _order(pretraining: Pretraining) -> tuple[str, str, float, int]:
 
 
 def _selects(session: Session, pretraining: Pretraining) -> bool:
-    lists, own = session.lists, session.own_weights
+    lists = session.lists
     return (
         _matches(session, "datasets", pretraining.dataset.name, pretraining.dataset.distribution)
         and _matches(session, "backbones", pretraining.backbone.name, pretraining.backbone.distribution)
-        and (own is None or (pretraining.checkpoint is not None and pretraining.checkpoint.sha256 == own[0].sha256))
+        and _is_of(pretraining.checkpoint, session.own_weights)
+        and _is_of(pretraining.start, session.own_start)
         and pretraining.cue_rate in (lists.get("cue_rates") or [pretraining.cue_rate])
         and pretraining.seed in (lists.get("seeds") or [pretraining.seed])
     )
+
+
+def _is_of(weights: OwnWeights | None, asked: tuple[OwnWeights, Path] | None) -> bool:
+    """Tell whether weights are those that were asked for, if any were."""
+    return asked is None or (weights is not None and weights.sha256 == asked[0].sha256)
 
 
 def _matches(session: Session, field: str, name: str, distribution: str = "") -> bool:

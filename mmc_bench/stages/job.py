@@ -1,6 +1,7 @@
 """A job from its data to its record: each stage in its turn, and what one hands to the next."""
 
 from collections.abc import Callable
+from functools import partial
 
 from mmc_bench.landscape.effects import effects
 from mmc_bench.landscape.invariance import invariances
@@ -10,7 +11,7 @@ from mmc_bench.results.records import AnyRecord, CellRecord, PairRecord, Pretrai
 from mmc_bench.stages.assembly import Assembly
 from mmc_bench.stages.connect import compare, connect, path_seeds
 from mmc_bench.stages.finetune import fine_tune
-from mmc_bench.stages.own_weights import own_model
+from mmc_bench.stages.own_weights import first_model
 from mmc_bench.stages.pretrain import pretrain
 from mmc_bench.stages.provenance import experiment_seeds
 from mmc_bench.stages.resources import Report, Resources
@@ -47,6 +48,7 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
     data = resources.data(job)
     assembly.lap("data")
     kept = resources.store.kept_weights(job, None, lambda message: report({"note": message}))
+    first = partial(first_model, job, data, resources, report)
     with arithmetic(resources.precision, resources.device):
         if kept is not None:
             weights, origin = kept
@@ -54,10 +56,10 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
             model, curve = resources.model(job, data).eval(), origin.curve
             model.load_state_dict(weights.tensors)
         elif job.checkpoint is not None:
-            model, curve = own_model(job, data, resources), ()
+            model, curve = first(), ()
             origin = assembly.origin(key=job.weights_key)
         else:
-            model, curve, progress, curve_seconds, budget = pretrain(job, data, resources, report)
+            model, curve, progress, curve_seconds, budget = pretrain(job, data, resources, report, first)
             assembly.trained(progress, budget)
             assembly.lap("pretrain", {"curve": curve_seconds})
             assembly.profile(model, data.pretraining)

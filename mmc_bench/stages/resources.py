@@ -23,6 +23,7 @@ from mmc_bench.seeds import derive_seed
 from mmc_bench.system.process_state import Note, kept
 from mmc_bench.system.streams import tell
 from mmc_bench.training import Backbone
+from mmc_bench.training.adapted import with_interface
 from mmc_bench.training.interface import check_backbone, check_strides
 
 Report = Callable[[dict[str, Any]], None]
@@ -123,14 +124,15 @@ class Resources:
             raise UserError(f"backbone {offer.spec.name} made a {type(model).__name__}, not a torch.nn.Module")
         model = model.to(self.device).to(memory_format=torch.channels_last)
         key = canonical_json([pretraining.backbone.content(), data.num_classes, data.input_shape])
-        if key not in self._tried:
-            try:
+        try:
+            model = with_interface(model, data.num_classes, data.input_shape)
+            if key not in self._tried:
                 check_backbone(model, data.num_classes, data.input_shape)
                 if self.precision == "bf16" and self.device.type == "cpu":
                     check_strides(model, data.input_shape)
-            except UserError as error:
-                raise UserError(f"backbone {offer.spec.name} cannot be trained: {error}") from error
-            self._tried.add(key)
+        except UserError as error:
+            raise UserError(f"backbone {offer.spec.name} cannot be trained: {error}") from error
+        self._tried.add(key)
         return model
 
     def pretrained(self, pretraining: Pretraining, data: ExperimentData) -> tuple[Backbone, PretrainRecord]:
