@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AwareDatetime, Field, FiniteFloat, model_validator
 
 from mmc_bench.results.jobs import Cell, Connection, Job, Pair, Pretraining, Trial
-from mmc_bench.results.making import Budget, Checksum, Compilation, GrownPart, Provenance, Timing
-from mmc_bench.results.metrics import GROUP_SPLITS, SPLITS, GroupMetrics, Loss, Metrics, Number, Part, Score
+from mmc_bench.results.making import Budget, Checksum, Compilation, Provenance, Timing
+from mmc_bench.results.metrics import GROUP_SPLITS, SPLITS, GroupMetrics, GrownPart, Loss, Metrics, Number, Part, Score
 from mmc_bench.results.settings import Fraction
 
 #: What a trial is scored on there: all validation images, and the group of them that is the worst.
