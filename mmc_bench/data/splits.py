@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from mmc_bench.data.contract import Dataset, LabelledImages, has_cue
-from mmc_bench.data.cued_images import CuedImages, channels_last, cued_images
+from mmc_bench.data.cued_images import CuedImages, cued_images, laid_out
 from mmc_bench.data.stored import IMAGE_MEMORY, StoredImages
 from mmc_bench.errors import UserError
 from mmc_bench.results.metrics import SPLITS, GroupMetrics, Metrics, Score
@@ -182,7 +182,7 @@ def first_of_each_class(labels: torch.Tensor, num_classes: int, rate: float) -> 
 
 def placed(part: LabelledImages, device: torch.device | str) -> LabelledImages:
     """Return a part of a dataset on the device, where batches are gathered fastest; images in a file stay there."""
-    images = part.images if isinstance(part.images, StoredImages) else channels_last(part.images.to(device))
+    images = part.images if isinstance(part.images, StoredImages) else laid_out(part.images.to(device))
     return LabelledImages(images, part.labels.to(device), part.cues.to(device))
 
 

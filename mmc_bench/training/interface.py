@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mmc_bench.errors import PromiseError, UserError, message_of
+from mmc_bench.system.devices import image_layout, own_chance
 from mmc_bench.training.backbone import Backbone
 from mmc_bench.training.precision import full_precision
 
@@ -32,7 +33,7 @@ def check_backbone(model: Backbone, num_classes: int, input_shape: tuple[int, ..
     """
     device = next((value.device for value in model.state_dict().values()), torch.device("cpu"))
     x = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
-    x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    x = x.contiguous(memory_format=image_layout(device)) if x.ndim == 4 else x
     try:
         with _own_randomness(device), torch.no_grad(), full_precision(device):
             trial = copy.deepcopy(model)
@@ -80,7 +81,7 @@ def _own_randomness(device: torch.device) -> Iterator[None]:
     """Give the global generators back as they were."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with own_chance(device):
             yield
     finally:
         random.setstate(python)
