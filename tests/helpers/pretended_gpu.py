@@ -1,0 +1,160 @@
+"""A stand-in for Apple's GPU: tensors that say they are on a device ``apple``, computed on the CPU under its rules.
+
+It refuses what that device refuses: float64, operations whose tensors lie on two devices, and operations that are
+declared missing. BatchNorm's gradients are wrong there for channels_last images, so such convolutions are refused too.
+
+torch lets nobody else be ``mps``, but has a place for devices that are written in Python.
+"""
+
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_map_only
+
+NAME = "apple"
+CPU = torch.device("cpu")
+
+
+class _Module:
+    """What torch asks of a device's module."""
+
+    def is_available(self):
+        return True
+
+    def is_initialized(self):
+        return True
+
+    def is_autocast_available(self):
+        return True
+
+    def get_amp_supported_dtype(self):
+        return [torch.bfloat16]
+
+    def _is_in_bad_fork(self):
+        return False
+
+    def _lazy_init(self):
+        pass
+
+    def manual_seed_all(self, seed):
+        pass
+
+    def device_count(self):
+        return 1
+
+    def current_device(self):
+        return 0
+
+
+@cache
+def register():
+    """Make the device known to torch, for as long as this process lives."""
+    backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
+
+
+class Pretended(torch.Tensor):
+    """A tensor on the device, which keeps its values in `inner`, on the CPU."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        """Wrap a tensor of the CPU."""
+        refuse_float64(inner)
+        return torch.Tensor._make_wrapper_subclass(
+            cls, inner.shape, inner.stride(), inner.storage_offset(), dtype=inner.dtype, device=f"{NAME}:0"
+        )
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __repr__(self):
+        """Name it: reading its values would go through the device."""
+        return f"Pretended({tuple(self.shape)}, {self.dtype})"
+
+    def tolist(self):
+        """Return its values, which torch refuses for tensors of other classes."""
+        return self.inner.tolist()
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        """Compute on the CPU."""
+        return computed(func, args, kwargs or {})
+
+
+def refuse_float64(tensor):
+    """Raise what torch raises."""
+    if tensor.dtype == torch.float64:
+        raise TypeError(
+            "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. "
+            "Please use float32 instead."
+        )
+
+
+def computed(func, args, kwargs, missing=()):
+    """Return what an operation returns on its device."""
+    tensors = []
+    tree_map_only(torch.Tensor, tensors.append, (args, kwargs))
+    there = any(isinstance(tensor, Pretended) for tensor in tensors)
+    wanted = kwargs.get("device")
+    place = torch.device(wanted or (NAME if there else CPU))
+    packet = func.overloadpacket
+    if place.type == NAME and str(func) in missing:
+        raise NotImplementedError(
+            f"The operator '{str(func).replace('.', '::', 1).removesuffix('.default')}' is not currently implemented "
+            "for the MPS device. As a temporary fix, you can set the environment variable "
+            "`PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU as a fallback for this op."
+        )
+    if there and packet not in (torch.ops.aten.copy_, torch.ops.aten._to_copy):
+        if any(not isinstance(tensor, Pretended) and tensor.ndim for tensor in tensors):
+            raise RuntimeError(f"{func}: expected all tensors to be on the same device, apple:0 and cpu were found")
+        if packet is torch.ops.aten.convolution and tensors[0].ndim == 4 and not tensors[0].is_contiguous():
+            raise RuntimeError("BatchNorm's gradients are wrong for channels_last images on MPS (pytorch#175189)")
+    inner_args, inner_kwargs = tree_map_only(Pretended, lambda tensor: tensor.inner, (args, kwargs))
+    if wanted is not None:
+        inner_kwargs = {**inner_kwargs, "device": CPU}
+    outputs = func(*inner_args, **inner_kwargs)
+    if packet is torch.ops.aten.copy_:
+        return args[0]
+    if place.type == "cpu":
+        return outputs
+    return return_and_correct_aliasing(func, args, kwargs, tree_map_only(torch.Tensor, Pretended, outputs))
+
+
+class _Makes(TorchFunctionMode):
+    """Moves what `torch.tensor` makes, which is made below the operations that can be computed elsewhere."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Make it on the CPU first."""
+        kwargs = dict(kwargs or {})
+        if func is not torch.tensor or "device" not in kwargs:
+            return func(*args, **kwargs)
+        device = kwargs.pop("device")
+        return func(*args, **kwargs).to(device)
+
+
+@contextmanager
+def pretended_gpu(*missing):
+    """Let ``device="apple"`` make such tensors; operations such as ``aten.cumsum.default`` may be missing there."""
+    register()
+    before = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)  # such tensors cannot be put into others
+    try:
+        with _Makes(), _Computes(missing):
+            yield
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(before)
+
+
+class _Computes(TorchDispatchMode):
+    """Computes what names the device, or has a tensor on it."""
+
+    def __init__(self, missing):
+        super().__init__()
+        self.missing = missing
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Compute on the CPU."""
+        return computed(func, args, kwargs or {}, self.missing)
