@@ -100,7 +100,7 @@ def registry():
     return Registry.discover()
 
 
-METHODS = ("afr", "erm-class-balanced", "cbft", "eiil", "fine-pruning", "groupdro", "lff", "lisa")
+METHODS = ("afr", "cbft", "dfr", "eiil", "erm-class-balanced", "fine-pruning", "groupdro", "lff", "lisa", "spare")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -157,3 +157,11 @@ def test_its_precision_is_fp32():
 def test_its_memory_that_ran_out_is_known_by_its_words():
     text = "MPS backend out of memory (MPS allocated: 17.85 GB, other allocations: 1.10 GB, max allowed: 18.13 GB)."
     assert is_out_of_memory(RuntimeError(text))
+
+
+def test_a_whole_cell_runs_there(apple, bench, monkeypatch):
+    waits = []
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waits.append("wait"))
+    result = bench("run", "--suite", "tiny.yaml", "--workers", 0, "--device", NAME, "--json")
+    assert result.code == 0, result.err
+    assert f"on {NAME} in fp32" in result.err and waits

@@ -14,6 +14,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.results.metrics import SPLITS, GroupMetrics, Metrics, Score
 from mmc_bench.results.settings import DataSettings
 from mmc_bench.seeds import derive_seed
+from mmc_bench.system.devices import in_float64
 
 HELD_OUT_IMAGES = 2500
 MOST_CUE_GROUPS = 100  # codes of more values count as no groups
@@ -176,7 +177,7 @@ def first_of_each_class(labels: torch.Tensor, num_classes: int, rate: float) -> 
     """Return a boolean mask (N,) of the first ``int(rate * n)`` images of each class of n, in order."""
     one_hot = torch.nn.functional.one_hot(labels, num_classes)  # (N, K)
     rank = one_hot.cumsum(0).gather(1, labels[:, None])[:, 0] - 1  # position within the class
-    quota = (one_hot.sum(0).double() * rate).long()
+    quota = (in_float64(one_hot.sum(0)) * rate).long().to(labels.device)
     return rank < quota[labels]
 
 

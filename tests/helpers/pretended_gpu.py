@@ -9,14 +9,18 @@ torch lets nobody else be ``mps``, but has a place for devices that are written 
 from contextlib import contextmanager
 from functools import cache
 
+import pytest
 import torch
-from torch.overrides import TorchFunctionMode
+from torch import nn
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_map_only
 
 NAME = "apple"
 CPU = torch.device("cpu")
+
+#: Operations whose tensors may lie on two devices; those of indexing take indices of the CPU.
+BETWEEN_DEVICES = [getattr(torch.ops.aten, name) for name in ("copy_", "_to_copy", "index", "index_put_")]
 
 
 class _Module:
@@ -78,6 +82,18 @@ class Pretended(torch.Tensor):
         """Return its values, which torch refuses for tensors of other classes."""
         return self.inner.tolist()
 
+    def data_ptr(self):
+        """Return where its values lie."""
+        return self.inner.data_ptr()
+
+    def __deepcopy__(self, memo):
+        """Return a copy; torch's own looks at the memory of the wrapper."""
+        copied = self.detach().clone().requires_grad_(self.requires_grad)
+        if isinstance(self, nn.Parameter):
+            copied = nn.Parameter(copied, self.requires_grad)
+        memo[id(self)] = copied
+        return copied
+
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         """Compute on the CPU."""
@@ -107,7 +123,7 @@ def computed(func, args, kwargs, missing=()):
             "for the MPS device. As a temporary fix, you can set the environment variable "
             "`PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU as a fallback for this op."
         )
-    if there and packet not in (torch.ops.aten.copy_, torch.ops.aten._to_copy):
+    if there and packet not in BETWEEN_DEVICES:
         if any(not isinstance(tensor, Pretended) and tensor.ndim for tensor in tensors):
             raise RuntimeError(f"{func}: expected all tensors to be on the same device, apple:0 and cpu were found")
         if packet is torch.ops.aten.convolution and tensors[0].ndim == 4 and not tensors[0].is_contiguous():
@@ -123,29 +139,29 @@ def computed(func, args, kwargs, missing=()):
     return return_and_correct_aliasing(func, args, kwargs, tree_map_only(torch.Tensor, Pretended, outputs))
 
 
-class _Makes(TorchFunctionMode):
-    """Moves what `torch.tensor` makes, which is made below the operations that can be computed elsewhere."""
+def _tensor(*args, make=torch.tensor, device=None, **kwargs):
+    """Do as `torch.tensor`, which makes its tensors below the operations that can be computed elsewhere."""
+    return make(*args, **kwargs).to(device or CPU)
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        """Make it on the CPU first."""
-        kwargs = dict(kwargs or {})
-        if func is not torch.tensor or "device" not in kwargs:
-            return func(*args, **kwargs)
-        device = kwargs.pop("device")
-        return func(*args, **kwargs).to(device)
+
+class _Generator(torch.Generator):
+    """A generator, of the CPU where it is to be one of the device, which is computed there."""
+
+    def __new__(cls, device=CPU):
+        """Make it."""
+        return super().__new__(cls, CPU if torch.device(device).type == NAME else device)
 
 
 @contextmanager
 def pretended_gpu(*missing):
     """Let ``device="apple"`` make such tensors; operations such as ``aten.cumsum.default`` may be missing there."""
     register()
-    before = torch.__future__.get_overwrite_module_params_on_conversion()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)  # such tensors cannot be put into others
-    try:
-        with _Makes(), _Computes(missing):
-            yield
-    finally:
-        torch.__future__.set_overwrite_module_params_on_conversion(before)
+    with pytest.MonkeyPatch.context() as patch, _Computes(missing):
+        patch.setattr(torch, "tensor", _tensor)
+        patch.setattr(torch, "Generator", _Generator)
+        # Such tensors cannot be put into others.
+        patch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
+        yield
 
 
 class _Computes(TorchDispatchMode):
