@@ -1,41 +1,28 @@
 """Apple's GPU, by a stand-in: it has no float64, lacks operations, and gets channels_last images wrong."""
 
 import copy
+import os
+import subprocess
 import sys
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from helpers.pretended_gpu import NAME, pretended_gpu
 
+from mmc_bench.data.stored import StoredImages
 from mmc_bench.engines.worker import missing_on_device
 from mmc_bench.errors import UserError
 from mmc_bench.landscape.alignment import align
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
 from mmc_bench.landscape.effects import effects
 from mmc_bench.landscape.patterns import wasserstein_distance
-from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.metrics import Score
 from mmc_bench.system import devices
-from mmc_bench.training import Progress, Task, evaluate
+from mmc_bench.training import evaluate
 from mmc_bench.training.interface import check_backbone
 from mmc_bench.training.memory import is_out_of_memory, sparing_memory
 from mmc_bench.training.precision import resolve_precision
-
-
-@pytest.fixture
-def apple(monkeypatch):
-    """Return a function that moves images to the pretended GPU, which is there meanwhile."""
-    monkeypatch.setattr(devices, "APPLE", NAME)
-    evaluation = sys.modules["mmc_bench.training.evaluate"]
-    function = evaluation.evaluate_with_predictions.__wrapped__  # the stand-in knows no inference mode
-    monkeypatch.setattr(evaluation, "evaluate_with_predictions", torch.no_grad()(function))
-    with pretended_gpu():
-        yield lambda images: replace(
-            images,
-            storage=images.storage.to(NAME),
-            **{name: getattr(images, name).to(NAME) for name in ("index", "labels", "cues")},
-        )
 
 
 def test_the_stand_in_refuses_float64_mixed_devices_and_what_it_lacks():
@@ -95,40 +82,13 @@ def test_networks_and_images_are_not_channels_last_there(apple, tiny_net, image_
     assert devices.image_layout(torch.device("cuda")) == torch.channels_last
 
 
-@pytest.fixture(scope="module")
-def registry():
-    return Registry.discover()
-
-
-METHODS = ("afr", "cbft", "dfr", "eiil", "erm-class-balanced", "fine-pruning", "groupdro", "lff", "lisa", "spare")
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_methods_train_there_without_float64(registry, apple, tiny_net, image_set, name):
-    images = apple(image_set(24, dtype=torch.float32))
-    clean, cued = images.first(8), images.subset(slice(8, None))
-    offer = registry.get("method", name)
-    wanted = {"batch_size": 4, "epochs": 1}
-    known = offer.load().Config.model_fields
-    method = offer.make(offer.configure({key: value for key, value in wanted.items() if key in known}))
-    net = tiny_net(0, torch.float32).to(NAME)
-    task = Task(
-        model=copy.deepcopy(net).train(),
-        pretrained=copy.deepcopy(net).eval().requires_grad_(False),
-        clean=clean,
-        validation=clean.first(6),
-        num_classes=3,
-        device=torch.device(NAME),
-        generator=torch.Generator().manual_seed(0),
-        progress=Progress(),
-        needs=frozenset({"cued", "environments", "fully-cued"}),
-        _cued=cued,
-        _environments=torch.ones(len(cued), dtype=torch.int64, device=NAME),
-        _fully_cued=cued,
-    )
-    model = method.fine_tune(task)
-    changed = [not torch.equal(old.cpu(), new.cpu()) for old, new in zip(net.parameters(), model.parameters())]
-    assert any(changed) and all(value.device.type == NAME for value in model.state_dict().values())
+def test_images_in_a_file_are_copied_there_before_their_memory_is_free(apple, tmp_path):
+    pixels = torch.arange(3 * 2 * 2, dtype=torch.uint8).view(3, 2, 2, 1)  # (N, H, W, C)
+    (tmp_path / "images").write_bytes(pixels.numpy().tobytes())
+    stored, index = StoredImages(tmp_path / "images", (3, 1, 2, 2)), torch.tensor([2, 0])
+    ahead = stored.read_ahead([index, index], torch.device(NAME))
+    for images in (stored.rows(index.to(NAME)), *ahead):  # read by a thread, copied by this one
+        assert images.device.type == NAME and torch.equal(images.cpu(), pixels[index].permute(0, 3, 1, 2))
 
 
 def test_an_operation_that_is_missing_there_fails_with_one_sentence():
@@ -159,9 +119,11 @@ def test_its_memory_that_ran_out_is_known_by_its_words():
     assert is_out_of_memory(RuntimeError(text))
 
 
-def test_a_whole_cell_runs_there(apple, bench, monkeypatch):
-    waits = []
-    monkeypatch.setattr(torch.mps, "synchronize", lambda: waits.append("wait"))
-    result = bench("run", "--suite", "tiny.yaml", "--workers", 0, "--device", NAME, "--json")
-    assert result.code == 0, result.err
-    assert f"on {NAME} in fp32" in result.err and waits
+@pytest.mark.slow
+def test_cells_are_trained_there(tmp_path):
+    """A device that is registered late has no backward pass: the tests in this file run in a process of their own."""
+    file = Path(__file__).with_name("helpers") / "apple_training.py"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    words = ("pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'own'}", file)
+    result = subprocess.run([sys.executable, "-m", *words], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout

@@ -1,9 +1,11 @@
 """A stand-in for Apple's GPU: tensors that say they are on a device ``apple``, computed on the CPU under its rules.
 
 It refuses what that device refuses: float64, operations whose tensors lie on two devices, and operations that are
-declared missing. BatchNorm's gradients are wrong there for channels_last images, so such convolutions are refused too.
+declared missing. BatchNorm's gradients are wrong there for channels_last images, and copies that nobody waits for may
+be of other memory: both are refused too.
 
-torch lets nobody else be ``mps``, but has a place for devices that are written in Python.
+torch lets nobody else be ``mps``, but has a place for devices that are written in Python. One that is registered after
+the first backward pass of a process has none: what trains needs a process of its own.
 """
 
 from contextlib import contextmanager
@@ -57,6 +59,8 @@ class _Module:
 @cache
 def register():
     """Make the device known to torch, for as long as this process lives."""
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this torch knows no devices that are written in Python")
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
 
 
@@ -123,6 +127,8 @@ def computed(func, args, kwargs, missing=()):
             "for the MPS device. As a temporary fix, you can set the environment variable "
             "`PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU as a fallback for this op."
         )
+    if place.type == NAME and kwargs.get("non_blocking"):
+        raise RuntimeError("copies to MPS that nobody waits for may be of other memory (pytorch#189690)")
     if there and packet not in BETWEEN_DEVICES:
         if any(not isinstance(tensor, Pretended) and tensor.ndim for tensor in tensors):
             raise RuntimeError(f"{func}: expected all tensors to be on the same device, apple:0 and cpu were found")
