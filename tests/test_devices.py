@@ -1,15 +1,18 @@
 """Several GPUs in one machine: which are used, by how many workers each, and how much of its memory one may take."""
 
+import multiprocessing
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 
 import mmc_bench
-from mmc_bench.engines import Settings, gpu_memory, local
+from mmc_bench.engines import Outcome, Settings, gpu_memory, local
 from mmc_bench.engines.gpu_memory import fraction_for_tensors, keep_to_share, shares
 from mmc_bench.engines.local import LocalEngine
 from mmc_bench.errors import UserError
+from mmc_bench.results.records import Failure
 from mmc_bench.running import devices, launch
 from mmc_bench.running.devices import resolve_device, resolve_devices
 from mmc_bench.running.launch import share_cores
@@ -168,6 +171,41 @@ def test_a_new_worker_goes_to_the_gpu_with_the_fewest(monkeypatch):
     for lost in range(5):
         others = team[:lost] + team[lost + 1 :]
         assert engine._placed(settings, others) == team[lost]
+
+
+class OneJobWorker:
+    """A worker that has to be replaced after its first job, which fails."""
+
+    made: ClassVar[list[str]] = []
+
+    def __init__(self, settings):
+        self.device, self.job, self.last_pretraining, self.fit_for_more = settings.device, None, None, True
+        self.connection, self.other_end = multiprocessing.Pipe()
+        self.made.append(self.device)
+
+    def give(self, job):
+        self.job = job
+        self.other_end.send("ended")
+
+    def receive(self, on_event):
+        self.connection.recv()
+        job, self.job, self.fit_for_more = self.job, None, False
+        return Outcome(job, failure=Failure.of(job, "it fails"))
+
+    def enforce(self, limits):
+        pass
+
+    def kill(self):
+        pass
+
+
+def test_a_worker_that_is_replaced_leaves_the_others_on_their_gpus(cell, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "Process", OneJobWorker)
+    OneJobWorker.made.clear()
+    jobs = [cell.with_changes(method=cell.method.with_changes(name=name)) for name in "abcdef"]
+    engine = LocalEngine(3, devices=("cuda:0", "cuda:1", "cuda:2"))
+    assert len(list(engine.run(jobs, Settings(results=str(tmp_path)), lambda job, event: None))) == 6
+    assert sorted(OneJobWorker.made) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1", "cuda:2", "cuda:2"]
 
 
 def test_without_other_devices_workers_are_on_that_of_their_settings():
