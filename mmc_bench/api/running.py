@@ -1,11 +1,12 @@
 """Running suites."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.running.cluster import cluster_of
+from mmc_bench.running.devices import device_words
 from mmc_bench.running.display import Progress, display_of
 from mmc_bench.running.launch import Computing, run_session
 from mmc_bench.running.outcome import Results
@@ -35,7 +36,7 @@ def run(
     observe: Any = (),
     shard: str | tuple[int, int] | None = None,
     download: bool = True,
-    device: str = "auto",
+    device: str | Sequence[str] = "auto",
     precision: str = "auto",
     deterministic: bool = False,
     workers: int | None = None,
@@ -93,14 +94,16 @@ def run(
         Only this part of the suite: ``"3/8"`` or ``(3, 8)``.
     download : bool
         Whether missing images may be downloaded.
-    device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
+    device : str or sequence of str
+        ``auto`` is every CUDA GPU that torch sees, else Apple's GPU, else the CPU. Or ``cpu``, ``cuda`` (the first
+        GPU), ``cuda:1``, ``mps``, or several GPUs: ``"cuda:0,cuda:2"`` or ``["cuda:0", "cuda:2"]``.
     precision : {"auto", "fp32", "bf16"}
         Arithmetic; ``auto`` is bf16 where the hardware gains from it.
     deterministic : bool
         Use deterministic algorithms alone, so that a GPU repeats itself; slower.
     workers : int
-        Worker processes; 0 runs everything in this one. By default they fill the cores, or the cluster.
+        Worker processes; 0 runs everything in this one, on one device. By default there is one for each GPU, or they
+        fill the cores, or the cluster.
     threads : int
         CPU threads of a worker.
     keep_weights, retry_failed, fail_fast : bool
@@ -155,7 +158,7 @@ def run(
     )
     computing = Computing(
         download=download,
-        device=device,
+        device=device_words(device),
         precision=precision,
         deterministic=deterministic,
         workers=workers,

@@ -164,7 +164,12 @@ def download_option(command: Command) -> Command:
 
 def device_option(command: Command) -> Command:
     """Add ``--device``."""
-    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")(command)
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:2, or mps; auto is every GPU there is.",
+    )(command)
 
 
 def precision_option(command: Command) -> Command:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     "--workers",
     type=click.IntRange(min=0),
     help="Worker processes; 0 runs everything in this one.  "
-    "[default: cores / threads; 1 on a GPU; as many as a Ray cluster has room for]",
+    "[default: cores / threads; 1 for each GPU; as many as a Ray cluster has room for]",
 )
 @click.option(
     "--threads",

@@ -14,6 +14,7 @@ from mmc_bench.results.records import AnyRecord, ConnectionRecord, WeightsOrigin
 from mmc_bench.stages.hardware import peak_of_worker, training_flop
 from mmc_bench.stages.provenance import provenance_of
 from mmc_bench.stages.resources import Resources
+from mmc_bench.system.devices import synchronise
 from mmc_bench.system.parts import Clock, part, running_clock
 from mmc_bench.training import Backbone, Progress
 
@@ -56,8 +57,7 @@ class Assembly:
         of_which
             Seconds of that time which are counted under other names.
         """
-        if self._resources.device.type == "cuda":
-            torch.cuda.synchronize(self._resources.device)
+        synchronise(self._resources.device)
         now = time.perf_counter()
         others = of_which or {}
         self._seconds |= others | {stage: now - self._last - sum(others.values())}

@@ -42,22 +42,23 @@ def evaluate(model: nn.Module, images: CuedImages) -> Score:
 def evaluate_with_predictions(model: nn.Module, images: CuedImages) -> tuple[Score, torch.Tensor]:
     """Return what `evaluate` does, and the predicted class of each image, int64 of shape (N,).
 
-    Sums stay on the device, the loss's in float64, until the last batch is through.
+    Each batch's sum of losses stays on the device until the last is through; they are added in float64.
 
     Raises
     ------
     NonFiniteLossError
         When the loss is NaN or infinite.
     """
-    device = images.labels.device
-    predicted = []
-    loss = torch.zeros((), dtype=torch.float64, device=device)
+    predicted, losses = [], []
     with eval_mode(model):
         for x, y in images.in_order():
             logits = model(x)
             predicted.append(logits.argmax(1))
-            loss += cross_entropy(logits, y, reduction="sum")
-    mean = loss.item() / len(images)
+            losses.append(cross_entropy(logits, y, reduction="sum"))
+    loss = 0.0
+    for of_batch in torch.stack(losses).tolist():  # `sum` rounds otherwise from Python 3.12 on
+        loss += of_batch
+    mean = loss / len(images)
     if not math.isfinite(mean):
         raise NonFiniteLossError(f"the model's mean loss over {len(images)} images is not finite ({mean})")
     predictions = torch.cat(predicted)
