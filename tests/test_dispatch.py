@@ -29,7 +29,7 @@ class Team:
 
     def run(self, jobs=JOBS, workers=1):
         return Dispatcher(
-            jobs, self.store.root, lambda job, event: self.notes.append((job.label, event["note"])), workers
+            jobs, self.store, lambda job, event: self.notes.append((job.label, event["note"])), workers
         )
 
     def done(self, dispatcher, record):

@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     help="CPU threads of a worker.  [default: the suite's, or cores / workers, or --cpus-per-cell]",
 )
 @click.option("--keep-weights", is_flag=True, help="Keep the fine-tuned weights too.")
+@click.option(
+    "--keep-predictions",
+    is_flag=True,
+    help="Keep what each model predicts on each test image, for calibration, flips and more: see mmc-bench table "
+    "--columns. What lacks its predictions is scored again.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would run, what is cached, and the estimated work.")
 @click.option("--profile", is_flag=True, help="Print the seconds by part as well, and the share of the peak.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
@@ -81,7 +87,7 @@ def command(session: Session, dry_run: bool, as_json: bool, **options: Any) -> N
     if dry_run:
         from mmc_bench.running.preview import preview
 
-        would = preview(session, options["retry_failed"])
+        would = preview(session, options["retry_failed"], options["keep_predictions"])
         click.echo(json.dumps(would.as_dict(), indent=1) if as_json else str(would))
         return
     from mmc_bench.running.display import display_of
