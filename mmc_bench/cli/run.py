@@ -12,6 +12,7 @@ from mmc_bench.cli.options import (
     AMOUNT,
     device_option,
     download_option,
+    keep_predictions_option,
     list_option,
     precision_option,
     session_options,
@@ -39,12 +40,7 @@ if TYPE_CHECKING:
     help="CPU threads of a worker.  [default: the suite's, or cores / workers, or --cpus-per-cell]",
 )
 @click.option("--keep-weights", is_flag=True, help="Keep the fine-tuned weights too.")
-@click.option(
-    "--keep-predictions",
-    is_flag=True,
-    help="Keep what each model predicts on each test image, for calibration, flips and more: see mmc-bench table "
-    "--columns. What lacks its predictions is scored again.",
-)
+@keep_predictions_option
 @click.option("--dry-run", is_flag=True, help="Say what would run, what is cached, and the estimated work.")
 @click.option("--profile", is_flag=True, help="Print the seconds by part as well, and the share of the peak.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
