@@ -86,7 +86,8 @@ def shown(column: str, mean: float | None, spread: float | None, sign: str = "")
     if mean is None:
         return ABSENT
     is_share = column in PER_CENT or column.startswith(PER_CENT_OF_A_SPLIT)
-    scale, digits = (100, 1) if is_share else (1, 1 if column == "seconds" else 2)
+    digits_of = {"seconds": 1, "brier": 3, "auroc": 3}  # the last two are often near an end of their range
+    scale, digits = (100, 1) if is_share else (1, digits_of.get(column.partition("_")[0], 2))
     text = rounded(scale * mean, digits, sign)
     return text if spread is None else f"{text} ± {rounded(scale * spread, digits)}"
 

@@ -69,7 +69,7 @@ def encoded_predictions(predictions: Predictions, key: str) -> bytes:
     """Return the content of a file with the predictions that belong to the record with this key."""
     archive = io.BytesIO()
     arrays = {field.name: getattr(predictions, field.name) for field in fields(predictions)}
-    np.savez_compressed(archive, allow_pickle=False, **arrays)
+    np.savez_compressed(archive, **arrays)
     return _sealed(archive.getvalue(), key)
 
 
