@@ -236,6 +236,10 @@ class Bench:
             found[path.name] = content
         return found
 
+    def predictions(self, results="results"):
+        """Return the content of all files of predictions by file name."""
+        return {path.name: path.read_bytes() for path in sorted((self.folder / results / "predictions").iterdir())}
+
 
 @pytest.fixture
 def bench(tmp_path, capsys, monkeypatch):

@@ -42,6 +42,7 @@ def run(
     workers: int | None = None,
     threads: int | None = None,
     keep_weights: bool = False,
+    keep_predictions: bool = False,
     retry_failed: bool = False,
     fail_fast: bool = False,
     time_limit: float | None = None,
@@ -108,6 +109,9 @@ def run(
         CPU threads of a worker.
     keep_weights, retry_failed, fail_fast : bool
         Keep the fine-tuned weights; run only what failed before; stop at the first failure.
+    keep_predictions : bool
+        Keep what each model predicts on each test image, for `Results.predictions` and the measures made of them. What
+        lacks its predictions is scored again, a cell without kept weights after it is fine-tuned again.
     time_limit, cell_timeout : float
         Minutes after which the run stops, or a cell fails.
     cell_memory : float
@@ -164,6 +168,7 @@ def run(
         workers=workers,
         threads=threads,
         keep_weights=keep_weights,
+        keep_predictions=keep_predictions,
         retry_failed=retry_failed,
         fail_fast=fail_fast,
         time_limit=time_limit,
@@ -201,6 +206,7 @@ def dry_run(
     plugins_dir: Any = (),
     observe: Any = (),
     shard: str | tuple[int, int] | None = None,
+    keep_predictions: bool = False,
     retry_failed: bool = False,
 ) -> Preview:
     """Say what `run` would do with the same arguments, without doing it.
@@ -211,7 +217,7 @@ def dry_run(
         As for `run`.
     plugins_dir, observe, shard
         As for `run`.
-    retry_failed
+    keep_predictions, retry_failed
         As for `run`.
 
     Returns
@@ -244,4 +250,4 @@ def dry_run(
         checkpoint=checkpoint,
         start=start,
     )
-    return preview(session, retry_failed)
+    return preview(session, retry_failed, keep_predictions)

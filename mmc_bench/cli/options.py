@@ -172,6 +172,16 @@ def device_option(command: Command) -> Command:
     )(command)
 
 
+def keep_predictions_option(command: Command) -> Command:
+    """Add ``--keep-predictions``."""
+    return click.option(
+        "--keep-predictions",
+        is_flag=True,
+        help="Keep what each model predicts on each test image, for mmc-bench table --columns. "
+        "What has a record without them is scored again.",
+    )(command)
+
+
 def precision_option(command: Command) -> Command:
     """Add ``--precision``."""
     return click.option(

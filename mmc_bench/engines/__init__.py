@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Job, Pretraining
+from mmc_bench.results.store import Store
 
 if TYPE_CHECKING:
     from mmc_bench.results.records import AnyRecord, Failure
@@ -39,8 +40,14 @@ class Settings:
     image_memory: int | None = None
     checkpoints: tuple[tuple[str, str], ...] = ()
     keep_weights: bool = False
+    keep_predictions: bool = False
     profile: bool = False
     in_memory: bytes = b""
+
+
+def store_of(settings: Settings) -> Store:
+    """Return the results folder of a run, where a job is done once all that the run keeps of it is there."""
+    return Store(settings.results, keep_predictions=settings.keep_predictions)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmc_bench.engines import GIGABYTE, FollowUp, OnEvent, Outcome, Settings, StoppedError, nothing_more
+from mmc_bench.engines import GIGABYTE, FollowUp, OnEvent, Outcome, Settings, StoppedError, nothing_more, store_of
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
 from mmc_bench.engines.gpu_memory import shares
 from mmc_bench.engines.schedule import pretraining_of
@@ -48,7 +48,7 @@ class InProcessEngine:
     ) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends."""
         worker, last = Worker(settings), None
-        jobs_of = Dispatcher(jobs, settings.results, on_event, follow_up=follow_up)
+        jobs_of = Dispatcher(jobs, store_of(settings), on_event, follow_up=follow_up)
         with as_if_fresh(), closing(jobs_of) as dispatcher:
             while dispatcher:
                 job = dispatcher.take(last)
@@ -99,7 +99,7 @@ class LocalEngine:
     ) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends; closing the iterator kills the workers."""
         team: list[Process] = []
-        with closing(Dispatcher(jobs, settings.results, on_event, self.workers, follow_up)) as dispatcher:
+        with closing(Dispatcher(jobs, store_of(settings), on_event, self.workers, follow_up)) as dispatcher:
             try:
                 while dispatcher:
                     while len(team) < min(self.workers, dispatcher.open_jobs):

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from mmc_bench.engines import OnEvent, Outcome, Settings
+from mmc_bench.engines import OnEvent, Outcome, Settings, store_of
 from mmc_bench.engines.gpu_memory import keep_to_share
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.results import records
 from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.jobs import Cell, Job, Trial, references_of
 from mmc_bench.results.records import Failure
-from mmc_bench.results.store import LostWeightsError, Store, UnwritableError
+from mmc_bench.results.store import LostWeightsError, UnwritableError
 from mmc_bench.system.determinism import compute_deterministically, refused_operation
 from mmc_bench.system.parts import Clock, part, timed
 from mmc_bench.system.process_state import ProcessState, kept
@@ -180,7 +180,7 @@ def open_resources(settings: Settings) -> "Resources":
     memory = IMAGE_MEMORY if settings.image_memory is None else settings.image_memory
     return Resources(
         registry=registry,
-        store=Store(settings.results),
+        store=store_of(settings),
         sources=Sources(dict(settings.data_folders), settings.download, memory=memory),
         device=device,
         threads=settings.threads,

@@ -68,6 +68,7 @@ class Computing:
     workers: int | None = None
     threads: int | None = None
     keep_weights: bool = False
+    keep_predictions: bool = False
     retry_failed: bool = False
     fail_fast: bool = False
     time_limit: float | None = None
@@ -100,7 +101,7 @@ def run_session(session: Session, computing: Computing, display: LineDisplay) ->
     """
     started = time.monotonic()
     plan, _ = session.current_plan, session.observers
-    missing = find_missing(plan, session.store, computing.retry_failed)
+    missing = find_missing(plan, session.store, computing.retry_failed, computing.keep_predictions)
     if computing.keep_weights or computing.precision != "auto" or computing.deterministic:
         _report_cached(session, computing)
     session.store.sweep()
@@ -162,6 +163,7 @@ def worker_settings(session: Session, computing: Computing) -> Settings:
         gpu_share=computing.cluster.gpu_share,
         image_memory=None if computing.image_memory is None else round(computing.image_memory * GIGABYTE),
         keep_weights=computing.keep_weights,
+        keep_predictions=computing.keep_predictions,
         profile=computing.profile,
         checkpoints=tuple(session.own_files.items()),
     )
