@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.in_memory import kebab, offer_of, offered, pickled, unpickled
+from mmc_bench.plugin.in_memory import kebab, method_offer, offered, pickled, unpickled
 from mmc_bench.plugin.registry import Registry
 
 SOURCE = '''
@@ -86,7 +86,7 @@ def method_of(tmp_path, monkeypatch):
 
 
 def digest(target):
-    return offer_of(target).digest
+    return method_offer(target).digest
 
 
 # --- identity
@@ -121,8 +121,8 @@ def test_a_change_of_a_module_beside_it_is_another_version(method_of):
 
 def test_an_object_s_parameters_are_part_of_its_reference(method_of):
     mine = method_of()
-    assert offer_of(mine).reference({}).parameters == {}
-    assert offer_of(mine(lr=0.3)).reference({}).parameters == {"lr": 0.3, "model": None}
+    assert method_offer(mine).reference({}).parameters == {}
+    assert method_offer(mine(lr=0.3)).reference({}).parameters == {"lr": 0.3, "model": None}
     assert digest(mine(lr=0.3)) == digest(mine)
 
 
@@ -145,7 +145,7 @@ def test_a_class_s_name_becomes_a_method_s(name, expected):
 
 
 def test_a_class_offers_its_summary_and_needs(method_of):
-    spec = offer_of(method_of()).spec
+    spec = method_offer(method_of()).spec
     assert (spec.name, spec.summary, spec.needs) == ("mine", "Mend it.", {"cued"})
 
 
@@ -169,7 +169,7 @@ def test_what_cannot_run_is_refused_in_a_sentence(tmp_path, monkeypatch, body, s
     try:
         local = importlib.import_module("refused").Local
         with pytest.raises(UserError) as caught:
-            offered([local() if "lr" in body else local], Registry.discover())
+            offered([local() if "lr" in body else local], Registry.discover(), method_offer)
     finally:
         sys.modules.pop("refused")
     assert says in str(caught.value) and "\n" not in str(caught.value)
@@ -177,12 +177,12 @@ def test_what_cannot_run_is_refused_in_a_sentence(tmp_path, monkeypatch, body, s
 
 def test_two_methods_of_one_name_are_refused(method_of):
     with pytest.raises(UserError, match="'mine' is offered by in-memory already"):
-        offered([method_of(), method_of()], Registry([]))
+        offered([method_of(), method_of()], Registry([]), method_offer)
 
 
 def test_a_method_travels_by_pickle(method_of):
     registry = Registry([])
-    assert offered([method_of()(lr=0.3), "other"], registry) == ["in-memory:mine", "other"]
+    assert offered([method_of()(lr=0.3), "other"], registry, method_offer) == ["in-memory:mine", "other"]
     (offer,) = unpickled(pickled(registry))
     assert offer.version == registry.offers("method")[0].version
     assert offer.make(offer.configure({})).lr == 0.3

@@ -95,7 +95,7 @@ def test_a_config_without_functions_that_is_edited_and_restored_is_told_apart(ke
         "    def fine_tune(self, task):\n        task.model.head.bias.data += self.config.amount\n"
         "        return task.model"
     )
-    digest = "from mmc_bench.plugin.in_memory import offer_of\nprint(offer_of(Nudge).digest)"
+    digest = "from mmc_bench.plugin.in_memory import method_offer\nprint(method_offer(Nudge).digest)"
     digests = [shown(kernel(cell, method, digest)) for cell in (config, config.replace("1.0", "2.0"), config)]
     assert digests[0] == digests[2] != digests[1]
 

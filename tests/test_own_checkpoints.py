@@ -105,7 +105,8 @@ def test_score_is_a_run_without_methods(bench, mine):
 )
 def test_what_does_not_fit_is_said_in_one_sentence(bench, mine, words, sentence):
     result = bench("score", mine, "--seeds", 0, *words)
-    assert result.code in (1, 4) and sentence in result.err and "Traceback" not in result.err
+    assert result.code == (1 if "bf16" in words else 4)  # what arithmetic a worker has is known there alone
+    assert sentence in result.err and "Traceback" not in result.err
 
 
 def test_a_missing_weight_comes_with_the_nearest_name(bench, mine, tmp_path):
@@ -113,7 +114,7 @@ def test_a_missing_weight_comes_with_the_nearest_name(bench, mine, tmp_path):
     weights["head.weight"] = weights.pop("fc.weight")
     save_file(weights, tmp_path / "renamed.safetensors")
     result = bench("score", tmp_path / "renamed.safetensors", "--seeds", 0, *NETWORK)
-    assert result.code == 1
+    assert result.code == 4
     assert "renamed does not fit timm/resnet18: it lacks the weight 'fc.weight': " in result.err
 
 

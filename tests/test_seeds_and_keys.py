@@ -122,6 +122,8 @@ NO_PART = ("selection",)
 
 
 def another(name, value):
+    if (name, value) == ("start", None):  # of a pretraining, and not of a quadratic path
+        return CHOICES["checkpoint"]
     if name in CHOICES:
         return CHOICES[name]
     if value is None or isinstance(value, int):
@@ -157,7 +159,8 @@ def test_a_pretraining_key_follows_the_pretraining_and_not_the_method(cell):
 
 def test_every_field_that_records_hold_is_part_of_the_key(cell):
     names = {field.name for field in fields(Pretraining)}
-    assert names == {"versions", "dataset", "images", "data", "backbone", "cue_rate", "recipe", "seed", "checkpoint"}
+    weights = {"checkpoint", "start"}
+    assert names == {"versions", "dataset", "images", "data", "backbone", "cue_rate", "recipe", "seed"} | weights
     assert {field.name for field in fields(Cell)} == {"versions", "pretraining", "method", "connect", *NO_PART}
 
 

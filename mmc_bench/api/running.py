@@ -1,11 +1,12 @@
 """Running suites."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.running.cluster import cluster_of
+from mmc_bench.running.devices import device_words
 from mmc_bench.running.display import Progress, display_of
 from mmc_bench.running.launch import Computing, run_session
 from mmc_bench.running.outcome import Results
@@ -27,18 +28,21 @@ def run(
     tune: int | None = None,
     set: GivenSettings = (),
     axes: GivenAxes = (),
-    checkpoint: "str | Path | torch.nn.Module | Mapping[str, torch.Tensor] | None" = None,
+    checkpoint: "str | Path | torch.nn.Module | Mapping[str, Any] | None" = None,
+    start: "str | Path | torch.nn.Module | Mapping[str, Any] | None" = None,
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
     plugins_dir: Any = (),
     observe: Any = (),
     shard: str | tuple[int, int] | None = None,
     download: bool = True,
-    device: str = "auto",
+    device: str | Sequence[str] = "auto",
     precision: str = "auto",
+    deterministic: bool = False,
     workers: int | None = None,
     threads: int | None = None,
     keep_weights: bool = False,
+    keep_predictions: bool = False,
     retry_failed: bool = False,
     fail_fast: bool = False,
     time_limit: float | None = None,
@@ -62,6 +66,8 @@ def run(
         One or several, in place of the suite's. Methods are names, globs, classes with ``fine_tune(task)``, or objects
         of such classes. A class is called by its attribute ``name``, or by its own name in kebab case; its attribute
         ``needs`` declares its data, as in `MethodSpec`. Its version is a digest of its source and of what that names.
+        Backbones are names, globs, ``torch.nn.Module`` classes, or functions that return a network; each is given
+        ``num_classes`` and ``input_shape`` where it takes them, and called and versioned as a method is.
     tune : int
         Try each method with so many sets of parameters, on other seeds and images, and run it with the best by each
         rule, besides the published ones.
@@ -71,8 +77,12 @@ def run(
         Settings that take several values, in every combination: ``{"data.clean_images": [100, 300]}``, or
         ``["data.clean_images=100,300"]``. They replace the suite's axes of the same keys.
     checkpoint : str, pathlib.Path, torch.nn.Module or mapping
-        Weights to start from instead of pretraining: a file, ``"NAME=FILE"``, a network, or its ``state_dict``; the
-        last two are saved in the results folder. Exactly one backbone must be given, of the same architecture.
+        Weights to start from instead of pretraining: a file, ``"NAME=FILE"``, a network, ``{"NAME": network}``, or a
+        ``state_dict``; these three are saved in the results folder. One backbone of the same architecture must be
+        given; without it, a network is its own.
+    start : str, pathlib.Path, torch.nn.Module or mapping
+        Weights that pretrainings begin with, given in the same ways. A last layer of another number of classes is
+        replaced by a random one.
     data : mapping
         Folders of images by source: ``{"cifar10": "images/"}``.
     results : str or pathlib.Path
@@ -85,16 +95,23 @@ def run(
         Only this part of the suite: ``"3/8"`` or ``(3, 8)``.
     download : bool
         Whether missing images may be downloaded.
-    device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
+    device : str or sequence of str
+        ``auto`` is every CUDA GPU that torch sees, else Apple's GPU, else the CPU. Or ``cpu``, ``cuda`` (the first
+        GPU), ``cuda:1``, ``mps``, or several GPUs: ``"cuda:0,cuda:2"`` or ``["cuda:0", "cuda:2"]``.
     precision : {"auto", "fp32", "bf16"}
         Arithmetic; ``auto`` is bf16 where the hardware gains from it.
+    deterministic : bool
+        Use deterministic algorithms alone, so that a GPU repeats itself; slower.
     workers : int
-        Worker processes; 0 runs everything in this one. By default they fill the cores, or the cluster.
+        Worker processes; 0 runs everything in this one, on one device. By default there is one for each GPU, or they
+        fill the cores, or the cluster.
     threads : int
         CPU threads of a worker.
     keep_weights, retry_failed, fail_fast : bool
         Keep the fine-tuned weights; run only what failed before; stop at the first failure.
+    keep_predictions : bool
+        Keep what each model predicts on each test image, for `Results.predictions` and the measures made of them. What
+        lacks its predictions is scored again, a cell without kept weights after it is fine-tuned again.
     time_limit, cell_timeout : float
         Minutes after which the run stops, or a cell fails.
     cell_memory : float
@@ -141,14 +158,17 @@ def run(
         *(suite, lists, with_trials(set, tune), data, results, plugins_dir, observe, shard),
         axes=axes,
         checkpoint=checkpoint,
+        start=start,
     )
     computing = Computing(
         download=download,
-        device=device,
+        device=device_words(device),
         precision=precision,
+        deterministic=deterministic,
         workers=workers,
         threads=threads,
         keep_weights=keep_weights,
+        keep_predictions=keep_predictions,
         retry_failed=retry_failed,
         fail_fast=fail_fast,
         time_limit=time_limit,
@@ -179,23 +199,25 @@ def dry_run(
     tune: int | None = None,
     set: GivenSettings = (),
     axes: GivenAxes = (),
-    checkpoint: "str | Path | torch.nn.Module | Mapping[str, torch.Tensor] | None" = None,
+    checkpoint: "str | Path | torch.nn.Module | Mapping[str, Any] | None" = None,
+    start: "str | Path | torch.nn.Module | Mapping[str, Any] | None" = None,
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
     plugins_dir: Any = (),
     observe: Any = (),
     shard: str | tuple[int, int] | None = None,
+    keep_predictions: bool = False,
     retry_failed: bool = False,
 ) -> Preview:
     """Say what `run` would do with the same arguments, without doing it.
 
     Parameters
     ----------
-    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, axes, checkpoint, data, results, plugins_dir
+    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, axes, checkpoint, start, data, results
         As for `run`.
-    observe, shard
+    plugins_dir, observe, shard
         As for `run`.
-    retry_failed
+    keep_predictions, retry_failed
         As for `run`.
 
     Returns
@@ -223,6 +245,9 @@ def dry_run(
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
     settings = with_trials(set, tune)
     session = Session.of(
-        *(suite, lists, settings, data, results, plugins_dir, observe, shard), axes=axes, checkpoint=checkpoint
+        *(suite, lists, settings, data, results, plugins_dir, observe, shard),
+        axes=axes,
+        checkpoint=checkpoint,
+        start=start,
     )
-    return preview(session, retry_failed)
+    return preview(session, retry_failed, keep_predictions)

@@ -73,6 +73,7 @@ def _given_session(command: Command, shared: Sequence[Callable[[Any], Any]]) -> 
             origin="command line",
             axes=options.pop("axes", ()),
             checkpoint=options.pop("checkpoint", None),
+            start=options.pop("start_from", None),
         )
         return command(session=session, **options)
 
@@ -163,7 +164,22 @@ def download_option(command: Command) -> Command:
 
 def device_option(command: Command) -> Command:
     """Add ``--device``."""
-    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")(command)
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:2, or mps; auto is every GPU there is.",
+    )(command)
+
+
+def keep_predictions_option(command: Command) -> Command:
+    """Add ``--keep-predictions``."""
+    return click.option(
+        "--keep-predictions",
+        is_flag=True,
+        help="Keep what each model predicts on each test image, for mmc-bench table --columns. "
+        "What has a record without them is scored again.",
+    )(command)
 
 
 def precision_option(command: Command) -> Command:
@@ -191,6 +207,11 @@ _SUITE_OPTIONS: list[Callable[[Any], Any]] = [
         metavar="[NAME=]FILE",
         help="Start from this checkpoint instead of pretraining; --backbone names its architecture. "
         "FILE is a .safetensors file, or a state_dict saved with torch.save.",
+    ),
+    click.option(
+        "--start-from",
+        metavar="[NAME=]FILE",
+        help="Let the pretraining begin with these weights; a last layer of other classes is replaced.",
     ),
     list_option("cue-rates", float, "Shares of pretraining images that carry the cue, 0 to 1."),
     list_option("seeds", int, "Seeds."),

@@ -9,16 +9,9 @@ from mmc_bench.landscape.barriers import barrier, mode_connected
 from mmc_bench.landscape.invariance import TOLERANCE, invariances
 from mmc_bench.plugin.specs import NAME
 from mmc_bench.results.jobs import PluginRef, Pretraining
+from mmc_bench.results.making import Provenance, Timing
 from mmc_bench.results.metrics import SPLITS, GroupMetrics, Metrics, Score
-from mmc_bench.results.records import (
-    CellRecord,
-    Connectivity,
-    Invariance,
-    PretrainRecord,
-    Provenance,
-    Timing,
-    TrialRecord,
-)
+from mmc_bench.results.records import CellRecord, Connectivity, Invariance, PretrainRecord, TrialRecord
 from mmc_bench.seeds import DRAWS, derive_seed
 
 FIRST_YEAR = 2020
@@ -38,7 +31,7 @@ def problems_of_pretraining(record: PretrainRecord, test_images: int | None) -> 
     yield from _problems_of_timing(record.timing, "pretrain")
     yield from _problems_of_counts(record.metrics, test_images)
     yield from _problems_of_invariances(record.invariance, record.metrics, TOLERANCE)
-    if p.checkpoint is not None:
+    if p.checkpoint is not None or p.start is not None:
         yield "has weights that were trained elsewhere, and the leaderboard compares methods on models of its recipes"
     elif len(record.curve) != p.recipe.epochs:
         yield f"has a learning curve of {len(record.curve)} epochs, and was trained for {p.recipe.epochs}"

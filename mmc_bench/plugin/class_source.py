@@ -22,8 +22,19 @@ from mmc_bench.system.digests import digest_of_text, files_below
 PLAIN = (bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, type(None))
 
 
-def digest_of_class(target: type) -> str:
-    """Return a digest of a class's source and, recursively, of what that names.
+def is_installed(module: str) -> bool:
+    """Tell whether a module is one of an installed package, whose version says what it is."""
+    package = sys.modules.get(module.partition(".")[0])
+    return _is_installed(Path(getattr(package, "__file__", None) or ""))
+
+
+def _is_installed(file: Path) -> bool:
+    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+    return "site-packages" in file.parts or any(file.is_relative_to(folder) for folder in installed)
+
+
+def digest_of_class(target: Any) -> str:
+    """Return a digest of the source of a class or function and, recursively, of what that names.
 
     It covers functions, classes and constants of the class's own module (a notebook's cells are one module), and
     whole files of other modules that are not installed. Installed packages are left out.
@@ -54,11 +65,11 @@ class _Source:
             self._add_file(value)
         elif isinstance(value, functools.partial):
             self.add(name, inspect.unwrap(value.func), module)
-            self.parts.append((f"{name} =", _constant(name, (value.args, value.keywords))))
+            self.parts.append((f"{name} =", constant(name, (value.args, value.keywords))))
         elif not isinstance(value, (type, types.FunctionType)):
             self.add(type(value).__name__, type(value), module)
             if type(value).__module__ != "typing":
-                self.parts.append((f"{name} =", _constant(name, value)))
+                self.parts.append((f"{name} =", constant(name, value)))
         elif value.__module__ != module:
             self._add_file(sys.modules.get(value.__module__))
         else:
@@ -82,7 +93,7 @@ class _Source:
                 self.add(function.__qualname__, function, module)
             for name, member in vars(value).items():
                 if isinstance(member, PLAIN) and not name.startswith("__"):
-                    self.parts.append((f"{value.__qualname__}.{name} =", _constant(name, member)))
+                    self.parts.append((f"{value.__qualname__}.{name} =", constant(name, member)))
 
     def _add_file(self, module: types.ModuleType | None) -> None:
         """Add the files of a module that is not installed, as one beside a script or notebook, and those it imports."""
@@ -91,8 +102,7 @@ class _Source:
         file = Path(getattr(module, "__file__", None) or "")
         if module is None or file.suffix != ".py" or module.__name__.partition(".")[0].startswith("mmc_bench"):
             return
-        installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-        if "site-packages" in file.parts or any(file.is_relative_to(folder) for folder in installed):
+        if _is_installed(file):
             return
         for path in files_below(file.parent) if hasattr(module, "__path__") else [file]:
             text = path.read_text(encoding="utf-8", errors="replace")
@@ -103,7 +113,7 @@ class _Source:
                 self._add_file(imported)
 
 
-def _constant(name: str, value: Any) -> str:
+def constant(name: str, value: Any) -> str:
     """Return a text that identifies a constant: JSON of plain data, else a digest of its pickle."""
     try:
         return json.dumps(value, sort_keys=True, default=_listed)

@@ -1,10 +1,10 @@
-"""Methods that no plugin registers: a class, or an object of one, from a notebook, a script or a module."""
+"""Methods that no plugin registers, from a notebook, a script or a module; and how these, and networks, travel."""
 
 import inspect
 import json
 import pickle
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,46 +17,48 @@ from mmc_bench.plugin.parameters import parameters_of
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.plugin.specs import MethodSpec
 
-#: What stands for the distribution of such a method, in its qualified name and in records.
+#: What stands for the distribution of such a method or network, in its qualified name and in records.
 DISTRIBUTION = "in-memory"
 
 
 @dataclass(frozen=True)
 class InMemoryOffer(Offer):
-    """A method whose class is at hand. Its version is a digest of the class's source and of what that names."""
+    """A method or network that is at hand. Its version is a digest of its source and of what that names."""
 
-    target: type = object
+    target: Any = object
 
     def load(self) -> Any:
-        """Return the class."""
+        """Return the class or function."""
         return self.target
 
 
-def offered(methods: Iterable[str | object], registry: Registry) -> list[str]:
-    """Add the classes and objects among `methods` to the registry; return all as names that select them.
+def offered(given: Iterable[str | object], registry: Registry, offer_of: Callable[[Any], InMemoryOffer]) -> list[str]:
+    """Add the classes and objects among what is given to the registry; return all as names that select them.
 
     Parameters
     ----------
-    methods
-        Names or globs of registered methods, classes with ``fine_tune(task)``, and objects of such classes.
+    given
+        Names or globs of what is registered, and what `offer_of` takes.
+    offer_of
+        Returns the offer of a class or object.
 
     Raises
     ------
     UserError
-        When one is no method, its name is taken or malformed, or its source is not available.
+        When one is nothing of the kind, its name is taken or malformed, or its source is not available.
     """
     names = []
-    for method in methods:
-        if not isinstance(method, str):
-            offer = offer_of(method)
+    for one in given:
+        if not isinstance(one, str):
+            offer = offer_of(one)
             _refuse_taken(offer, registry)
             registry.add(offer)
-            method = offer.qualified_name
-        names.append(method)
+            one = offer.qualified_name
+        names.append(one)
     return names
 
 
-def offer_of(method: object) -> InMemoryOffer:
+def method_offer(method: object) -> InMemoryOffer:
     """Return the offer of a class or of an object; the object's parameters become the offer's defaults.
 
     Raises
@@ -85,25 +87,24 @@ def offer_of(method: object) -> InMemoryOffer:
 
 
 def pickled(registry: Registry) -> bytes:
-    """Return the in-memory methods of a registry for `unpickled`, in this or another process.
+    """Return the in-memory methods and networks of a registry for `unpickled`, in this or another process.
 
     Raises
     ------
     UserError
-        When a method holds what cannot travel to another process.
+        When one holds what cannot travel to another process.
     """
     import cloudpickle
 
-    own = [offer for offer in registry.offers("method") if isinstance(offer, InMemoryOffer)]
+    offers = [*registry.offers("backbone"), *registry.offers("method")]
+    own = [offer for offer in offers if isinstance(offer, InMemoryOffer)]
     if not own:
         return b""
     try:
         content: bytes = cloudpickle.dumps(own)
     except Exception as error:  # whatever the class's globals raise
-        names = ", ".join(offer.spec.name for offer in own)
-        raise UserError(
-            f"method {names} cannot be sent to a worker ({error}): it must name picklable things alone"
-        ) from None
+        names = ", ".join(f"{offer.spec.kind} {offer.spec.name}" for offer in own)
+        raise UserError(f"{names} cannot be sent to a worker ({error}): it must name picklable things alone") from None
     return content
 
 
@@ -114,16 +115,17 @@ def unpickled(content: bytes) -> Sequence[InMemoryOffer]:
 
 
 def kebab(name: str) -> str:
-    """Return a class's name as a method's: ``MyMethod`` is ``my-method``, ``SGDPlus`` is ``sgd-plus``."""
+    """Return a class's name as a plugin's: ``MyMethod`` is ``my-method``, ``SGDPlus`` is ``sgd-plus``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).replace("_", "-").lower().strip("-")
 
 
 def _refuse_taken(offer: InMemoryOffer, registry: Registry) -> None:
-    name = offer.spec.name
-    for other in registry.offers("method"):
+    kind, name = offer.spec.kind, offer.spec.name
+    for other in registry.offers(kind):
         if other.spec.name == name:
-            advice = f'give class {offer.target.__name__} another name, for example name = "my-{name}"'
-            raise UserError(f"method {name!r} is offered by {other.plugin.distribution} already: {advice}")
+            whose = f"{'class ' if isinstance(offer.target, type) else ''}{offer.spec.target[1:]}"
+            advice = f'give {whose} another name, for example name = "my-{name}"'
+            raise UserError(f"{kind} {name!r} is offered by {other.plugin.distribution} already: {advice}")
 
 
 def _parameters(method: object) -> dict[str, Any]:

@@ -58,7 +58,8 @@ class Pretraining(Plain):
 
     `versions` are those of the stages that it rests on. `cue_rate` is None of a dataset that has groups in place of
     counterfactuals, whose images come as they are. With a `checkpoint`, the weights come from that file and nothing is
-    pretrained; the cue rate is that of the cued images that methods are given.
+    pretrained; the cue rate is that of the cued images that methods are given. A `start` is the weights that the
+    pretraining begins with.
     """
 
     versions: Annotated[dict[str, str], _of("pretrain", "score")]
@@ -70,11 +71,14 @@ class Pretraining(Plain):
     recipe: Recipe
     seed: Annotated[int, Ge(0)]
     checkpoint: OwnWeights | None = field(default=None, metadata={"added": True})
+    start: OwnWeights | None = field(default=None, metadata={"added": True})
 
     @property
     def network(self) -> str:
-        """The backbone's name, and that of the checkpoint whose weights it has: for people, and for tables."""
-        return self.backbone.name if self.checkpoint is None else f"{self.backbone.name} ({self.checkpoint.name})"
+        """The backbone's name, and that of the weights that it has or starts from: for people, and for tables."""
+        if self.checkpoint is not None:
+            return f"{self.backbone.name} ({self.checkpoint.name})"
+        return self.backbone.name if self.start is None else f"{self.backbone.name} (from {self.start.name})"
 
     @cached_property
     def weights_key(self) -> str:

@@ -95,13 +95,15 @@ class Session:
     suite
         A suite's name, the path of its file, or the suite itself; `DEFAULT_SUITE` unless given.
     selection
-        Lists that replace the suite's, by field name. Methods may be classes and objects too.
+        Lists that replace the suite's, by field name. Methods and backbones may be classes and objects too.
     origin
         Who gave the selection and settings, for messages.
     axes
         Values of settings that are run in every combination, by key; they replace the suite's of the same key.
     checkpoint
         ``"FILE"`` or ``"NAME=FILE"``: weights that take the place of the pretraining.
+    start
+        Such weights, which a pretraining begins with.
     """
 
     suite: AnySuite | None = None
@@ -115,6 +117,7 @@ class Session:
     origin: str = "command line"
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     checkpoint: str | None = None
+    start: str | None = None
 
     @classmethod
     def of(
@@ -130,6 +133,7 @@ class Session:
         origin: str = "arguments",
         axes: GivenAxes = (),
         checkpoint: Any = None,
+        start: Any = None,
     ) -> "Session":
         """Return the session that a caller describes; a list may be one value.
 
@@ -140,18 +144,27 @@ class Session:
         """
         from mmc_bench.suites.axes import read_axes
 
+        if checkpoint is not None and start is not None:
+            raise UserError("a checkpoint takes the place of a pretraining, which cannot start from weights then")
+        selection = {field: several(values) for field, values in (lists or {}).items()}
+        folder = str(results or default_results())
+        if not (checkpoint is None or isinstance(checkpoint, (str, Path))):
+            checkpoint, selection = _kept(checkpoint, selection, folder)
+        if not (start is None or isinstance(start, (str, Path))):
+            start, selection = _kept(start, selection, folder)
         return cls(
             suite=suite,
-            selection={field: several(values) for field, values in (lists or {}).items()},
+            selection=selection,
             settings=read_settings([settings] if isinstance(settings, str) else settings),
             data={source: str(folder) for source, folder in (data or {}).items()},
-            results=str(results or default_results()),
+            results=folder,
             plugin_folders=tuple(map(str, configured_folders(several(plugins_dir, commas=False)))),
             observe=tuple(several(observe)),
             shard=None if part is None else part_of("/".join(map(str, part)) if isinstance(part, tuple) else str(part)),
             origin=origin,
             axes=read_axes(axes) if axes else {},
-            checkpoint=_checkpoint_text(checkpoint, str(results or default_results())),
+            checkpoint=None if checkpoint is None else str(checkpoint),
+            start=None if start is None else str(start),
         )
 
     @property
@@ -161,22 +174,21 @@ class Session:
 
     @property
     def lists(self) -> dict[str, Sequence[Any]]:
-        """The selection, its methods by name."""
-        return {**self.selection, "methods": self._opened[1]}
+        """The selection, its methods and backbones by name."""
+        return {**self.selection, **self._opened[1]}
 
     @cached_property
-    def _opened(self) -> tuple[Registry, list[str]]:
+    def _opened(self) -> tuple[Registry, dict[str, list[str]]]:
         registry = Registry.discover(self.plugin_folders)
         for plugin in registry.failures:
             notice(f"plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}")
         for note in registry.notices:
             notice(note)
-        methods = self.selection.get("methods", ())
-        if all(isinstance(method, str) for method in methods):
-            return registry, list(methods)
-        from mmc_bench.plugin.in_memory import offered
-
-        return registry, offered(methods, registry)
+        names = {}
+        for kind in {"methods", "backbones"} & self.selection.keys():
+            given = self.selection[kind]
+            names[kind] = list(given) if all(isinstance(one, str) for one in given) else _offered(kind, given, registry)
+        return registry, names
 
     @cached_property
     def plan(self) -> "Plan":
@@ -199,21 +211,34 @@ class Session:
 
     @cached_property
     def own_weights(self) -> "tuple[OwnWeights, Path] | None":
-        """The checkpoint that takes the place of the pretraining, and its file.
+        """The checkpoint that takes the place of the pretraining, and its file; raises like `own_start`."""
+        return self._own(self.checkpoint)
+
+    @cached_property
+    def own_start(self) -> "tuple[OwnWeights, Path] | None":
+        """The weights that a pretraining begins with, and their file.
 
         Raises
         ------
         UserError
             When the file cannot be read, or nothing says what network its weights are of.
         """
-        if self.checkpoint is None:
+        return self._own(self.start)
+
+    @property
+    def own_files(self) -> dict[str, str]:
+        """The paths of the files of the user's own weights, by SHA-256."""
+        return {own[0].sha256: str(own[1]) for own in (self.own_weights, self.own_start) if own}
+
+    def _own(self, file: str | None) -> "tuple[OwnWeights, Path] | None":
+        if file is None:
             return None
         from mmc_bench.stages.checkpoints import own_weights
 
-        backbones = self.selection.get("backbones", ())
+        backbones = self.lists.get("backbones", ())
         if len(backbones) != 1 or any(mark in backbones[0] for mark in "*?["):
-            raise UserError(f"what network has the weights of {self.checkpoint}? Say it with --backbone NAME")
-        return own_weights(self.checkpoint)
+            raise UserError(f"what network has the weights of {file}? Say it with --backbone NAME")
+        return own_weights(file)
 
     @property
     def without_methods(self) -> "Session":
@@ -262,7 +287,8 @@ class Session:
         images = identify(self.data, self.wanted_sources(suite.datasets), notice)
         if suite.axes:
             refuse_both(settings, suite.axes, chain(*chosen_offers(suite, self.registry).values()))
-        plan = make_plan(suite, self.registry, images, self.own_weights[0] if self.own_weights else None)
+        checkpoint, start = (own[0] if own else None for own in (self.own_weights, self.own_start))
+        plan = make_plan(suite, self.registry, images, checkpoint, start)
         refuse_unused(settings, [offer for offer, _ in plan.offers])
         for collision in self.registry.collisions:  # had one mattered, there would be no plan
             tell(f"mmc-bench: {collision}")
@@ -314,13 +340,21 @@ class Session:
         return wanted_by(offers)
 
 
-def _checkpoint_text(checkpoint: Any, results: str) -> str | None:
-    """Return a checkpoint as text; a network or its weights are written into the results folder first."""
-    if checkpoint is None or isinstance(checkpoint, (str, Path)):
-        return None if checkpoint is None else str(checkpoint)
-    from mmc_bench.stages.checkpoints import kept_checkpoint
+def _offered(kind: str, given: Sequence[Any], registry: Registry) -> list[str]:
+    """Add methods or backbones that no plugin registers to the registry, and return the names of all."""
+    from mmc_bench.plugin.in_memory import method_offer, offered
+    from mmc_bench.plugin.in_memory_backbones import backbone_offer
 
-    return kept_checkpoint(checkpoint, Path(results) / "checkpoints")
+    return offered(given, registry, {"methods": method_offer, "backbones": backbone_offer}[kind])
+
+
+def _kept(weights: Any, selection: dict[str, Any], results: str) -> tuple[str, dict[str, Any]]:
+    """Write a network or its weights into the results folder; a network is the backbone where none is selected."""
+    from mmc_bench.stages.checkpoints import architecture_of, kept_checkpoint
+
+    if not selection.get("backbones") and (architecture := architecture_of(weights)) is not None:
+        selection = {**selection, "backbones": [architecture]}
+    return kept_checkpoint(weights, Path(results) / "checkpoints"), selection
 
 
 def _layout_of(dataset: Offer, source: str) -> tuple[str, str] | None:

@@ -1,5 +1,6 @@
 """Checkpoints that a user names: where their weights lie, and what their records say of them."""
 
+import copy
 import hashlib
 import re
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError, message_of
+from mmc_bench.plugin.in_memory_backbones import Architecture
 from mmc_bench.results.codec import read_record
 from mmc_bench.results.jobs import Checkpoint, OwnWeights, PluginRef, Pretraining
 from mmc_bench.results.records import CellRecord, PretrainRecord
@@ -186,18 +188,23 @@ def _dense(weight: "torch.Tensor", name: str, path: Path | str) -> "torch.Tensor
     return weight.detach().cpu().contiguous().clone()
 
 
-def kept_checkpoint(model: "torch.nn.Module | Mapping[str, torch.Tensor]", folder: Path) -> str:
+def kept_checkpoint(model: "torch.nn.Module | Mapping[str, Any]", folder: Path) -> str:
     """Write a network's weights into a folder, and return the name and the file as ``"NAME=FILE"``.
+
+    Parameters
+    ----------
+    model
+        A network, ``{"NAME": network}``, or a ``state_dict``.
 
     Raises
     ------
     UserError
-        When it is neither a network nor its ``state_dict``, or the file cannot be written.
+        When it is nothing of these, or the file cannot be written.
     """
-    import torch
     from safetensors.torch import save
 
-    weights = model.state_dict() if isinstance(model, torch.nn.Module) else model
+    name, network = _named(model)
+    weights = model if network is None else network.state_dict()
     if not isinstance(weights, Mapping):
         raise UserError(f"checkpoint is a {type(model).__name__}: give a file, a torch.nn.Module or its state_dict")
     content = save(_weights_in(weights, "that was given"))
@@ -207,7 +214,38 @@ def kept_checkpoint(model: "torch.nn.Module | Mapping[str, torch.Tensor]", folde
         write_whole(file, content)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}") from None
-    return f"{type(model).__name__ if isinstance(model, torch.nn.Module) else 'weights'}={file}"
+    return f"{name}={file}"
+
+
+def architecture_of(model: Any) -> Architecture | None:
+    """Return the architecture of a network, or of the one in ``{"NAME": network}``; of weights alone there is none.
+
+    Raises
+    ------
+    UserError
+        When the network cannot be copied.
+    """
+    _, network = _named(model)
+    if network is None:
+        return None
+    try:
+        return Architecture(copy.deepcopy(network).cpu().float())
+    except Exception as error:  # whatever a network's own members raise
+        raise UserError(f"{type(network).__name__} cannot be copied: {message_of(error)[:200]}") from None
+
+
+def _named(model: Any) -> tuple[str, "torch.nn.Module | None"]:
+    """Return a network, without what wraps it, and its name; None of weights alone."""
+    import torch
+
+    from mmc_bench.training.returned import unwrapped
+
+    if isinstance(model, Mapping) and len(model) == 1:
+        ((name, network),) = model.items()
+        if isinstance(network, torch.nn.Module):
+            return str(name), _named(network)[1]
+    network = unwrapped(model)
+    return (type(network).__name__, network) if isinstance(network, torch.nn.Module) else ("weights", None)
 
 
 def locate(text: str, store: Store) -> Source:

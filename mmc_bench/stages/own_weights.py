@@ -1,4 +1,4 @@
-"""Loading a checkpoint trained outside mmc-bench into a backbone."""
+"""Loading weights trained outside mmc-bench into a backbone: as its model, or for a pretraining to begin with."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,27 +9,49 @@ from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError, message_of, nearest
 from mmc_bench.results.jobs import Pretraining
 from mmc_bench.stages.checkpoints import read_own
-from mmc_bench.stages.resources import Resources
+from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.training import Backbone
 
 Tensors = Mapping[str, torch.Tensor]
 
 
-def own_model(pretraining: Pretraining, data: ExperimentData, resources: Resources) -> Backbone:
-    """Return the backbone with the weights of a pretraining's checkpoint, in eval mode.
+def first_model(pretraining: Pretraining, data: ExperimentData, resources: Resources, report: Report) -> Backbone:
+    """Return the network of a pretraining before its first step: as its backbone makes it, or with the user's weights.
+
+    Of weights that it starts from, a last layer of another number of classes is left out, and that is reported. A
+    network with the user's weights is in eval mode.
 
     Raises
     ------
     UserError
-        When the file is not at hand, holds no weights, or these do not fit the backbone.
+        When the weights' file is not at hand, holds none, or these do not fit the backbone.
     """
-    own = pretraining.checkpoint
-    assert own is not None
+    own = pretraining.checkpoint or pretraining.start
+    if own is None:
+        return resources.model(pretraining, data)
     path = resources.checkpoints.get(own.sha256)
     if path is None:
         raise UserError(f"the weights of {own.name} are not in {resources.store.root}: give their file anew")
     model = resources.model(pretraining, data)
-    return fill(model, read_own(Path(path), own), own.name, pretraining.backbone.name)
+    weights = _without_prefix(read_own(Path(path), own), model.state_dict())
+    head = _head_for(model, weights)
+    if head:
+        classes = f"{own.name} has {len(weights[min(head)])} classes, the dataset {data.num_classes}"
+        if pretraining.start is None:
+            raise UserError(f"{classes}: --start-from, or start= in Python, begins a pretraining with its other layers")
+        report({"note": f"{classes}: its last layer is new"})
+    return fill(model, {**weights, **head}, own.name, pretraining.backbone.name)
+
+
+def _head_for(model: Backbone, weights: Tensors) -> Tensors:
+    """Return a network's last layer where that of the weights differs in the number of classes alone, or nothing."""
+    own = {id(weight) for weight in model.get_classifier().parameters()}
+    head = {name: weight.detach() for name, weight in model.named_parameters() if id(weight) in own}
+    found = [weights[name] for name in head if name in weights and weights[name].ndim]
+    if not head or [weight.shape[1:] for weight in found] != [weight.shape[1:] for weight in head.values()]:
+        return {}
+    numbers = {len(weight) for weight in found}
+    return head if len(numbers) == 1 and numbers != {len(weight) for weight in head.values()} else {}
 
 
 def fill(model: Backbone, weights: Tensors, label: str, backbone: str) -> Backbone:

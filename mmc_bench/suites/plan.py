@@ -96,6 +96,7 @@ def make_plan(
     registry: Registry,
     images: Mapping[str, str] | None = None,
     checkpoint: OwnWeights | None = None,
+    start: OwnWeights | None = None,
 ) -> Plan:
     """Unfold `suite` into pretrainings, cells and pairs; without methods and pairs, into pretrainings alone.
 
@@ -111,6 +112,8 @@ def make_plan(
         Identity of the images behind each source that `--data` replaces; other sources are torchvision's.
     checkpoint
         Weights that take the place of a pretraining.
+    start
+        Weights that a pretraining begins with.
 
     Raises
     ------
@@ -123,10 +126,10 @@ def make_plan(
     """
     images = images or {}
     if not suite.axes:
-        return _unfolded(suite, registry, images, checkpoint)
+        return _unfolded(suite, registry, images, checkpoint, start)
     _check_size(suite, chosen_offers(suite, registry))
     points = [
-        Point(values, _unfolded(suite_at(suite, values), registry, images, checkpoint))
+        Point(values, _unfolded(suite_at(suite, values), registry, images, checkpoint, start))
         for values in combinations(suite)
     ]
     plan = _merged(suite, points)
@@ -167,7 +170,13 @@ def chosen_offers(suite: "Suite", registry: Registry) -> dict[str, list[Offer]]:
     return {kind: registry.select(kind, names) for kind, names in named.items()}
 
 
-def _unfolded(suite: "Suite", registry: Registry, images: Mapping[str, str], checkpoint: OwnWeights | None) -> Plan:
+def _unfolded(
+    suite: "Suite",
+    registry: Registry,
+    images: Mapping[str, str],
+    checkpoint: OwnWeights | None,
+    start: OwnWeights | None,
+) -> Plan:
     """Unfold a suite at one combination of its axes' values."""
     if checkpoint and suite.pairs:
         raise UserError(f"suite {suite.name} compares pretrained models with one another: it takes no checkpoint")
@@ -193,6 +202,7 @@ def _unfolded(suite: "Suite", registry: Registry, images: Mapping[str, str], che
                     recipe=Recipe() if checkpoint else suite.pretrain,
                     seed=seed,
                     checkpoint=checkpoint,
+                    start=start,
                 )
             )
     versions = versions_of_stages("fine-tune", "score", "connect")

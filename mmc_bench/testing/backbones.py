@@ -16,6 +16,7 @@ from mmc_bench.testing.common import COMMON, Subject
 from mmc_bench.testing.networks import check_outputs, check_round_trip, first_difference
 from mmc_bench.testing.tiny_data import MANY, SQUARE, TALL, VECTORS, Shape
 from mmc_bench.training import Backbone, cross_entropy
+from mmc_bench.training.adapted import with_interface
 from mmc_bench.training.evaluate import eval_mode
 from mmc_bench.training.interface import PARTS, check_halves, close, require
 from mmc_bench.training.precision import arithmetic
@@ -36,7 +37,7 @@ class BackboneSubject(Subject):
             model: Backbone = self.offer.make(config, num_classes=shape.num_classes, input_shape=shape.input_shape)
         if not isinstance(model, nn.Module):
             raise Fault(f"{self.place} returned {type(model).__name__}", "return a torch.nn.Module")
-        return model.to(memory_format=torch.channels_last)
+        return with_interface(model.to(memory_format=torch.channels_last), shape.num_classes, shape.input_shape)
 
     @cached_property
     def _built(self) -> Backbone:

@@ -10,11 +10,15 @@ import torch
 from torch import nn
 
 from mmc_bench.errors import PromiseError, UserError, message_of
+from mmc_bench.system.devices import image_layout, own_chance
 from mmc_bench.training.backbone import Backbone
 from mmc_bench.training.precision import full_precision
 
 #: The parts that make a forward pass.
 PARTS = ("forward_features", "forward_head", "get_classifier")
+
+#: The methods of timm's interface.
+INTERFACE = (*PARTS, "reset_classifier")
 
 #: Of one network's outputs by two ways, relative to the largest output.
 ROUNDING = 1e-4
@@ -30,20 +34,43 @@ def check_backbone(model: Backbone, num_classes: int, input_shape: tuple[int, ..
     UserError
         When it does not run, its logits are not (n, K) and finite, or `check_halves` finds fault.
     """
-    device = next((value.device for value in model.state_dict().values()), torch.device("cpu"))
+    x = two_inputs(model, input_shape)
+    with running(model, input_shape):
+        trial = copy.deepcopy(model)
+        for training in (True, False):
+            logits_in(trial, x, num_classes, training)
+        check_halves(trial, x)
+
+
+def two_inputs(model: nn.Module, input_shape: tuple[int, ...]) -> torch.Tensor:
+    """Return two images of noise (2, …) where a network is; the same ones every time."""
+    device = _device_of(model)
     x = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
-    x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    return x.contiguous(memory_format=image_layout(device)) if x.ndim == 4 else x
+
+
+@contextmanager
+def running(model: nn.Module, input_shape: tuple[int, ...]) -> Iterator[None]:
+    """Try a network without gradients, in full precision; the global generators are left as they are.
+
+    Raises
+    ------
+    UserError
+        When it does not run.
+    """
+    device = _device_of(model)
     try:
         with _own_randomness(device), torch.no_grad(), full_precision(device):
-            trial = copy.deepcopy(model)
-            for training in (True, False):
-                logits_in(trial, x, num_classes, training)
-            check_halves(trial, x)
+            yield
     except UserError:
         raise
     except Exception as error:  # whatever a plugin's network may raise; memory that ran out is found by its cause
         problem = f"{type(error).__name__}: {message_of(error)[:300]}"
         raise UserError(f"it does not run on two inputs of shape {input_shape}: {problem}") from error
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((value.device for value in model.state_dict().values()), torch.device("cpu"))
 
 
 def check_strides(model: Backbone, input_shape: tuple[int, ...]) -> None:
@@ -65,7 +92,7 @@ def check_strides(model: Backbone, input_shape: tuple[int, ...]) -> None:
     for name, module in trial.named_modules():
         if isinstance(module, nn.Conv2d) and max(module.stride) > 1:
             module.register_forward_pre_hook(look(name))
-    device = next((value.device for value in model.state_dict().values()), torch.device("cpu"))
+    device = _device_of(model)
     with _own_randomness(device), torch.no_grad():
         trial(torch.zeros(1, *input_shape, device=device))
     if found:
@@ -80,7 +107,7 @@ def _own_randomness(device: torch.device) -> Iterator[None]:
     """Give the global generators back as they were."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with own_chance(device):
             yield
     finally:
         random.setstate(python)

@@ -50,9 +50,9 @@ class DeepFeatureReweighting:
         """Return the model with its new last layer."""
         random = np.random.default_rng(int(torch.randint(2**31, (), generator=task.generator, device=task.device)))
         scaler = StandardScaler()
-        inputs = scaler.fit_transform(frozen_features(task.model, task.clean).double().cpu().numpy())
+        inputs = scaler.fit_transform(frozen_features(task.model, task.clean).cpu().double().numpy())
         labels = task.clean.labels.cpu().numpy()
-        held_out = scaler.transform(frozen_features(task.model, task.validation).double().cpu().numpy())
+        held_out = scaler.transform(frozen_features(task.model, task.validation).cpu().double().numpy())
         held_out_labels = task.validation.labels.cpu().numpy()
 
         subset = balanced_subset(labels, random)

@@ -1,0 +1,150 @@
+"""Networks that no plugin registers: a class or function that makes one, or a trained network itself."""
+
+import copy
+import functools
+import inspect
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from mmc_bench.errors import UserError
+from mmc_bench.plugin.class_source import PLAIN, constant, digest_of_class, is_installed
+from mmc_bench.plugin.in_memory import DISTRIBUTION, InMemoryOffer, kebab
+from mmc_bench.plugin.offers import Plugin
+from mmc_bench.plugin.parameters import CONTEXT
+from mmc_bench.plugin.specs import BackboneSpec
+from mmc_bench.system.digests import digest_of_text
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class InMemoryBackbone(InMemoryOffer):
+    """A network's class, a function that makes networks, or an `Architecture`."""
+
+    def make(self, config: BaseModel, **context: Any) -> Any:
+        """Return a network, made with what its class or function takes of the context."""
+        return self.target(**_taken(self.target, context), **dict(config))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The architecture of a network at hand: each call returns another one of random weights.
+
+    Layers draw theirs by their ``reset_parameters()``; parameters of others come from a normal distribution with the
+    mean and deviation that they have.
+    """
+
+    network: "nn.Module"
+
+    def __call__(self, num_classes: int) -> "nn.Module":
+        """Return a new network, all of whose parameters are trained; with timm's interface, it has so many classes."""
+        model: Any = copy.deepcopy(self.network)
+        if getattr(model, "num_classes", num_classes) != num_classes and hasattr(model, "reset_classifier"):
+            model.reset_classifier(num_classes)
+        for module in model.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+                continue
+            for weight in (weight.data for weight in module.parameters(recurse=False) if weight.numel()):
+                mean, deviation = weight.mean().nan_to_num(), weight.std(correction=0).nan_to_num()
+                weight.normal_(mean.item(), deviation.item())
+        return model.requires_grad_(True)  # type: ignore[no-any-return]
+
+
+def backbone_offer(given: Any) -> InMemoryOffer:
+    """Return the offer of a class or function that makes networks, or of an `Architecture`.
+
+    A class or function is given ``num_classes`` and ``input_shape`` where it takes them; its other arguments are
+    parameters.
+
+    Raises
+    ------
+    UserError
+        When it cannot make networks, its name is malformed, or its source is not available.
+    """
+    trained = given.network if isinstance(given, Architecture) else None
+    if trained is None and _is_network(given):
+        raise UserError(f"{type(given).__name__} object in backbones: give its class, or the network as checkpoint")
+    if not callable(given):
+        raise UserError(f"{given!r} is no backbone: a torch.nn.Module class, a function that makes one, or a name is")
+    named = type(trained) if trained is not None else given.func if isinstance(given, functools.partial) else given
+    own = getattr(named, "__name__", type(named).__name__)
+    name = getattr(named, "name", None)
+    name = name if isinstance(name, str) else kebab(own)
+    try:
+        summary = (named.__doc__ or "").strip().partition("\n")[0]
+        spec = BackboneSpec(name=name, target=f":{own}", summary=summary)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"backbone {own}: {error}") from None
+    digest = _digest_of_target(given) if trained is None else _digest_of_network(trained)
+    plugin = Plugin(name, DISTRIBUTION, f"0+{digest}", named.__module__, digest=digest)
+    return InMemoryBackbone(spec, plugin, given)
+
+
+def _is_network(given: object) -> bool:
+    torch = sys.modules.get("torch")  # without it, there is no network
+    return torch is not None and isinstance(given, torch.nn.Module)
+
+
+def _taken(target: Any, context: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a class or function takes of the context: what it names, and the classes also by ``**kwargs``."""
+    if getattr(getattr(target, "__init__", None), "__module__", "") == "torch.nn.modules.module":
+        return {}  # nn.Module's own, whose arguments are none
+    parameters = inspect.signature(target).parameters
+    names = {*parameters} & CONTEXT
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        names.add("num_classes")
+    return {name: value for name, value in context.items() if name in names}
+
+
+def _digest_of_target(target: Any) -> str:
+    """Return a digest of the source of a class or function; of an installed one, of its name and version."""
+    if isinstance(target, functools.partial):
+        arguments = constant("its arguments", (target.args, target.keywords))
+        return digest_of_text(_digest_of_target(target.func) + arguments)
+    if not hasattr(target, "__qualname__"):  # an object with __call__
+        raise UserError(f"{type(target).__name__} object is no backbone: give a class, or a function that makes one")
+    return digest_of_text(_installed(target)) if is_installed(target.__module__) else digest_of_class(target)
+
+
+def _digest_of_network(network: Any) -> str:
+    """Return a digest of a network's architecture: its layers' classes, settings and names, and its weights' shapes."""
+    layers = [(name, type(layer), _settings_of(layer)) for name, layer in network.named_modules()]
+    classes = {family: _identity_of(family) for _, family, _ in layers}
+    shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
+    parts = [[name, classes[family], settings] for name, family, settings in layers]
+    return digest_of_text(json.dumps([parts, repr(network), shapes], sort_keys=True, default=_listed))
+
+
+def _identity_of(family: type) -> str:
+    if is_installed(family.__module__):
+        return _installed(family)
+    try:
+        return digest_of_class(family)
+    except UserError:  # a class made by code that has no file
+        return f"{family.__module__}.{family.__qualname__}"
+
+
+def _installed(target: Any) -> str:
+    """Return the name of an installed class or function, and the version of its package."""
+    package = sys.modules.get(target.__module__.partition(".")[0])
+    return f"{target.__module__}.{target.__qualname__} {getattr(package, '__version__', '')}"
+
+
+def _settings_of(layer: Any) -> dict[str, Any]:
+    """Return what a layer keeps of plain data, which its text may not show."""
+    return {
+        name: value
+        for name, value in vars(layer).items()
+        if isinstance(value, PLAIN) and not name.startswith("_") and name != "training"
+    }
+
+
+def _listed(value: Any) -> Any:
+    return sorted(map(repr, value)) if isinstance(value, (set, frozenset)) else type(value).__qualname__
