@@ -17,7 +17,7 @@ import mmc_bench
 from mmc_bench.stages.provenance import device_name
 from mmc_bench.training.precision import prepare_device, resolve_precision
 
-from .cases import CASES, Bench, Case, parity
+from .cases import BF16_LOSS, CASES, FP32_OUTPUT, Bench, Case, parity
 from .throughput import BACKBONES, throughput
 
 #: How much of the hardware pretrainings use: measured first, and on a GPU unless `--only` says otherwise.
@@ -81,7 +81,7 @@ def measurements(bench: Bench, names: list[str], rounds: int) -> Iterator[tuple[
     checks = parity(bench)
     click.echo(f"parity: {', '.join(f'{name} differs by {value:.1e}' for name, value in checks.items())}")
     yield "parity", checks
-    if checks["fp32_output"] > 1e-4 or checks.get("bf16_loss", 0.0) > 0.02:
+    if checks["fp32_output"] > FP32_OUTPUT or checks.get("bf16_loss", 0.0) > BF16_LOSS:
         raise click.ClickException("ours and the plain loops do not compute the same: there is nothing to compare")
     for name in cases:
         result = measured(CASES[name](bench), rounds, bench.device)

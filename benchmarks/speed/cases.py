@@ -20,6 +20,9 @@ from mmc_bench.training.precision import arithmetic, cross_entropy, full_precisi
 
 from . import plain, plain_matching
 
+#: Differences of `parity` beyond which there is nothing to compare.
+FP32_OUTPUT, BF16_LOSS = 1e-4, 0.02
+
 Runs = dict[str, Callable[[], object]]
 
 

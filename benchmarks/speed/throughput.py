@@ -26,7 +26,7 @@ def throughput(
     Parameters
     ----------
     batch_size, steps, epochs
-        Steps are those of an epoch. The defaults are 256, 100 and 25 on a GPU, long enough to be compiled, and 16, 2
+        Steps are those of an epoch. The defaults are 256, 100 and 25 on a GPU, long enough to be compiled, and 8, 2
         and 2 on a CPU.
 
     Returns
@@ -37,7 +37,7 @@ def throughput(
         ``seconds`` of all epochs but the first, and ``warm_up_seconds`` of that. ``compiled_graphs`` is 0 where
         nothing was compiled; ``cuda_graph_skips`` counts what was compiled but is not replayed as a CUDA graph.
     """
-    usual = (256, 100, 25) if bench.device.type == "cuda" else (16, 2, 2)
+    usual = (256, 100, 25) if bench.device.type == "cuda" else (8, 2, 2)
     batch_size, steps, epochs = batch_size or usual[0], steps or usual[1], epochs or usual[2]
     counters.clear()
     images, _ = bench.images(steps * batch_size)
@@ -45,7 +45,7 @@ def throughput(
     flop = training_flop(model, *images.batch(slice(0, 2))) / 2
     rates: list[float] = []
     with arithmetic(bench.precision, bench.device):
-        peak = matrix_product_peak(bench.device, 2.0)
+        peak = matrix_product_peak(bench.device, 2.0 if bench.device.type == "cuda" else 0.3)
         Training(
             model,
             images,
