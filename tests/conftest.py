@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 
@@ -145,6 +145,27 @@ def image_set():
 
 
 @pytest.fixture
+def apple(monkeypatch):
+    """Return a function that moves images to a stand-in for Apple's GPU, which is there meanwhile."""
+    import torch
+    from helpers.pretended_gpu import NAME, pretended_gpu
+
+    from mmc_bench.system import devices
+    from mmc_bench.training.evaluate import evaluate_with_predictions
+
+    monkeypatch.setattr(devices, "APPLE", NAME)
+    scoring = torch.no_grad()(evaluate_with_predictions.__wrapped__)  # the stand-in knows no inference mode
+    monkeypatch.setattr(sys.modules["mmc_bench.training.evaluate"], "evaluate_with_predictions", scoring)
+
+    def there(images):
+        own = {name: getattr(images, name).to(NAME) for name in ("storage", "index", "labels", "cues")}
+        return replace(images, **own)
+
+    with pretended_gpu():
+        yield there
+
+
+@pytest.fixture
 def cell():
     """Return a cell as plain data; its plugins need not exist."""
     pretraining = Pretraining(
@@ -239,6 +260,10 @@ class Bench:
             content.pop("timing", None), content.pop("provenance", None)
             found[path.name] = content
         return found
+
+    def predictions(self, results="results"):
+        """Return the content of all files of predictions by file name."""
+        return {path.name: path.read_bytes() for path in sorted((self.folder / results / "predictions").iterdir())}
 
 
 @pytest.fixture

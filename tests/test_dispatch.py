@@ -28,9 +28,7 @@ class Team:
         self.notes = []
 
     def run(self, jobs=JOBS, workers=1):
-        return Dispatcher(
-            jobs, self.store.root, lambda job, event: self.notes.append((job.label, event["note"])), workers
-        )
+        return Dispatcher(jobs, self.store, lambda job, event: self.notes.append((job.label, event["note"])), workers)
 
     def done(self, dispatcher, record):
         """Let a run save a record and take back its job."""

@@ -6,7 +6,8 @@ from itertools import count
 import pytest
 import torch
 
-from mmc_bench.results.records import CellRecord, PretrainRecord, Timing
+from mmc_bench.results.making import Timing
+from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.running.profile import Profile
 from mmc_bench.system.parts import PARTS, Clock, part, running_clock, timed
 

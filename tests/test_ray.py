@@ -1,5 +1,7 @@
 """The engine `ray` without a cluster: what a node has room for, what the options say, and what is refused."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -26,12 +28,14 @@ def test_a_node_has_room_for_whole_shares_alone(share, node, room):
 
 
 def test_a_worker_takes_no_more_than_its_share_of_the_gpu_memory(tmp_path, monkeypatch):
-    shares = []
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
-    open_resources(Settings(results=str(tmp_path), gpu_share=1.0))
-    assert shares == []
-    open_resources(Settings(results=str(tmp_path), gpu_share=0.25))
-    assert shares == [0.25]
+    fractions = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=16 << 30))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
+    monkeypatch.setattr("mmc_bench.training.precision.prepare_device", lambda *given: None)
+    open_resources(Settings(results=str(tmp_path), device="cuda", gpu_share=1.0))
+    assert fractions == []
+    open_resources(Settings(results=str(tmp_path), device="cuda", gpu_share=0.25))
+    assert fractions == [3 / 16]  # one gigabyte of the four is for the CUDA context
 
 
 @pytest.mark.parametrize(

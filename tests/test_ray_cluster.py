@@ -93,7 +93,7 @@ def test_a_suite_is_finished_although_a_node_is_killed_half_way(bench, gate, clu
 
     killer = threading.Thread(target=kill_the_node)
     killer.start()
-    words = ["run", "--suite", "tiny.yaml", "--methods", "tiny-gate,tiny-ft,tiny-still", "--json"]
+    words = ["run", "--suite", "tiny.yaml", "--methods", "tiny-gate,tiny-ft,tiny-still", "--json", "--keep-predictions"]
     result = bench(*words, "--engine", "ray", "--address", cluster.address)
     killer.join()
     assert result.code == 0, result.err
@@ -104,6 +104,7 @@ def test_a_suite_is_finished_although_a_node_is_killed_half_way(bench, gate, clu
     assert len(result.err.splitlines()) == 3 + 8 + 1 + 1, result.err
     assert bench(*words, "--workers", 0, "--results", "alone").code == 0
     assert bench.records() == bench.records("alone")
+    assert bench.predictions() == bench.predictions("alone")
     assert not leases(bench)
 
 

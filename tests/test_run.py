@@ -15,15 +15,18 @@ pytestmark = pytest.mark.slow
 
 def test_workers_company_and_order_change_no_number(bench):
     """The same cells alone, in one process, and side by side in two with others: the same bits."""
-    assert bench.tiny("--methods", "tiny-ft", "--results", "alone").code == 0
+    assert bench.tiny("--methods", "tiny-ft", "--keep-predictions", "--results", "alone").code == 0
     together = bench.apart(
-        "run", "--suite", "tiny.yaml", "--workers", 2, "--methods", "tiny-still,tiny-ft", "--results", "together"
+        *["run", "--suite", "tiny.yaml", "--workers", 2, "--methods", "tiny-still,tiny-ft"],
+        *["--keep-predictions", "--results", "together"],
     )
     assert together.code == 0, together.err
     alone, company = bench.records("alone"), bench.records("together")
     assert len(alone) == 4
     assert len(company) == 6
     assert all(company[name] == content for name, content in alone.items())
+    images = bench.predictions("alone")
+    assert len(images) == 4 and images.items() <= bench.predictions("together").items()
 
 
 def test_seeds_pair_across_methods_and_differ_from_each_other(bench):

@@ -1,14 +1,29 @@
 """The speed measurements themselves: what they count, and that they say what they measured."""
 
+import copy
 import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
-from mmc_bench_benchmarks.speed.__main__ import ratio
-from mmc_bench_benchmarks.speed.cases import Bench, cbft_step, cued_images, last_layer, parity, path, pretraining_step
+from click.testing import CliRunner
+from mmc_bench_benchmarks.speed import __main__ as speed
+from mmc_bench_benchmarks.speed import cases
+from mmc_bench_benchmarks.speed.__main__ import measured, ratio
+from mmc_bench_benchmarks.speed.cases import (
+    Bench,
+    Case,
+    cbft_step,
+    cued_images,
+    last_layer,
+    parity,
+    path,
+    pretraining_step,
+)
 from mmc_bench_benchmarks.speed.plain import evaluate_path as evaluate_path_plainly
 from mmc_bench_benchmarks.speed.scaling import WAYS, Way, work
 from mmc_bench_benchmarks.speed.scaling import throughput as jobs_per_second
@@ -18,6 +33,7 @@ from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.results.metrics import Score
 from mmc_bench.stages.hardware import matrix_product_peak, training_flop
+from mmc_bench.training.compiled import WORTHWHILE_STEPS
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +116,58 @@ def test_ours_and_the_plain_path_see_the_same_accuracy(bench):
     along = evaluate_path(linear_path(*models), models[1], {"NC": test}, bn, 3, ({"NC": score}, {"NC": score}))[1]
     plainly = evaluate_path_plainly(network, other, bn_plain, {"NC": test_plain}, [0.5], bench.r1)
     assert along["NC"][1].accuracy == pytest.approx(plainly["NC"][0], abs=0.03)
+
+
+def test_throughput_comes_first_and_is_written_before_a_case_fails(monkeypatch, tmp_path):
+    use = {
+        "backbone": "resnet18",
+        "batch_size": 256,
+        "images_per_second": {"median": 1000.0},
+        "tflops": 3.3,
+        "peak_tflops": 6.6,
+        "share": 0.5,
+        "seconds": 2.5,
+        "warm_up_seconds": 31.0,
+        "compiled_graphs": 2,
+        "cuda_graph_skips": 1,
+    }
+    monkeypatch.setattr(speed, "throughput", lambda bench, backbone: {**use, "backbone": backbone})
+    monkeypatch.setattr(speed, "parity", lambda bench: {"fp32_output": 0.5})
+    words = ["--only", "C6,throughput", "--json", str(tmp_path / "found.json")]
+    done = CliRunner().invoke(speed.main, words)
+    assert done.exit_code == 1 and "do not compute the same" in done.output
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [one["backbone"] for one in found["pretraining"]] == list(speed.BACKBONES)
+    line = "resnet18  1,000 images/s, 50% of a matrix product, over 2.5 s after 31.0 s of warm-up"
+    assert f"{line}; 2 graphs compiled, 1 not replayed as CUDA graphs" in done.output
+
+
+def test_on_a_gpu_a_step_of_pretraining_is_one_of_a_training_long_enough_to_be_compiled(bench, monkeypatch):
+    case = pretraining_step(bench, 1, 2)
+    assert "compiled" not in case.what
+    on_gpu = copy.copy(bench)
+    on_gpu.device = SimpleNamespace(type="cuda")
+    monkeypatch.setattr(on_gpu, "ours", bench.ours)  # the network and the images lie on the CPU
+    monkeypatch.setattr(on_gpu, "images", bench.images)
+    trainings = []
+
+    def training(model, images, epochs, batch_size):
+        trainings.append(bench.training(model, images, epochs, batch_size))
+        return trainings[-1]
+
+    monkeypatch.setattr(on_gpu, "training", training)
+    monkeypatch.setattr(cases, "arithmetic", lambda *_: nullcontext())
+    case = pretraining_step(on_gpu, 2, 2)
+    for _ in range(2):
+        case.runs["ours"]()
+    assert case.what.endswith("2 steps of 2 images, compiled")
+    assert [one.step for one in trainings] == [3]  # the fourth ends when the next is asked for
+    assert trainings[0].steps > WORTHWHILE_STEPS
+
+
+def test_the_warm_up_is_told_apart():
+    taken = measured(Case("C0", "nothing", {"ours": lambda: None, "R1": lambda: None}), 2, torch.device("cpu"))
+    assert set(taken["warm_up_seconds"]) == {"ours", "R1"}
 
 
 def test_a_ratio_is_that_of_the_medians_with_the_range_of_the_rounds():

@@ -71,7 +71,7 @@ def test_a_run_says_what_it_will_do_before_it_imports_torch(tmp_path):
 
 @pytest.mark.skipif(may_have_gpu(), reason="there is a GPU's driver, and torch says what it can do")
 def test_without_a_gpus_driver_the_device_is_known_without_torch(tmp_path):
-    code = "from mmc_bench.running.launch import resolve_device\nassert resolve_device('auto') == 'cpu'"
+    code = "from mmc_bench.running.devices import resolve_device\nassert resolve_device('auto') == 'cpu'"
     assert loaded(code, tmp_path, "torch") == []
 
 

@@ -14,8 +14,9 @@ from mmc_bench import UserError
 from mmc_bench.landscape.barriers import connectivity
 from mmc_bench.landscape.invariance import invariances
 from mmc_bench.results.jobs import Cell
+from mmc_bench.results.making import Provenance, Timing
 from mmc_bench.results.metrics import SPLITS, Metrics, Score
-from mmc_bench.results.records import CellRecord, Failure, PretrainRecord, Provenance, Timing, WeightsOrigin
+from mmc_bench.results.records import CellRecord, Failure, PretrainRecord, WeightsOrigin
 from mmc_bench.results.store import Store
 
 SCORES = {name: Score(accuracy=0.5 + place / 10, loss=1.25 - place / 8) for place, name in enumerate(SPLITS)}

@@ -4,7 +4,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,11 @@ import mmc_bench
 from mmc_bench.stages.provenance import device_name
 from mmc_bench.training.precision import prepare_device, resolve_precision
 
-from .cases import CASES, Bench, Case, parity
+from .cases import BF16_LOSS, CASES, FP32_OUTPUT, Bench, Case, parity
 from .throughput import BACKBONES, throughput
+
+#: How much of the hardware pretrainings use: measured first, and on a GPU unless `--only` says otherwise.
+THROUGHPUT = "throughput"
 
 
 @click.command()
@@ -26,7 +29,10 @@ from .throughput import BACKBONES, throughput
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(("auto", "fp32", "bf16")))
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: torch's]")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Measurements of each.")
-@click.option("--only", help="Cases to run, separated by commas.")
+@click.option(
+    "--only",
+    help=f"Of {THROUGHPUT}, {', '.join(CASES)}; separated by commas.  [default: all, throughput on a GPU alone]",
+)
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here too.")
 def main(device: str, precision: str, threads: int | None, rounds: int, only: str | None, file: Path | None) -> None:
     """Measure ours against the plain implementation."""
@@ -36,20 +42,10 @@ def main(device: str, precision: str, threads: int | None, rounds: int, only: st
     precision = resolve_precision(precision, place)
     prepare_device(precision, place)
     bench = Bench(place, precision)
-    names = only.split(",") if only else list(CASES)
-    if unknown := [name for name in names if name not in CASES]:
-        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(CASES)}", param_hint="--only")
-    checks = parity(bench)
-    click.echo(f"parity: {', '.join(f'{name} differs by {value:.1e}' for name, value in checks.items())}")
-    if checks["fp32_output"] > 1e-4 or checks.get("bf16_loss", 0.0) > 0.02:
-        raise click.ClickException("ours and the plain loops do not compute the same: there is nothing to compare")
-    results = []
-    for name in names:
-        result = measured(CASES[name](bench), rounds, place)
-        results.append(result)
-        click.echo(describe(result))
-    uses = [throughput(bench, backbone) for backbone in BACKBONES] if place.type == "cuda" and not only else []
-    content = {
+    names = only.split(",") if only else [*([THROUGHPUT] if place.type == "cuda" else []), *CASES]
+    if unknown := [name for name in names if name not in (THROUGHPUT, *CASES)]:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join((THROUGHPUT, *CASES))}", param_hint="--only")
+    content: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": device_name(place),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -59,36 +55,64 @@ def main(device: str, precision: str, threads: int | None, rounds: int, only: st
         "mmc_bench": mmc_bench.__version__,
         "precision": precision,
         "rounds": rounds,
-        "parity": checks,
-        "cases": results,
-        "pretraining": uses,
+        "parity": {},
+        "cases": [],
+        "pretraining": [],
     }
-    click.echo("\n" + table(results))
-    if uses:
-        click.echo("\n" + throughput_table(uses))
-    if file:
-        file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for part, found in measurements(bench, names, rounds):
+        content[part] = [*content[part], found] if isinstance(content[part], list) else found
+        if file:  # at once: what comes next may fail
+            file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if content["pretraining"]:
+        click.echo("\n" + throughput_table(content["pretraining"]))
+    if content["cases"]:
+        click.echo("\n" + table(content["cases"]))
 
 
-def measured(case: Case, rounds: int, device: torch.device) -> dict[str, object]:
+def measurements(bench: Bench, names: list[str], rounds: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what is measured, and under which name: throughput first, then parity, without which no case counts."""
+    for backbone in BACKBONES if THROUGHPUT in names else ():
+        use = throughput(bench, backbone)
+        click.echo(describe_throughput(use))
+        yield "pretraining", use
+    cases = [name for name in names if name != THROUGHPUT]
+    if not cases:
+        return
+    checks = parity(bench)
+    click.echo(f"parity: {', '.join(f'{name} differs by {value:.1e}' for name, value in checks.items())}")
+    yield "parity", checks
+    if checks["fp32_output"] > FP32_OUTPUT or checks.get("bf16_loss", 0.0) > BF16_LOSS:
+        raise click.ClickException("ours and the plain loops do not compute the same: there is nothing to compare")
+    for name in cases:
+        result = measured(CASES[name](bench), rounds, bench.device)
+        click.echo(describe(result))
+        yield "cases", result
+
+
+def measured(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
     """Run a case's candidates in turn, once to warm up and then `rounds` times.
 
     Returns
     -------
     dict
-        ``seconds``: minimum, median and maximum of each candidate. ``ratios`` of the others' seconds to ours.
+        ``seconds``: minimum, median and maximum of each candidate. ``warm_up_seconds`` of each. ``ratios`` of the
+        others' seconds to ours.
     """
+    warm_up: dict[str, float] = {}
     seconds: dict[str, list[float]] = {name: [] for name in case.runs}
     for index in range(rounds + 1):
         for name, run in case.runs.items():
             elapsed = _timed(run, device)
             if index:
                 seconds[name].append(elapsed)
+            else:
+                warm_up[name] = elapsed
     ratios = {name: ratio(values, seconds["ours"]) for name, values in seconds.items() if name != "ours"}
     return {
         "case": case.name,
         "what": case.what,
         "seconds": {name: spread(values) for name, values in seconds.items()},
+        "warm_up_seconds": warm_up,
         "ratios": ratios,
     }
 
@@ -102,6 +126,17 @@ def ratio(others: list[float], ours: list[float]) -> dict[str, float]:
 def spread(values: list[float]) -> dict[str, float]:
     """Return minimum, median and maximum."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def describe_throughput(use: dict[str, Any]) -> str:
+    """Return a pretraining's throughput as one line: what was measured, and what was compiled."""
+    rate, skips = use["images_per_second"]["median"], use["cuda_graph_skips"]
+    code = f"{use['compiled_graphs']} graphs compiled" if use["compiled_graphs"] else "not compiled"
+    skipped = f", {skips} not replayed as CUDA graphs" if skips else ""
+    return (
+        f"{use['backbone']}  {rate:,.0f} images/s, {use['share']:.0%} of a matrix product, over {use['seconds']:.1f} s "
+        f"after {use['warm_up_seconds']:.1f} s of warm-up; {code}{skipped}"
+    )
 
 
 def describe(result: dict[str, object]) -> str:
@@ -136,10 +171,13 @@ def throughput_table(uses: list[dict[str, Any]]) -> str:
             f"{use['tflops']:.1f}",
             f"{use['peak_tflops']:.1f}",
             f"{use['share']:.0%}",
+            use["compiled_graphs"],
+            use["cuda_graph_skips"],
         ]
         for use in uses
     ]
     headers = ["pretraining", "batch", "images/s", "TFLOP/s", "matrix product, TFLOP/s", "share"]
+    headers += ["compiled graphs", "CUDA graphs skipped"]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 

@@ -1,6 +1,7 @@
 """The cases: what is measured, ours beside the plain implementation, on identical images and step counts."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,9 @@ from mmc_bench.training import Backbone, Progress, Task, Training, evaluate, lin
 from mmc_bench.training.precision import arithmetic, cross_entropy, full_precision
 
 from . import plain, plain_matching
+
+#: Differences of `parity` beyond which there is nothing to compare.
+FP32_OUTPUT, BF16_LOSS = 1e-4, 0.02
 
 Runs = dict[str, Callable[[], object]]
 
@@ -101,21 +105,34 @@ class _OneOfEachClass:
         return part, part
 
 
-def pretraining_step(bench: Bench, steps: int = 2, batch_size: int = 128) -> Case:
-    """C1: steps of ResNet-18 pretraining."""
+def pretraining_step(bench: Bench, steps: int | None = None, batch_size: int = 128) -> Case:
+    """C1: steps of ResNet-18 pretraining.
+
+    On a GPU a run is the next 100 steps, rather than 2 steps on their own, of a training that is long enough to be
+    compiled. The warm-up compiles it.
+    """
+    on_gpu = bench.device.type == "cuda"
+    steps = steps or (100 if on_gpu else 2)
     network = bench.network("resnet18")
     ours, theirs = bench.images(steps * batch_size)
-    model = bench.ours(network)
+    model = bench.ours(network).train()
+    long = bench.training(model, ours, 10**6, batch_size)
+    batches = long.batches()
 
     def run_ours() -> None:
         with arithmetic(bench.precision, bench.device):
-            bench.training(model, ours, 1, batch_size).fit()
+            if not on_gpu:
+                bench.training(model, ours, 1, batch_size).fit()
+                return
+            for x, y in itertools.islice(batches, steps):
+                long.minimise(cross_entropy(long.logits(x), y))
 
     runs: Runs = {"ours": run_ours}
     for name, mode in (("R1", bench.r1), ("R2", bench.r2)):
         if mode is not None:
             runs[name] = partial(plain.train, mode.model(network), theirs, batch_size, 0.01, mode)
-    return Case("C1", f"ResNet-18 pretraining, {steps} steps of {batch_size} images", runs)
+    what = f"{steps} steps of {batch_size} images" + (", compiled" if on_gpu else "")
+    return Case("C1", f"ResNet-18 pretraining, {what}", runs)
 
 
 def last_layer(bench: Bench, n: int = 250, epochs: int = 100) -> Case:

@@ -17,6 +17,7 @@ import mmc_bench
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.codec import encoded
 from mmc_bench.results.jobs import Cell, Pretraining
+from mmc_bench.results.making import Provenance, Timing
 from mmc_bench.results.metrics import SPLITS, Metrics, Score
 from mmc_bench.results.records import (
     Barrier,
@@ -27,8 +28,6 @@ from mmc_bench.results.records import (
     Invariance,
     PathRecord,
     PretrainRecord,
-    Provenance,
-    Timing,
 )
 from mmc_bench.results.store import Store
 from mmc_bench.suites.plan import Plan, make_plan

@@ -1,10 +1,11 @@
 """Developing a method on what it gets: a task, the scores of a model, the paths between two."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError
+from mmc_bench.running.devices import device_words
 from mmc_bench.running.display import Progress, display_of
 from mmc_bench.running.launch import Computing
 from mmc_bench.running.session import AnySuite, GivenAxes, GivenSettings, Session, with_trials
@@ -33,7 +34,7 @@ def task(
     results: str | Path | None = None,
     plugins_dir: Any = (),
     download: bool = True,
-    device: str = "auto",
+    device: str | Sequence[str] = "auto",
     precision: str = "auto",
     threads: int | None = None,
     progress: Progress = None,
@@ -76,7 +77,7 @@ def task(
 
     lists = {"datasets": dataset, "backbones": backbone, "cue_rates": cue_rate, "seeds": seed}
     session = Session.of(suite, lists, set, data, results, plugins_dir, checkpoint=checkpoint).without_axes
-    computing = Computing(download=download, device=device, precision=precision, threads=threads)
+    computing = Computing(download=download, device=device_words(device), precision=precision, threads=threads)
     return open_task(session, computing, display_of(session.plan.suite.name, progress), needs)
 
 
@@ -137,7 +138,7 @@ def connect(
     results: str | Path | None = None,
     plugins_dir: Any = (),
     download: bool = True,
-    device: str = "auto",
+    device: str | Sequence[str] = "auto",
     precision: str = "auto",
     threads: int | None = None,
 ) -> "Connected":
@@ -184,7 +185,7 @@ def connect(
 
         return connect_on(task, (a, b), changes)
     session = Session.of(None, {"cue_rates": cue_rate, "seeds": seed}, set, data, results, plugins_dir)
-    computing = Computing(download=download, device=device, precision=precision, threads=threads)
+    computing = Computing(download=download, device=device_words(device), precision=precision, threads=threads)
     return connect_ends(session, (a, b), dataset, backbone, changes, computing)
 
 
@@ -206,7 +207,7 @@ def probe(
     results: str | Path | None = None,
     plugins_dir: Any = (),
     download: bool = True,
-    device: str = "auto",
+    device: str | Sequence[str] = "auto",
     precision: str = "auto",
     threads: int | None = None,
     progress: Progress = None,
@@ -257,7 +258,7 @@ def probe(
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
     settings = with_trials(set, tune)
     session = Session.of(suite, lists, settings, data, results, plugins_dir, axes=axes, checkpoint=checkpoint)
-    computing = Computing(download=download, device=device, precision=precision, threads=threads)
+    computing = Computing(download=download, device=device_words(device), precision=precision, threads=threads)
     return probe_cells(session, computing, progress)
 
 

@@ -1,11 +1,12 @@
 """Running suites."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.running.cluster import cluster_of
+from mmc_bench.running.devices import device_words
 from mmc_bench.running.display import Progress, display_of
 from mmc_bench.running.launch import Computing, run_session
 from mmc_bench.running.outcome import Results
@@ -35,11 +36,13 @@ def run(
     observe: Any = (),
     shard: str | tuple[int, int] | None = None,
     download: bool = True,
-    device: str = "auto",
+    device: str | Sequence[str] = "auto",
     precision: str = "auto",
+    deterministic: bool = False,
     workers: int | None = None,
     threads: int | None = None,
     keep_weights: bool = False,
+    keep_predictions: bool = False,
     retry_failed: bool = False,
     fail_fast: bool = False,
     time_limit: float | None = None,
@@ -92,16 +95,23 @@ def run(
         Only this part of the suite: ``"3/8"`` or ``(3, 8)``.
     download : bool
         Whether missing images may be downloaded.
-    device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
+    device : str or sequence of str
+        ``auto`` is every CUDA GPU that torch sees, else Apple's GPU, else the CPU. Or ``cpu``, ``cuda`` (the first
+        GPU), ``cuda:1``, ``mps``, or several GPUs: ``"cuda:0,cuda:2"`` or ``["cuda:0", "cuda:2"]``.
     precision : {"auto", "fp32", "bf16"}
         Arithmetic; ``auto`` is bf16 where the hardware gains from it.
+    deterministic : bool
+        Use deterministic algorithms alone, so that a GPU repeats itself; slower.
     workers : int
-        Worker processes; 0 runs everything in this one. By default they fill the cores, or the cluster.
+        Worker processes; 0 runs everything in this one, on one device. By default there is one for each GPU, or they
+        fill the cores, or the cluster.
     threads : int
         CPU threads of a worker.
     keep_weights, retry_failed, fail_fast : bool
         Keep the fine-tuned weights; run only what failed before; stop at the first failure.
+    keep_predictions : bool
+        Keep what each model predicts on each test image, for `Results.predictions` and the measures made of them. What
+        lacks its predictions is scored again, a cell without kept weights after it is fine-tuned again.
     time_limit, cell_timeout : float
         Minutes after which the run stops, or a cell fails.
     cell_memory : float
@@ -152,11 +162,13 @@ def run(
     )
     computing = Computing(
         download=download,
-        device=device,
+        device=device_words(device),
         precision=precision,
+        deterministic=deterministic,
         workers=workers,
         threads=threads,
         keep_weights=keep_weights,
+        keep_predictions=keep_predictions,
         retry_failed=retry_failed,
         fail_fast=fail_fast,
         time_limit=time_limit,
@@ -194,6 +206,7 @@ def dry_run(
     plugins_dir: Any = (),
     observe: Any = (),
     shard: str | tuple[int, int] | None = None,
+    keep_predictions: bool = False,
     retry_failed: bool = False,
 ) -> Preview:
     """Say what `run` would do with the same arguments, without doing it.
@@ -204,7 +217,7 @@ def dry_run(
         As for `run`.
     plugins_dir, observe, shard
         As for `run`.
-    retry_failed
+    keep_predictions, retry_failed
         As for `run`.
 
     Returns
@@ -237,4 +250,4 @@ def dry_run(
         checkpoint=checkpoint,
         start=start,
     )
-    return preview(session, retry_failed)
+    return preview(session, retry_failed, keep_predictions)

@@ -188,8 +188,9 @@ def _run_again(
     from mmc_bench.engines.local import InProcessEngine, LocalEngine
     from mmc_bench.leaderboard.verify import by_arithmetic, known_sources, plan_again, wanted_sources
     from mmc_bench.results.records import CellRecord
+    from mmc_bench.running.devices import resolve_devices
     from mmc_bench.running.display import display_of
-    from mmc_bench.running.launch import Computing, resolve_device, worker_settings
+    from mmc_bench.running.launch import Computing, worker_settings
     from mmc_bench.running.observers import Observers
     from mmc_bench.running.runner import check_plugins, find_missing, run_plan
 
@@ -198,13 +199,13 @@ def _run_again(
     images = identify(session.data, {**known, **wanted}, notice)
     check_present(session.data, wanted, download)
     session.store.check_writable()
-    device = resolve_device(device)
+    devices = resolve_devices(device)
     records: dict[str, CellRecord] = {}
     for (precision, threads), entries in by_arithmetic(chosen).items():
         plan, cells = plan_again(entries, session.registry, images)
         check_plugins(plan)
-        settings = worker_settings(session, Computing(download, device, precision, threads=threads))
-        engine: Engine = LocalEngine(workers) if workers else InProcessEngine()
+        settings = worker_settings(session, Computing(download, devices[0], precision, threads=threads))
+        engine: Engine = LocalEngine(workers, devices=devices) if workers else InProcessEngine()
         with display_of(plan.suite.name) as display:
             missing = find_missing(plan, session.store)
             summary = run_plan(plan, missing, engine, settings, Observers.of(()), display)

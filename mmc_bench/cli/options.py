@@ -164,7 +164,22 @@ def download_option(command: Command) -> Command:
 
 def device_option(command: Command) -> Command:
     """Add ``--device``."""
-    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")(command)
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda (the first GPU), cuda:1, several as cuda:0,cuda:2, or mps; auto is every GPU there is.",
+    )(command)
+
+
+def keep_predictions_option(command: Command) -> Command:
+    """Add ``--keep-predictions``."""
+    return click.option(
+        "--keep-predictions",
+        is_flag=True,
+        help="Keep what each model predicts on each test image, for mmc-bench table --columns. "
+        "What has a record without them is scored again.",
+    )(command)
 
 
 def precision_option(command: Command) -> Command:

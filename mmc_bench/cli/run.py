@@ -12,6 +12,7 @@ from mmc_bench.cli.options import (
     AMOUNT,
     device_option,
     download_option,
+    keep_predictions_option,
     list_option,
     precision_option,
     session_options,
@@ -28,10 +29,15 @@ if TYPE_CHECKING:
 @device_option
 @precision_option
 @click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Use deterministic algorithms alone, so that a GPU repeats itself; slower.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(min=0),
     help="Worker processes; 0 runs everything in this one.  "
-    "[default: cores / threads; 1 on a GPU; as many as a Ray cluster has room for]",
+    "[default: cores / threads; 1 for each GPU; as many as a Ray cluster has room for]",
 )
 @click.option(
     "--threads",
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
     help="CPU threads of a worker.  [default: the suite's, or cores / workers, or --cpus-per-cell]",
 )
 @click.option("--keep-weights", is_flag=True, help="Keep the fine-tuned weights too.")
+@keep_predictions_option
 @click.option("--dry-run", is_flag=True, help="Say what would run, what is cached, and the estimated work.")
 @click.option("--profile", is_flag=True, help="Print the seconds by part as well, and the share of the peak.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
@@ -81,7 +88,7 @@ def command(session: Session, dry_run: bool, as_json: bool, **options: Any) -> N
     if dry_run:
         from mmc_bench.running.preview import preview
 
-        would = preview(session, options["retry_failed"])
+        would = preview(session, options["retry_failed"], options["keep_predictions"])
         click.echo(json.dumps(would.as_dict(), indent=1) if as_json else str(would))
         return
     from mmc_bench.running.display import display_of

@@ -4,7 +4,14 @@ from typing import Any
 
 import click
 
-from mmc_bench.cli.options import device_option, download_option, list_option, place_options, precision_option
+from mmc_bench.cli.options import (
+    device_option,
+    download_option,
+    keep_predictions_option,
+    list_option,
+    place_options,
+    precision_option,
+)
 from mmc_bench.cli.run import print_results
 from mmc_bench.running.session import DEFAULT_SUITE, Session
 
@@ -17,6 +24,7 @@ from mmc_bench.running.session import DEFAULT_SUITE, Session
 @click.option("--suite", metavar="NAME|FILE", help=f"Suite with the data and settings.  [default: {DEFAULT_SUITE}]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+@keep_predictions_option
 @download_option
 @device_option
 @precision_option

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from mmc_bench.cli.options import protocol_option, session_options
+from mmc_bench.cli.options import list_option, protocol_option, session_options, words_of
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.report.claims import read_claims
+from mmc_bench.report.columns import check_columns
 from mmc_bench.report.published import holds_losses, load_published, published_file
 from mmc_bench.report.rows import Row
 from mmc_bench.results.jobs import PUBLISHED
@@ -47,10 +48,17 @@ MAKE_SOME = "mmc-bench run makes some"
     help="Along the suite's axes: where each method's cue reliance falls to half of the pretrained model's, such as "
     "how many clean images it needs.",
 )
+@list_option("columns", str, "Columns to show, e.g. RC,flips,ece,brier_C: also measures of predictions that were kept.")
 @protocol_option
 @session_options
 def command(
-    session: Session, form: str, against: str | None, connections: bool, halving: bool, protocol: str | None
+    session: Session,
+    form: str,
+    against: str | None,
+    connections: bool,
+    halving: bool,
+    columns: Sequence[Sequence[str]],
+    protocol: str | None,
 ) -> None:
     """Print the table of the results at hand.
 
@@ -62,6 +70,10 @@ def command(
         raise UserError(f"{' and '.join(asked)} are different tables: ask for one at a time")
     if protocol and connections:
         raise UserError("--connections shows every cell: --protocol selects rows of other tables")
+    if columns and asked:
+        raise UserError(f"{asked[0]} has columns of its own: leave out --columns")
+    names = words_of(columns)
+    check_columns(names)
     if asked:
         refuse_only_groups(session, asked[0])
     if halving:
@@ -80,16 +92,16 @@ def command(
         protocol = PUBLISHED
     if session.has_suite and protocol != PUBLISHED and (words := about_open(session.plan, session.store)):
         tell(f"mmc-bench: {words}")
-    rows = selected_rows(session, [protocol] if protocol else ())
+    rows = selected_rows(session, [protocol] if protocol else (), names)
     if not rows:
         raise NothingSelectedError(f"no record in {session.store.root} is selected: {MAKE_SOME}")
-    click.echo(compared(rows) if compared else _printed(rows, form), nl=False)
+    click.echo(compared(rows) if compared else _printed(rows, form, names), nl=False)
 
 
-def _printed(rows: Sequence[Row], form: str) -> str:
+def _printed(rows: Sequence[Row], form: str, columns: Sequence[str]) -> str:
     from mmc_bench.report.row_tables import render
 
-    return render(rows, form)
+    return render(rows, form, columns)
 
 
 def _connections(session: Session, form: str) -> str:

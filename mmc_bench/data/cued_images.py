@@ -9,6 +9,7 @@ from mmc_bench.data.contract import Dataset, has_cue
 from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.data.stored import Images, StoredImages, rows_of
 from mmc_bench.errors import UserError
+from mmc_bench.system.devices import image_layout
 from mmc_bench.system.tally import ROLES, running_tally
 
 # On a CPU, larger batches fall out of the cache: 2.7 times slower at 1,000 than at 64 (ResNet-8, one core).
@@ -92,12 +93,12 @@ class CuedImages:
     def _pictures(self, images: torch.Tensor, cues: torch.Tensor) -> torch.Tensor:
         """Return the images with their cues; `render` gets no code that means none."""
         if self._with_cue == len(self):
-            return channels_last(self.render(images, cues))
-        plain = channels_last(self.without_cue(images))
+            return laid_out(self.render(images, cues))
+        plain = laid_out(self.without_cue(images))
         if not self._with_cue:
             return plain
         present = has_cue(cues)
-        drawn = channels_last(self.render(images, torch.where(_along(present, cues), cues, self._a_cue)))
+        drawn = laid_out(self.render(images, torch.where(_along(present, cues), cues, self._a_cue)))
         # With weights of 0 and 1 exact, and on a CPU four times as fast as torch.where.
         return plain.lerp(drawn, _along(present, plain).to(plain.dtype))
 
@@ -201,9 +202,9 @@ def cued_images(
     return CuedImages(storage, index, labels, cues, dataset.render, without_cue)
 
 
-def channels_last(images: torch.Tensor) -> torch.Tensor:
-    """Return images (n, C, H, W) in channels_last memory, and vectors as they are."""
-    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+def laid_out(images: torch.Tensor) -> torch.Tensor:
+    """Return images (n, C, H, W) in the memory format in which networks run, and vectors as they are."""
+    return images.contiguous(memory_format=image_layout(images.device)) if images.ndim == 4 else images
 
 
 def _along(present: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -9,12 +9,13 @@ from functools import cached_property, partial
 import torch
 
 from mmc_bench.data.contract import Dataset, LabelledImages, has_cue
-from mmc_bench.data.cued_images import CuedImages, channels_last, cued_images
+from mmc_bench.data.cued_images import CuedImages, cued_images, laid_out
 from mmc_bench.data.stored import IMAGE_MEMORY, StoredImages
 from mmc_bench.errors import UserError
 from mmc_bench.results.metrics import OTHER_NAME, SPLITS, GroupMetrics, Metrics, Score
 from mmc_bench.results.settings import DataSettings
 from mmc_bench.seeds import derive_seed
+from mmc_bench.system.devices import in_float64
 
 HELD_OUT_IMAGES = 2500
 MOST_CUE_GROUPS = 100  # codes of more values count as no groups
@@ -189,13 +190,13 @@ def first_of_each_class(labels: torch.Tensor, num_classes: int, rate: float) -> 
     """Return a boolean mask (N,) of the first ``int(rate * n)`` images of each class of n, in order."""
     one_hot = torch.nn.functional.one_hot(labels, num_classes)  # (N, K)
     rank = one_hot.cumsum(0).gather(1, labels[:, None])[:, 0] - 1  # position within the class
-    quota = (one_hot.sum(0).double() * rate).long()
+    quota = (in_float64(one_hot.sum(0)) * rate).long().to(labels.device)
     return rank < quota[labels]
 
 
 def placed(part: LabelledImages, device: torch.device | str) -> LabelledImages:
     """Return a part of a dataset on the device, where batches are gathered fastest; images in a file stay there."""
-    images = part.images if isinstance(part.images, StoredImages) else channels_last(part.images.to(device))
+    images = part.images if isinstance(part.images, StoredImages) else laid_out(part.images.to(device))
     return LabelledImages(images, part.labels.to(device), part.cues.to(device))
 
 

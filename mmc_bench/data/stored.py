@@ -64,7 +64,7 @@ class StoredImages:
 
         def read(index: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
             if copies is None:
-                return self._read(index, device), None
+                return self._read(index, self.device), None
             with torch.cuda.stream(copies):
                 return self._read(index, device), copies.record_event()
 
@@ -73,7 +73,7 @@ class StoredImages:
             if copied is not None:  # the device waits for the copy, and the host does not
                 torch.cuda.current_stream(device).wait_event(copied)
                 images.record_stream(torch.cuda.current_stream(device))
-            return images.permute(0, 3, 1, 2)
+            return images.to(device).permute(0, 3, 1, 2)
 
         with ThreadPoolExecutor(1) as reader:
             for index in batches:
@@ -94,7 +94,7 @@ class StoredImages:
         for row, place in zip(images.numpy(), (index * size).tolist(), strict=True):
             if self._read_into(row, place) != size:
                 raise OSError(f"{self.path} is shorter than it was")
-        return images.to(device, non_blocking=True)
+        return images.to(device, non_blocking=device.type == "cuda")  # Apple's would read memory that is free by then
 
     def _read_into(self, row: np.ndarray, place: int) -> int:
         """Fill an array with the bytes from a place on, and return how many there were."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Job, Pretraining
+from mmc_bench.results.store import Store
 
 if TYPE_CHECKING:
     from mmc_bench.results.records import AnyRecord, Failure
@@ -20,11 +21,11 @@ OnEvent = Callable[[Job, dict[str, Any]], None]
 class Settings:
     """The settings of a worker, as plain data that is sent to it.
 
-    `gpu_share` is the part of its GPU's memory that a worker may take; `in_memory` are the pickled methods and
-    backbones that no plugin registers. The worker resolves a `precision` of ``"auto"``. `image_memory` bounds decoded
-    images and rendered splits, in bytes (None: `mmc_bench.data.stored.IMAGE_MEMORY`). `checkpoints` are the paths of
-    the user's own weights, by SHA-256.
-    `profile` has pretrainings measure what they use of the device.
+    `gpu_share` is the part of its GPU's memory that a worker may take, its CUDA context included; `in_memory` are the
+    pickled methods and backbones that no plugin registers. The worker resolves a `precision` of ``"auto"``.
+    `deterministic` holds torch to deterministic algorithms. `image_memory` bounds decoded images and rendered splits,
+    in bytes (None: `mmc_bench.data.stored.IMAGE_MEMORY`). `checkpoints` are the paths of the user's own weights, by
+    SHA-256. `profile` has pretrainings measure what they use of the device.
     """
 
     results: str
@@ -33,13 +34,20 @@ class Settings:
     download: bool = True
     device: str = "cpu"
     precision: str = "fp32"
+    deterministic: bool = False
     threads: int = 1
     gpu_share: float = 1.0
     image_memory: int | None = None
     checkpoints: tuple[tuple[str, str], ...] = ()
     keep_weights: bool = False
+    keep_predictions: bool = False
     profile: bool = False
     in_memory: bytes = b""
+
+
+def store_of(settings: Settings) -> Store:
+    """Return the results folder of a run, where a job is done once all that the run keeps of it is there."""
+    return Store(settings.results, keep_predictions=settings.keep_predictions)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from mmc_bench.engines import FollowUp, OnEvent, Outcome, nothing_more
 from mmc_bench.engines.schedule import Schedule
@@ -34,7 +33,7 @@ class Dispatcher:
     ----------
     jobs
         What is missing.
-    results
+    store
         The results folder.
     on_event
         Called with a note when a job is tried again, with the reason.
@@ -47,14 +46,14 @@ class Dispatcher:
     def __init__(
         self,
         jobs: Sequence[Job],
-        results: str | Path,
+        store: Store,
         on_event: OnEvent,
         workers: int = 1,
         follow_up: FollowUp = nothing_more,
     ) -> None:
         self._on_event, self._follow_up = on_event, follow_up
         self._schedule = Schedule(jobs, workers)
-        self._store = Store(results)
+        self._store = store
         self._leases = Leases(self._store.locks)
         failed = self._store.listing().failures
         self._failed_before = {job.key: self._store.find_failure(job) for job in jobs if job.key in failed}

@@ -9,9 +9,10 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -19,8 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmc_bench.engines import GIGABYTE, FollowUp, OnEvent, Outcome, Settings, StoppedError, nothing_more
+from mmc_bench.engines import GIGABYTE, FollowUp, OnEvent, Outcome, Settings, StoppedError, nothing_more, store_of
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
+from mmc_bench.engines.gpu_memory import shares
 from mmc_bench.engines.schedule import pretraining_of
 from mmc_bench.engines.worker import Worker
 from mmc_bench.results.jobs import Job
@@ -46,7 +48,7 @@ class InProcessEngine:
     ) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends."""
         worker, last = Worker(settings), None
-        jobs_of = Dispatcher(jobs, settings.results, on_event, follow_up=follow_up)
+        jobs_of = Dispatcher(jobs, store_of(settings), on_event, follow_up=follow_up)
         with as_if_fresh(), closing(jobs_of) as dispatcher:
             while dispatcher:
                 job = dispatcher.take(last)
@@ -78,28 +80,37 @@ class LocalEngine:
     """Does jobs in `workers` processes that live as long as the run, so that torch is imported once in each.
 
     A process that dies takes only its own job with it, and is replaced; so is one that hangs, or grows without end.
+
+    Parameters
+    ----------
+    limits
+        What a job may take.
+    devices
+        What the workers are spread over evenly; by default the device of their settings.
     """
 
-    def __init__(self, workers: int, limits: Limits = Limits()) -> None:
+    def __init__(self, workers: int, limits: Limits = Limits(), devices: Sequence[str] = ()) -> None:
         self.workers = workers
         self.limits = limits
+        self.devices = devices
 
     def run(
         self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent, follow_up: FollowUp = nothing_more
     ) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends; closing the iterator kills the workers."""
         team: list[Process] = []
-        with closing(Dispatcher(jobs, settings.results, on_event, self.workers, follow_up)) as dispatcher:
+        with closing(Dispatcher(jobs, store_of(settings), on_event, self.workers, follow_up)) as dispatcher:
             try:
                 while dispatcher:
                     while len(team) < min(self.workers, dispatcher.open_jobs):
-                        team.append(Process(settings))
+                        team.append(Process(self._placed(settings, team)))
                     for place, process in enumerate(team):
                         if process.job or not (job := dispatcher.take(process.last_pretraining)):
                             continue
                         if not process.fit_for_more:
                             process.kill()
-                            team[place] = process = Process(settings)
+                            others = [*team[:place], *team[place + 1 :]]
+                            team[place] = process = Process(self._placed(settings, others))
                         process.give(job)
                     yield from dispatcher.outcomes()
                     for process in self._with_messages(team):
@@ -116,6 +127,13 @@ class LocalEngine:
             finally:
                 for process in team:
                     process.kill()
+
+    def _placed(self, settings: Settings, team: Sequence["Process"]) -> Settings:
+        """Return the settings of the next worker: on the device with the fewest, with its share of that."""
+        devices = self.devices or (settings.device,)
+        on_each = Counter(process.device for process in team)
+        device = min(devices, key=lambda name: on_each[name])
+        return replace(settings, device=device, gpu_share=shares(devices, self.workers)[device])
 
     def _with_messages(self, team: Sequence["Process"]) -> list["Process"]:
         """Wait for messages of workers, or until it is time to check their limits."""
@@ -141,6 +159,11 @@ class Process:
         self._first_size: int | None = None
         self._spoilt = False
         self._stopped_because: str | None = None
+
+    @property
+    def device(self) -> str:
+        """The device that it computes on."""
+        return self._settings.device
 
     def give(self, job: Job) -> None:
         """Send a job to the process."""

@@ -23,7 +23,7 @@ import ray
 import ray._private.worker
 from ray.exceptions import OutOfMemoryError, RayError
 
-from mmc_bench.engines import FollowUp, OnEvent, Outcome, Settings, StoppedError, nothing_more
+from mmc_bench.engines import FollowUp, OnEvent, Outcome, Settings, StoppedError, nothing_more, store_of
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
 from mmc_bench.engines.local import TICK, Limits, Process
 from mmc_bench.engines.schedule import pretraining_of
@@ -116,7 +116,7 @@ class RayEngine:
                     f"this machine does not offer {self.share} for a worker: lower --cpus-per-cell or --gpus-per-cell, "
                     "or give the --address of a cluster"
                 )
-            dispatcher = Dispatcher(jobs, settings.results, on_event, self.workers or room, follow_up)
+            dispatcher = Dispatcher(jobs, store_of(settings), on_event, self.workers or room, follow_up)
             team = _Team(self, jobs, settings, dispatcher, on_event)
             with closing(dispatcher), closing(team):
                 while dispatcher:

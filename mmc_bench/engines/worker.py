@@ -1,6 +1,7 @@
 """One worker: does job after job with resources that it opens once. Errors of any kind are caught here alone."""
 
 import gc
+import re
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from mmc_bench.engines import OnEvent, Outcome, Settings
+from mmc_bench.engines import OnEvent, Outcome, Settings, store_of
+from mmc_bench.engines.gpu_memory import keep_to_share
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.results import records
 from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.jobs import Cell, Job, Trial, references_of
 from mmc_bench.results.records import Failure
-from mmc_bench.results.store import LostWeightsError, Store, UnwritableError
+from mmc_bench.results.store import LostWeightsError, UnwritableError
+from mmc_bench.system.determinism import compute_deterministically, refused_operation
 from mmc_bench.system.parts import Clock, part, timed
 from mmc_bench.system.process_state import ProcessState, kept
 from mmc_bench.system.streams import tell
@@ -123,17 +126,32 @@ def device_is_lost(device: str) -> bool:
     return False
 
 
+def missing_on_device(error: BaseException) -> str | None:
+    """Return a clause about what Apple's GPU lacks, and what to do, where that is what an error of torch is about."""
+    text = message_of(error)
+    if "float64" in text and "MPS" in text:
+        return "Apple's GPU has no float64: compute in float32 there, or run with --device cpu"
+    if not isinstance(error, NotImplementedError) or "MPS" not in text:
+        return None
+    operation = re.search(r"aten::[\w.]+", text)
+    return (
+        f"torch has no {operation[0] if operation else 'such operation'} on Apple's GPU: "
+        "set PYTORCH_ENABLE_MPS_FALLBACK=1, which computes it on the CPU, or run with --device cpu"
+    )
+
+
 def make_room(resources: "Resources | None") -> None:
     """Free what a failed attempt left, and images that can be loaded again."""
     import torch
+
+    from mmc_bench.system.devices import empty_caches
 
     if resources is not None:
         resources.forget()
     if torch.cuda.is_available():
         torch.compiler.reset()  # compiled code, and the pool of its CUDA graphs, hold memory of their own
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    empty_caches()
 
 
 def open_resources(settings: Settings) -> "Resources":
@@ -148,8 +166,11 @@ def open_resources(settings: Settings) -> "Resources":
     from mmc_bench.training.precision import prepare_device, resolve_precision
 
     torch.set_num_threads(settings.threads)
-    if settings.gpu_share < 1:
-        torch.cuda.set_per_process_memory_fraction(settings.gpu_share)
+    if settings.deterministic:
+        compute_deterministically()  # before CUDA starts
+    device = torch.device(settings.device)
+    if device.type == "cuda":
+        keep_to_share(settings.device, settings.gpu_share)
     precision = resolve_precision(settings.precision, settings.device)
     prepare_device(precision, settings.device)
     registry = Registry.discover(settings.plugin_folders)
@@ -159,9 +180,9 @@ def open_resources(settings: Settings) -> "Resources":
     memory = IMAGE_MEMORY if settings.image_memory is None else settings.image_memory
     return Resources(
         registry=registry,
-        store=Store(settings.results),
+        store=store_of(settings),
         sources=Sources(dict(settings.data_folders), settings.download, memory=memory),
-        device=torch.device(settings.device),
+        device=device,
         threads=settings.threads,
         precision=precision,
         keep_weights=settings.keep_weights,
@@ -193,9 +214,11 @@ def _sentence(error: BaseException) -> str:
         return str(error)
     if isinstance(error, ValidationError) and error.title in vars(records):  # a figure that no stage foresaw
         return f"the result is no valid record: {error.title}: {first_problem(error)}"
-    text = message_of(error)[:500]
+    text = missing_on_device(error) or message_of(error)[:500]
     place = ""
     if frames := traceback.extract_tb(error.__traceback__):
         file, line = Path(frames[-1].filename).name, frames[-1].lineno
         place = f" (line {line} of its file or cell)" if file == PICKLED else f" ({file}, line {line})"
+    if operation := refused_operation(error):
+        return f"{operation} has no deterministic form: run without --deterministic{place}"
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.data.micro_batches import micro_batches
+from mmc_bench.system.devices import in_float64
 from mmc_bench.system.parts import part
 from mmc_bench.training.evaluate import eval_mode
 
@@ -75,7 +76,7 @@ def _update_in_parts(model: nn.Module, layers: list[_BatchNorm], x: torch.Tensor
         if layer not in found:
             values = inputs[0].to(torch.promote_types(inputs[0].dtype, torch.float32))  # (n, C, …)
             variance, mean = torch.var_mean(values, [axis for axis in range(values.ndim) if axis != 1], correction=0)
-            seen.append((layer, values.numel() // values.shape[1], variance.double(), mean.double()))
+            seen.append((layer, values.numel() // values.shape[1], in_float64(variance), in_float64(mean)))
             raise _Reached
 
     with contextlib.ExitStack() as stack:
@@ -102,4 +103,4 @@ def _update_in_parts(model: nn.Module, layers: list[_BatchNorm], x: torch.Tensor
         return
     for layer, (mean, variance) in found.items():
         for running, value in ((layer.running_mean, mean), (layer.running_var, variance)):
-            running.lerp_(value.to(running.dtype), layer.momentum)  # type: ignore[union-attr,arg-type]
+            running.lerp_(value.to(running), layer.momentum)  # type: ignore[union-attr,arg-type]

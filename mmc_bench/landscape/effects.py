@@ -7,6 +7,7 @@ import torch
 from mmc_bench.landscape.invariance import INTERVENTIONS
 from mmc_bench.results.metrics import Score
 from mmc_bench.results.records import Effect
+from mmc_bench.system.devices import in_float64
 
 
 def effects(
@@ -30,7 +31,7 @@ def effects(
             return float(getattr(of[with_it], what) - getattr(of[without], what))
 
         flips = [of_model[with_it] != of_model[without] for of_model in predictions]
-        shares = torch.stack([flips[0], flips[1], flips[0] & flips[1]]).double().mean(1).tolist()
+        shares = in_float64(torch.stack([flips[0], flips[1], flips[0] & flips[1]])).mean(1).tolist()
         found[name] = Effect(
             split=with_it,
             loss_changes=(change("loss", scores[0]), change("loss", scores[1])),

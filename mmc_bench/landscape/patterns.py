@@ -4,6 +4,7 @@ import torch
 
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.errors import UserError
+from mmc_bench.system.devices import in_float64
 from mmc_bench.training.backbone import Backbone
 from mmc_bench.training.evaluate import eval_mode
 from mmc_bench.training.probe import frozen_features
@@ -60,4 +61,4 @@ def wasserstein_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     """
     if len(first) != len(second):
         raise UserError(f"patterns of {len(first)} and of {len(second)} images cannot be compared")
-    return (first.double().mean(1) - second.double().mean(1)).abs().mean().item()
+    return (in_float64(first).mean(1) - in_float64(second).mean(1)).abs().mean().item()

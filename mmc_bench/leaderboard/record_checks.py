@@ -9,16 +9,9 @@ from mmc_bench.landscape.barriers import barrier, mode_connected
 from mmc_bench.landscape.invariance import TOLERANCE, invariances
 from mmc_bench.plugin.specs import NAME
 from mmc_bench.results.jobs import PluginRef, Pretraining
+from mmc_bench.results.making import Provenance, Timing
 from mmc_bench.results.metrics import SPLITS, GroupMetrics, Metrics, Score
-from mmc_bench.results.records import (
-    CellRecord,
-    Connectivity,
-    Invariance,
-    PretrainRecord,
-    Provenance,
-    Timing,
-    TrialRecord,
-)
+from mmc_bench.results.records import CellRecord, Connectivity, Invariance, PretrainRecord, TrialRecord
 from mmc_bench.seeds import DRAWS, derive_seed
 
 FIRST_YEAR = 2020

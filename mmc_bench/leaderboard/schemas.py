@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, 
 
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import PluginRef, Pretraining
-from mmc_bench.results.records import Provenance
+from mmc_bench.results.making import Provenance
 from mmc_bench.results.settings import DataSettings, Fraction
 from mmc_bench.system.validation import changed_kind, first_problem
 from mmc_bench.system.yaml_files import read_yaml, yaml_of

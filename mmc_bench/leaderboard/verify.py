@@ -16,8 +16,9 @@ from mmc_bench.leaderboard.submissions import VERIFICATIONS, Board, Entry, cell_
 from mmc_bench.plugin.offers import Offer
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import Cell, PluginRef, Pretraining
+from mmc_bench.results.making import Provenance
 from mmc_bench.results.metrics import SPLITS
-from mmc_bench.results.records import CellRecord, Provenance
+from mmc_bench.results.records import CellRecord
 from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.running.session import wanted_by
 from mmc_bench.suites.plan import Plan

@@ -37,9 +37,9 @@ def attribution(model: nn.Module, cued: CuedImages, cue_free: CuedImages) -> Att
             changed = _over_channels(x != plain).flatten(1)  # (n, P)
             saliency = _over_channels(saliencies(model, x)).flatten(1)  # (n, P)
             total, on_cue = saliency.sum(1), (saliency * (changed > 0)).sum(1)
-            there = (changed > 0).double().mean(1)
-            pixels.append(there[there > 0])
-            shares.append((on_cue / total)[(there > 0) & (total > 0)].double())
+            there = (changed > 0).float().mean(1)
+            pixels.append(there[there > 0].cpu().double())
+            shares.append((on_cue / total)[(there > 0) & (total > 0)].cpu().double())
     share, coverage = torch.cat(shares), torch.cat(pixels)
     return Attribution(
         share.mean().item() if len(share) else None,

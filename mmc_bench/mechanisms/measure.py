@@ -82,4 +82,4 @@ def flips(model: Backbone, cued: CuedImages, swapped: CuedImages, data: Experime
         own, other = cued.cues, swapped.cues
     differs = (own != other).reshape(len(cued), -1).any(1)
     flipped = (predictions["C"] != predictions["RC"])[differs]
-    return flipped.double().mean().item() if len(flipped) else 0.0
+    return flipped.cpu().double().mean().item() if len(flipped) else 0.0

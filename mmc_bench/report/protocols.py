@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from mmc_bench.report.rows import PRETRAINED, Row, Statistic, make_rows, statistic_of
+from mmc_bench.report.rows import NO_MEASURES, PRETRAINED, Measures, Row, Statistic, make_rows, statistic_of
 from mmc_bench.results.jobs import PROTOCOLS
 from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores
@@ -34,6 +34,7 @@ def protocol_rows(
     cells: Mapping[str, Sequence[CellRecord | CellScores]],
     pretrained: Sequence[PretrainRecord | ModelScores],
     protocols: Iterable[str] = PROTOCOLS,
+    measures: Measures = NO_MEASURES,
 ) -> list[Row]:
     """Gather records into rows, setting by setting, and in each protocol by protocol.
 
@@ -44,8 +45,10 @@ def protocol_rows(
     ----------
     cells
         The records of each protocol.
+    measures
+        As for `make_rows`.
     """
-    found = {protocol: make_rows(own, pretrained) for protocol, own in cells.items()}
+    found = {protocol: make_rows(own, pretrained, measures) for protocol, own in cells.items()}
     worst = {protocol: {_place(row): row.worst_by_seed for row in rows} for protocol, rows in found.items()}
     rows = [replace(row, protocol=protocol, gap=_gap(row, worst)) for protocol in protocols for row in found[protocol]]
     settings = list(dict.fromkeys(map(_setting, rows)))

@@ -5,6 +5,8 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from mmc_bench.report.other_cue import growth, with_reliance
@@ -26,6 +28,10 @@ COLUMNS = (*ACCURACIES, "cue_reliance", "barrier_C", "barrier_NC", "seconds")
 #: The columns of datasets whose test images come in groups.
 GROUP_COLUMNS = ("worst_group", "mean", "aligned", "conflicting", "barrier", "seconds")
 
+
+#: Further values of records, by their keys and columns; None where a measure is not defined.
+Measures = Mapping[str, Mapping[str, float | None]]
+NO_MEASURES: Measures = MappingProxyType({})
 
 AnyScores = CellRecord | CellScores | PretrainRecord | ModelScores
 OneCell = TypeVar("OneCell", CellRecord, CellScores, CellRecord | CellScores)
@@ -81,13 +87,20 @@ class Row:
 
 
 def make_rows(
-    cells: Iterable[CellRecord | CellScores], pretrained: Iterable[PretrainRecord | ModelScores]
+    cells: Iterable[CellRecord | CellScores],
+    pretrained: Iterable[PretrainRecord | ModelScores],
+    measures: Measures = NO_MEASURES,
 ) -> list[Row]:
     """Gather records into rows.
 
     Records are averaged only over the seed: cells that differ in anything else get rows of their own, whose
     labels say what differs. Order: settings as they come, in each the pretrained model, then the methods as
     they come.
+
+    Parameters
+    ----------
+    measures
+        Further columns, of the records that have them.
     """
     cells, pretrained = list(cells), list(pretrained)
     settings: dict[str, Pretraining] = {}
@@ -109,8 +122,8 @@ def make_rows(
     for key, pretraining in settings.items():
         place = (*labels[key], pretraining.cue_rate)
         if models[key]:
-            rows.append(_row(place, PRETRAINED, models[key], _seed_of_model, values_of_model))
-        rows += [_row(place, name, own, _seed_of_cell, values_of) for name, own in methods.get(key, ())]
+            rows.append(_row(place, PRETRAINED, models[key], _seed_of_model, values_of_model, measures))
+        rows += [_row(place, name, own, _seed_of_cell, values_of, measures) for name, own in methods.get(key, ())]
     return rows
 
 
@@ -145,10 +158,11 @@ def _row(
     records: Sequence[Any],
     seed_of: Callable[[Any], int],
     values_of: Callable[[Any], dict[str, float | None]],
+    measures: Measures,
 ) -> Row:
     records = sorted(records, key=seed_of)
-    values = [values_of(record) for record in records]
-    names = dict.fromkeys(name for value in values for name in value)
+    values = [{**values_of(record), **measures.get(record.key, {})} for record in records]
+    names = dict.fromkeys(chain(*values))
     columns = {name: statistic_of([value.get(name) for value in values]) for name in names}
     if columns["worst_group"] is None:
         del columns["worst_group"]

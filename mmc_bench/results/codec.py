@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,6 +44,15 @@ STARTED_FROM = re.compile(rb'\n "pretraining_key": "(\w+)"')
 
 class DamagedError(UserError):
     """A file holds no valid record; the message names it, and says why."""
+
+
+@dataclass(frozen=True)
+class StoredKeys:
+    """The keys in a results folder, by its files' names: of records, of failures, of weights (by weights key)."""
+
+    records: frozenset[str]
+    failures: frozenset[str]
+    weights: frozenset[str]
 
 
 def schema_of(kind: str) -> Any:

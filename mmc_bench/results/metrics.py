@@ -1,7 +1,7 @@
 """A model's scores: on counterfactual test splits, or on groups of test images."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer
 
@@ -29,6 +29,23 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
+class GrownPart(Part):
+    """A part that fields were added to: one of `ADDED` is left out of a record while it has its default.
+
+    Records from before thus stay what they are, byte for byte.
+    """
+
+    ADDED: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unused = {
+            name for name in self.ADDED if getattr(self, name) == fields[name].get_default(call_default_factory=True)
+        }
+        return {name: value for name, value in content(self).items() if name not in unused}
+
+
 class Score(Part):
     """Accuracy (a fraction) and mean cross-entropy (nats) of a model on one set of images."""
 
@@ -36,7 +53,7 @@ class Score(Part):
     loss: Loss
 
 
-class Metrics(Part):
+class Metrics(GrownPart):
     """A model's scores: the four counterfactual test splits, its training images, the validation set.
 
     `others` are those on the further test sets that a dataset offers, by name; records without such sets leave it out.
@@ -50,12 +67,7 @@ class Metrics(Part):
     validation: Score
     others: dict[Annotated[str, Field(pattern=OTHER_NAME)], Score] = Field(default_factory=dict)
 
-    @model_serializer(mode="wrap")
-    def _without_none(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found: dict[str, Any] = content(self)
-        if not self.others:
-            found.pop("others", None)
-        return found
+    ADDED: ClassVar[frozenset[str]] = frozenset({"others"})
 
     @property
     def splits(self) -> dict[str, Score]:

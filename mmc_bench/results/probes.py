@@ -5,8 +5,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from mmc_bench.results.jobs import Probe
+from mmc_bench.results.making import Provenance, Timing
 from mmc_bench.results.metrics import Part
-from mmc_bench.results.records import Provenance, Timing, _JobRecord
+from mmc_bench.results.records import _JobRecord
 from mmc_bench.results.settings import Fraction
 
 #: What probes call the features that a network's last layer sees.

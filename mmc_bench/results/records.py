@@ -2,21 +2,19 @@
 
 from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AwareDatetime, BeforeValidator, Field, FiniteFloat, model_validator
+from pydantic import AwareDatetime, Field, FiniteFloat, model_validator
 
 from mmc_bench.results.jobs import Cell, Connection, Job, Pair, Pretraining, Trial
-from mmc_bench.results.metrics import GROUP_SPLITS, SPLITS, Count, GroupMetrics, Loss, Metrics, Number, Part, Score
+from mmc_bench.results.making import Budget, Checksum, Compilation, Provenance, Timing
+from mmc_bench.results.metrics import GROUP_SPLITS, SPLITS, GroupMetrics, GrownPart, Loss, Metrics, Number, Part, Score
 from mmc_bench.results.settings import Fraction
 
 #: What a trial is scored on there: all validation images, and the group of them that is the worst.
 TRIAL_GROUPS = ("all", "worst_group")
 
 KEY_DIFFERS = "the key does not match the content"
-
-#: The checksum in a record's file (`mmc_bench.system.files.is_intact`): it is the file's, and no part of the record.
-Checksum = Annotated[None, BeforeValidator(lambda _: None), Field(exclude=True, repr=False)]
 
 
 class _JobRecord(Part):
@@ -157,72 +155,6 @@ class Comparison(Part):
         return self
 
 
-class Timing(Part):
-    """Seconds of each stage, and the training throughput.
-
-    `parts` are the same time by what was done (`mmc_bench.system.parts`), and the worker's start-up before it; without
-    the time of weights that were kept from another run. With ``--profile``, a pretraining's record has the operations
-    of its forward and backward pass, and those a second of a matrix product on the same device.
-    """
-
-    started: AwareDatetime | datetime
-    seconds: dict[str, Number]
-    images_per_second: Annotated[FiniteFloat, Field(ge=0)] | None = None
-    parts: dict[str, Number] = Field(default_factory=dict)
-    gflop_per_image: Annotated[FiniteFloat, Field(gt=0)] | None = None
-    peak_gflops: Annotated[FiniteFloat, Field(gt=0)] | None = None
-
-    @property
-    def share_of_peak(self) -> float | None:
-        """The operations of the training over those of a matrix product in the same time, where both were measured."""
-        if self.images_per_second is None or self.gflop_per_image is None or self.peak_gflops is None:
-            return None
-        return self.images_per_second * self.gflop_per_image / self.peak_gflops
-
-
-class Budget(Part):
-    """What a training, or a method, looked at and computed.
-
-    An image is visited each time that a batch of its set is made: features that are computed once visit it once.
-    `cued_images` are of the pretraining set and of fully cued ones. `optimiser_steps` are those of torch's optimisers,
-    of whatever weights. Passes count images: one of `forward_passes` is one image through a network as far as its last
-    features, and one of `backward_passes` a gradient back to these, however deep it goes on. Passes of code that a
-    method compiles itself are not counted, and one under torch.vmap counts as a single image.
-    """
-
-    clean_images: Count = 0
-    cued_images: Count = 0
-    validation_images: Count = 0
-    optimiser_steps: Count = 0
-    forward_passes: Count = 0
-    backward_passes: Count = 0
-
-
-class Provenance(Part):
-    """What made this record: software, machine, precision, seeds.
-
-    `micro_batches` is above 1 where memory ran out and batches were computed in so many parts instead. `sources` has
-    the digests of the source behind the versions, by ``stage NAME`` and ``plugin KIND DISTRIBUTION:NAME``. `training`
-    is what made the weights, where they were kept from another run.
-    """
-
-    mmc_bench: str
-    python: str
-    packages: dict[str, str]
-    plugins: dict[str, str]
-    git_commit: str | None
-    git_dirty: bool | None
-    platform: str
-    device: str
-    precision: Annotated[str, Field(pattern="^(fp32|bf16)$")]
-    threads: Annotated[int, Field(ge=1)]
-    micro_batches: Annotated[int, Field(ge=1)] = 1
-    seeds: dict[str, int]
-    sources: dict[str, str] = Field(default_factory=dict)
-    training: "Provenance | None" = None
-    sha256: Checksum = None
-
-
 class Epoch(Part):
     """One point of the learning curve; `train` is the running accuracy over the epoch's batches."""
 
@@ -241,7 +173,7 @@ class GroupEpoch(Part):
     conflicting: Fraction | None = None
 
 
-class WeightsOrigin(Part):
+class WeightsOrigin(GrownPart):
     """How weights were made; their file carries it, so that they can be scored and connected without training again.
 
     `key` names the weights (a job's ``weights_key``), `made_from` is the checksum of those that a method started from.
@@ -254,7 +186,10 @@ class WeightsOrigin(Part):
     seconds: dict[str, Number]
     images_per_second: Annotated[FiniteFloat, Field(ge=0)] | None = None
     budget: Budget | None = None
+    compilation: Compilation | None = None
     provenance: Provenance
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"compilation"})
 
 
 class PretrainRecord(_JobRecord):

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mmc_bench.results.jobs import RULES, RULES_OF_GROUPS, Selection
+from mmc_bench.results.making import Checksum
 from mmc_bench.results.metrics import Part, Score
-from mmc_bench.results.records import Checksum, TrialRecord, _JobRecord, trial_splits
+from mmc_bench.results.records import TrialRecord, _JobRecord, trial_splits
 
 
 class TriedParameters(Part):

@@ -9,6 +9,7 @@
     RESULTS/pairs/<key>.json                       the record of a pair of pretrained models
     RESULTS/connections/<key>.json                 the record of two checkpoints that a user named
     RESULTS/probes/<key>.json                      what a model has left of the cue
+    RESULTS/predictions/<key>.npz                  what the model of a record predicts, when that is kept
     RESULTS/*/<key>.failure.json                   why there is no record yet
     RESULTS/locks/<key>.<n>.lease                  which run makes the record (`mmc_bench.results.leases`)
 
@@ -22,10 +23,9 @@ copied from another key's, counts as missing, and is made anew. Those without a 
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +33,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.results.codec import (
     STARTED_FROM,
     DamagedError,
+    StoredKeys,
     encoded,
     job_of,
     parsed,
@@ -43,12 +44,13 @@ from mmc_bench.results.codec import (
     weights_of,
 )
 from mmc_bench.results.jobs import Cell, Connection, Job, Pretraining, Probe, Selection, kind_of, models_of
-from mmc_bench.system.files import is_intact, sweep, write_whole
+from mmc_bench.system.files import is_intact, names_in, sweep, write_whole
 from mmc_bench.system.parts import part
 
 if TYPE_CHECKING:
     import torch
 
+    from mmc_bench.results.predictions import Predictions
     from mmc_bench.results.probes import ProbeRecord
     from mmc_bench.results.records import (
         AnyRecord,
@@ -75,21 +77,15 @@ FOLDERS = {
 
 WEIGHTS_FOLDERS = {"pretraining": "pretrained", "cell": "fine-tuned"}
 
+PREDICTIONS = "predictions"
+
 ALL_FOLDERS = tuple(dict.fromkeys((*FOLDERS.values(), *WEIGHTS_FOLDERS.values())))
 Read = TypeVar("Read")
+OnDamage = Callable[[DamagedError], None]
 
 
 class UnwritableError(UserError):
     """The results folder takes no more files: the disk is full or read-only, or belongs to another user."""
-
-
-@dataclass(frozen=True)
-class StoredKeys:
-    """The keys in a results folder, by its files' names: of records, of failures, of weights (by weights key)."""
-
-    records: frozenset[str]
-    failures: frozenset[str]
-    weights: frozenset[str]
 
 
 class LostWeightsError(UserError):
@@ -112,20 +108,16 @@ class Store:
         The folder; it need not be there.
     on_damage
         Called with what is wrong with each file that should hold a record, and counts as missing.
+    keep_predictions
+        Whether a pretraining or cell is done only with its predictions.
     """
 
-    def __init__(self, root: str | Path, on_damage: Callable[[DamagedError], None] | None = None) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | Path, on_damage: OnDamage | None = None, keep_predictions: bool = False) -> None:
+        self.root, self.keep_predictions = Path(root), keep_predictions
         self._on_damage = on_damage
 
     def check_writable(self) -> None:
-        """Create the folders and try a file in each.
-
-        Raises
-        ------
-        UnwritableError
-            When the folder cannot be made or written.
-        """
+        """Create the folders and try a file in each; raises `UnwritableError`."""
         for name in ALL_FOLDERS:
             folder = self.root / name
             with self.writing(": choose another with --results"):
@@ -137,7 +129,7 @@ class Store:
         """Return the keys of all files in the folder, without opening any."""
         found: dict[str, set[str]] = {".json": set(), ".failure.json": set(), ".safetensors": set()}
         for folder in ALL_FOLDERS:
-            for name in _names_in(self.root / folder):
+            for name in names_in(self.root / folder):
                 key, dot, ending = name.partition(".")
                 found.get(dot + ending, set()).add(key)
         return StoredKeys(*(frozenset(found[ending]) for ending in (".json", ".failure.json", ".safetensors")))
@@ -158,9 +150,11 @@ class Store:
         return record
 
     def done(self, job: Job) -> AnyRecord | None:
-        """Return the record of a job that needs not be done: for a pretraining, its weights must be there too."""
+        """Return the record of a job that needs not be done: what else it leaves must be there too."""
         record = self.find(job)
-        return None if record is None or (isinstance(job, Pretraining) and not self.has_weights(job)) else record
+        lacks_weights = isinstance(job, Pretraining) and not self.has_weights(job)
+        lacks_predictions = self.keep_predictions and self.lacks_predictions(job)
+        return None if lacks_weights or lacks_predictions else record
 
     def weights_behind(self, job: Job) -> tuple[str, ...] | None:
         """Return the checksums of the weights that a pretraining left, or that a cell or pair was made from.
@@ -213,10 +207,7 @@ class Store:
     def cell_records(self) -> Iterator[CellRecord]:
         """Yield every valid cell record in the folder, in the order of their keys.
 
-        Raises
-        ------
-        DamagedError
-            When a file holds no valid record and the store has no `on_damage`.
+        One that is damaged raises a `DamagedError` where the store has no `on_damage`.
         """
         return self._records("cell")
 
@@ -272,7 +263,7 @@ class Store:
 
     def _record_files(self, kind: str, prefix: str = "") -> list[str]:
         folder = self.root / FOLDERS[kind]
-        names = [name for name in _names_in(folder) if name.startswith(prefix) and name.endswith(".json")]
+        names = [name for name in names_in(folder) if name.startswith(prefix) and name.endswith(".json")]
         return [f"{folder}/{name}" for name in sorted(names) if not name.endswith(".failure.json")]
 
     def save(self, record: AnyRecord) -> None:
@@ -281,6 +272,19 @@ class Store:
         self._write(self.file_of(job), encoded(record))
         with self.writing():
             self._path(job, ".failure.json").unlink(missing_ok=True)
+
+    @part("saving")
+    def save_predictions(self, job: Job, predictions: Predictions | None) -> None:
+        """Write the predictions of a job's next record, or remove those of an earlier one; raises `UnwritableError`."""
+        file = self.predictions_file(job.key)
+        with self.writing():
+            if predictions is None:
+                file.unlink(missing_ok=True)
+                return
+            from mmc_bench.results.predictions import encoded_predictions
+
+            file.parent.mkdir(exist_ok=True)
+            write_whole(file, encoded_predictions(predictions, job.key))
 
     def save_jobless(self, record: ConnectionRecord | ProbeRecord | SelectionRecord) -> Path:
         """Write the record of what is no job, and return its file; raises `UnwritableError`."""
@@ -304,24 +308,15 @@ class Store:
     def load_weights(self, record: PretrainRecord) -> Weights:
         """Return a pretraining's weights after comparing them with their record's checksum.
 
-        Raises
-        ------
-        LostWeightsError
-            When the file was damaged or replaced. It is set aside, so that the next run makes it anew.
+        Where the file was damaged or replaced, it is set aside, so that the next run makes it anew; raises
+        `LostWeightsError`.
         """
         from mmc_bench.results.weights import WeightsFile
 
-        path = self.weights_file(record.pretraining)
-        file = WeightsFile(path)
-        if file.content is None:
-            raise LostWeightsError(f"weights file {path} is gone", record.pretraining)
+        file = WeightsFile(self.weights_file(record.pretraining))
         weights = file.weights()
         if weights is None or weights.sha256 != record.weights_sha256:
-            aside = file.set_aside()
-            raise LostWeightsError(
-                f"weights file {path} does not match its record's checksum: set aside as {aside.name}",
-                record.pretraining,
-            )
+            raise LostWeightsError(file.lost(), record.pretraining)
         return weights
 
     def kept_weights(
@@ -344,6 +339,24 @@ class Store:
             return None
         return (weights, weights.origin) if weights.origin.made_from == made_from else None
 
+    def predictions_file(self, key: str) -> Path:
+        """Return where the predictions that belong to a record are, or will be."""
+        return self.root / PREDICTIONS / f"{key}.npz"
+
+    def lacks_predictions(self, job: Job) -> bool:
+        """Return whether a pretraining's or cell's predictions are missing or damaged."""
+        from mmc_bench.results.predictions import checked_predictions
+
+        path = str(self.predictions_file(job.key))
+        return kind_of(job) in WEIGHTS_FOLDERS and not self._read(path, partial(checked_predictions, job.key))
+
+    def find_predictions(self, key: str) -> Predictions | None:
+        """Return the predictions that belong to a record, or None where they are missing or damaged."""
+        from mmc_bench.results.predictions import decoded_predictions
+
+        path = str(self.predictions_file(key))
+        return self._read(path, partial(decoded_predictions, key))
+
     def weights_file(self, job: Pretraining | Cell) -> Path:
         """Return where the weights are, or will be."""
         return self.root / WEIGHTS_FOLDERS[kind_of(job)] / f"{job.weights_key}.safetensors"
@@ -354,7 +367,7 @@ class Store:
 
         with contextlib.suppress(OSError), Leases(self.locks) as leases:
             leases.sweep()
-            for folder in (*ALL_FOLDERS, self.locks.name):
+            for folder in (*ALL_FOLDERS, PREDICTIONS, self.locks.name):
                 sweep(self.root / folder)
 
     def file_of(self, job: Job | Connection | Probe | Selection) -> Path:
@@ -384,14 +397,3 @@ class Store:
 
 def _key_in(path: str) -> str:
     return path.rpartition("/")[2].removesuffix(".json")
-
-
-def _names_in(folder: Path) -> list[str]:
-    """Return the names of all files in a folder but the hidden ones, which are being written."""
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if not entry.name.startswith(".")]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror}") from None

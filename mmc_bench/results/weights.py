@@ -77,6 +77,12 @@ class WeightsFile:
         """Return what it holds, or None where that is no weights."""
         return None if self.content is None else decoded_weights(self.content)
 
+    def lost(self) -> str:
+        """Return what became of weights that were not found in it; where there is another content, it is set aside."""
+        if self.content is None:
+            return f"weights file {self.path} is gone"
+        return f"weights file {self.path} does not match its record's checksum: set aside as {self.set_aside().name}"
+
     def set_aside(self) -> Path:
         """Rename it, unless another worker did so, or has made it again since; return its name then."""
         aside = self.path.with_suffix(".damaged")

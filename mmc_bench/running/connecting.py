@@ -16,7 +16,8 @@ from mmc_bench.results.metrics import SPLITS
 from mmc_bench.results.records import ConnectionRecord
 from mmc_bench.results.settings import ConnectSettings, PathName
 from mmc_bench.results.versions import versions_of_stages
-from mmc_bench.running.launch import Computing, resolve_device, share_cores, worker_settings
+from mmc_bench.running.devices import resolve_device
+from mmc_bench.running.launch import Computing, share_cores, worker_settings
 from mmc_bench.running.runner import check_plugins
 from mmc_bench.running.session import Session, several
 from mmc_bench.stages.checkpoints import Tensors, experiment_suite, locate
@@ -212,7 +213,7 @@ def _measured(
     check_present(session.data, session.wanted_sources(plan.suite.datasets), computing.download)
     check_plugins(plan)
     device = resolve_device(computing.device)
-    _, threads = share_cores(device, 1, computing.threads or plan.suite.threads)
+    _, threads = share_cores((device,), 1, computing.threads or plan.suite.threads)
     settings = worker_settings(session, replace(computing, device=device, threads=threads))
     from mmc_bench.engines.worker import open_resources
     from mmc_bench.stages.checkpoint_pairs import compare_checkpoints

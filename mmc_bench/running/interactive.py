@@ -28,7 +28,8 @@ from mmc_bench.results.metrics import SPLITS, accuracies_of
 from mmc_bench.results.probes import Hold
 from mmc_bench.results.weights import checksum_of
 from mmc_bench.running.connecting import LONGEST_NAME, Connected, End, PathChanges, measure
-from mmc_bench.running.launch import Computing, resolve_device, run_session, share_cores, worker_settings
+from mmc_bench.running.devices import resolve_device
+from mmc_bench.running.launch import Computing, run_session, share_cores, worker_settings
 from mmc_bench.running.lines import LineDisplay
 from mmc_bench.running.probing import Probed, Prober
 from mmc_bench.running.session import Session
@@ -111,7 +112,7 @@ def open_task(session: Session, computing: Computing, display: LineDisplay, need
     for failure in summary.failures:
         raise UserError(f"{failure.label}: {failure.error}")
     device = resolve_device(computing.device)
-    _, threads = share_cores(device, 1, computing.threads or whole.threads)
+    _, threads = share_cores((device,), 1, computing.threads or whole.threads)
     computing = replace(computing, device=device, threads=threads)
     resources = open_resources(worker_settings(session, computing))
     pretraining = plan.pretrainings[0]

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from mmc_bench.data.locations import check_present
 from mmc_bench.engines import GIGABYTE, Engine, Settings
+from mmc_bench.engines.gpu_memory import fraction_for_tensors, shares
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.in_memory import pickled
 from mmc_bench.running.cluster import Cluster
+from mmc_bench.running.devices import resolve_devices
 from mmc_bench.running.fit import check_fit
 from mmc_bench.running.forecast import Forecast
 from mmc_bench.running.interrupts import interrupted_after, raised_interrupts
@@ -25,7 +28,7 @@ from mmc_bench.running.summary import Summary
 from mmc_bench.running.tuning import about_spaces, expected_cells, save_selections
 from mmc_bench.suites.grouped import about_left_out
 from mmc_bench.suites.plan import Plan
-from mmc_bench.system.processes import available_cores, may_have_gpu, multiplies_in_bf16
+from mmc_bench.system.processes import available_cores, multiplies_in_bf16
 from mmc_bench.system.streams import tell
 
 if TYPE_CHECKING:
@@ -42,8 +45,12 @@ class Computing:
 
     Parameters
     ----------
+    device
+        ``auto``, one device, or several CUDA GPUs separated by commas: see `resolve_devices`.
+    deterministic
+        Hold torch to algorithms that repeat themselves on a GPU, too.
     workers
-        Worker processes; 0 runs everything in this one, None fills the cores, or the Ray cluster.
+        Worker processes; 0 runs everything in this one, None is one a GPU, or fills the cores, or the Ray cluster.
     threads
         CPU threads of a worker; None is the suite's number, or a worker's share of the cores.
     time_limit, cell_timeout
@@ -57,9 +64,11 @@ class Computing:
     download: bool = True
     device: str = "auto"
     precision: str = "auto"
+    deterministic: bool = False
     workers: int | None = None
     threads: int | None = None
     keep_weights: bool = False
+    keep_predictions: bool = False
     retry_failed: bool = False
     fail_fast: bool = False
     time_limit: float | None = None
@@ -92,8 +101,8 @@ def run_session(session: Session, computing: Computing, display: LineDisplay) ->
     """
     started = time.monotonic()
     plan, _ = session.current_plan, session.observers
-    missing = find_missing(plan, session.store, computing.retry_failed)
-    if computing.keep_weights or computing.precision != "auto":
+    missing = find_missing(plan, session.store, computing.retry_failed, computing.keep_predictions)
+    if computing.keep_weights or computing.precision != "auto" or computing.deterministic:
         _report_cached(session, computing)
     session.store.sweep()
     if not missing.jobs:
@@ -114,22 +123,25 @@ def _run_missing(
     check_plugins(plan, session.set_plugins)
     observers = Observers.of(session.observers)
     workers, threads, limits = computing.workers, computing.threads or plan.suite.threads, _limits(computing)
+    devices: tuple[str, ...]
     if cluster.is_chosen:
-        device, threads = cluster.device(computing.device), threads or cluster.threads
+        devices, threads = (cluster.device(computing.device),), threads or cluster.threads
         engine = cluster.engine(workers, threads, limits)
     elif computing.device != "auto":
-        resolve_device(computing.device)
+        resolve_devices(computing.device)
     display.announce(headline(plan, missing))  # what comes next may import torch
     for words in filter(None, (about_left_out([offer for offer, _ in plan.offers]), about_spaces(plan))):
         display.announce(words)
     check_plugins(plan)
     if not cluster.is_chosen:
-        device = resolve_device(computing.device)
-        workers, threads = share_cores(device, workers, threads)
-        engine = _local_engine(workers, limits)
+        devices = resolve_devices(computing.device)
+        workers, threads = share_cores(devices, workers, threads)
+        devices = devices[: max(1, workers)]
+        _check_memory(devices, workers)
+        engine = _local_engine(workers, limits, devices)
     check_fit(session, missing.jobs, computing.download)  # what is wrong is said once, and not by every worker
-    settings = worker_settings(session, replace(computing, device=device, threads=threads))
-    display.announce(_place(settings, workers, cluster))
+    settings = worker_settings(session, replace(computing, device=devices[0], threads=threads))
+    display.announce(_place(settings, workers, cluster, devices))
     known, expected = known_seconds(plan, session.store, missing), expected_cells(plan, missing.jobs)
     forecast = Forecast(missing.jobs, workers, known, expected=expected)
     with raised_interrupts(), interrupted_after(computing.time_limit, started), display:
@@ -146,32 +158,51 @@ def worker_settings(session: Session, computing: Computing) -> Settings:
         download=computing.download,
         device=computing.device,
         precision=computing.precision,
+        deterministic=computing.deterministic,
         threads=computing.threads or 1,
         gpu_share=computing.cluster.gpu_share,
         image_memory=None if computing.image_memory is None else round(computing.image_memory * GIGABYTE),
         keep_weights=computing.keep_weights,
+        keep_predictions=computing.keep_predictions,
         profile=computing.profile,
         checkpoints=tuple(session.own_files.items()),
     )
 
 
-def _place(settings: Settings, workers: int | None, cluster: Cluster) -> str:
-    """Return where and how a run computes, in words."""
+def _place(settings: Settings, workers: int | None, cluster: Cluster, devices: Sequence[str]) -> str:
+    """Return where and how a run computes, in words.
+
+    Raises
+    ------
+    UserError
+        When a device does not compute in the precision.
+    """
     threads = "1 thread" if settings.threads == 1 else f"{settings.threads} threads"
     who = "this process with" if workers == 0 else "1 worker of" if workers == 1 else f"{workers or 'all'} workers of"
-    precision = settings.precision
-    if precision == "auto":
-        precision = "its machine's precision" if cluster.is_chosen else _precision_of(settings.device)
-    return f"{who} {threads} on {settings.device} in {precision}; records go to {settings.results}"
+    if cluster.is_chosen:
+        precision = "its machine's precision" if settings.precision == "auto" else settings.precision
+    else:
+        precision = " or ".join(sorted({_precision_of(settings.precision, device) for device in devices}))
+    if settings.deterministic:
+        precision += ", deterministically"
+    where = devices[0] if len(devices) == 1 else f"{len(devices)} GPUs ({', '.join(devices)})"
+    return f"{who} {threads} on {where} in {precision}; records go to {settings.results}"
 
 
-def _precision_of(device: str) -> str:
-    """Return the precision that ``auto`` is on a device of this machine; for a CPU, without importing torch."""
+def _precision_of(precision: str, device: str) -> str:
+    """Return the precision that this one is on a device of this machine; for a CPU, without importing torch."""
     if device == "cpu":
-        return "bf16" if multiplies_in_bf16() else "fp32"
+        return precision if precision != "auto" else "bf16" if multiplies_in_bf16() else "fp32"
     from mmc_bench.training.precision import resolve_precision
 
-    return resolve_precision("auto", device)
+    return resolve_precision(precision, device)
+
+
+def _check_memory(devices: Sequence[str], workers: int) -> None:
+    """Check that every GPU has memory enough for its workers."""
+    for device, share in shares(devices, workers).items():
+        if device.startswith("cuda") and share < 1:
+            fraction_for_tensors(device, share)
 
 
 def _limits(computing: Computing) -> "Limits":
@@ -181,12 +212,12 @@ def _limits(computing: Computing) -> "Limits":
     return Limits(60 * minutes if minutes else None, round(gigabytes * GIGABYTE) if gigabytes else None)
 
 
-def _local_engine(workers: int | None, limits: "Limits") -> Engine:
+def _local_engine(workers: int | None, limits: "Limits", devices: Sequence[str]) -> Engine:
     """Return what runs the jobs on this machine."""
     from mmc_bench.engines.local import InProcessEngine, Limits, LocalEngine
 
     if workers:
-        return LocalEngine(workers, limits)
+        return LocalEngine(workers, limits, devices)
     if limits != Limits():
         raise UserError("cell_timeout and cell_memory stop a worker process: they need 1 worker or more")
     import_module("mmc_bench.stages.job")  # imports torch, which may swallow what Ctrl-C raises later
@@ -194,7 +225,7 @@ def _local_engine(workers: int | None, limits: "Limits") -> Engine:
 
 
 def _report_cached(session: Session, computing: Computing) -> None:
-    """Warn of finished cells that lack the weights or the precision asked for."""
+    """Warn of finished cells that lack the weights, the precision or the determinism asked for."""
     records, _ = found_records(session.current_plan, session.store)
     without = sum(record.weights_sha256 is None for record in records)
     if computing.keep_weights and without:
@@ -208,33 +239,17 @@ def _report_cached(session: Session, computing: Computing) -> None:
             f"mmc-bench: {others} cached cells were not computed in {computing.precision}; "
             "another results folder makes them anew"
         )
+    chancy = sum(not record.provenance.deterministic for record in records)
+    if computing.deterministic and chancy:
+        tell(
+            f"mmc-bench: {chancy} cached cells were computed without --deterministic; "
+            "another results folder makes them anew"
+        )
 
 
-def resolve_device(name: str) -> str:
-    """Return the device to compute on; ``auto`` is a CUDA GPU where there is one, else the CPU.
-
-    Raises
-    ------
-    UserError
-        When torch does not know the device, or it is not there.
-    """
-    if name == "cpu" or (name == "auto" and not may_have_gpu()):
-        return "cpu"
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=torch.device(name))
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise UserError(f"device {name} cannot be used ({reason}): use cpu or auto") from None
-    return name
-
-
-def share_cores(device: str, workers: int | None, threads: int | None) -> tuple[int, int]:
-    """Return the number of workers and the threads of each, so that together they fill the cores."""
+def share_cores(devices: Sequence[str], workers: int | None, threads: int | None) -> tuple[int, int]:
+    """Return the number of workers and the threads of each: one worker a GPU, or so many that they fill the cores."""
     cores = available_cores()
     if workers is None:
-        workers = 1 if device != "cpu" or threads is None else max(1, cores // threads)
+        workers = len(devices) if threads is None or devices[0] != "cpu" else max(1, cores // threads)
     return workers, threads or max(1, cores // max(1, workers))

@@ -27,6 +27,7 @@ class LineDisplay:
         self._total = self._done = 0
         self._forecast = Forecast(())
         self._told = False
+        self._said: set[str] = set()
         self._note_of: Callable[[Job], str] = lambda job: ""
 
     def __enter__(self) -> Self:
@@ -58,7 +59,8 @@ class LineDisplay:
         """Print what is out of the ordinary, and how long the run will take once something was measured."""
         self._forecast.event(job, event)
         self._tell_time()
-        if "note" in event:
+        if "note" in event and not (event.get("once") and event["note"] in self._said):
+            self._said.add(event["note"])
             self.warn(f"{self.label_of(job)}: {event['note']}")
 
     def label_of(self, job: Job) -> str:

@@ -7,10 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError
-from mmc_bench.report.rows import GROUP_COLUMNS, values_of_cell, values_of_model
+from mmc_bench.report.columns import check_columns
+from mmc_bench.report.rows import GROUP_COLUMNS, PRETRAINED, Measures, values_of_cell, values_of_model
 from mmc_bench.results.jobs import PROTOCOLS, Pretraining
-from mmc_bench.results.records import Budget, CellRecord, Failure, PairRecord, PretrainRecord
+from mmc_bench.results.making import Budget
+from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores
+from mmc_bench.running.kept import (
+    Kept,
+    all_measures,
+    found_measures,
+    frame_of_classes,
+    frame_of_groups,
+    frame_of_images,
+    kept_predictions,
+    measures_of,
+)
 from mmc_bench.running.selection import (
     curves_of,
     records_of_protocol,
@@ -19,7 +31,7 @@ from mmc_bench.running.selection import (
     selected_records,
     selected_scores,
 )
-from mmc_bench.running.session import Session
+from mmc_bench.running.session import Session, several
 from mmc_bench.running.summary import Summary
 
 if TYPE_CHECKING:
@@ -117,8 +129,10 @@ class Results:
 
         Parameters
         ----------
-        what : {"cells", "pretrained", "budgets"}
-            Cells; the pretrained models that they start from; or what the trainings of both looked at and computed.
+        what : {"cells", "pretrained", "budgets", "classes", "groups"}
+            Cells; the pretrained models that they start from; what the trainings of both looked at and computed; or,
+            where predictions were kept, the accuracy of both on each class of each split, or on each group of label and
+            cue on RC.
 
         Returns
         -------
@@ -133,13 +147,15 @@ class Results:
             ``other_reliance_C``; and, of cells, ``other_growth_NC`` and ``other_growth_C``.
             Datasets whose images come in groups have, in place of these scores, ``worst_group``, ``mean``, ``aligned``
             and ``conflicting`` (fractions) and ``barrier`` (nats), and no ``cue_rate``.
+            Where predictions were kept, also ``worst_class_NC``, ``ece_NC``, ``brier_NC``, ``auroc_NC`` and those of
+            the other splits, ``flips_RC`` and ``flips_RI``; NaN for records without.
             Budgets have, in place of the scores, ``clean_images``, ``cued_images``, ``validation_images``,
             ``optimiser_steps``, ``forward_passes`` and ``backward_passes``; missing where a record does not tell.
 
         Raises
         ------
         UserError
-            When `what` is none of these.
+            When `what` is none of these, or needs predictions, and none are kept.
         """
         import pandas as pd
 
@@ -161,11 +177,45 @@ class Results:
         elif what == "budgets":
             rows = [*map(_budget_row, self.pretrained), *map(_budget_row, self.cells)]
             return pd.DataFrame(rows, columns=BUDGET_COLUMNS).astype(dict.fromkeys(Budget.model_fields, "Int64"))
+        elif what in ACCURACIES_OF_PARTS:
+            return ACCURACIES_OF_PARTS[what](self._predictions)
         else:
-            raise UserError(f"to_frame gives 'cells', 'pretrained' or 'budgets', not {what!r}")
+            raise UserError(f"to_frame gives 'cells', 'pretrained', 'budgets', 'classes' or 'groups', not {what!r}")
+        rows = [{**row, **self._measures.get(row["key"], {})} for row in rows]
         return pd.DataFrame(rows, columns=_columns(rows))
 
-    def table(self, format: str = "md", protocol: str | None = None) -> PrintedTable:
+    def predictions(self) -> "pd.DataFrame":
+        """Return a pandas frame with a row for each test image and split of each cell and pretrained model.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``dataset``, ``backbone``, ``cue_rate``, ``seed``, ``method`` and ``key``; ``split``; ``image``, the
+            row of the picture in the test set; the ``label``; the ``cue`` that is shown, -1 for none (``cue_0``, …
+            where a cue is told by several numbers); ``group``, that of label and cue, -1 for none; ``predicted``; and
+            the probabilities ``probability_0``, … of the classes.
+
+        Raises
+        ------
+        UserError
+            When no predictions are kept: `run` keeps them with ``keep_predictions=True``.
+        """
+        return frame_of_images(self._predictions)
+
+    @property
+    def _predictions(self) -> Kept:
+        """The predictions that are kept; raises a `UserError` where there are none."""
+        cells, models = self._scores
+        of_models = [{**_place(one.pretraining), "method": PRETRAINED, "key": one.key} for one in models]
+        of_cells = [{**_place(one.cell.pretraining), "method": one.cell.method.name, "key": one.key} for one in cells]
+        return kept_predictions(self._session.store, [*of_models, *of_cells])
+
+    @cached_property
+    def _measures(self) -> Measures:
+        columns = {*all_measures(False), *all_measures(True)}
+        return found_measures(self._session.store, [*self._scores[0], *self._scores[1]], columns)
+
+    def table(self, format: str = "md", protocol: str | None = None, columns: Sequence[str] | str = ()) -> PrintedTable:
         """Return the table that the command line prints: a row a method, mean ± standard deviation over seeds.
 
         Parameters
@@ -174,6 +224,8 @@ class Results:
             How it is printed.
         protocol : {"published", "clean", "counterfactual"}
             Where methods are tuned: only the rows whose parameters are published, or were chosen by this rule.
+        columns : str or iterable of str
+            The columns to show, as ``mmc-bench table --columns`` takes them: ``"RC,flips,ece"``.
 
         Returns
         -------
@@ -183,15 +235,19 @@ class Results:
         Raises
         ------
         UserError
-            When the format or protocol is unknown, or nothing is tuned.
+            When the format, protocol or a column is unknown, nothing is tuned, or no predictions are kept.
         """
         from mmc_bench.report.row_tables import render
 
         check_format(format)
         if protocol not in (None, *PROTOCOLS):
             raise UserError(f"unknown protocol {protocol!r}: write {', '.join(PROTOCOLS)}")
-        rows = rows_of(self._plan, *self._scores, [protocol] if protocol else ())
-        return PrintedTable.of(render(rows, format), render(rows, "html")) if rows else PrintedTable.of("", "")
+        names = several(columns)
+        check_columns(names)
+        measures = measures_of(self._session.store, [*self._scores[0], *self._scores[1]], names)
+        rows = rows_of(self._plan, *self._scores, [protocol] if protocol else (), measures)
+        forms = [render(rows, form, names) if rows else "" for form in (format, "html")]
+        return PrintedTable.of(*forms)
 
     @cached_property
     def along(self) -> "Sequence[AxisCurves]":
@@ -263,6 +319,9 @@ def check_format(form: str) -> None:
         raise UserError(f"unknown format {form!r}: write {', '.join(FORMATS)}")
 
 
+#: The frames of accuracies on parts of the test images.
+ACCURACIES_OF_PARTS = {"classes": frame_of_classes, "groups": frame_of_groups}
+
 PLACE = ("dataset", "backbone", "cue_rate", "seed", "method")
 FIGURES = ("NC", "C", "RC", "RI", "worst_split", "cue_reliance", "barrier_C", "barrier_NC", "seconds", "worst_group")
 
@@ -278,10 +337,12 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     figures = [*FIGURES] if is_grouped != {True} else []
     figures += [name for name in GROUP_COLUMNS if name not in figures] if True in is_grouped else []
     protocol = ["protocol"] if rows and "protocol" in rows[0] else []
+    measures = [*all_measures(False), *all_measures(True)]
+    kept = [name for name in measures if any(name in row for row in rows)]
     ends = ["parameters", "key", *protocol]
-    known = {*PLACE, *FIGURES, *GROUP_COLUMNS, *ends}
+    known = {*PLACE, *FIGURES, *GROUP_COLUMNS, *measures, *ends}
     others = dict.fromkeys(name for row in rows for name in row if name not in known)
-    return [*PLACE, *figures, *others, *ends]
+    return [*PLACE, *figures, *others, *kept, *ends]
 
 
 def _cell(cell: CellScores | CellRecord, before: ModelScores | PretrainRecord | None) -> dict[str, Any]:

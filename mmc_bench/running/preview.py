@@ -95,7 +95,7 @@ class Preview:
     __repr__ = __str__
 
 
-def preview(session: Session, only_failed: bool = False) -> Preview:
+def preview(session: Session, only_failed: bool = False, keep_predictions: bool = False) -> Preview:
     """Return what a session would run, the given parameters of plugins and observers checked.
 
     Raises
@@ -106,7 +106,7 @@ def preview(session: Session, only_failed: bool = False) -> Preview:
     check_plugins(session.plan, session.set_plugins)
     Observers.of([(offer, given) for offer, given in session.observers if given])
     plan = session.current_plan
-    missing = find_missing(plan, session.store, only_failed)
+    missing = find_missing(plan, session.store, only_failed, keep_predictions)
     if session.own_files:
         check_fit_of_present(session, missing.jobs)
     return Preview(plan, session.store, missing)
@@ -127,8 +127,19 @@ def headline(plan: Plan, missing: Missing) -> str:
         alone, models = "scores alone", f"experiments to score {own.name} in"
     return (
         f"suite {plan.suite.name}: {results if plan.results else alone}{f', {left_out} left out' if left_out else ''}; "
-        f"{len(pretrainings)} of {len(plan.pretrainings)} {models}"
+        f"{len(pretrainings)} of {len(plan.pretrainings)} {models}{_for_predictions(missing)}"
     )
+
+
+def _for_predictions(missing: Missing) -> str:
+    """Return how many jobs run again because their predictions are to be kept, as a clause; empty where none does."""
+    number = len(missing.unpredicted)
+    these = (
+        "1 of these has a record without predictions"
+        if number == 1
+        else f"{number} of these have records without predictions"
+    )
+    return f"; {these}: kept weights are scored again, others made again" if number else ""
 
 
 def _epochs(plan: Plan) -> str:

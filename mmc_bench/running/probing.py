@@ -18,8 +18,9 @@ from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.results.settings import Recipe
 from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.running.connecting import with_retries
+from mmc_bench.running.devices import resolve_device
 from mmc_bench.running.display import Progress, display_of
-from mmc_bench.running.launch import Computing, resolve_device, run_session, share_cores, worker_settings
+from mmc_bench.running.launch import Computing, run_session, share_cores, worker_settings
 from mmc_bench.running.outcome import PrintedTable, check_format
 from mmc_bench.running.runner import check_plugins
 from mmc_bench.running.selection import refuse_only_groups, selected_records
@@ -260,7 +261,7 @@ class Prober:
         for plan in self._plans:
             check_plugins(plan)
         device = resolve_device(computing.device)
-        _, threads = share_cores(device, 1, computing.threads)
+        _, threads = share_cores((device,), 1, computing.threads)
         from mmc_bench.engines.worker import open_resources
 
         return open_resources(worker_settings(self._session, replace(computing, device=device, threads=threads)))
@@ -282,7 +283,8 @@ class Prober:
         )
 
     def _pretrain(self, suite: Suite) -> None:
-        display = display_of("θ_NC, a model that never sees the cue", self._progress)
+        display = display_of("cue-free references", self._progress)
+        display.announce("pretraining without the cue, to compare with")
         summary = run_session(replace(self._session, suite=suite), replace(self._computing, workers=0), display)
         if summary.interrupted:
             raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from mmc_bench.results.jobs import Cell, Job, Trial, kind_of
 from mmc_bench.system.parts import PARTS
 
 if TYPE_CHECKING:
-    from mmc_bench.results.records import Timing
+    from mmc_bench.results.making import Timing
 
 #: The row that sums up all others.
 ALL = "all"

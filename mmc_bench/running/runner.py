@@ -10,9 +10,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmc_bench.engines import Engine, FollowUp, Outcome, Settings, StoppedError
+from mmc_bench.engines import Engine, FollowUp, Outcome, Settings, StoppedError, store_of
+from mmc_bench.results.codec import StoredKeys
 from mmc_bench.results.jobs import Job, Pretraining, models_of
-from mmc_bench.results.store import Store, StoredKeys, UnwritableError
+from mmc_bench.results.store import Store, UnwritableError
 from mmc_bench.running.observers import Observers
 from mmc_bench.running.summary import Summary
 from mmc_bench.running.tuning import Chosen, Tuner
@@ -29,12 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Missing:
-    """The jobs of a plan that are to run, and the keys of those that failed before or have a record."""
+    """The jobs of a plan that are to run, and the keys of those that failed before or have a record.
+
+    `unpredicted` are the keys of jobs that have a record, and are to run because their predictions are to be kept.
+    """
 
     jobs: tuple[Job, ...]
     failed_before: frozenset[str]
     found: frozenset[str]
     only_failed: bool = False
+    unpredicted: frozenset[str] = frozenset()
 
     @property
     def results(self) -> list[Job]:
@@ -42,36 +47,47 @@ class Missing:
         return [job for job in self.jobs if not isinstance(job, Pretraining)]
 
 
-def find_missing(plan: Plan, store: Store, only_failed: bool = False) -> Missing:
+def find_missing(plan: Plan, store: Store, only_failed: bool = False, keep_predictions: bool = False) -> Missing:
     """Return what a plan still needs.
 
     Parameters
     ----------
     only_failed
         Leave out what was never tried; pretrainings that the others need stay.
+    keep_predictions
+        What lacks its predictions is made again: from its weights, where these are there.
     """
     there = store.listing()
     trained = {job.key: _weights(job, there, store) for job in plan.pretrainings}
     wanting = {job.key for job in plan.results if not _is_made(job, _weights(job, there, store), trained)}
+    unpredicted = set()
+    if keep_predictions:
+        made = {key for key, weights in trained.items() if weights} | {job.key for job in plan.results} - wanting
+        jobs = (*plan.pretrainings, *plan.results)
+        unpredicted = {job.key for job in jobs if job.key in made and store.lacks_predictions(job)}
+        wanting |= unpredicted
     needed = {end.key for job in plan.results if job.key in wanting for end in models_of(job)}
     pretrainings = [
         job
         for job in plan.pretrainings
         # Weights alone are no result: they are made again only for what needs them.
-        if trained[job.key] is None or (job.key in needed and job.weights_key not in there.weights)
+        if trained[job.key] is None
+        or job.key in unpredicted
+        or (job.key in needed and job.weights_key not in there.weights)
     ]
     # On a GPU other weights come out, and what was made from the ones before is no longer theirs. Where the same
     # ones come back, as on a CPU, those jobs find their records when their turn comes.
-    again = {job.key for job in pretrainings}
+    again = {job.key for job in pretrainings if not trained[job.key] or job.weights_key not in there.weights}
     results = [job for job in plan.results if job.key in wanting or any(end.key in again for end in models_of(job))]
-    to_run = again | {job.key for job in results}
+    to_run = {job.key for job in (*pretrainings, *results)}
     failed = to_run & there.failures
     found = {job.key for job in (*plan.results, *plan.pretrainings)} - to_run
     if only_failed:
         results = [job for job in results if failed & {job.key, *(end.key for end in models_of(job))}]
         wanted = failed | {end.key for job in results for end in models_of(job)}
         pretrainings = [job for job in pretrainings if job.key in wanted]
-    return Missing((*pretrainings, *results), frozenset(failed), frozenset(found), only_failed)
+    unpredicted &= {job.key for job in (*pretrainings, *results)}
+    return Missing((*pretrainings, *results), frozenset(failed), frozenset(found), only_failed, frozenset(unpredicted))
 
 
 def _weights(job: Job, there: StoredKeys, store: Store) -> tuple[str, ...] | None:
@@ -169,7 +185,7 @@ def run_plan(
     """
     start = time.perf_counter()
     summary = Summary.before(plan, missing.found)
-    tuner = Tuner(plan, Store(settings.results), missing.jobs, missing.only_failed)
+    tuner = Tuner(plan, store_of(settings), missing.jobs, missing.only_failed)
     choices: list[Chosen] = []  # still to be told, after the trial that led to them
 
     def follow_up(outcome: Outcome) -> list[Job]:

@@ -8,10 +8,11 @@ from typing import TypeVar
 from mmc_bench.errors import UserError
 from mmc_bench.report.axis_curves import AxisCurves, axis_curves
 from mmc_bench.report.protocols import protocol_rows
-from mmc_bench.report.rows import PRETRAINED, Row, make_rows
+from mmc_bench.report.rows import NO_MEASURES, PRETRAINED, Measures, Row, make_rows
 from mmc_bench.results.jobs import PROTOCOLS, PUBLISHED, OwnWeights, Pretraining
 from mmc_bench.results.records import CellRecord, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores, ScoreReader
+from mmc_bench.running.kept import measures_of
 from mmc_bench.running.runner import found_pairs, found_records, found_scores
 from mmc_bench.running.session import Session
 from mmc_bench.running.tuning import resolved
@@ -56,18 +57,17 @@ def selected_scores(session: Session) -> tuple[list[CellScores | CellRecord], li
     return _selected(session, session.store.cell_scores(reader), session.store.model_scores(reader))
 
 
-def selected_rows(session: Session, protocols: Sequence[str] = ()) -> list[Row]:
+def selected_rows(session: Session, protocols: Sequence[str] = (), columns: Sequence[str] = ()) -> list[Row]:
     """Return the rows of the records that a session selects; where its suite tunes methods, of these protocols, or all.
 
     Raises
     ------
     UserError
-        When protocols are asked for, and nothing is tuned.
+        When protocols are asked for, and nothing is tuned; or columns that need predictions, and none are kept.
     """
-    if not session.has_suite:
-        return rows_of(None, *selected_scores(session), protocols)
-    plan = session.current_plan  # with tuning, it reads what was chosen: once is enough
-    return rows_of(plan, *found_scores(plan, session.store), protocols)
+    plan = session.current_plan if session.has_suite else None  # with tuning, it reads what was chosen: once is enough
+    cells, models = found_scores(plan, session.store) if plan else selected_scores(session)
+    return rows_of(plan, cells, models, protocols, measures_of(session.store, [*cells, *models], columns))
 
 
 def rows_of(
@@ -75,15 +75,16 @@ def rows_of(
     cells: Sequence[CellScores | CellRecord],
     models: Sequence[ModelScores | PretrainRecord],
     protocols: Sequence[str] = (),
+    measures: Measures = NO_MEASURES,
 ) -> list[Row]:
-    """Return the rows of a plan's records; raises like `selected_rows`."""
+    """Return the rows of a plan's records, with further columns; raises like `selected_rows`."""
     if plan is None or not plan.tunings:
         if protocols:
             raise UserError(NOT_TUNED)
-        return make_rows(cells, models)
+        return make_rows(cells, models, measures)
     scores = {cell.key: cell for cell in cells}
     found = {name: [scores[cell.key] for cell in own if cell.key in scores] for name, own in plan.protocols.items()}
-    return protocol_rows(found, models, protocols or PROTOCOLS)
+    return protocol_rows(found, models, protocols or PROTOCOLS, measures)
 
 
 def selected_curves(session: Session, protocol: str | None = None) -> list[AxisCurves]:

@@ -118,7 +118,7 @@ class Tuner:
         self._store.save_jobless(record)
         cells = {cell.key: cell for own in tuning.chosen(record).values() for cell in own}
         wanted = [] if self._only_failed else cells.items()
-        new = tuple(cell for key, cell in wanted if key not in self._known and self._store.find(cell) is None)
+        new = tuple(cell for key, cell in wanted if key not in self._known and self._store.done(cell) is None)
         self._known |= {cell.key for cell in new}
         return Chosen(tuning, record, new)
 

@@ -9,11 +9,13 @@ import torch
 
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.results.jobs import Connection, Job, Probe
+from mmc_bench.results.making import Budget, Compilation, Provenance, Timing
 from mmc_bench.results.probes import ProbeRecord
-from mmc_bench.results.records import AnyRecord, Budget, ConnectionRecord, Provenance, Timing, WeightsOrigin
+from mmc_bench.results.records import AnyRecord, ConnectionRecord, WeightsOrigin
 from mmc_bench.stages.hardware import peak_of_worker, training_flop
 from mmc_bench.stages.provenance import provenance_of
 from mmc_bench.stages.resources import Resources
+from mmc_bench.system.devices import synchronise
 from mmc_bench.system.parts import Clock, part, running_clock
 from mmc_bench.training import Backbone, Progress
 
@@ -50,6 +52,7 @@ class Assembly:
         self._clock = running_clock() or Clock()
         self._seconds: dict[str, float] = {}
         self._images_per_second: float | None = None
+        self._compilation: Compilation | None = None
         self._training: Provenance | None = None
         self.budget: Budget | None = None
         self._profile: dict[str, float] = {}
@@ -62,8 +65,7 @@ class Assembly:
         of_which
             Seconds of that time which are counted under other names.
         """
-        if self._resources.device.type == "cuda":
-            torch.cuda.synchronize(self._resources.device)
+        synchronise(self._resources.device)
         now = time.perf_counter()
         others = of_which or {}
         self._seconds |= others | {stage: now - self._last - sum(others.values())}
@@ -71,8 +73,11 @@ class Assembly:
         self._clock.rest(PART_OF[stage])
 
     def trained(self, progress: Progress, budget: Budget | None = None) -> None:
-        """Note the throughput and the budget of a training."""
+        """Note the throughput and the budget of a training, and what became of compiling it."""
         self.budget = budget
+        found = progress.compiler
+        if found.compiled or found.why_not:
+            self._compilation = Compilation(compiled=found.compiled, seconds=found.seconds, why_not=found.why_not)
         self._images_per_second = progress.images / progress.seconds if progress.seconds else None
 
     def profile(self, model: Backbone, images: CuedImages) -> None:
@@ -97,7 +102,7 @@ class Assembly:
         """Note that weights were kept from another run: its times and budget of training count."""
         self.budget = origin.budget
         self._seconds = {**origin.seconds, **self._seconds}
-        self._images_per_second = origin.images_per_second
+        self._images_per_second, self._compilation = origin.images_per_second, origin.compilation
         self._training = origin.provenance
 
     def origin(self, **content: Any) -> WeightsOrigin:
@@ -105,6 +110,7 @@ class Assembly:
         return WeightsOrigin(
             seconds=self._seconds,
             images_per_second=self._images_per_second,
+            compilation=self._compilation,
             budget=self.budget,
             provenance=self._provenance(),
             **content,
@@ -117,6 +123,7 @@ class Assembly:
             started=self._started,
             seconds=self._seconds,
             images_per_second=self._images_per_second,
+            compilation=self._compilation,
             parts=self._clock.seconds,
             **self._profile,
         )

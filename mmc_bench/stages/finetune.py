@@ -10,7 +10,7 @@ from torch import nn
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Cell, Pretraining, Trial
-from mmc_bench.results.records import Budget
+from mmc_bench.results.making import Budget
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.system.process_state import kept
 from mmc_bench.training import Backbone, Method, Progress, Task

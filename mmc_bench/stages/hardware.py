@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmc_bench.system.devices import synchronise
 from mmc_bench.training.evaluate import eval_mode
 from mmc_bench.training.precision import cross_entropy
 
@@ -40,8 +41,7 @@ def matrix_product_peak(device: torch.device, seconds: float = 0.3) -> float:
         start = time.perf_counter()
         for _ in range(5 if device.type == "cuda" else 1):
             a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronise(device)
         elapsed = (time.perf_counter() - start) / (5 if device.type == "cuda" else 1)
         best, rounds = min(best, elapsed) if rounds else best, rounds + 1  # the first one warms up
     return 2 * side**3 / best

@@ -1,6 +1,7 @@
 """A job from its data to its record: each stage in its turn, and what one hands to the next."""
 
 from collections.abc import Callable
+from functools import partial
 
 from mmc_bench.landscape.effects import effects
 from mmc_bench.landscape.invariance import invariances
@@ -11,6 +12,7 @@ from mmc_bench.stages.assembly import Assembly
 from mmc_bench.stages.connect import compare, connect, path_seeds
 from mmc_bench.stages.finetune import fine_tune
 from mmc_bench.stages.own_weights import first_model
+from mmc_bench.stages.predictions import Probabilities, kept_predictions
 from mmc_bench.stages.pretrain import pretrain
 from mmc_bench.stages.provenance import experiment_seeds
 from mmc_bench.stages.resources import Report, Resources
@@ -20,7 +22,7 @@ from mmc_bench.training.evaluate import evaluate_sets, predictions_on
 from mmc_bench.training.precision import arithmetic
 from mmc_bench.training.returned import FINITE, UnfitModelError
 
-#: Saves the weights of a job under way, if they are to be kept, and makes its record.
+#: Saves the weights and predictions of a job under way, if they are to be kept, and makes its record.
 Finish = Callable[[], AnyRecord]
 
 
@@ -47,6 +49,7 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
     data = resources.data(job)
     assembly.lap("data")
     kept = resources.store.kept_weights(job, None, lambda message: report({"note": message}))
+    first = partial(first_model, job, data, resources, report)
     with arithmetic(resources.precision, resources.device):
         if kept is not None:
             weights, origin = kept
@@ -54,20 +57,22 @@ def _pretraining(job: Pretraining, resources: Resources, report: Report) -> Fini
             model, curve = resources.model(job, data).eval(), origin.curve
             model.load_state_dict(weights.tensors)
         elif job.checkpoint is not None:
-            model, curve = first_model(job, data, resources, report), ()
+            model, curve = first(), ()
             origin = assembly.origin(key=job.weights_key)
         else:
-            model, curve, progress, curve_seconds, budget = pretrain(job, data, resources, report)
+            model, curve, progress, curve_seconds, budget = pretrain(job, data, resources, report, first)
             assembly.trained(progress, budget)
             assembly.lap("pretrain", {"curve": curve_seconds})
             assembly.profile(model, data.pretraining)
             origin = assembly.origin(key=job.weights_key, curve=curve)
         report({"stage": "score"})
-        metrics, predictions = score(model, data, data.pretraining)
+        probabilities: Probabilities | None = {} if resources.store.keep_predictions else None
+        metrics, predictions = score(model, data, data.pretraining, probabilities)
         assembly.lap("score")
 
     def finish() -> PretrainRecord:
         store = resources.store
+        store.save_predictions(job, kept_predictions(data, predictions, probabilities))
         return assembly.record(
             PretrainRecord,
             pretraining=job,
@@ -107,7 +112,8 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
             assembly.lap("fine_tune")
             origin = assembly.origin(key=job.weights_key, made_from=made_from, parameters=parameters)
         report({"stage": "score"})
-        metrics, predictions = score(fine_tuned, data, data.clean)
+        probabilities: Probabilities | None = {} if resources.store.keep_predictions else None
+        metrics, predictions = score(fine_tuned, data, data.clean, probabilities)
         of_pretrained = resources.once(lambda: predictions_on(pretrained, data.rendered), "predictions", made_from)
         assembly.lap("score")
         report({"stage": "connect"})
@@ -120,6 +126,7 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
         sha256 = kept[0].sha256 if kept else None
         if sha256 is None and resources.keep_weights:
             sha256 = resources.store.save_weights(job, fine_tuned.state_dict(), origin)
+        resources.store.save_predictions(job, kept_predictions(data, predictions, probabilities))
         return assembly.record(
             CellRecord,
             cell=job,

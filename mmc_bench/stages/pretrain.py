@@ -1,6 +1,7 @@
 """Stage 1: train a backbone on the cued data; its weights and record are shared by every method."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -9,9 +10,9 @@ from mmc_bench.data.augmentation import augmented
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.results.jobs import Pretraining
-from mmc_bench.results.records import Budget, Epoch, GroupEpoch
+from mmc_bench.results.making import Budget
+from mmc_bench.results.records import Epoch, GroupEpoch
 from mmc_bench.seeds import derive_seed
-from mmc_bench.stages.own_weights import first_model
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.system.tally import tallied
 from mmc_bench.training import Backbone, Progress, Training, evaluate, stepped
@@ -20,12 +21,21 @@ from mmc_bench.training.passes import counted_passes, counting, place_of_passes
 
 
 def pretrain(
-    pretraining: Pretraining, data: ExperimentData, resources: Resources, report: Report
+    pretraining: Pretraining,
+    data: ExperimentData,
+    resources: Resources,
+    report: Report,
+    first_model: Callable[[], Backbone],
 ) -> tuple[Backbone, tuple[Epoch | GroupEpoch, ...], Progress, float, Budget]:
     """Train θ_C.
 
     The learning curve has, for each epoch, the running training loss and accuracy (on augmented images where the recipe
     augments them), and the accuracy on the NC and C test images, or on the aligned and conflicting ones.
+
+    Parameters
+    ----------
+    first_model
+        Returns the network before the first step, its random weights drawn from torch's global generator.
 
     Returns
     -------
@@ -36,12 +46,11 @@ def pretrain(
     Raises
     ------
     UserError
-        When a loss or a weight is NaN or infinite, the images cannot be augmented, or the weights to begin with do not
-        fit.
+        When a loss or a weight is NaN or infinite, or the images cannot be augmented.
     """
     recipe = pretraining.recipe
     _, generator = resources.seed_everything("pretraining", pretraining.seed)
-    model = first_model(pretraining, data, resources, report)
+    model = first_model()
     watched = {name: images.first(recipe.curve_images) for name, images in data.watched.items()}
     curve: list[Epoch | GroupEpoch] = []
     point = Epoch if {"NC", "C"} <= watched.keys() else GroupEpoch

@@ -1,6 +1,7 @@
 """What made a record: versions, commit, machine, precision, seeds."""
 
 import platform
+import re
 import subprocess
 from functools import cache
 from importlib.metadata import version
@@ -10,12 +11,17 @@ import torch
 
 from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.results.jobs import Connection, Job, Pretraining, Probe, references_of
-from mmc_bench.results.records import Provenance
+from mmc_bench.results.making import Cuda, Provenance
 from mmc_bench.results.versions import PACKAGE, digest_of_stage
 from mmc_bench.seeds import DRAWS, derive_seed
 from mmc_bench.stages.resources import Resources
+from mmc_bench.system.torch_state import float32_precision
+from mmc_bench.training.compiled import compiling_is_on
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn")
+
+#: Where Linux says which of NVIDIA's kernel modules it has.
+DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def provenance_of(job: Job | Connection | Probe, resources: Resources, seeds: dict[str, int]) -> Provenance:
@@ -41,7 +47,34 @@ def provenance_of(job: Job | Connection | Probe, resources: Resources, seeds: di
         micro_batches=micro_batches(),
         seeds=dict(seeds),
         sources=sources,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        cuda=_cuda() if resources.device.type == "cuda" else None,
     )
+
+
+def _cuda() -> Cuda:
+    cudnn, compiles, tf32 = torch.backends.cudnn.version(), compiling_is_on(), float32_precision()
+    return Cuda(
+        runtime=torch.version.cuda,
+        driver=_driver(),
+        cudnn=None if cudnn is None else str(cudnn),
+        matmul_tf32=tf32["cuda"],
+        cudnn_tf32=tf32["cudnn"],
+        cudnn_benchmark=torch.backends.cudnn.benchmark,
+        cudnn_deterministic=torch.backends.cudnn.deterministic,
+        compiling=compiles,
+        graphs=compiles,  # what is compiled is replayed as CUDA graphs
+    )
+
+
+@cache
+def _driver() -> str | None:
+    """Return the version of NVIDIA's kernel module, where the system says it."""
+    try:
+        found = re.search(r"\s(\d{3,}\.[\d.]+)\s", DRIVER.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return found[1] if found else None
 
 
 def experiment_seeds(experiment: Pretraining) -> dict[str, int]:

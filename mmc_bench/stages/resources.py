@@ -20,6 +20,7 @@ from mmc_bench.results.jobs import PluginRef, Pretraining
 from mmc_bench.results.records import PretrainRecord
 from mmc_bench.results.store import LostWeightsError, Store
 from mmc_bench.seeds import derive_seed
+from mmc_bench.system.devices import image_layout
 from mmc_bench.system.process_state import Note, kept
 from mmc_bench.system.streams import tell
 from mmc_bench.training import Backbone
@@ -122,7 +123,7 @@ class Resources:
             model: Backbone = offer.make(config, num_classes=data.num_classes, input_shape=data.input_shape)
         if not isinstance(model, nn.Module):
             raise UserError(f"backbone {offer.spec.name} made a {type(model).__name__}, not a torch.nn.Module")
-        model = model.to(self.device).to(memory_format=torch.channels_last)
+        model = model.to(self.device).to(memory_format=image_layout(self.device))
         key = canonical_json([pretraining.backbone.content(), data.num_classes, data.input_shape])
         try:
             model = with_interface(model, data.num_classes, data.input_shape)

@@ -12,12 +12,25 @@ from mmc_bench.training.evaluate import evaluate_sets
 
 
 def score(
-    model: nn.Module, data: ExperimentData, trained_on: CuedImages
+    model: nn.Module,
+    data: ExperimentData,
+    trained_on: CuedImages,
+    probabilities: dict[str, torch.Tensor] | None = None,
 ) -> tuple[Metrics | GroupMetrics, dict[str, torch.Tensor]]:
-    """Return a model's metrics, and its predictions (N,) on each set; `trained_on` is the set behind ``train``."""
+    """Return a model's metrics, and its predictions (N,) on each set.
+
+    Parameters
+    ----------
+    trained_on
+        The set behind ``train``.
+    probabilities
+        Where given, those of the classes, (N, K), on each test split are put into it.
+    """
     predictions: dict[str, torch.Tensor] = {}
-    sets = {**data.rendered, "train": trained_on, "validation": data.validation, **data.other_tests}
-    return data.metrics(evaluate_sets(model, sets, predictions)), predictions
+    scores = evaluate_sets(model, data.rendered, predictions, probabilities)
+    others = {"train": trained_on, "validation": data.validation, **data.other_tests}
+    scores |= evaluate_sets(model, others, predictions)
+    return data.metrics(scores), predictions
 
 
 def worst_group(

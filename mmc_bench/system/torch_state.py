@@ -76,7 +76,7 @@ def torch_states() -> tuple[KeptState, ...]:
           for name in ATTENTION),
         KeptState("hooks on all modules or optimisers", _hooks, _set_hooks, name_alone),
         KeptState("hooks on saved tensors", _saved_hooks, _pop_saved_hooks, name_alone),
-        KeptState("the GPU in use", _gpu, _set_gpu),
+        KeptState("the GPU in use", _gpu, torch.cuda.set_device),
         KeptState("torch's print options", lambda: dict(print_options), print_options.update, name_alone),
         KeptState("NumPy's error state", np.geterr, lambda before: np.seterr(**before), name_alone, FLOAT_ERRORS),
         KeptState("NumPy's print options", np.get_printoptions, lambda was: np.set_printoptions(**was), name_alone),
@@ -244,13 +244,9 @@ def _pop_saved_hooks(before: Any) -> None:
         torch._C._autograd._pop_saved_tensors_default_hooks()
 
 
-def _gpu() -> int | None:
-    return torch.cuda.current_device() if torch.cuda.is_initialized() else None
-
-
-def _set_gpu(before: int | None) -> None:
-    if before is not None:
-        torch.cuda.set_device(before)
+def _gpu() -> int:
+    """Return the current GPU, which is the first until CUDA is in use: that it came into use is no change."""
+    return torch.cuda.current_device() if torch.cuda.is_initialized() else 0
 
 
 def _chance() -> tuple[torch.Tensor, list[torch.Tensor] | None]:

@@ -108,7 +108,7 @@ def keeps(promise: str, subject: MethodSubject) -> None:
 
 
 def repeats_itself(subject: MethodSubject) -> None:
-    """The same seed gives the same weights to the bit, whatever state the global generators were in before."""
+    """On a CPU the same seed gives the same weights to the bit, whatever state the global generators were in before."""
     subject.require_a_model()
     if not (name := _difference(subject, salt=1)):
         return

@@ -9,10 +9,17 @@ A method is given a `Task`, and its training loop is its loss::
 """
 
 from mmc_bench.data.cued_images import CuedImages
+from mmc_bench.system.devices import in_float64, widest_float
 from mmc_bench.training.backbone import Backbone, features
 from mmc_bench.training.descent import Descent, adam, constant, cosine, stepped
 from mmc_bench.training.evaluate import evaluate
-from mmc_bench.training.precision import cross_entropy, environment_risks, full_precision, group_losses
+from mmc_bench.training.precision import (
+    cross_entropy,
+    environment_risks,
+    equal_chances,
+    full_precision,
+    group_losses,
+)
 from mmc_bench.training.probe import frozen_features, linear_probe
 from mmc_bench.training.progress import NonFiniteLossError, Progress
 from mmc_bench.training.task import Method, Task
@@ -32,11 +39,14 @@ __all__ = [
     "cosine",
     "cross_entropy",
     "environment_risks",
+    "equal_chances",
     "evaluate",
     "features",
     "frozen_features",
     "full_precision",
     "group_losses",
+    "in_float64",
     "linear_probe",
     "stepped",
+    "widest_float",
 ]

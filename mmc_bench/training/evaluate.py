@@ -39,25 +39,35 @@ def evaluate(model: nn.Module, images: CuedImages) -> Score:
 
 
 @torch.inference_mode()
-def evaluate_with_predictions(model: nn.Module, images: CuedImages) -> tuple[Score, torch.Tensor]:
+def evaluate_with_predictions(
+    model: nn.Module, images: CuedImages, probabilities: list[torch.Tensor] | None = None
+) -> tuple[Score, torch.Tensor]:
     """Return what `evaluate` does, and the predicted class of each image, int64 of shape (N,).
 
-    Sums stay on the device, the loss's in float64, until the last batch is through.
+    Each batch's sum of losses stays on the device until the last is through; they are added in float64.
+
+    Parameters
+    ----------
+    probabilities
+        Where given, the softmax of each batch's logits, float32 of shape (n, K), is put into it.
 
     Raises
     ------
     NonFiniteLossError
         When the loss is NaN or infinite.
     """
-    device = images.labels.device
-    predicted = []
-    loss = torch.zeros((), dtype=torch.float64, device=device)
+    predicted, losses = [], []
     with eval_mode(model):
         for x, y in images.in_order():
             logits = model(x)
             predicted.append(logits.argmax(1))
-            loss += cross_entropy(logits, y, reduction="sum")
-    mean = loss.item() / len(images)
+            losses.append(cross_entropy(logits, y, reduction="sum"))
+            if probabilities is not None:
+                probabilities.append(logits.float().softmax(1))
+    loss = 0.0
+    for of_batch in torch.stack(losses).tolist():  # `sum` rounds otherwise from Python 3.12 on
+        loss += of_batch
+    mean = loss / len(images)
     if not math.isfinite(mean):
         raise NonFiniteLossError(f"the model's mean loss over {len(images)} images is not finite ({mean})")
     predictions = torch.cat(predicted)
@@ -66,7 +76,10 @@ def evaluate_with_predictions(model: nn.Module, images: CuedImages) -> tuple[Sco
 
 
 def evaluate_sets(
-    model: nn.Module, sets: Mapping[str, CuedImages], predictions: dict[str, torch.Tensor] | None = None
+    model: nn.Module,
+    sets: Mapping[str, CuedImages],
+    predictions: dict[str, torch.Tensor] | None = None,
+    probabilities: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, Score]:
     """Return the scores of `model` on sets of images by their names.
 
@@ -74,6 +87,8 @@ def evaluate_sets(
     ----------
     predictions
         Where given, the predicted classes (N,) on each set are put into it.
+    probabilities
+        Where given, the softmax of the logits on each set, float32 of shape (N, K), is put into it.
 
     Raises
     ------
@@ -82,12 +97,15 @@ def evaluate_sets(
     """
     scores = {}
     for name, images in sets.items():
+        batches: list[torch.Tensor] | None = None if probabilities is None else []
         try:
-            scores[name], predicted = evaluate_with_predictions(model, images)
+            scores[name], predicted = evaluate_with_predictions(model, images, batches)
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"on {name}, {error}") from None
         if predictions is not None:
             predictions[name] = predicted
+        if probabilities is not None and batches:
+            probabilities[name] = torch.cat(batches)
     return scores
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mmc_bench.errors import PromiseError, UserError, message_of
+from mmc_bench.system.devices import image_layout, own_chance
 from mmc_bench.training.backbone import Backbone
 from mmc_bench.training.precision import full_precision
 
@@ -43,8 +44,9 @@ def check_backbone(model: Backbone, num_classes: int, input_shape: tuple[int, ..
 
 def two_inputs(model: nn.Module, input_shape: tuple[int, ...]) -> torch.Tensor:
     """Return two images of noise (2, …) where a network is; the same ones every time."""
-    x = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0)).to(_device_of(model)) * 2 - 1
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    device = _device_of(model)
+    x = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
+    return x.contiguous(memory_format=image_layout(device)) if x.ndim == 4 else x
 
 
 @contextmanager
@@ -105,7 +107,7 @@ def _own_randomness(device: torch.device) -> Iterator[None]:
     """Give the global generators back as they were."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with own_chance(device):
             yield
     finally:
         random.setstate(python)

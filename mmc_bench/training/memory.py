@@ -21,6 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.errors import message_of
+from mmc_bench.system.devices import own_chance, state_of_chance
 from mmc_bench.training.precision import cross_entropy
 
 #: Micro-batches of the last attempt.
@@ -175,16 +176,12 @@ def couples_images(model: nn.Module, x: torch.Tensor) -> bool:
     model = copy.deepcopy(model).train()
     buffers = [buffer.clone() for buffer in model.buffers()]
     half = len(x) // 2
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
-        chance = _state_of_chance(x.device)
+    with own_chance(x.device):
+        chance = state_of_chance(x.device)
         alone, beside_others = model(x)[:half], model(torch.cat([x[:half], x[half:] + 1]))[:half]
         unchanged = (
             torch.equal(alone, beside_others),
-            all(map(torch.equal, chance, _state_of_chance(x.device))),
+            all(map(torch.equal, chance, state_of_chance(x.device))),
             all(map(torch.equal, buffers, model.buffers())),
         )
     return not all(unchanged)
-
-
-def _state_of_chance(device: torch.device) -> list[torch.Tensor]:
-    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])

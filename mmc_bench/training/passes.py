@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from mmc_bench.system.devices import own_chance
 from mmc_bench.system.tally import Tally, running_tally, tallied
 from mmc_bench.training.backbone import Backbone
 
@@ -97,7 +98,7 @@ def place_of_passes(model: Backbone, x: torch.Tensor) -> str:
     for name, module in trial.named_modules():
         if name:
             module.register_forward_hook(note(name))
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
+    with own_chance(x.device):
         trial.forward_features(x)
         of_features = ended.copy()
         ended.clear()

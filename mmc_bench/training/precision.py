@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from mmc_bench.errors import UserError
+from mmc_bench.system.devices import widest_float
 from mmc_bench.system.processes import multiplies_in_bf16
 from mmc_bench.system.torch_state import float32_precision, set_float32_precision
 
@@ -20,13 +21,17 @@ def resolve_precision(name: str, device: torch.device | str) -> str:
     Raises
     ------
     UserError
-        When the name is unknown.
+        When the name is unknown, or the device does not compute so.
     """
     if name not in PRECISIONS:
         raise UserError(f"unknown precision {name!r}: write {', '.join(PRECISIONS)}")
+    kind = torch.device(device).type
+    if kind == "mps":
+        if name == "bf16":
+            raise UserError(f"precision bf16: device {device} computes in fp32 alone; use that, or auto")
+        return "fp32"
     if name != "auto":
         return name
-    kind = torch.device(device).type
     if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if kind == "cpu" and multiplies_in_bf16() else "fp32"
@@ -84,10 +89,21 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def prepare_device(precision: str, device: torch.device | str) -> None:
-    """Choose cuDNN's algorithms by measurement, and allow TF32 under bf16 mode only."""
+    """Choose cuDNN's algorithms by measurement, unless they must be deterministic, and allow TF32 in bf16 mode only."""
     if torch.device(device).type == "cuda":
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
         allow_tf32(precision == "bf16")
+
+
+def equal_chances(groups: torch.Tensor) -> torch.Tensor:
+    """Return chances (M,) for `Training.paired_rows` that draw each group equally often.
+
+    Parameters
+    ----------
+    groups
+        The group of each image, int64 of shape (M,).
+    """
+    return 1 / torch.bincount(groups)[groups].to(widest_float(groups.device))
 
 
 def group_losses(losses: torch.Tensor, groups: torch.Tensor, count: int) -> torch.Tensor:

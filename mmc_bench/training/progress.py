@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from mmc_bench.errors import UserError
+from mmc_bench.training.compiled import Compiler
 
 
 class NonFiniteLossError(UserError):
@@ -19,7 +20,17 @@ class Progress:
     Parameters
     ----------
     report
-        Gets one dictionary an epoch: ``epoch``, ``epochs``, ``loss``, ``images_per_second``.
+        Gets one dictionary an epoch: ``epoch``, ``epochs``, ``loss``, ``images_per_second``; and a ``note`` when
+        compiling fails.
+
+    Attributes
+    ----------
+    images, seconds
+        What was trained on so far, and how long it took; the time of compiling is no part of it, nor of an epoch's.
+    last_loss
+        The mean over the last epoch (nats).
+    compiler
+        Runs compiled code, and keeps what came of it.
     """
 
     def __init__(self, report: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
@@ -30,6 +41,7 @@ class Progress:
         self.images = 0
         self.seconds = 0.0
         self.last_loss = float("nan")
+        self.compiler = Compiler()
 
     def epochs(self, n: int, after: Callable[[], None] = lambda: None) -> Iterator[int]:
         """Yield 0 … n-1; after each epoch check that its losses are finite, report, and call `after`.
@@ -42,11 +54,11 @@ class Progress:
             When a loss of the epoch was NaN or infinite; the message names the step.
         """
         for epoch in range(n):
-            start = time.perf_counter()
+            start, compiling = time.perf_counter(), self.compiler.seconds
             self._epoch_images = 0
             yield epoch
             self._check(epoch)
-            elapsed = time.perf_counter() - start
+            elapsed = time.perf_counter() - start - (self.compiler.seconds - compiling)
             self.images += self._epoch_images
             self.seconds += elapsed
             self._report(
@@ -63,6 +75,11 @@ class Progress:
         """Note one optimiser step: its loss (a scalar on the device, kept there) and its images."""
         self._losses.append(loss.detach())
         self._epoch_images += images
+
+    def is_uncompiled(self, why: str) -> None:
+        """Note that a training goes on without compiled code, since compiling failed; a run says it once."""
+        self.compiler.runs_without(why)
+        self._report({"note": f"compiling failed, and trainings go on without: {why}", "once": True})
 
     def _check(self, epoch: int) -> None:
         if not self._losses:

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from mmc_bench.errors import PromiseError, message_of
+from mmc_bench.system.devices import own_chance
 from mmc_bench.training.backbone import Backbone
 from mmc_bench.training.evaluate import eval_mode
 from mmc_bench.training.precision import full_precision
@@ -233,8 +234,7 @@ def _check_description(of: Returned) -> None:
 def _outputs(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Return the logits (n, K) in eval mode, in float32, on the CPU; no generator moves on."""
     place = next(iter(model.state_dict().values())).device
-    devices = [place] if place.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.no_grad(), eval_mode(model), full_precision(place):
+    with own_chance(place), torch.no_grad(), eval_mode(model), full_precision(place):
         torch.manual_seed(0)
         logits: torch.Tensor = model(images.to(place)).float().cpu()
     return logits

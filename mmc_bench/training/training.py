@@ -11,7 +11,7 @@ from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.errors import UserError
 from mmc_bench.system.tally import tallied
 from mmc_bench.training.backbone import features, logits
-from mmc_bench.training.compiled import Forward, compiled, is_worth_compiling
+from mmc_bench.training.compiled import Forward, UncompiledError, compiled, is_worth_compiling, why_uncompiled
 from mmc_bench.training.descent import Descent, DescentSettings
 from mmc_bench.training.memory import PROBED_IMAGES, backward_in_parts, couples_images
 from mmc_bench.training.passes import note_pass
@@ -28,7 +28,8 @@ class Training(Descent, Generic[Network]):
         for x, y in training.batches():
             training.minimise(cross_entropy(training.logits(x), y))
 
-    `logits` and `features` run compiled code in a long training on a GPU.
+    `logits` and `features` run compiled code in a long training on a GPU; where it cannot be compiled, the run says so,
+    and this training goes on without.
 
     Parameters
     ----------
@@ -67,7 +68,10 @@ class Training(Descent, Generic[Network]):
             **settings,
         )
         self.model, self.images, self.batch_size, self.generator = model, images, batch_size, generator
-        self._compiles = is_worth_compiling(images.labels.device, self.steps)
+        device = images.labels.device
+        self._compiles = is_worth_compiling(device, self.steps)
+        if not self._compiles:
+            self._progress.compiler.runs_without(why_uncompiled(device, self.steps))
         self._marked = -1  # the last step that was marked for CUDA graphs
 
     def batches(self, after_epoch: Callable[[], None] = lambda: None) -> Iterator[Images]:
@@ -110,7 +114,12 @@ class Training(Descent, Generic[Network]):
             torch.compiler.cudagraph_mark_step_begin()
             self._marked = self.step
         with tallied(None):  # where it cannot be compiled, it would count itself
-            outputs = compiled(forward)(self.model, x)
+            try:
+                outputs = self._progress.compiler.run(compiled, forward, self.model, x)
+            except UncompiledError as error:
+                outputs = forward(self.model, x)  # if the network is to blame, this says so
+                self._compiles = False
+                self._progress.is_uncompiled(str(error))
         note_pass(outputs)
         return outputs
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmc_bench import BaseConfig, Choice
-from mmc_bench.training import Backbone, Descent, Task, constant, frozen_features, full_precision
+from mmc_bench.training import Backbone, Descent, Task, constant, frozen_features, full_precision, in_float64
 
 
 class AutomaticFeatureReweighting:
@@ -69,14 +69,15 @@ class AutomaticFeatureReweighting:
                 weight_decay=0.0,
                 schedule=constant,
             )
-            best, best_score = start, torch.full((), -1.0, dtype=torch.float64, device=task.device)
+            best, best_score = start, in_float64(torch.full((), -1.0, device=task.device))
             for _ in descent.each(lambda: [inputs]):
                 losses = objective(layers, start, inputs, labels, weights, pulls)  # (R,)
                 losses.sum().backward()  # no term has two of the layers, so each gets its own gradient
                 clip(layers, c.clip)
                 descent.update(losses.mean())
                 score, run = scores(layers.detach(), held_out, task.validation.labels).max(0)
-                best = torch.where(score > best_score, layers.detach().index_select(0, run[None])[0], best)
+                better, run = (score > best_score).to(task.device), run.to(task.device)
+                best = torch.where(better, layers.detach().index_select(0, run[None])[0], best)
                 best_score = torch.maximum(score, best_score)
         with torch.no_grad():
             layer.weight.copy_(best[:, :-1])
@@ -124,8 +125,8 @@ def clip(layers: torch.Tensor, norm: float) -> None:
 
 def scores(layers: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the accuracy of each layer on the worst class that occurs; the accuracy on all breaks ties: (R,)."""
-    correct = (logits(layers, inputs).argmax(2) == labels).double()  # (R, N)
-    one_hot = F.one_hot(labels, layers.shape[1]).double()
+    correct = in_float64(logits(layers, inputs).argmax(2) == labels)  # (R, N)
+    one_hot = in_float64(F.one_hot(labels, layers.shape[1]))
     counts = one_hot.sum(0)
     of_class = torch.where(counts > 0, correct @ one_hot / counts, 1.0)  # (R, K)
     return of_class.amin(1) + 1e-6 * correct.mean(1)

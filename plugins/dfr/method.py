@@ -7,13 +7,19 @@ import torch
 from pydantic import Field
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import assert_all_finite
 from torch import nn
 
 from mmc_bench import BaseConfig, Choice
 from mmc_bench.training import Backbone, Task, frozen_features
 
+from .batched import sparse_regressions
+
 # A class's weights and, in the last column, its intercept; a row for each of K classes, of F + 1 numbers.
 Rows = np.ndarray
+
+# A set of regressions, one for each class: the images' rows and C.
+Fit = tuple[np.ndarray, float]
 
 
 class DeepFeatureReweighting:
@@ -50,21 +56,21 @@ class DeepFeatureReweighting:
         """Return the model with its new last layer."""
         random = np.random.default_rng(int(torch.randint(2**31, (), generator=task.generator, device=task.device)))
         scaler = StandardScaler()
-        inputs = scaler.fit_transform(frozen_features(task.model, task.clean).double().cpu().numpy())
+        inputs = scaler.fit_transform(frozen_features(task.model, task.clean).cpu().double().numpy())
         labels = task.clean.labels.cpu().numpy()
-        held_out = scaler.transform(frozen_features(task.model, task.validation).double().cpu().numpy())
+        held_out = scaler.transform(frozen_features(task.model, task.validation).cpu().double().numpy())
         held_out_labels = task.validation.labels.cpu().numpy()
 
-        subset = balanced_subset(labels, random)
-        candidates = [
-            (strength, one_against_rest(inputs[subset], labels[subset], task.num_classes, strength, random))
-            for strength in self.config.strengths
-        ]
+        def fitted(fits: list[Fit]) -> list[Rows]:
+            if task.device.type == "cuda":  # MPS has no float64
+                return fitted_at_once(inputs, labels, task.num_classes, fits, random, task.device)
+            return [one_against_rest(inputs[s], labels[s], task.num_classes, c, random) for s, c in fits]
+
+        subset, strengths = balanced_subset(labels, random), self.config.strengths
+        candidates = zip(strengths, fitted([(subset, strength) for strength in strengths]), strict=True)
         strength, _ = max(candidates, key=lambda candidate: class_accuracies(candidate[1], held_out, held_out_labels))
         subsets = [balanced_subset(labels, random) for _ in range(self.config.retrains)]
-        rows = np.mean(
-            [one_against_rest(inputs[s], labels[s], task.num_classes, strength, random) for s in subsets], axis=0
-        )
+        rows = np.mean(fitted([(subset, strength) for subset in subsets]), axis=0)
         write(task.model.get_classifier(), rows, scaler)
         return task.model
 
@@ -94,6 +100,35 @@ def one_against_rest(
             fitted.fit(inputs, mine)
             rows[k] = np.append(fitted.coef_[0], fitted.intercept_[0])
     return rows
+
+
+def fitted_at_once(
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    fits: list[Fit],
+    random: np.random.Generator,
+    device: torch.device,
+) -> list[Rows]:
+    """Return what `one_against_rest` finds in each of the fits, whose subsets have the same classes and sizes.
+
+    On a device that computes in float64, all regressions are solved together. They differ from liblinear's by the
+    tolerance at which that stops. It solves what is left: all sets in which a regression has no unique solution, say.
+    """
+    assert_all_finite(inputs)
+    subsets = np.stack([subset for subset, _ in fits])  # (P, n)
+    classes = np.unique(labels[subsets[0]])
+    repeated = np.repeat(subsets, len(classes), axis=0)  # (P·K, n), of the K classes that occur
+    signs = np.where(labels[repeated] == np.tile(classes, len(fits))[:, None], 1.0, -1.0)
+    strengths = np.repeat([strength for _, strength in fits], len(classes))
+    found, solved = sparse_regressions(*(torch.from_numpy(x).to(device) for x in (inputs, repeated, signs, strengths)))
+    rows = np.zeros((len(fits), num_classes, inputs.shape[1] + 1))
+    rows[:, :, -1] = -np.log(subsets.shape[1])  # of a class without an image
+    rows[:, classes] = found.view(len(fits), len(classes), -1).cpu().numpy() if len(classes) > 1 else 0.0
+    for index in np.flatnonzero(~solved.view(len(fits), -1).all(1).cpu().numpy()):
+        subset, strength = fits[index]
+        rows[index] = one_against_rest(inputs[subset], labels[subset], num_classes, strength, random)
+    return list(rows)
 
 
 def class_accuracies(rows: Rows, inputs: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from mmc_bench import BaseConfig, LogUniform
-from mmc_bench.training import Backbone, Task, cross_entropy, group_losses
+from mmc_bench.training import Backbone, Task, cross_entropy, equal_chances, group_losses, in_float64
 
 
 class EIIL:
@@ -42,13 +42,14 @@ class EIIL:
         c = self.config
         pool = task.clean.joined(task.cued)
         with torch.no_grad():
-            environments = torch.cat([scale_gradients(task.pretrained(x), y) > 0 for x, y in pool.in_order()]).long()
+            environments = torch.cat([scale_gradients(task.pretrained(x), y) > 0 for x, y in pool.in_order()])
+        environments = environments.to(task.device).long()
         groups = environments * task.num_classes + pool.labels  # (N,)
         counts = torch.bincount(groups, minlength=2 * task.num_classes)  # (G,)
         q = (counts > 0) / (counts > 0).sum()
         cued = groups[len(task.clean) :]
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
-        for rows in training.paired_rows(1 / torch.bincount(cued)[cued].double()):
+        for rows in training.paired_rows(equal_chances(cued)):
             x, y = pool.batch(rows)
             losses = group_losses(cross_entropy(training.logits(x), y, reduction="none"), groups[rows], len(counts))
             q = q * (c.group_step_size * losses.detach()).exp()
@@ -59,5 +60,6 @@ class EIIL:
 
 def scale_gradients(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """∂/∂s CE(s·z, y) at s = 1 for each image, Σ_k softmax(z)_k z_k - z_y, of logits (n, K): (n,)."""
-    logits = logits.double()
-    return (logits.softmax(1) * logits).sum(1) - logits.gather(1, labels[:, None])[:, 0]
+    logits = in_float64(logits)
+    own = logits.gather(1, labels.to(logits.device)[:, None])[:, 0]
+    return (logits.softmax(1) * logits).sum(1) - own

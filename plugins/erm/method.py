@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 
 from mmc_bench import BaseConfig
-from mmc_bench.training import Backbone, Task, cross_entropy, environment_risks
+from mmc_bench.training import Backbone, Task, cross_entropy, environment_risks, equal_chances
 
 
 class PooledERM:
@@ -49,7 +49,7 @@ class ClassBalancedERM(PooledERM):
         groups = self.groups(pool.labels, task)
         cued = groups[len(task.clean) :]
         training = task.training(**dict(self.config))
-        for rows in training.paired_rows(1 / torch.bincount(cued)[cued].double()):
+        for rows in training.paired_rows(equal_chances(cued)):
             x, y = pool.batch(rows)
             losses = cross_entropy(training.logits(x), y, reduction="none")
             training.minimise(mean_of_groups(losses, groups[rows]))

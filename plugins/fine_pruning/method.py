@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import nn
 
 from mmc_bench import BaseConfig, LogUniform
-from mmc_bench.training import Backbone, Task, frozen_features, full_precision
+from mmc_bench.training import Backbone, Task, frozen_features, full_precision, in_float64
 
 
 class FinePruning:
@@ -70,8 +70,9 @@ class FinePruning:
 def pruned_accuracies(layer: nn.Linear, inputs: torch.Tensor, labels: torch.Tensor, order: torch.Tensor) -> list[float]:
     """Return the accuracies on features (N, F) without the first 0, 1, …, F - 1 of `order`, which has shape (F,)."""
     with full_precision(inputs.device):
-        inputs, weight = inputs[:, order].double(), layer.weight[:, order].double()
-        outputs = inputs @ weight.T + (0.0 if layer.bias is None else layer.bias.double())
+        inputs, weight = in_float64(inputs[:, order]), in_float64(layer.weight[:, order])
+        outputs = inputs @ weight.T + (0.0 if layer.bias is None else in_float64(layer.bias))
+        labels = labels.to(outputs.device)
         correct = []
         for values, column in zip(inputs.T, weight.T):
             correct.append((outputs.argmax(1) == labels).double().mean())

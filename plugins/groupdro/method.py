@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from mmc_bench import BaseConfig, Choice, LogUniform
-from mmc_bench.training import Backbone, Task, cross_entropy, group_losses
+from mmc_bench.training import Backbone, Task, cross_entropy, equal_chances, group_losses
 
 
 class GroupDRO:
@@ -50,11 +50,10 @@ class GroupDRO:
         groups = groups_of(pool.labels, task.pool_environments, task.num_classes)
         counts = torch.bincount(groups, minlength=2 * task.num_classes)  # (G,)
         cued = groups[len(task.clean) :]
-        chances = 1 / torch.bincount(cued)[cued].double()  # each group of the cued set is drawn equally often
         margins = torch.where(counts > 0, c.adjustment / counts.clamp(min=1).sqrt(), 0.0)
         q = (counts > 0) / (counts > 0).sum()
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
-        for rows in training.paired_rows(chances):
+        for rows in training.paired_rows(equal_chances(cued)):
             x, y = pool.batch(rows)
             losses = group_losses(cross_entropy(training.logits(x), y, reduction="none"), groups[rows], len(counts))
             q = reweighted(q, losses.detach() + margins, c.group_step_size)

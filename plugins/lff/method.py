@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from mmc_bench import BaseConfig, LogUniform, Uniform
-from mmc_bench.training import Backbone, Task, Training, cross_entropy
+from mmc_bench.training import Backbone, Task, Training, cross_entropy, widest_float
 
 
 class LearningFromFailure:
@@ -75,12 +75,12 @@ class MovingAverages:
     def __init__(self, labels: torch.Tensor, num_classes: int, memory: float) -> None:
         self.labels, self.memory = labels, memory
         self.classes = torch.arange(num_classes, device=labels.device)
-        self.values = torch.zeros(len(labels), dtype=torch.float64, device=labels.device)
+        self.values = torch.zeros(len(labels), dtype=widest_float(labels.device), device=labels.device)
         self.seen = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
 
     def update(self, rows: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
         """Take in the losses (n,) of rows (n,); return their averages, each over the largest of its class."""
-        old, losses = self.values[rows], losses.double()
+        old, losses = self.values[rows], losses.to(self.values.dtype)
         self.values[rows] = torch.where(self.seen[rows], old.lerp(losses, 1 - self.memory), losses)
         self.seen[rows] = True
         members = self.labels == self.classes[:, None]  # (K, N)

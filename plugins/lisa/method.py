@@ -8,7 +8,7 @@ from pydantic import Field
 from torch.distributions import Beta
 
 from mmc_bench import BaseConfig, Choice, LogUniform
-from mmc_bench.training import Backbone, Task, cross_entropy
+from mmc_bench.training import Backbone, Task, cross_entropy, equal_chances, widest_float
 
 
 class LISA:
@@ -51,11 +51,10 @@ class LISA:
         partners = Partners(pool.labels, task.pool_environments, task.num_classes)
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
         cued = partners.groups[len(task.clean) :]
-        chances = 1 / torch.bincount(cued)[cued].double()  # each group of the cued set is drawn equally often
         within_label = torch.rand(training.steps, generator=task.generator, device=task.device) < c.intra_label
         alpha = torch.tensor(c.mixing, device=task.device)
         shares = Beta(alpha, alpha, validate_args=False)
-        for rows in training.paired_rows(chances):
+        for rows in training.paired_rows(equal_chances(cued)):
             others = partners.draw(rows, within_label[training.step], task.generator)
             x, y = pool.batch(torch.cat([rows, others]))
             training.minimise(mixed_loss(training.logits, x, y, shares.sample(rows.shape)))
@@ -106,7 +105,7 @@ class Partners:
         size = self.counts.view(2, -1).sum(1)[own // self.num_classes]  # of the environment
         start = torch.where(within_label, self.starts[opposite], self.starts[first_of_environment])
         count = torch.where(within_label, self.counts[opposite], size - self.counts[own])
-        uniform = torch.rand(len(rows), dtype=torch.float64, generator=generator, device=rows.device)
+        uniform = torch.rand(len(rows), dtype=widest_float(rows.device), generator=generator, device=rows.device)
         place = start + (uniform * count).long()
         # An environment's images lie side by side: skip those of the row's own label among them.
         place = torch.where(~within_label & (place >= self.starts[own]), place + self.counts[own], place)

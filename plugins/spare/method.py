@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 
 from mmc_bench import BaseConfig, Choice
-from mmc_bench.training import Backbone, Task, cross_entropy
+from mmc_bench.training import Backbone, Task, cross_entropy, widest_float
 
 
 class SPARE:
@@ -48,7 +48,8 @@ class SPARE:
         with torch.no_grad():
             outputs = torch.cat([task.pretrained(x).float().softmax(1) for x, _ in pool.in_order()])  # (N, K)
         seed = int(torch.randint(2**31, (), generator=task.generator, device=task.device))
-        weights = torch.from_numpy(self.weights(outputs.cpu().numpy(), pool.labels.cpu().numpy(), seed)).to(task.device)
+        found = torch.from_numpy(self.weights(outputs.cpu().numpy(), pool.labels.cpu().numpy(), seed))
+        weights = found.to(widest_float(task.device)).to(task.device)
         cued_share = weights[n:].sum()
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
         for rows in training.paired_rows(weights[n:]):

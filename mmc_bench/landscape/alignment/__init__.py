@@ -35,6 +35,7 @@ from mmc_bench.landscape.alignment.groups import (
 )
 from mmc_bench.landscape.alignment.weights import match_weights
 from mmc_bench.results.settings import Matching
+from mmc_bench.system.devices import float64_device, in_float64
 from mmc_bench.training import full_precision
 from mmc_bench.training.checks import check_same_architecture
 
@@ -187,10 +188,10 @@ def output_difference(
     UserError
         When the networks do not run in float64, or return something else than a tensor.
     """
-    device = next(iter(tensors_of(one).values())).device
+    device = float64_device(next(iter(tensors_of(one).values())).device)
     noise = torch.randn(CHECKED_INPUTS, *input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    inputs = [noise.to(device), *([] if images is None else [images.to(device, torch.float64)])]
-    copies = [copy.deepcopy(model).double().eval() for model in (one, other)]
+    inputs = [noise.to(device), *([] if images is None else [in_float64(images)])]
+    copies = [copy.deepcopy(model).to(device).double().eval() for model in (one, other)]
     try:
         with torch.no_grad():
             first, second = (torch.cat([model(x) for x in inputs]) for model in copies)

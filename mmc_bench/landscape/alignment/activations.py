@@ -28,6 +28,7 @@ from mmc_bench.landscape.alignment.assignment import Inner, ScoreOf, best_permut
 from mmc_bench.landscape.alignment.graph import activated, groups_of, label, observed, trace
 from mmc_bench.landscape.alignment.groups import Group, Groups, Place, tensors_of
 from mmc_bench.landscape.alignment.labels import Units
+from mmc_bench.system.devices import in_float64
 
 Side = Literal["before", "after"]
 
@@ -55,9 +56,9 @@ class Moments:
     count
         Values seen.
     first, second
-        Sums of the values and of their squares, float64, shape (2, n).
+        Sums of the values and of their squares, float64, shape (2, n); on the CPU where the device has no float64.
     product
-        Σ x yᵀ, float64, shape (n of the reference, n of ours).
+        Σ x yᵀ, likewise, shape (n of the reference, n of ours).
     """
 
     shift: torch.Tensor
@@ -70,7 +71,7 @@ class Moments:
     def empty(cls, reference: torch.Tensor, ours: torch.Tensor) -> Moments:
         """Return sums over nothing, shifted by the first of these values."""
         shift = torch.stack([reference[0], ours[0]])
-        zeros = torch.zeros_like(shift, dtype=torch.float64)
+        zeros = in_float64(torch.zeros_like(shift))
         n = shift.shape[1]
         return cls(shift, 0, zeros, zeros.clone(), zeros.new_zeros(n, n))
 
@@ -78,9 +79,10 @@ class Moments:
         """Add values, both of shape (values, n)."""
         x, y = reference - self.shift[0], ours - self.shift[1]
         self.count += len(x)
-        self.first += torch.stack([x.sum(0), y.sum(0)])
-        self.second += torch.stack([torch.linalg.vector_norm(z, dim=0).square() for z in (x, y)])
-        self.product += x.T @ y
+        place = self.product.device
+        self.first += torch.stack([x.sum(0), y.sum(0)]).to(place)
+        self.second += torch.stack([torch.linalg.vector_norm(z, dim=0).square() for z in (x, y)]).to(place)
+        self.product += (x.T @ y).to(place)
 
     def correlations(self) -> np.ndarray:
         """Return the correlations, float64 of shape (n, n); 0 for units that never change."""
@@ -94,7 +96,7 @@ class Moments:
 
     def inner_products(self) -> np.ndarray:
         """Return the mean products of two units' values, float64 of shape (n, n)."""
-        x, y = self.shift.double()
+        x, y = in_float64(self.shift)
         mean = self.first / self.count
         shifted = self.product / self.count
         products: np.ndarray = (shifted + mean[0][:, None] * y + x[:, None] * mean[1] + x[:, None] * y).cpu().numpy()

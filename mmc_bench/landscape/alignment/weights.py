@@ -14,6 +14,7 @@ from torch import nn
 
 from mmc_bench.landscape.alignment.assignment import Inner, best_permutations
 from mmc_bench.landscape.alignment.groups import Group, Groups, Place, identity, permuted_tensors
+from mmc_bench.system.devices import in_float64
 
 #: A step must raise the objective by this share of the parameters' squared norm, which is above rounding.
 LEAST_GAIN = 1e-9
@@ -37,7 +38,7 @@ class WeightMatching:
         for group in groups:
             for place in group.places:
                 self._groups_on.setdefault(place.weight, set()).add(group.name)
-        self._scale = sum(float(value.double().square().sum()) for value in self.reference.values())
+        self._scale = sum(float(in_float64(value).square().sum()) for value in self.reference.values())
 
     def objective(self) -> float:
         """Return Σ ⟨reference, permuted ours⟩ over all parameters."""
@@ -112,7 +113,7 @@ def _across(place: Place, tree: list[Group]) -> Group | None:
 
 
 def _inner_product(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one.double() * other.double()).sum())
+    return float((in_float64(one) * in_float64(other)).sum())
 
 
 def _rows(value: torch.Tensor, place: Place, size: int) -> torch.Tensor:
