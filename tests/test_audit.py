@@ -231,9 +231,7 @@ def test_images_that_are_few_or_large_are_fitted_and_said_so(tmp_path, capsys):
     folder = write_images(tmp_path, side=70)
     session = AuditSession.auditing(Session.of(None, {"datasets": "images-box"}, data={"images": folder}))
     sizes = session.plan.pretrainings[0].data
-    assert (sizes.pretrain_images, sizes.clean_images, sizes.validation_images, sizes.test_images) == (None,) * 3 + (
-        2000,
-    )
+    assert (sizes.pretrain_images, sizes.clean_images, sizes.validation_images) == (None, None, None)
     assert session.plan.pretrainings[0].dataset.parameters["pixels"] == 64
     said = capsys.readouterr().err
     assert "120 training images are few" in said and "--set images-box.pixels=N" in said

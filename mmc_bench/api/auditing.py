@@ -35,8 +35,10 @@ def audit(
     download: bool = True,
     device: str = "auto",
     precision: str = "auto",
+    deterministic: bool = False,
     workers: int | None = None,
     threads: int | None = None,
+    keep_predictions: bool = False,
     retry_failed: bool = False,
     fail_fast: bool = False,
     time_limit: float | None = None,
@@ -70,9 +72,9 @@ def audit(
         In place of the suite's, as for `run`; there is one cue rate.
     start : str, pathlib.Path, torch.nn.Module or mapping
         Weights that all trainings begin with, as for `run`: what would a model of one's own pick up?
-    results, plugins_dir, observe, download, device, precision, workers, threads, retry_failed, fail_fast
+    results, plugins_dir, observe, download, device, precision, deterministic, workers, threads, keep_predictions
         As for `run`.
-    time_limit, cell_timeout, cell_memory, image_memory, engine, address, cpus_per_cell, gpus_per_cell, progress
+    retry_failed, fail_fast, time_limit, cell_timeout, cell_memory, image_memory, engine, address, cpus_per_cell, gpus_per_cell, progress
         As for `run`.
 
     Returns
@@ -100,8 +102,10 @@ def audit(
         download=download,
         device=device,
         precision=precision,
+        deterministic=deterministic,
         workers=workers,
         threads=threads,
+        keep_predictions=keep_predictions,
         retry_failed=retry_failed,
         fail_fast=fail_fast,
         time_limit=time_limit,
