@@ -74,7 +74,9 @@ def audit(
         Weights that all trainings begin with, as for `run`: what would a model of one's own pick up?
     results, plugins_dir, observe, download, device, precision, deterministic, workers, threads, keep_predictions
         As for `run`.
-    retry_failed, fail_fast, time_limit, cell_timeout, cell_memory, image_memory, engine, address, cpus_per_cell, gpus_per_cell, progress
+    retry_failed, fail_fast, time_limit, cell_timeout, cell_memory, image_memory
+        As for `run`.
+    engine, address, cpus_per_cell, gpus_per_cell, progress
         As for `run`.
 
     Returns

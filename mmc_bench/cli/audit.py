@@ -43,7 +43,7 @@ def command(session: Session, out: str, probe: bool, dry_run: bool, as_json: boo
     if dry_run:
         from mmc_bench.running.preview import preview
 
-        would = preview(session, options["retry_failed"])
+        would = preview(session, options["retry_failed"], options["keep_predictions"])
         click.echo(json.dumps(would.as_dict(), indent=1) if as_json else str(would))
         return
     from mmc_bench.auditing.report import audit
