@@ -12,6 +12,7 @@ from mmc_bench.running.connecting import Connected
 from mmc_bench.running.interactive import InteractiveTask
 from mmc_bench.running.outcome import PrintedTable
 from mmc_bench.running.preview import Preview
+from mmc_bench.running.probing import Probed
 
 PAGE = Path(__file__).parent / "docs" / "api.md"
 
@@ -19,8 +20,8 @@ RETURNED = "What they return"
 
 GROUPS: dict[str, tuple[Any, ...]] = {
     "Running and reading": (mmc_bench.run, mmc_bench.dry_run, mmc_bench.load, mmc_bench.list, mmc_bench.plot),
-    "Developing a method": (mmc_bench.task, mmc_bench.score, mmc_bench.connect, mmc_bench.gallery),
-    RETURNED: (mmc_bench.Results, Preview, InteractiveTask, Connected, Picture, Pictures, PrintedTable),
+    "Developing a method": (mmc_bench.task, mmc_bench.score, mmc_bench.connect, mmc_bench.probe, mmc_bench.gallery),
+    RETURNED: (mmc_bench.Results, Preview, InteractiveTask, Connected, Probed, Picture, Pictures, PrintedTable),
     "Writing a plugin": (
         mmc_bench.MethodSpec,
         mmc_bench.DatasetSpec,

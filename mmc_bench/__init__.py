@@ -12,7 +12,7 @@ from mmc_bench.plugin.hookspecs import hookimpl
 from mmc_bench.plugin.specs import BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec
 
 if TYPE_CHECKING:
-    from mmc_bench.api import connect, dry_run, gallery, list, load, plot, run, score, task
+    from mmc_bench.api import connect, dry_run, gallery, list, load, plot, probe, run, score, task
     from mmc_bench.plugin.parameters import BaseConfig
     from mmc_bench.plugin.search import Choice, LogUniform, Uniform
     from mmc_bench.running.outcome import Results
@@ -38,6 +38,7 @@ __all__ = [
     "list",
     "load",
     "plot",
+    "probe",
     "run",
     "score",
     "task",
@@ -45,7 +46,9 @@ __all__ = [
 
 #: What takes long to import, and where it is: only those who use it pay.
 _LAZY = {
-    **dict.fromkeys(("connect", "dry_run", "gallery", "list", "load", "plot", "run", "score", "task"), "mmc_bench.api"),
+    **dict.fromkeys(
+        ("connect", "dry_run", "gallery", "list", "load", "plot", "probe", "run", "score", "task"), "mmc_bench.api"
+    ),
     "BaseConfig": "mmc_bench.plugin.parameters",
     **dict.fromkeys(("Choice", "LogUniform", "Uniform"), "mmc_bench.plugin.search"),
     "Results": "mmc_bench.running.outcome",

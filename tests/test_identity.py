@@ -80,8 +80,14 @@ def test_the_embedded_digits_can_be_replaced_like_any_other_source(tmp_path):
     assert train.images.shape == (2, 3, 16, 16)
 
 
-DECISIVE = ("data", "training", "landscape", "stages", "seeds.py")
-MODULE_OF = {"pretrain": "pretrain", "fine-tune": "finetune", "score": "score", "connect": "connect"}
+DECISIVE = ("data", "training", "landscape", "mechanisms", "stages", "seeds.py")
+MODULE_OF = {
+    "pretrain": "stages/pretrain.py",
+    "fine-tune": "stages/finetune.py",
+    "score": "stages/score.py",
+    "connect": "stages/connect.py",
+    "probe": "mechanisms/measure.py",
+}
 
 
 @cache
@@ -100,7 +106,7 @@ def imported(file):
                 place = "/".join(parts[:depth])
                 candidates = (f"{place}.py", f"{place}/__init__.py")
                 found |= {name for name in candidates if (versions.PACKAGE / name).is_file()}
-    empty = ("stages/__init__.py", "landscape/__init__.py")
+    empty = ("stages/__init__.py", "landscape/__init__.py", "mechanisms/__init__.py")
     return {name for name in found if name.split("/")[0] in DECISIVE and name not in empty}
 
 
@@ -110,7 +116,7 @@ def files_of(stage):
 
 @pytest.mark.parametrize("stage", versions.STAGES)
 def test_a_stage_rests_on_all_that_its_module_imports(stage):
-    reached, waiting = set(), [f"stages/{MODULE_OF[stage]}.py", "stages/resources.py"]
+    reached, waiting = set(), [MODULE_OF[stage], "stages/resources.py"]
     while waiting:
         file = waiting.pop()
         if file not in reached:

@@ -25,7 +25,7 @@ LAYERS = (
     {"mmc_bench"},
     {"suites", "data"},
     {"training"},
-    {"landscape"},
+    {"landscape", "mechanisms"},
     {"stages"},
     {"engines", "report"},
     {"running"},

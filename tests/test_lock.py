@@ -108,6 +108,7 @@ def test_small_cells_of_every_stage_and_plugin_make_a_plan():
     plans = {}
     for thing in things:
         suite = golden_suite(thing, registry, named, old)
+        assert suite.pop("probed", False) == (thing.label == "stage probe")
         del suite["usual"]
         plans[thing.label] = make_plan(suite_of(suite), registry)
         assert plans[thing.label].cells, thing.label

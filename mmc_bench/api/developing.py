@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmc_bench.errors import UserError
 from mmc_bench.running.devices import device_words
 from mmc_bench.running.display import Progress, display_of
 from mmc_bench.running.launch import Computing
-from mmc_bench.running.session import AnySuite, GivenSettings, Session
+from mmc_bench.running.session import AnySuite, GivenAxes, GivenSettings, Session, with_trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mmc_bench.report.pictures import Picture
     from mmc_bench.running.connecting import Connected
     from mmc_bench.running.interactive import InteractiveTask
+    from mmc_bench.running.probing import Probed
 
 
 def task(
@@ -185,6 +187,79 @@ def connect(
     session = Session.of(None, {"cue_rates": cue_rate, "seeds": seed}, set, data, results, plugins_dir)
     computing = Computing(download=download, device=device_words(device), precision=precision, threads=threads)
     return connect_ends(session, (a, b), dataset, backbone, changes, computing)
+
+
+def probe(
+    models: "nn.Module | Mapping[str, nn.Module] | None" = None,
+    task: "InteractiveTask | None" = None,
+    *,
+    suite: AnySuite | None = None,
+    methods: Any = (),
+    datasets: Any = (),
+    backbones: Any = (),
+    cue_rates: Any = (),
+    seeds: Any = (),
+    tune: int | None = None,
+    set: GivenSettings = (),
+    axes: GivenAxes = (),
+    checkpoint: "str | Path | None" = None,
+    data: Mapping[str, str | Path] | None = None,
+    results: str | Path | None = None,
+    plugins_dir: Any = (),
+    download: bool = True,
+    device: str | Sequence[str] = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    progress: Progress = None,
+) -> "Probed":
+    """Say of models what became of the cue in them: removed, hidden, unlinked or kept; it is kept as records.
+
+    Each is compared with the pretrained model θ_C that it was repaired from, and with a model θ_NC that was pretrained
+    without the cue, which is trained now unless it is at hand.
+
+    Parameters
+    ----------
+    models : torch.nn.Module or mapping of str to torch.nn.Module
+        Models of the task's architecture, by name; without a task, the models of all selected cells that keep weights.
+    task : InteractiveTask
+        From `mmc_bench.task`: the data, and θ_C.
+    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, axes, checkpoint
+        Which cells, as for `load`, where there is no task; they must have been run with ``keep_weights``.
+    data, results, plugins_dir, download, device, precision, threads, progress
+        As for `run`, where there is no task. Probes themselves compute in float32.
+
+    Returns
+    -------
+    Probed
+        Prints as a table; a notebook shows a picture, too.
+
+    Raises
+    ------
+    UserError
+        When no selected cell keeps its weights, images come in groups and have no counterfactuals, or a model is none
+        of the task's architecture.
+
+    Examples
+    --------
+    >>> import mmc_bench
+    >>> task = mmc_bench.task(seed=0, set={"pretrain.epochs": 1})
+    >>> probed = mmc_bench.probe({"unchanged": task.fresh().model}, task)
+    >>> probed.to_frame()["method"].tolist()
+    ['pretrained', 'cue-free', 'unchanged']
+    """
+    if task is not None:
+        from mmc_bench.running.interactive import probe_on
+
+        return probe_on(task, models)
+    if models is not None:
+        raise UserError("models in memory need the task that they are of: mmc_bench.probe(model, task)")
+    from mmc_bench.running.probing import probe_cells
+
+    lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
+    settings = with_trials(set, tune)
+    session = Session.of(suite, lists, settings, data, results, plugins_dir, axes=axes, checkpoint=checkpoint)
+    computing = Computing(download=download, device=device_words(device), precision=precision, threads=threads)
+    return probe_cells(session, computing, progress)
 
 
 def gallery(task: "InteractiveTask") -> "Picture":

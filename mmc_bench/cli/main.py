@@ -26,6 +26,7 @@ COMMANDS = {
     "plot": "Draw the results at hand, or images of a dataset.",
     "leaderboard": "Take results into the leaderboard, check it, build its tables.",
     "connect": "Measure the paths between any two checkpoints.",
+    "probe": "Say what became of the cue: removed, hidden, unlinked or kept.",
     "new": "Write a plugin project to start from.",
     "check": "Check that a plugin keeps its promises.",
     "lock": "Check that unchanged versions mean unchanged numbers.",

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 
@@ -19,6 +19,10 @@ from mmc_bench.system.devices import in_float64
 
 HELD_OUT_IMAGES = 2500
 MOST_CUE_GROUPS = 100  # codes of more values count as no groups
+
+
+def _no_classes(cues: torch.Tensor) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class ExperimentData:
     groups of label and cue of the images of RC, where cues make groups. `clean_environments` (N,) are those of the
     clean images, where these are not all of environment 0. `other_tests` are the test images in further versions that
     the dataset offers, in the order of `splits`.
+    `cue_classes` returns the class of each cue code (n, …), int64 of shape (n,), or None where cues make no classes.
     """
 
     pretraining: CuedImages
@@ -52,6 +57,7 @@ class ExperimentData:
     image_memory: int = IMAGE_MEMORY
     rc_groups: torch.Tensor | None = None
     clean_environments: torch.Tensor | None = None
+    cue_classes: Callable[[torch.Tensor], torch.Tensor | None] = _no_classes
     other_tests: dict[str, CuedImages] = field(default_factory=dict)
 
     @property
@@ -174,6 +180,7 @@ def derive_experiment(
         input_shape=tuple(example.shape[1:]),
         image_memory=image_memory,
         rc_groups=_groups_of(dataset, splits["RC"]),
+        cue_classes=partial(cue_classes, dataset),
         other_tests=_other_tests(dataset, order, device),
     )
 
@@ -236,6 +243,13 @@ def _four_splits(
     }
 
 
+def cue_classes(dataset: Dataset, cues: torch.Tensor) -> torch.Tensor | None:
+    """Return the class of each cue code (n, …), a whole number (n,), or None where cues make no classes."""
+    own: Callable[[torch.Tensor], torch.Tensor | None] | None = getattr(dataset, "cue_groups", None)
+    is_code = cues.ndim == 1 and not cues.is_floating_point() and len(cues.unique()) <= MOST_CUE_GROUPS
+    return own(cues) if own else cues if is_code else None
+
+
 def _other_tests(dataset: Dataset, order: torch.Tensor, device: torch.device | str) -> dict[str, CuedImages]:
     """Return the further versions of the test images that a dataset offers, in the order of the splits."""
     found: Mapping[str, LabelledImages] = getattr(dataset, "other_tests", {})
@@ -253,9 +267,7 @@ def _other_tests(dataset: Dataset, order: torch.Tensor, device: torch.device | s
 def _groups_of(dataset: Dataset, images: CuedImages) -> torch.Tensor | None:
     """Return the group of label and cue of each image (N,), or None where cues make no groups."""
     cues = images.cues
-    own: Callable[[torch.Tensor], torch.Tensor | None] | None = getattr(dataset, "cue_groups", None)
-    is_code = cues.ndim == 1 and not cues.is_floating_point() and len(cues.unique()) <= MOST_CUE_GROUPS
-    codes = own(cues) if own else cues if is_code else None
+    codes = cue_classes(dataset, cues)
     if codes is None:
         return None
     groups: torch.Tensor = torch.stack([images.labels, codes.to(images.labels)], dim=1).unique(

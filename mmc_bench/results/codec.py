@@ -18,11 +18,12 @@ from mmc_bench.system.files import is_intact, read_whole, with_checksum
 
 if TYPE_CHECKING:  # records are models of pydantic, and many commands read none
     from mmc_bench.results.jobs import Job
+    from mmc_bench.results.probes import ProbeRecord
     from mmc_bench.results.records import AnyRecord, ConnectionRecord, Failure
     from mmc_bench.results.scores import ScoreReader
     from mmc_bench.results.selections import SelectionRecord
 
-OneRecord = TypeVar("OneRecord", bound="AnyRecord | SelectionRecord | ConnectionRecord")
+OneRecord = TypeVar("OneRecord", bound="AnyRecord | SelectionRecord | ConnectionRecord | ProbeRecord")
 
 #: Where a record has the checksums of weights: its own, or those it was made from.
 WEIGHTS = {
@@ -34,7 +35,7 @@ WEIGHTS = {
 
 
 #: What records are of.
-KINDS = ("pretraining", "cell", "trial", "selection", "pair", "connection")
+KINDS = ("pretraining", "cell", "trial", "selection", "pair", "connection", "probe")
 
 
 #: Where the record of a trial has the key of its pretraining.
@@ -56,7 +57,7 @@ class StoredKeys:
 
 def schema_of(kind: str) -> Any:
     """Return the class of a kind of records, or of a ``"failure"``."""
-    from mmc_bench.results import records, selections
+    from mmc_bench.results import probes, records, selections
 
     return {
         "pretraining": records.PretrainRecord,
@@ -65,11 +66,12 @@ def schema_of(kind: str) -> Any:
         "selection": selections.SelectionRecord,
         "pair": records.PairRecord,
         "connection": records.ConnectionRecord,
+        "probe": probes.ProbeRecord,
         "failure": records.Failure,
     }[kind]
 
 
-def encoded(record: AnyRecord | SelectionRecord | ConnectionRecord | Failure) -> bytes:
+def encoded(record: AnyRecord | SelectionRecord | ConnectionRecord | ProbeRecord | Failure) -> bytes:
     """Return the content of a record's file."""
     return with_checksum((record.model_dump_json(indent=1) + "\n").encode())
 
@@ -153,7 +155,7 @@ def read_if_there(path: str | Path) -> bytes | None:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def read_record(path: Path) -> AnyRecord | SelectionRecord | ConnectionRecord:
+def read_record(path: Path) -> AnyRecord | SelectionRecord | ConnectionRecord | ProbeRecord:
     """Return the record in a file, of whatever kind it is.
 
     Raises
@@ -170,5 +172,5 @@ def read_record(path: Path) -> AnyRecord | SelectionRecord | ConnectionRecord:
         kind = None
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{path} is no record of mmc-bench")
-    record: AnyRecord | SelectionRecord | ConnectionRecord = parsed(path, content, schema_of(kind))
+    record: AnyRecord | SelectionRecord | ConnectionRecord | ProbeRecord = parsed(path, content, schema_of(kind))
     return record

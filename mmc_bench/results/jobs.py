@@ -293,6 +293,30 @@ class Connection(Plain):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Probe(Plain):
+    """A model whose hold on the cue is measured, and the experiment on whose images.
+
+    `experiment` describes the data, and the backbone that the weights are loaded into.
+    """
+
+    versions: Annotated[dict[str, str], _of("probe")]
+    model: Checkpoint
+    experiment: Pretraining
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 that names this probe's record; what weights are called, and how they were trained, is no part."""
+        return key_of(
+            {
+                "stage": "probe",
+                **self.versions,
+                "weights": self.model.weights_sha256,
+                "experiment": self.experiment.identity("versions", "cue_rate", "recipe", "checkpoint"),
+            }
+        )
+
+
 def _places(end: Pretraining) -> dict[str, str]:
     return {
         "dataset": end.dataset.name,
@@ -307,8 +331,8 @@ def rate_in_words(cue_rate: float | None) -> str:
     return "groups" if cue_rate is None else f"cue rate {cue_rate:g}"
 
 
-def kind_of(described: Job | Selection | Connection) -> str:
-    """Return ``"pretraining"``, ``"cell"``, ``"trial"``, ``"selection"``, ``"pair"`` or ``"connection"``."""
+def kind_of(described: Job | Selection | Connection | Probe) -> str:
+    """Return the kind of what a record is of, such as ``"pretraining"``, ``"cell"`` or ``"probe"``."""
     return type(described).__name__.lower()
 
 
@@ -320,13 +344,13 @@ def adapter(part: Any) -> "TypeAdapter[Any]":
     return TypeAdapter(part)
 
 
-def references_of(job: Job | Connection) -> list[tuple[str, PluginRef]]:
+def references_of(job: Job | Connection | Probe) -> list[tuple[str, PluginRef]]:
     """Return the kind and the reference of each plugin that a job rests on, each once."""
     if isinstance(job, Cell | Trial):
         return [*references_of(job.pretraining), ("method", job.method)]
     if isinstance(job, Pretraining):
         return [("dataset", job.dataset), ("backbone", job.backbone)]
-    if isinstance(job, Connection):
+    if isinstance(job, Connection | Probe):
         return references_of(job.experiment)
     found = {(kind, plugin.canonical): plugin for end in models_of(job) for kind, plugin in references_of(end)}
     return [(kind, plugin) for (kind, _), plugin in found.items()]

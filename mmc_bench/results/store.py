@@ -8,6 +8,7 @@
     RESULTS/selections/<key>.json                  which trials of a method in a setting are the best
     RESULTS/pairs/<key>.json                       the record of a pair of pretrained models
     RESULTS/connections/<key>.json                 the record of two checkpoints that a user named
+    RESULTS/probes/<key>.json                      what a model has left of the cue
     RESULTS/predictions/<key>.npz                  what the model of a record predicts, when that is kept
     RESULTS/*/<key>.failure.json                   why there is no record yet
     RESULTS/locks/<key>.<n>.lease                  which run makes the record (`mmc_bench.results.leases`)
@@ -42,7 +43,7 @@ from mmc_bench.results.codec import (
     weights_in,
     weights_of,
 )
-from mmc_bench.results.jobs import Cell, Connection, Job, Pretraining, Selection, kind_of, models_of
+from mmc_bench.results.jobs import Cell, Connection, Job, Pretraining, Probe, Selection, kind_of, models_of
 from mmc_bench.system.files import is_intact, names_in, sweep, write_whole
 from mmc_bench.system.parts import part
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     import torch
 
     from mmc_bench.results.predictions import Predictions
+    from mmc_bench.results.probes import ProbeRecord
     from mmc_bench.results.records import (
         AnyRecord,
         CellRecord,
@@ -70,6 +72,7 @@ FOLDERS = {
     "selection": "selections",
     "pair": "pairs",
     "connection": "connections",
+    "probe": "probes",
 }
 
 WEIGHTS_FOLDERS = {"pretraining": "pretrained", "cell": "fine-tuned"}
@@ -175,8 +178,8 @@ class Store:
         kind, key = "pretraining", pretraining.key
         return self._read(self._name(pretraining), lambda path, content: scores_in(path, content, kind, key, reader))
 
-    def find_jobless(self, described: Connection | Selection) -> Any:
-        """Return the valid record of what is no job, a connection or a selection, or None."""
+    def find_jobless(self, described: Connection | Probe | Selection) -> Any:
+        """Return the valid record of what is no job, a connection, probe or selection, or None."""
         schema: Any = schema_of(kind_of(described))
         return self._read(self._name(described), lambda path, content: parsed(path, content, schema, described.key))
 
@@ -283,7 +286,7 @@ class Store:
             file.parent.mkdir(exist_ok=True)
             write_whole(file, encoded_predictions(predictions, job.key))
 
-    def save_jobless(self, record: ConnectionRecord | SelectionRecord) -> Path:
+    def save_jobless(self, record: ConnectionRecord | ProbeRecord | SelectionRecord) -> Path:
         """Write the record of what is no job, and return its file; raises `UnwritableError`."""
         path = self.file_of(getattr(record, record.kind))
         self._write(path, encoded(record))
@@ -367,14 +370,14 @@ class Store:
             for folder in (*ALL_FOLDERS, PREDICTIONS, self.locks.name):
                 sweep(self.root / folder)
 
-    def file_of(self, job: Job | Connection | Selection) -> Path:
+    def file_of(self, job: Job | Connection | Probe | Selection) -> Path:
         """Return where the record is, or will be."""
         return self._path(job, ".json")
 
-    def _path(self, job: Job | Connection | Selection, suffix: str) -> Path:
+    def _path(self, job: Job | Connection | Probe | Selection, suffix: str) -> Path:
         return self.root / FOLDERS[kind_of(job)] / f"{job.key}{suffix}"
 
-    def _name(self, job: Job | Connection | Selection) -> str:
+    def _name(self, job: Job | Connection | Probe | Selection) -> str:
         """Return the path of a record's file as text: to make a `Path` takes about as long as to read it."""
         return f"{self.root}/{FOLDERS[kind_of(job)]}/{job.key}.json"
 

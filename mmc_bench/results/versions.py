@@ -32,11 +32,15 @@ class Stage:
 #: models and images from stage to stage.
 _COMMON = ("data", "seeds.py", "stages/job.py", "stages/resources.py", "training")
 
+#: What a probe's record rests on; words are made of it afterwards.
+_MEASURED = ("attribution", "measure", "reading", "stages")
+
 STAGES = {
     "pretrain": Stage(3, (*_COMMON, "stages/pretrain.py")),
     "fine-tune": Stage(3, (*_COMMON, "stages/finetune.py")),
     "score": Stage(3, (*_COMMON, "stages/score.py", "landscape/effects.py", "landscape/invariance.py")),
     "connect": Stage(3, (*_COMMON, "stages/connect.py", "landscape")),
+    "probe": Stage(1, (*_COMMON, *(f"mechanisms/{name}.py" for name in _MEASURED))),
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mmc_bench.stages.resources import Resources
 
 PATHS = get_args(PathName)
+Measured = TypeVar("Measured")
 LONGEST_NAME = 60  # of a file, in the figures' names
 
 
@@ -223,10 +224,10 @@ def _measured(
     with timed(Clock()), as_if_fresh(), Leases(session.store.locks) as leases, leased(leases, connection.key, label):
         resources = open_resources(settings)
         found = resources.store.find_jobless(connection)
-        return found or _with_retries(lambda: compare_checkpoints(connection, weights, resources), resources)
+        return found or with_retries(lambda: compare_checkpoints(connection, weights, resources), resources)
 
 
-def _with_retries(measure: Callable[[], ConnectionRecord], resources: "Resources") -> ConnectionRecord:
+def with_retries(measure: Callable[[], Measured], resources: "Resources") -> Measured:
     """Measure; whenever memory runs out, try again with batches in twice as many parts.
 
     Raises

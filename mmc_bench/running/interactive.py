@@ -16,18 +16,22 @@ from mmc_bench.data.sources import Sources
 from mmc_bench.data.splits import ExperimentData
 from mmc_bench.engines.worker import open_resources
 from mmc_bench.errors import UserError
+from mmc_bench.mechanisms.verdicts import way_back
 from mmc_bench.plugin.specs import NEEDS
 from mmc_bench.report.gallery import draw_gallery
 from mmc_bench.report.other_cue import with_reliance
 from mmc_bench.report.pictures import Picture
-from mmc_bench.report.rows import cue_reliance
+from mmc_bench.report.probed import ProbedModel
+from mmc_bench.report.rows import PRETRAINED, cue_reliance
 from mmc_bench.results.jobs import Checkpoint, Pretraining
 from mmc_bench.results.metrics import SPLITS, accuracies_of
+from mmc_bench.results.probes import Hold
 from mmc_bench.results.weights import checksum_of
 from mmc_bench.running.connecting import LONGEST_NAME, Connected, End, PathChanges, measure
 from mmc_bench.running.devices import resolve_device
 from mmc_bench.running.launch import Computing, run_session, share_cores, worker_settings
 from mmc_bench.running.lines import LineDisplay
+from mmc_bench.running.probing import Probed, Prober
 from mmc_bench.running.session import Session
 from mmc_bench.stages.checkpoints import PATHS, locate
 from mmc_bench.stages.finetune import task_of
@@ -193,6 +197,37 @@ def connect_on(task: object, models: tuple[Any, Any], changes: PathChanges) -> C
     ends = [end_of(model, name, of.session) for model, name in zip(models, "AB", strict=True)]
     changes = changes if changes.paths else replace(changes, paths=PATHS)
     return measure(of.session, of.plan, ends, changes, of.computing)
+
+
+def probe_on(task: object, models: Any) -> Probed:
+    """Return what became of the cue in models of a task's architecture: one, or several by their names.
+
+    Raises
+    ------
+    UserError
+        When one is no model of the task's architecture, or images come in groups.
+    """
+    of = the_experiment(task)
+    if of.pretraining.cue_rate is None:
+        raise UserError(f"{of.pretraining.dataset.name}: groups and no counterfactuals, which a probe is about")
+    named = models if isinstance(models, Mapping) else {"model": models}
+    for name, model in named.items():
+        if not isinstance(model, nn.Module):
+            raise UserError(f"{name} is a {type(model).__name__}: probe takes torch.nn.Modules by name")
+    prober = Prober(of.session, of.computing)
+    prober.prepare([of.pretraining])
+
+    def hold_of(model: nn.Module, name: str) -> Hold:
+        end = end_of(model, name, of.session)
+        return prober.hold(of.pretraining, end.checkpoint, lambda: end.tensors)
+
+    references = hold_of(of.pretrained, PRETRAINED), prober.cue_free(of.pretraining)
+    probed = []
+    for name, model in named.items():
+        own = hold_of(model, name)
+        path = connect_on(task, (of.pretrained, model), PathChanges.of("linear")).record.comparison.paths["linear"].test
+        probed.append(ProbedModel(name, of.pretraining, own, *references, *way_back(path)))
+    return Probed(tuple(probed), prober.computed, of.session.store.root)
 
 
 def gallery(session: Session, download: bool = True) -> Iterator[Picture]:

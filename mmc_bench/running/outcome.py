@@ -239,7 +239,7 @@ class Results:
         """
         from mmc_bench.report.row_tables import render
 
-        _check_format(format)
+        check_format(format)
         if protocol not in (None, *PROTOCOLS):
             raise UserError(f"unknown protocol {protocol!r}: write {', '.join(PROTOCOLS)}")
         names = several(columns)
@@ -289,7 +289,7 @@ class Results:
         """
         from mmc_bench.report.halving_tables import render
 
-        _check_format(format)
+        check_format(format)
         along = self.along
         return PrintedTable.of(render(along, format), render(along, "html")) if along else PrintedTable.of("", "")
 
@@ -311,7 +311,7 @@ class Results:
         return self.table()._repr_html_() + lines
 
 
-def _check_format(form: str) -> None:
+def check_format(form: str) -> None:
     """Refuse a format that tables do not have, by a `UserError`."""
     from mmc_bench.report.tables import FORMATS
 

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import torch
 
 from mmc_bench.data.cued_images import CuedImages
-from mmc_bench.results.jobs import Connection, Job
+from mmc_bench.results.jobs import Connection, Job, Probe
 from mmc_bench.results.making import Budget, Compilation, Provenance, Timing
+from mmc_bench.results.probes import ProbeRecord
 from mmc_bench.results.records import AnyRecord, ConnectionRecord, WeightsOrigin
 from mmc_bench.stages.hardware import peak_of_worker, training_flop
 from mmc_bench.stages.provenance import provenance_of
@@ -19,9 +20,16 @@ from mmc_bench.system.parts import Clock, part, running_clock
 from mmc_bench.training import Backbone, Progress
 
 #: The part of a job that a stage's time counts for, but for what counts for parts within it.
-PART_OF = {"data": "data", "pretrain": "training", "fine_tune": "training", "score": "scoring", "connect": "paths"}
+PART_OF = {
+    "data": "data",
+    "pretrain": "training",
+    "fine_tune": "training",
+    "score": "scoring",
+    "connect": "paths",
+    "probe": "scoring",
+}
 
-OneRecord = TypeVar("OneRecord", bound=AnyRecord | ConnectionRecord)
+OneRecord = TypeVar("OneRecord", bound=AnyRecord | ConnectionRecord | ProbeRecord)
 
 
 class Assembly:
@@ -38,7 +46,7 @@ class Assembly:
         What the training looked at and computed, where that is known.
     """
 
-    def __init__(self, job: Job | Connection, resources: Resources, seeds: dict[str, int]) -> None:
+    def __init__(self, job: Job | Connection | Probe, resources: Resources, seeds: dict[str, int]) -> None:
         self._job, self._resources, self._seeds = job, resources, seeds
         self._started, self._last = datetime.now(UTC), time.perf_counter()
         self._clock = running_clock() or Clock()

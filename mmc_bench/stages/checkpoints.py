@@ -313,14 +313,14 @@ def experiment_suite(ends: Sequence[Source], dataset: str | None, backbone: str 
     used = {kind: reference for kind, reference in used.items() if not {"dataset": dataset, "backbone": backbone}[kind]}
     return Suite(
         name="connect",
-        datasets=(dataset or _qualified(used["dataset"]),),
-        backbones=(backbone or _qualified(used["backbone"]),),
+        datasets=(dataset or qualified(used["dataset"]),),
+        backbones=(backbone or qualified(used["backbone"]),),
         methods=(),
         cue_rates=(known.cue_rate or 0.0 if known else 1.0,),
         seeds=(known.seed if known else 0,),
         data=known.data if known else DataSettings(),
         connect=ConnectSettings(paths=PATHS),
-        parameters={_qualified(reference): reference.parameters for reference in used.values()},
+        parameters={qualified(reference): reference.parameters for reference in used.values()},
     )
 
 
@@ -340,5 +340,6 @@ def _in_words(backbone: PluginRef) -> str:
     return f"{backbone.name} ({settings})" if settings else backbone.name
 
 
-def _qualified(reference: PluginRef) -> str:
+def qualified(reference: PluginRef) -> str:
+    """Return the name that selects exactly what a reference names."""
     return f"{reference.distribution}:{reference.name}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mmc_bench.data.micro_batches import micro_batches
-from mmc_bench.results.jobs import Connection, Job, Pretraining, references_of
+from mmc_bench.results.jobs import Connection, Job, Pretraining, Probe, references_of
 from mmc_bench.results.making import Cuda, Provenance
 from mmc_bench.results.versions import PACKAGE, digest_of_stage
 from mmc_bench.seeds import DRAWS, derive_seed
@@ -24,7 +24,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn")
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def provenance_of(job: Job | Connection, resources: Resources, seeds: dict[str, int]) -> Provenance:
+def provenance_of(job: Job | Connection | Probe, resources: Resources, seeds: dict[str, int]) -> Provenance:
     """Return the provenance of a record made now, by this process."""
     commit, dirty = _git_state()
     references = references_of(job)

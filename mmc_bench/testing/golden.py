@@ -26,7 +26,7 @@ from mmc_bench.system.yaml_files import yaml_of
 #: The packages of a checkout, by the folders that they lie in.
 PACKAGES = {"mmc_bench": "mmc_bench", "plugins": "mmc_bench_plugins", "benchmarks": "mmc_bench_benchmarks"}
 #: Members of a record that hold its numbers, under the names of any schema.
-NUMBERS = ("metrics", "curve", "connectivity", "paths", "comparison", "invariance", "effects", "num_classes")
+NUMBERS = ("metrics", "curve", "connectivity", "paths", "comparison", "invariance", "effects", "num_classes", "hold")
 TINY = {
     "threads": 1,
     "data": {"pretrain_images": 96, "clean_images": 48, "validation_images": 24},
@@ -122,6 +122,8 @@ def golden_suite(
         connect |= {"paths": ["linear", "permuted", "quadratic", "quadratic-nc"], "train_images": 32}
         connect |= {"matching": "correlations-after-relu", "quadratic": {"epochs": 1, "batch_size": 32}}
         suite["pairs"] = [{"second": {"seed": 1}}]
+    if thing.kind == "stages" and thing.name == "probe":
+        suite["probed"] = True
     suite |= {f"{kind}s": names for kind, names in chosen.items()} | {"connect": connect}
     suite["parameters"] = {name: short for name in chosen["method"] if (short := _short(registry, name))}
     return suite
@@ -161,10 +163,10 @@ def numbers_of(source: Path, suite: Mapping[str, Any], registry: Registry, folde
     path.mkdir(parents=True)
     for name, package in PACKAGES.items():
         (path / package).symlink_to((source / name).resolve(), target_is_directory=True)
-    content = {name: value for name, value in suite.items() if name != "usual"}
+    content = {name: value for name, value in suite.items() if name not in ("usual", "probed")}
     (folder / "golden.yaml").write_text(yaml_of(content), encoding="utf-8")
-    words = ["--suite", "golden.yaml", "--results", str(results), "--keep-weights", "--json", "--no-download"]
-    words += ["--precision", "fp32", "--threads", "1", "--workers", "1", "--device", "cpu"]
+    words = ["--suite", "golden.yaml", "--results", str(results), "--no-download"]
+    words += ["--precision", "fp32", "--threads", "1", "--device", "cpu"]
     embedded = registry.get("dataset", suite["usual"]).spec.sources
     for name in suite["datasets"]:
         spec = registry.get("dataset", name).spec
@@ -172,17 +174,18 @@ def numbers_of(source: Path, suite: Mapping[str, Any], registry: Registry, folde
             if one not in embedded:
                 words += ["--data", f"{one}={_images(folder.parent / 'images' / one, spec.num_classes or 10)}"]
     environment = {**os.environ, "PYTHONPATH": str(path), "MMC_BENCH_PLUGINS": ""}
-    done = subprocess.run(
-        [sys.executable, "-m", "mmc_bench", "run", *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=LONGEST,
-    )
-    if done.returncode not in (0, 1):  # 1: some cells failed, as where a backbone does not suit a dataset
-        message = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise UserError(f"golden cells do not run in {source}: {message}")
+    for command in (["run", "--keep-weights", "--json", "--workers", "1"], *[["probe"]] * suite.get("probed", False)):
+        done = subprocess.run(
+            [sys.executable, "-m", "mmc_bench", *command, *words],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+        )
+        if done.returncode not in (0, 1):  # 1: some cells failed, as where a backbone does not suit a dataset
+            message = (done.stderr.strip() or "no message").splitlines()[-1]
+            raise UserError(f"golden cells do not run in {source}: {message}")
     return dict(_numbers(results))
 
 
@@ -215,6 +218,8 @@ def _numbers(results: Path) -> Iterator[tuple[str, Any]]:
 
 def _label(record: Mapping[str, Any]) -> str:
     job = record[record["kind"]]
+    if record["kind"] == "probe":  # the model's label ends in a key, which versions change
+        return f"probe {job['model']['label'].rpartition(' (')[0]}"
     first = job.get("pretraining") or job.get("first") or job
     words = [record["kind"], first["dataset"]["name"], first["backbone"]["name"], f"seed {first['seed']}"]
     return " ".join([*words, *([job["method"]["name"]] if "method" in job else [])])

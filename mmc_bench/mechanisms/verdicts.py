@@ -1,0 +1,87 @@
+"""One word for what became of the cue in a model: kept, removed, hidden or unlinked.
+
+In this order, against two references: θ_C, the pretrained model that was repaired, and θ_NC, a model of the same seed
+that was pretrained without the cue.
+
+1. kept: predictions still change with the cue, in more images than θ_NC's by `FLIPS`.
+2. undecided: θ_C's features tell the cue hardly better than θ_NC's (`CONTRAST`), so that nothing can have been removed.
+3. removed: of what θ_C's features tell more than θ_NC's, less than half is left (`HALF`).
+4. unlinked: the features tell the cue, nothing comes of it, and the straight path back to θ_C has a barrier.
+5. hidden: the same without a barrier.
+"""
+
+from dataclasses import dataclass
+
+from mmc_bench.results.probes import FEATURES, Hold
+from mmc_bench.results.records import Connectivity
+
+KEPT, REMOVED, UNLINKED, HIDDEN, UNDECIDED = "kept", "removed", "unlinked", "hidden", "undecided"
+
+#: The words, with what each says.
+WORDS = {
+    KEPT: "predictions change with the cue",
+    REMOVED: "predictions do not change with the cue, and features tell it hardly better than those of cue-free",
+    UNLINKED: "features tell the cue, predictions do not change with it, and a barrier lies before pretrained",
+    HIDDEN: "features tell the cue, predictions do not change with it, and the path to pretrained is open",
+    UNDECIDED: "predictions do not change with the cue, which features of pretrained and cue-free tell alike",
+}
+
+#: Share of predictions that must change with the cue, beyond those of θ_NC.
+FLIPS = 0.1
+
+#: By how much θ_C's features must be read better than θ_NC's.
+CONTRAST = 0.1
+
+#: Share of that difference from which on the cue counts as there.
+HALF = 0.5
+
+#: The test splits whose barriers count: those that θ_C and a repaired model are both meant to classify. On RC and RI
+#: one of them is wrong by design, and the loss rises along a path even where nothing stands between the two.
+BOTH_CLASSIFY = ("C", "NC")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of the cue in one model.
+
+    Parameters
+    ----------
+    word
+        One of `WORDS`; None where the barrier decides and is not known.
+    left
+        The readability that is left, h = (read(θ) - read(θ_NC)) / (read(θ_C) - read(θ_NC)) of the last features; None
+        where the references differ by less than `CONTRAST`.
+    """
+
+    word: str | None
+    left: float | None
+
+
+def verdict(own: Hold, cued: Hold, cue_free: Hold, barrier: float | None, tolerance: float) -> Verdict:
+    """Return what became of the cue in a model.
+
+    Parameters
+    ----------
+    own, cued, cue_free
+        What θ, θ_C and θ_NC have of the cue.
+    barrier
+        The barrier in loss (nats) on the straight path from θ_C to θ (`way_back`).
+    tolerance
+        The barrier (nats) up to which the path counts as open.
+    """
+    read, most, least = (hold.read[FEATURES] for hold in (own, cued, cue_free))
+    left = (read - least) / (most - least) if most - least >= CONTRAST else None
+    if own.flips - cue_free.flips > FLIPS:
+        return Verdict(KEPT, left)
+    if left is None:
+        return Verdict(UNDECIDED, left)
+    if left < HALF:
+        return Verdict(REMOVED, left)
+    if barrier is None:
+        return Verdict(None, left)
+    return Verdict(UNLINKED if barrier > tolerance else HIDDEN, left)
+
+
+def way_back(path: Connectivity) -> tuple[float, float]:
+    """Return the barrier on the straight path from θ_C to θ, in loss (nats), and the tolerance of the record."""
+    return max(path.barriers[split].loss for split in BOTH_CLASSIFY), path.tolerance
