@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import mmc_bench
+from mmc_bench.auditing.report import Audited
 from mmc_bench.report.pictures import Picture, Pictures
 from mmc_bench.running.connecting import Connected
 from mmc_bench.running.interactive import InteractiveTask
@@ -20,8 +21,19 @@ RETURNED = "What they return"
 
 GROUPS: dict[str, tuple[Any, ...]] = {
     "Running and reading": (mmc_bench.run, mmc_bench.dry_run, mmc_bench.load, mmc_bench.list, mmc_bench.plot),
+    "Auditing": (mmc_bench.audit,),
     "Developing a method": (mmc_bench.task, mmc_bench.score, mmc_bench.connect, mmc_bench.probe, mmc_bench.gallery),
-    RETURNED: (mmc_bench.Results, Preview, InteractiveTask, Connected, Probed, Picture, Pictures, PrintedTable),
+    RETURNED: (
+        mmc_bench.Results,
+        Audited,
+        Preview,
+        InteractiveTask,
+        Connected,
+        Probed,
+        Picture,
+        Pictures,
+        PrintedTable,
+    ),
     "Writing a plugin": (
         mmc_bench.MethodSpec,
         mmc_bench.DatasetSpec,

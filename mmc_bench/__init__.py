@@ -12,7 +12,7 @@ from mmc_bench.plugin.hookspecs import hookimpl
 from mmc_bench.plugin.specs import BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec
 
 if TYPE_CHECKING:
-    from mmc_bench.api import connect, dry_run, gallery, list, load, plot, probe, run, score, task
+    from mmc_bench.api import audit, connect, dry_run, gallery, list, load, plot, probe, run, score, task
     from mmc_bench.plugin.parameters import BaseConfig
     from mmc_bench.plugin.search import Choice, LogUniform, Uniform
     from mmc_bench.running.outcome import Results
@@ -31,6 +31,7 @@ __all__ = [
     "Uniform",
     "UserError",
     "__version__",
+    "audit",
     "connect",
     "dry_run",
     "gallery",
@@ -47,7 +48,8 @@ __all__ = [
 #: What takes long to import, and where it is: only those who use it pay.
 _LAZY = {
     **dict.fromkeys(
-        ("connect", "dry_run", "gallery", "list", "load", "plot", "probe", "run", "score", "task"), "mmc_bench.api"
+        ("audit", "connect", "dry_run", "gallery", "list", "load", "plot", "probe", "run", "score", "task"),
+        "mmc_bench.api",
     ),
     "BaseConfig": "mmc_bench.plugin.parameters",
     **dict.fromkeys(("Choice", "LogUniform", "Uniform"), "mmc_bench.plugin.search"),

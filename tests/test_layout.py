@@ -29,7 +29,7 @@ LAYERS = (
     {"stages"},
     {"engines", "report"},
     {"running"},
-    {"testing", "leaderboard"},
+    {"testing", "leaderboard", "auditing"},
     {"api"},
     {"cli"},
     {"__main__"},

@@ -1,7 +1,6 @@
 """What the leaderboard's page does in a real Chromium."""
 
 import re
-import shutil
 from urllib.parse import parse_qs, urlencode
 
 import pytest
@@ -9,33 +8,10 @@ from helpers.page import HOSTILE, HOSTILE_SHOWN, SPLITS, make_payload, make_tune
 
 from mmc_bench.leaderboard.page import page_html
 
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
-    "--disable-sync --no-first-run --hide-scrollbars --window-size=1400,900"
-)
-
 
 @pytest.fixture
 def payload():
     return make_payload()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """Return a driver of a headless Chromium of this machine."""
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("the page is tried in Chromium, and chromium or chromedriver is not installed")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in FLAGS.split():
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
-    yield browser
-    browser.quit()
 
 
 class Page:

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import pytest
 from helpers.page import HOSTILE, HOSTILE_SHOWN, SPLITS, make_payload, make_tuned_payload
 
-from mmc_bench.leaderboard.page import number, page_html, readable, record_link, script_json
+from mmc_bench.leaderboard.page import page_html, record_link, script_json
+from mmc_bench.report.html import number, readable
 
 
 @pytest.fixture

@@ -69,6 +69,7 @@ def test_strength_and_size_are_parameters(load):
     assert weak.masks.max() == 0.25
     assert (large.masks > 0).float().sum((1, 2, 3)).tolist() == [100.0] * 4
     assert load("texture").masks.unique().tolist() == pytest.approx([0.2])
+    assert load("texture", relative_strength=0.25).masks.unique().tolist() == pytest.approx([0.05])
 
 
 def test_images_of_any_size_are_resized_to_the_pixels_asked_for(load):

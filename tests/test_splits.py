@@ -84,6 +84,14 @@ def test_a_dataset_that_names_no_sizes_holds_out_2500_images_twice():
     assert [len(part) for part in (data.clean, data.validation, data.pretraining)] == [2500, 2500, 10]
 
 
+def test_test_images_can_be_cut_to_the_first_in_their_order():
+    whole, cut = derived(), derived(test_images=7)
+    assert {name: len(images) for name, images in cut.splits.items()} == dict.fromkeys(("NC", "C", "RC", "RI"), 7)
+    assert numbers(cut.splits["NC"]) == numbers(whole.splits["NC"])[:7]
+    assert {*numbers(cut.splits["RI"])} <= {*numbers(cut.splits["NC"])}
+    assert numbers(cut.pretraining) == numbers(whole.pretraining)
+
+
 def test_settings_override_the_datasets_own_sizes():
     data = derived(clean_images=5, validation_images=6, pretrain_images=20)
     parts = [numbers(part) for part in (data.clean, data.validation, data.pretraining)]

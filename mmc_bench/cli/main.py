@@ -19,6 +19,7 @@ from mmc_bench.system.streams import drop_unwritable, sentence, tell
 COMMANDS = {
     "run": "Run a suite: pretrain, fine-tune, score, connect; then print the table.",
     "score": "Score a checkpoint of your own.",
+    "audit": "Say which cues a network picks up from your images, and what removes them.",
     "list": "List suites, datasets, backbones, methods or observers.",
     "plugins": "List plugins, with those that failed to load.",
     "status": "Show what of a suite is done, missing or failed.",

@@ -172,7 +172,8 @@ def derive_groups(
     dataset
         A loaded dataset.
     settings
-        `clean_images` bounds the clean set, `validation_images` the validation set, `pretrain_images` the training set.
+        `clean_images` bounds the clean set, `validation_images` the validation set, `pretrain_images` the training set,
+        `test_images` the test set.
     seed, device, image_memory
         Those of `mmc_bench.data.splits.derive_experiment`.
 
@@ -190,7 +191,7 @@ def derive_groups(
     clean_rows = _balanced(dataset.train, clean_rows, settings.clean_images)
     pretraining, clean = _images(train, train_rows), _images(train, clean_rows)
     held_out = _images(train, held_out_rows[: settings.validation_images])
-    tested = _images(test, _shuffled(len(test.labels), "test order", seed))
+    tested = _images(test, _shuffled(len(test.labels), "test order", seed)[: settings.test_images])
     num_attributes = 1 + int(max(train.cues.max(), test.cues.max()))
     known = _Association.of(dataset, train, num_attributes)
     _check_classes(pretraining, tested)

@@ -164,6 +164,7 @@ def derive_experiment(
         held_out_cues = _random_train_cue(dataset)(len(train.labels), generator_of("clean cues", seed)).to(device)
     validation_rows = rows["validation"].to(device)
     order = torch.randperm(len(test.labels), generator=generator_of("test order", seed)).to(device)
+    order = order[: settings.test_images]
     splits = _four_splits(test, order, dataset, seed)
     example, _ = splits["NC"].batch(slice(0, 1))
     return ExperimentData(

@@ -35,6 +35,7 @@ from mmc_bench.leaderboard.submissions import (
     stage_versions_of,
 )
 from mmc_bench.results.canonical import canonical_json
+from mmc_bench.results.jobs import Pretraining
 from mmc_bench.results.metrics import SPLITS
 from mmc_bench.results.records import CellRecord, PretrainRecord, TrialRecord
 from mmc_bench.results.selections import SelectionRecord
@@ -75,7 +76,7 @@ def entry_problems(entries: Sequence[Entry], settings: BoardSettings) -> Iterato
     classes: dict[str, tuple[int, str]] = {}
     for entry in entries:
         record, p = entry.record, pretraining_of(entry.record)
-        images = settings.test_images.get(p.dataset.name) if set(p.images.values()) <= {"original"} else None
+        images = _test_images(p, settings)
         if isinstance(record, SelectionRecord):
             continue  # `selection_problems` reads it beside its trials
         if isinstance(record, PretrainRecord):
@@ -92,6 +93,14 @@ def entry_problems(entries: Sequence[Entry], settings: BoardSettings) -> Iterato
         if number != record.num_classes:
             reasons.append(f"says {record.num_classes} classes where {other} says {number}")
         yield from (Problem(entry.file, reason) for reason in reasons)
+
+
+def _test_images(pretraining: Pretraining, settings: BoardSettings) -> int | None:
+    """Return how many test images a pretraining is scored on, where it is known."""
+    known = settings.test_images.get(pretraining.dataset.name)
+    if known is None or not set(pretraining.images.values()) <= {"original"}:
+        return None
+    return min(known, pretraining.data.test_images or known)
 
 
 def _problems_of_start(record: CellRecord | TrialRecord, start: PretrainRecord | None) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mmc_bench.leaderboard.untrusted import readable
+from mmc_bench.report.html import readable
 
 WIDTH, NAME_WIDTH, LANE, ROW, TOP, BOTTOM = 760, 190, 12, 20, 74, 12
 LONGEST_NAME = 25  # letters

@@ -5,24 +5,19 @@ JSON whose ``<``, ``>`` and ``&`` are escaped, which the script shows by ``textC
 the one style sheet and the one script whose digests it carries, and nothing else.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from mmc_bench.leaderboard import critical_picture
 from mmc_bench.leaderboard.protocols import GAP
-from mmc_bench.leaderboard.untrusted import readable
+from mmc_bench.report.html import asset, environment, harmless, number, policy, shared_style
 
 ABSENT = "–"
 UNKNOWN = "unknown"  # needs of a method whose plugin is unknown
-MINUS = "\u2212"
 SPLITS = {"NC": "no cue", "C": "cue", "RC": "randomised cue", "RI": "randomised image"}
 SCRIPTS = ("charts.js", "details.js", "page.js")  # each uses those before it
 WORDS = ("method", "setting", "standing", "needs")  # the columns without numbers
@@ -44,14 +39,15 @@ def page_html(payload: Mapping[str, Any]) -> str:
         What `make_payload` returns: accuracies as fractions, losses in nats, times in seconds; each value is a mean
         with the half-width of its interval, or None.
     """
-    shown = _readable({**payload, "rows": [_row(row) for row in payload["rows"]]})
+    shown = harmless({**payload, "rows": [_row(row) for row in payload["rows"]]})
     gaps = any(row["gap"] for row in shown["rows"])
-    style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(FILTERS)
-    return environment.from_string(_asset("page.html.j2")).render(
+    style = shared_style("base.css") + _asset("controls.css") + shared_style("tables.css") + _asset("page.css")
+    script = "\n".join(map(_asset, SCRIPTS))
+    templates = environment()
+    templates.filters.update(FILTERS)
+    return templates.from_string(_asset("page.html.j2")).render(
         title=shown.get("title", "Leaderboard"),
-        policy=_policy(style, script),
+        policy=policy(style, script),
         style=Markup(style),
         script=Markup(script),
         data=Markup(script_json(shown)),
@@ -108,26 +104,8 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _readable(content: Any) -> Any:
-    if isinstance(content, str):
-        return readable(content)
-    if isinstance(content, Mapping):
-        return {readable(key): _readable(value) for key, value in content.items()}
-    return [_readable(item) for item in content] if isinstance(content, list | tuple) else content
-
-
 def _asset(name: str) -> str:
-    return files("mmc_bench.leaderboard").joinpath("page", name).read_text(encoding="utf-8")
-
-
-def _policy(style: str, script: str) -> str:
-    style_digest, script_digest = (
-        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)
-    )
-    return (
-        f"default-src 'none'; style-src 'sha256-{style_digest}'; script-src 'sha256-{script_digest}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
+    return asset("mmc_bench.leaderboard", name)
 
 
 # --- what the template shows
@@ -198,18 +176,6 @@ def _columns(baseline: str, gaps: bool) -> list[dict[str, Any]]:
 
 
 # --- numbers as text
-
-
-def number(value: float, digits: int, sign: str = "") -> str:
-    """Return a number with a true minus sign, and never a negative zero; ``sign="+"`` writes the plus, too.
-
-    >>> number(-0.04, 1), number(-3.25, 1), number(3, 1, "+")
-    ('0.0', '−3.2', '+3.0')
-    """
-    text = f"{value:{sign}.{digits}f}"
-    if not text.strip("+-0."):
-        return text.lstrip("+-")
-    return text.replace("-", MINUS)
 
 
 def _mean(pair: Pair | None, factor: float = 1, digits: int = 2, sign: str = "") -> str:

@@ -30,7 +30,7 @@ class DataSettings(Plain):
 
     `minority` says what the pretraining images outside the cue rate carry: no cue, or the own cue of a random training
     image of another class. `clean_cues` says what the clean and validation images carry: no cue, or one that is drawn
-    whatever the label.
+    whatever the label. `test_images` bounds the test images; which of them are kept, the data's seed says.
     """
 
     pretrain_images: Annotated[int, Ge(2)] | None = None
@@ -40,6 +40,7 @@ class DataSettings(Plain):
     seed: Annotated[int, Ge(0)] | None = None
     minority: Literal["uncued", "conflicting"] = field(default="uncued", metadata={"added": True})
     clean_cues: Literal["none", "random"] = field(default="none", metadata={"added": True})
+    test_images: Annotated[int, Ge(2)] | None = field(default=None, metadata={"added": True})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -179,7 +179,7 @@ class Prober:
     def __init__(self, session: Session, computing: Computing, progress: Progress = None) -> None:
         self._recipe = session.plan.suite.pretrain if session.has_suite else None
         self._session = replace(
-            session, suite=None, selection={}, settings=(), axes={}, shard=None, observe=(), checkpoint=None
+            session, suite=None, selection={}, settings=(), axes={}, shard=None, observe=(), checkpoint=None, start=None
         )
         self._store, self._computing, self._progress = session.store, computing, progress
         self._plans: list[Plan] = []

@@ -61,6 +61,7 @@ class Planted(CueOfEachClass):
 
         cue: Kind = Field("box", description="kind of cue")
         strength: float | None = Field(None, gt=0, le=1, description="opacity; by default the kind's own")
+        relative_strength: float = Field(1.0, gt=0, le=1, description="what the opacity is multiplied by")
         size: float | None = Field(None, gt=0, le=0.5, description="of the shorter side; by default the kind's own")
         pixels: int | None = Field(None, ge=4, description="side that images are resized to; by default they are alike")
 
@@ -80,6 +81,7 @@ class Planted(CueOfEachClass):
         self.train, self.test = train.with_cues(train.labels), test.with_cues(test.labels)
         self._set_sizes(train.labels)
         self._pictures, self.masks = draw(config.cue, self.num_classes, train.images, config.size, config.strength)
+        self.masks = self.masks * config.relative_strength
         check_apart(config.cue, self._pictures, self.masks)
 
 

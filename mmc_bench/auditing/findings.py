@@ -1,0 +1,201 @@
+"""The findings of an audit from its records: what is picked up and when, and what each method leaves of it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from mmc_bench.auditing.schema import (
+    AHEAD,
+    PICKED_UP,
+    Cue,
+    CueStrength,
+    EpochAccuracies,
+    MethodSummary,
+    Reference,
+    Repair,
+    SplitAccuracies,
+)
+from mmc_bench.results.metrics import SPLITS
+from mmc_bench.results.records import CellRecord, Epoch, PretrainRecord
+
+if TYPE_CHECKING:
+    from mmc_bench.plugin.offers import Offer
+    from mmc_bench.report.probed import ProbedModel
+    from mmc_bench.results.probes import Hold
+    from mmc_bench.suites.plan import Plan
+
+#: How strengths are called, from the weakest, by how many there are.
+WORDS = {1: ("strong",), 2: ("weak", "strong"), 3: ("weak", "medium", "strong")}
+
+#: The effect in a cell's record that swapping the cue has.
+SWAP = "randomise cue"
+
+
+def cues_of(
+    plan: "Plan",
+    models: Mapping[str, PretrainRecord],
+    cells: Mapping[str, CellRecord],
+    probed: "Mapping[str, ProbedModel]",
+    reference: Reference | None,
+) -> tuple[Cue, ...]:
+    """Return what is found of each kind of cue.
+
+    Parameters
+    ----------
+    plan
+        The audit's, with a point for each strength.
+    models, cells
+        The records that there are, by key.
+    probed
+        Of cells whose networks were probed, what became of the cue, by the cell's key.
+    reference
+        The network that never saw a cue.
+    """
+    points = sorted(plan.points, key=lambda point: float(next(iter(point.values.values()))))
+    words = WORDS.get(len(points), [f"{next(iter(point.values.values())):g}" for point in points])
+    summaries = {offer.spec.name: offer.spec.summary for offer, _ in plan.offers if offer.spec.kind == "dataset"}
+    found: dict[str, list[CueStrength]] = {name: [] for name in summaries}
+    for point, word in zip(points, words, strict=True):
+        value = float(next(iter(point.values.values())))
+        for name, strengths in found.items():
+            own = [models[job.key] for job in point.plan.pretrainings if job.dataset.name == name and job.key in models]
+            there = {model.key for model in own}
+            mine = [cells[job.key] for job in point.plan.cells if job.key in cells and job.pretraining.key in there]
+            strengths.append(_strength(word, value, own, mine, probed, reference))
+    names = short_names(list(found))
+    return tuple(
+        Cue(dataset=name, name=names[name], summary=summaries[name], strengths=tuple(strengths))
+        for name, strengths in found.items()
+    )
+
+
+def short_names(datasets: Sequence[str]) -> dict[str, str]:
+    """Return names of datasets without the words that all begin with.
+
+    >>> short_names(["photos-dot", "photos-line"])
+    {'photos-dot': 'dot', 'photos-line': 'line'}
+    """
+    first, last = min(datasets), max(datasets)
+    shared = next((n for n, (one, other) in enumerate(zip(first, last)) if one != other), len(first))
+    start = first.rfind("-", 0, shared) + 1
+    return {name: name[start:] for name in datasets}
+
+
+def _strength(
+    word: str,
+    value: float,
+    models: Sequence[PretrainRecord],
+    cells: Sequence[CellRecord],
+    probed: "Mapping[str, ProbedModel]",
+    reference: Reference | None,
+) -> CueStrength:
+    if not models:
+        return CueStrength(word=word, value=value)
+    curve = _curve(models)
+    by_method: dict[str, list[CellRecord]] = defaultdict(list)
+    for cell in cells:
+        by_method[cell.cell.method.name].append(cell)
+    before = {model.key: model for model in models}
+    return CueStrength(
+        word=word,
+        value=value,
+        seeds=tuple(model.pretraining.seed for model in models),
+        accuracy=_accuracies(models),
+        flips=_mean(cell.effects[SWAP].flips[0] for cell in cells),
+        reference_flips=_mean(_of_random_cues(probed[cell.key].cue_free) for cell in cells if cell.key in probed),
+        picked_up=_accuracies(models).fall >= PICKED_UP,
+        first_epoch=next((point.epoch for point in curve if point.C - point.NC >= AHEAD), None),
+        curve=curve,
+        repairs=tuple(_repair(name, own, before, probed, reference) for name, own in by_method.items()),
+    )
+
+
+def _of_random_cues(hold: "Hold") -> float:
+    """Return a network's flips as a cell's record has them: of random cues, of which one in K is the image's own."""
+    return hold.flips * (1 - 1 / hold.classes)
+
+
+def _repair(
+    method: str,
+    cells: Sequence[CellRecord],
+    before: Mapping[str, PretrainRecord],
+    probed: "Mapping[str, ProbedModel]",
+    reference: Reference | None,
+) -> Repair:
+    accuracy = _accuracies(cells)
+    flips = [fmean(cell.effects[SWAP].flips[which] for cell in cells) for which in (0, 1)]
+    start = _accuracies([before[cell.pretraining_key] for cell in cells])
+    words = (probed[cell.key].verdict.word for cell in cells if cell.key in probed)
+    return Repair(
+        method=method,
+        seeds=tuple(cell.cell.pretraining.seed for cell in cells),
+        accuracy=accuracy,
+        flips=flips[1],
+        left=flips[1] / flips[0] if flips[0] else None,
+        gain=accuracy.NC - start.NC,
+        behind_reference=reference.NC - accuracy.NC if reference else None,
+        seconds=fmean(cell.timing.seconds.get("fine_tune", 0.0) for cell in cells),
+        words=tuple(word for word in words if word),
+    )
+
+
+def picked_up(model: PretrainRecord) -> bool:
+    """Tell whether one network picked up its cue."""
+    return _accuracies([model]).fall >= PICKED_UP
+
+
+def reference_of(models: Sequence[PretrainRecord]) -> Reference | None:
+    """Return the network that never saw a cue, or None while there is none."""
+    if not models:
+        return None
+    return Reference(NC=_accuracies(models).NC, seeds=tuple(model.pretraining.seed for model in models))
+
+
+def methods_of(offers: "Iterable[Offer]", cues: Iterable[Cue]) -> tuple[MethodSummary, ...]:
+    """Return each method over all cues that were picked up."""
+    strengths = [strength for cue in cues for strength in cue.strengths if strength.picked_up]
+    found = []
+    for spec in (offer.spec for offer in offers if offer.spec.kind == "method"):
+        pairs = [(one, repair) for one in strengths for repair in one.repairs if repair.method == spec.name]
+        repairs = [repair for _, repair in pairs]
+        found.append(
+            MethodSummary(
+                method=spec.name,
+                summary=spec.summary,
+                needs=("clean", *sorted(spec.needs - {"clean"})),
+                repaired=len(repairs),
+                flips_before=_mean(one.flips for one, _ in pairs),
+                flips=_mean(repair.flips for repair in repairs),
+                reference_flips=_mean(one.reference_flips for one, _ in pairs),
+                left=_mean(repair.left for repair in repairs),
+                gain=_mean(repair.gain for repair in repairs),
+                behind_reference=_mean(repair.behind_reference for repair in repairs),
+                seconds=_mean(repair.seconds for repair in repairs),
+                words=dict(Counter(word for repair in repairs for word in repair.words).most_common()),
+            )
+        )
+    return tuple(found)
+
+
+def _accuracies(records: Sequence[PretrainRecord] | Sequence[CellRecord]) -> SplitAccuracies:
+    scores = [record.metrics.splits for record in records]
+    return SplitAccuracies(**{split: fmean(one[split].accuracy for one in scores) for split in SPLITS})
+
+
+def _curve(models: Sequence[PretrainRecord]) -> tuple[EpochAccuracies, ...]:
+    """Return the mean learning curve, as far as all networks have one."""
+    points = zip(*(model.curve for model in models), strict=False)
+    return tuple(
+        EpochAccuracies(
+            epoch=number,
+            NC=fmean(point.NC for point in at if isinstance(point, Epoch)),
+            C=fmean(point.C for point in at if isinstance(point, Epoch)),
+        )
+        for number, at in enumerate(points, start=1)
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
