@@ -10,7 +10,7 @@ from helpers.plugins import write_source
 from mmc_bench_benchmarks.speed.cases import Case
 from mmc_bench_benchmarks.speed.deterministic import price, switch
 
-from mmc_bench.engines import Settings
+from mmc_bench.engines import Settings, worker
 from mmc_bench.engines.worker import open_resources
 from mmc_bench.results.making import Provenance
 from mmc_bench.stages import job, provenance
@@ -98,10 +98,16 @@ def test_the_option_reaches_the_workers_of_every_engine(bench, monkeypatch, engi
 
 
 def test_a_worker_sets_it_before_anything_touches_the_gpu(tmp_path, monkeypatch):
-    shares = []
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *_: shares.append(flags()))
-    open_resources(Settings(results=str(tmp_path), gpu_share=0.5, deterministic=True))
-    assert shares == [ON]
+    found = []
+
+    def keep_to_share(device, share):
+        found.append(flags())
+        raise StopIteration
+
+    monkeypatch.setattr(worker, "keep_to_share", keep_to_share)
+    with pytest.raises(StopIteration):
+        open_resources(Settings(results=str(tmp_path), device="cuda", gpu_share=0.5, deterministic=True))
+    assert found == [ON]
 
 
 @pytest.mark.parametrize(("given", "kept"), [(":16:8", ":16:8"), (":0:0", ":4096:8")])
