@@ -5,7 +5,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mmc_bench.auditing.chance import interval
 from mmc_bench.auditing.schema import AHEAD, PICKED_UP, AuditReport
+from mmc_bench.mechanisms.verdicts import CONTRAST, FLIPS, HALF
 from mmc_bench.report.html import asset, environment, harmless, number, policy, shared_style
 
 ABSENT = "–"
@@ -22,18 +24,23 @@ NEEDS = {
     "fully-cued": "images with the cue planted",
 }
 
+#: What parameters say how strong a cue is, in words for people who have not read the datasets' descriptions.
+STRENGTHS = {"relative_strength": "share of the kind’s own opacity"}
+
 #: The word that is explained only where it occurs.
 UNDECIDED = "undecided"
 
 #: What each word for a repaired network says.
 WORDS = {
-    "removed": "a linear probe on the network’s features no longer tells the cue",
-    "hidden": "the features still tell the cue and predictions do not follow it; the straight path back to the network "
-    "before the repair is open, so that little training may bring it back",
-    "unlinked": "the features still tell the cue and predictions do not follow it; a barrier in the loss lies before "
-    "the network that did",
-    "kept": "predictions still change with the cue",
-    "undecided": "the features told the cue no better before the repair than those of a network that never saw it",
+    "removed": f"predictions do not follow the cue, and a linear probe on the features tells it less well: of its lead "
+    f"over the cue-free network’s, less than {HALF:.0%} is left",
+    "hidden": f"predictions do not follow the cue, and {HALF:.0%} of that lead or more is left; the straight path back "
+    "to the network before the repair is open, so that little training may bring the cue back",
+    "unlinked": "the same, but a barrier in the loss lies before the network that did follow the cue",
+    "kept": f"a swapped cue changes predictions on over {100 * FLIPS:.0f} points more of the test images than in the "
+    "cue-free network, though maybe far fewer than before the repair",
+    "undecided": "predictions do not follow the cue, which a probe told hardly better before the repair than in the "
+    f"cue-free network: by less than {100 * CONTRAST:.0f} points",
 }
 
 
@@ -62,7 +69,11 @@ def page_html(report: AuditReport, pictures: Mapping[str, Mapping[float, str]], 
         absent=ABSENT,
         needs_in_words=NEEDS,
         words={word: meaning for word, meaning in WORDS.items() if words and (word in words or word != UNDECIDED)},
-        words_of_strengths=[strength.word for strength in report.cues[0].strengths] if report.cues else [],
+        strengths=report.cues[0].strengths if report.cues else (),
+        strength_in_words=STRENGTHS.get(report.strength, report.strength),
+        any_repairs=any(strength.repairs for cue in report.cues for strength in cue.strengths),
+        picked_up_networks=report.picked_up_networks,
+        half_interval=interval(report.images.test) if report.images.test else None,
         picked_up_from=PICKED_UP,
         ahead_from=AHEAD,
         width=WIDTH,
@@ -79,13 +90,13 @@ def percent(share: float | None, digits: int = 0) -> str:
     return ABSENT if share is None else f"{number(100 * share, digits)}{THIN}%"
 
 
-def points(share: float | None, sign: str = "+") -> str:
+def points(share: float | None, sign: str = "+", digits: int = 0) -> str:
     """Return a difference of shares in percentage points, with its sign; ``sign=""`` leaves out the plus.
 
     >>> points(-0.034), points(0.12)
     ('−3', '+12')
     """
-    return ABSENT if share is None else number(100 * share, 0, sign)
+    return ABSENT if share is None else number(100 * share, digits, sign)
 
 
 def heat(share: float | None) -> int:
