@@ -1,6 +1,7 @@
 """Audits: which cues are planted and picked up, what the report says of them, and what is refused in one sentence."""
 
 import json
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 import mmc_bench
 from mmc_bench import UserError
+from mmc_bench.auditing.chance import of_another, reaches
 from mmc_bench.auditing.findings import short_names
 from mmc_bench.auditing.schema import AuditReport
 
@@ -167,7 +169,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.addresses, self.pictures = [], [], []
+        self.tags, self.addresses, self.pictures, self.frames = [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -175,6 +177,7 @@ class Page(HTMLParser):
         self.tags.append(tag)
         self.addresses += [value for name, value in attributes if name in ("src", "href")]
         self.pictures += [own] if tag == "img" else []
+        self.frames += [own["srcdoc"]] if tag == "iframe" else []
 
 
 def test_the_page_stands_alone_and_every_picture_has_words(finished):
@@ -287,3 +290,85 @@ def test_short_names_leave_out_the_word_that_all_share():
     assert short_names(["images-box", "images-border"]) == {"images-box": "box", "images-border": "border"}
     assert short_names(["digits-box"]) == {"digits-box": "box"}
     assert short_names(["one", "two"]) == {"one": "one", "two": "two"}
+
+
+def test_ten_points_exactly_count_and_a_random_cue_of_the_own_class_counts_for_nothing():
+    assert reaches(0.7 - 0.6, 0.1) and reaches(0.4 - 0.3, 0.1) and not reaches(0.0999, 0.1)
+    rng = np.random.default_rng(0)
+    own, drawn = rng.integers(0, 3, (2, 30_000))
+    follows = np.mean(drawn != own)  # a network that names the cue's class changes each prediction whose cue differs
+    assert of_another(float(follows), 3) == pytest.approx(1, abs=0.02)
+
+
+def test_networks_without_weights_are_named_with_the_remedy(again, tmp_path, monkeypatch):
+    from mmc_bench.auditing import report as reporting
+
+    read = reporting._records
+
+    def without_weights(*arguments):
+        found = read(*arguments)
+        lost = [key for key, one in found.items() if one.kind == "cell" and one.cell.method.name == "tiny-ft"]
+        return found | {key: found[key].model_copy(update={"weights_sha256": None}) for key in lost}
+
+    monkeypatch.setattr(reporting, "_records", without_weights)
+    audited = again(tmp_path)
+    (problem,) = audited.report.problems
+    assert "1 repaired network keeps no weights" in problem.error and "delete their records" in problem.error
+    words = {repair.method: repair.words for repair in audited.report.cues[0].strengths[1].repairs}
+    assert words == {"tiny-ft": (), "tiny-still": ("kept",)}
+
+
+def test_probes_that_are_missing_are_counted_and_those_at_hand_are_read(again, finished, tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    shutil.copytree(finished / "results", results)
+    first = again(tmp_path / "out", results=results)
+    for path in (results / "probes").glob("*.json"):
+        path.unlink()
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmc_bench.stages.probe.probe_weights", interrupt)
+    stopped = again(tmp_path / "out", results=results)
+    assert (stopped.report.unprobed, stopped.summary.interrupted) == (2, True)
+    assert stopped.report.answer[0].startswith("Not finished: 2 probes have not run yet.")
+    assert stopped.report.answer[1:4] == first.report.answer[:3] and repr(stopped).startswith("Not finished")
+
+
+def test_an_interruption_before_any_job_still_leaves_a_report(again, report, tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmc_bench.auditing.report.run_session", interrupt)
+    audited = again(tmp_path)
+    assert audited.summary.interrupted and audited.report.cues == report.cues and audited.page.is_file()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(again, tmp_path, monkeypatch):
+    monkeypatch.setattr("mmc_bench.auditing.report.run_session", None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file: name a folder"):
+        again(tmp_path / "file")
+    with pytest.raises(UserError, match=r"cannot be written to .*: choose another --out"):
+        again(tmp_path / "file" / "out")
+
+
+def test_a_notebook_shows_the_page_in_a_frame_of_its_own(again, tmp_path):
+    audited = again(tmp_path)
+    shown = Page(audited._repr_html_())
+    assert shown.tags == ["iframe"]
+    assert shown.frames == [audited.page.read_text(encoding="utf-8")]
+
+
+def test_few_steps_of_training_are_said_beforehand(finished, capsys):
+    from mmc_bench.auditing.plan import AuditSession
+    from mmc_bench.running.session import Session
+
+    def said(epochs):
+        places = {"data": {"images": finished / "images"}}
+        given = Session.of(None, {"datasets": "images-box"}, {"pretrain.epochs": epochs}, **places)
+        assert AuditSession.auditing(given).plan
+        return capsys.readouterr().err
+
+    assert "6 steps of training are few" in said(6) and "--set pretrain.epochs=100 trains longer" in said(6)
+    assert "steps" not in said(100)
