@@ -82,8 +82,8 @@ def _hardest(cues: Sequence[Cue]) -> Iterator[str]:
     if not common:
         return
     cue = max(cues, key=lambda cue: fmean(_falls(cue)[value] for value in common))
-    at = max((one for one in cue.strengths if one.accuracy), key=lambda one: one.fall or 0.0)
-    weakest = next(one for one in cue.strengths if one.picked_up)
+    there = [one for one in cue.strengths if one.picked_up]
+    weakest, at = there[0], there[-1]
     hardest = f"Of these, {cue.name} pulls hardest: when" if len(cues) > 1 else "When"
     text = f"{hardest} {'it' if len(cues) > 1 else cue.name} is {at.word} and swapped for another class’s, "
     text += f"{_points(at.fall)} of accuracy are lost"
