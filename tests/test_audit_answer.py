@@ -156,10 +156,10 @@ def test_several_seeds_have_a_spread_and_missing_ones_are_named():
 
 
 @pytest.mark.parametrize(
-    ("strength", "text"), [("relative_strength", "share of the kind’s own opacity"), ("size", "size")]
+    ("strength", "text"), [("relative_strength", "share of the kind’s own opacity"), ("size", "parameter size")]
 )
 def test_a_page_says_what_strengths_and_numbers_mean(strength, text):
     page = page_html(report_of(cue("box", unknown())).model_copy(update={"strength": strength}), {})
-    assert f"Weak to strong: {text}." in page
+    assert f"The number beside a strength is the {text}." in page
     assert "multiplied by 3/2" in page and "± 2.5 points" in page and "also further training" in page
     assert "settings that they are published with" in page

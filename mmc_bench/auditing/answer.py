@@ -71,8 +71,9 @@ def _guessing(report: AuditReport, ignored: Sequence[Cue]) -> str | None:
     if not classes or not images or learned(min(reached), classes, images):
         return None
     return (
-        f"That says little: a network hardly learned these images ({_percent(min(reached))} of test images are right, "
-        f"{_percent(1 / classes)} by guessing). Raise --set pretrain.epochs=N or give more images."
+        f"Little can be said of {listed([cue.name for cue in ignored])}: a network hardly learned these images "
+        f"({_percent(min(reached))} of test images are right, {_percent(1 / classes)} by guessing). "
+        "Train longer (--set pretrain.epochs=N) or give more images."
     )
 
 
@@ -88,7 +89,8 @@ def _hardest(cues: Sequence[Cue]) -> Iterator[str]:
     text = f"{hardest} {'it' if len(cues) > 1 else cue.name} is {at.word} and swapped for another class’s, "
     text += f"{_points(at.fall)} of accuracy are lost"
     if weakest is not at:
-        text += f", and {_points(weakest.fall)} when it is {weakest.word}"
+        alike = _shown(weakest.fall) == _shown(at.fall)
+        text += f", and {'as many' if alike else _points(weakest.fall)} when it is {weakest.word}"
     first = f"; images with it are ahead of images without after epoch {at.first_epoch}" if at.first_epoch else ""
     yield f"{text}{first}."
 
