@@ -1,10 +1,12 @@
 """The answer of an audit, from findings that are made up: what it says, and what it must not say."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
 from mmc_bench.auditing.answer import answer
+from mmc_bench.auditing.findings import methods_of
 from mmc_bench.auditing.page import page_html
 from mmc_bench.auditing.schema import (
     AuditProblem,
@@ -163,3 +165,16 @@ def test_a_page_says_what_strengths_and_numbers_mean(strength, text):
     assert f"The number beside a strength is the {text}." in page
     assert "multiplied by 3/2" in page and "± 2.5 points" in page and "also further training" in page
     assert "settings that they are published with" in page
+
+
+def test_a_method_counts_networks_and_failures_and_means_are_over_networks():
+    def repair(flips, *seeds):
+        own = {"left": None, "gain": 0.0, "behind_reference": None, "seconds": 1.0, "words": ("kept",) * len(seeds)}
+        return Repair(method="a", seeds=seeds, accuracy=accuracies(), flips=flips, **own)
+
+    both = strength(0.3, flips=0.4, repairs=(repair(0.3, 0, 1),))
+    one = strength(0.3, flips=0.4, repairs=(repair(0.0, 0),))
+    spec = SimpleNamespace(name="a", kind="method", summary="", needs={"clean"})
+    (found,) = methods_of([SimpleNamespace(spec=spec)], [cue("box", both, one)], {"a": 1})
+    assert (found.repaired, found.failed, found.words) == (3, 1, {"kept": 3})
+    assert found.flips == pytest.approx((0.3 + 0.3 + 0.0) / 3)
