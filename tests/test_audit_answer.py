@@ -164,7 +164,7 @@ def test_a_page_says_what_strengths_and_numbers_mean(strength, text):
     page = page_html(report_of(cue("box", unknown())).model_copy(update={"strength": strength}), {})
     assert f"The number beside a strength is the {text}." in page
     assert "multiplied by 3/2" in page and "± 2.5 points" in page and "also further training" in page
-    assert "settings that they are published with" in page
+    assert "none are tuned to your images" in page
 
 
 def test_a_method_counts_networks_and_failures_and_means_are_over_networks():
