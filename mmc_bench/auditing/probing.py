@@ -14,7 +14,7 @@ from mmc_bench.results.jobs import Pretraining, Probe
 from mmc_bench.results.probes import ProbeRecord
 from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.running.display import Progress
-from mmc_bench.running.interrupts import interrupted_after
+from mmc_bench.running.interrupts import interrupted_after, raised_interrupts
 from mmc_bench.running.launch import Computing
 from mmc_bench.running.probing import Prober
 
@@ -123,7 +123,7 @@ def probe(
     probes.unprobed = sum(not at_hand[one.pretraining.seed] and one.pretraining.seed not in failed for _, one in kept)
     while waiting:
         try:
-            with interrupted_after(computing.time_limit if prober.measures else None, since):
+            with raised_interrupts(), interrupted_after(computing.time_limit if prober.measures else None, since):
                 _probe_all(prober, waiting, probes)
         except KeyboardInterrupt:  # what is known already is read all the same
             probes.interrupted, prober.measures = True, False
