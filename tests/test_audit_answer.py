@@ -153,8 +153,9 @@ def test_several_seeds_have_a_spread_and_missing_ones_are_named():
         seconds=1.0,
     )
     some = strength(0.4, flips=0.4, flips_spread=0.05, repairs=(repair,)).model_copy(update={"seeds": (0, 1)})
-    page = page_html(report_of(cue("box", some)).model_copy(update={"seeds": (0, 1, 2)}), {})
-    assert "±5" in page and "seeds 0, 1 only" in page and "seed 1 only" in page
+    partly = method("a", 0.2, repaired=2, words={"kept": 1})
+    page = page_html(report_of(cue("box", some), methods=(partly,)).model_copy(update={"seeds": (0, 1, 2)}), {})
+    assert "±5" in page and "seeds 0, 1 only" in page and "seed 1 only" in page and "1 of 2 probed" in page
 
 
 @pytest.mark.parametrize(

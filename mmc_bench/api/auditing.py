@@ -108,7 +108,7 @@ def audit(
     ...         return task.model
     >>> small = {"pretrain.epochs": 1, "connect.points": 2}
     >>> strong = {"images-*.relative_strength": [1.0]}
-    >>> given = {"data": {"images": "my-images"}, "datasets": "images-patch", "methods": [Unchanged]}
+    >>> given = {"data": {"images": "my-images"}, "datasets": "images-p*", "methods": [Unchanged]}
     >>> audited = mmc_bench.audit(**given, set=small, axes=strong)
     >>> audited.report.cues[0].name, audited.report.images.classes, audited.page.name
     ('patch', 2, 'audit.html')
