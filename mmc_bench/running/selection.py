@@ -156,12 +156,14 @@ def _selected(
     ]
     wanted = {record.cell.pretraining.key for record in cells}
     alone = _matches(session, "methods", PRETRAINED)
-    tried = session.store.tuning_models() - wanted  # their seeds are never ranked
-    pretrained = [
-        record
-        for record in models
-        if record.key in wanted or (alone and record.key not in tried and _selects(session, record.pretraining))
-    ]
+    tried = session.store.models_of("trial")  # their seeds are never ranked
+    probed = session.store.models_of("probe") if cells else set()  # those without a cue are references of cells
+
+    def is_asked_for(record: OfModel) -> bool:
+        aside = record.key in tried or (record.key in probed and record.pretraining.cue_rate == 0)
+        return alone and not aside and _selects(session, record.pretraining)
+
+    pretrained = [record for record in models if record.key in wanted or is_asked_for(record)]
     cells.sort(key=lambda record: (_order(record.cell.pretraining), record.cell.method.name))
     pretrained.sort(key=lambda record: _order(record.pretraining))
     return cells, pretrained
