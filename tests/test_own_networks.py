@@ -202,6 +202,7 @@ class Taken(MyNet):
     [
         (MyNet(3), "MyNet object in backbones: give its class, or the network as checkpoint"),
         (3, "3 is no backbone"),
+        (lambda num_classes: MyNet(num_classes), "a lambda in backbones has no name: define a function"),
         (Taken, "backbone 'resnet8' is offered by mmc-bench already: give class Taken another name"),
     ],
 )

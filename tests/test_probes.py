@@ -301,11 +301,22 @@ def test_cells_with_weights_are_probed_once_and_the_others_named(bench, monkeypa
     assert "tiny-net,0.9,tiny-still" in shown and "tiny-net,0.0," not in shown  # a reference is no experiment
 
 
+def test_rows_come_in_one_order_however_cells_are_selected(bench):
+    words = "--seeds", 0, "--methods", "tiny-still,tiny-ft"
+    assert bench.tiny(*words, "--keep-weights").code == 0
+    rows = bench("probe", "--format", "csv").out
+    assert rows.index("tiny-ft") < rows.index("tiny-still")
+    assert bench("probe", "--format", "csv", "--suite", "tiny.yaml", *words).out == rows
+
+
 def test_without_weights_a_probe_says_what_to_do(bench):
     assert bench.tiny("--seeds", 0, "--methods", "tiny-still").code == 0
     lost = bench("probe")
     assert lost.code == 5 and "1 cell keeps no weights" in lost.err and "--keep-weights" in lost.err
     assert bench("probe", "--seeds", 3).code == 5  # nothing is selected
+    for command in ("probe", "table", "plot"):
+        misspelt = bench(command, "--methods", "tiny-stil")
+        assert misspelt.code == 5 and "none has method 'tiny-stil': did you mean tiny-still?" in misspelt.err
 
 
 def test_datasets_with_groups_are_refused_in_a_sentence(bench):

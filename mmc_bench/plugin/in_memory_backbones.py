@@ -77,6 +77,8 @@ def backbone_offer(given: Any) -> InMemoryOffer:
     own = getattr(named, "__name__", type(named).__name__)
     name = getattr(named, "name", None)
     name = name if isinstance(name, str) else kebab(own)
+    if name == "<lambda>":
+        raise UserError("a lambda in backbones has no name: define a function, def my_net(num_classes): …")
     try:
         summary = (named.__doc__ or "").strip().partition("\n")[0]
         spec = BackboneSpec(name=name, target=f":{own}", summary=summary)

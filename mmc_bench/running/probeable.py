@@ -7,6 +7,7 @@ from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.plugin.in_memory import DISTRIBUTION
 from mmc_bench.results.jobs import OwnWeights, Pretraining
 from mmc_bench.results.records import CellRecord
+from mmc_bench.running.selection import about_none
 from mmc_bench.running.session import CHECKPOINTS, Session
 from mmc_bench.stages.checkpoints import file_of_kept, qualified
 from mmc_bench.system.streams import tell
@@ -85,9 +86,9 @@ def _names(cells: Sequence[CellRecord]) -> str:
     return f"{named}, …" if len(cells) > MOST_NAMED else named
 
 
-def about_none(session: Session) -> str:
+def about_no_cell(session: Session) -> str:
     """Return the sentence about a selection without cells; of a suite's, how those of the user's own weights are."""
-    sentence = f"no record of a cell in {session.store.root} is selected: mmc-bench run makes some"
+    sentence = about_none(session, "record of a cell")
     if session.has_suite and session.own_weights is None and session.own_start is None:
         own = {record.cell.pretraining.network for record in session.store.cell_records() if _is_own(record)}
         if own:

@@ -22,7 +22,7 @@ from mmc_bench.running.devices import resolve_device
 from mmc_bench.running.display import Progress, display_of
 from mmc_bench.running.launch import Computing, run_session, share_cores, worker_settings
 from mmc_bench.running.outcome import PrintedTable, check_format
-from mmc_bench.running.probeable import about_none, file_of_start, probeable
+from mmc_bench.running.probeable import about_no_cell, file_of_start, probeable
 from mmc_bench.running.runner import check_plugins
 from mmc_bench.running.selection import refuse_only_groups, selected_records
 from mmc_bench.running.session import Session
@@ -135,7 +135,7 @@ def probe_cells(session: Session, computing: Computing, progress: Progress = Non
     refuse_only_groups(session, "a probe")
     cells, models = selected_records(session)
     if not cells:
-        raise NothingSelectedError(about_none(session))
+        raise NothingSelectedError(about_no_cell(session))
     kept = probeable(session, [cell for cell in cells if cell.cell.pretraining.cue_rate is not None])
     names = {key: method for key, (_, method) in cell_names(kept).items()}
     kept.sort(key=lambda cell: (*cell.cell.pretraining.place, cell.cell.pretraining.seed, names[cell.key]))
