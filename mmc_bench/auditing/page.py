@@ -27,7 +27,8 @@ UNDECIDED = "undecided"
 
 #: What each word for a repaired network says.
 WORDS = {
-    "removed": "a linear probe on the network’s features no longer tells the cue",
+    "removed": "less than half is left of how much better the features told the cue before the repair than those of a "
+    "network that never saw it",
     "hidden": "the features still tell the cue and predictions do not follow it; the straight path back to the network "
     "before the repair is open, so that little training may bring it back",
     "unlinked": "the features still tell the cue and predictions do not follow it; a barrier in the loss lies before "
