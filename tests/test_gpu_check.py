@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from click.testing import CliRunner
 from mmc_bench_benchmarks.gpu import __main__ as check
+from mmc_bench_benchmarks.gpu import probe
 from mmc_bench_benchmarks.gpu.steps import Step
+from mmc_bench_benchmarks.speed.place import current
 
 
 @pytest.mark.slow
@@ -54,6 +57,42 @@ def test_steps_for_which_no_time_is_left_are_skipped(states, tmp_path):
     assert (result.exit_code, found) == (0, ["skipped"])
 
 
+def test_every_method_is_looked_at_for_waits():
+    found = {}
+    probe.waits(torch.device("cpu"), True, found.__setitem__)
+    assert len(found) > 25 and {str(one) for one in found.values()} == {"{'waits': [0, 0]}"}
+
+
+def test_waits_that_grow_with_the_steps_are_a_fault_but_where_they_are_meant(monkeypatch):
+    grows = {"ft-small": 2, "dfr": 9, "llr": 1}  # as two epochs have two steps more
+    monkeypatch.setattr(probe, "_waits_of", lambda bench, offer, n: 5 + (n > 12) * grows.get(offer.spec.name, 0))
+    found = {}
+    probe.waits(torch.device("cpu"), True, found.__setitem__)
+    assert [name for name, one in found.items() if "error" in one] == ["ft-small"]
+
+
+@pytest.mark.parametrize(("device", "index"), [("cuda", 0), ("cuda:1", 1)])
+def test_a_gpu_is_measured_as_the_current_one_with_its_index(monkeypatch, device, index):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert current(device) == torch.device("cuda", index) and chosen == [torch.device("cuda", index)]
+
+
+@pytest.mark.parametrize(("parts", "found"), [(1, "never ran out"), (2, "[2]")])
+def test_memory_that_never_ran_out_on_a_gpu_is_a_failure(monkeypatch, parts, found):
+    def run(folder, *_):
+        (folder / "results" / "cells").mkdir(parents=True)
+        (folder / "results" / "cells" / "it.json").write_text(json.dumps({"provenance": {"micro_batches": parts}}))
+        return 0
+
+    monkeypatch.setattr(probe, "_run", run)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=8e9))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda fraction, device: None)
+    told = {}
+    probe.memory(torch.device("cuda:0"), True, told.__setitem__)
+    assert found in str(told["micro-batches"])
+
+
 HANGS = """
 import pathlib, sys, time
 pathlib.Path(sys.argv[1]).write_text("[1]")
@@ -81,4 +120,4 @@ def test_a_step_that_hangs_is_ended_and_keeps_what_it_found(tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_before_it_starts(tmp_path):
     result = CliRunner().invoke(check.main, ["--out", str(tmp_path / "out")])
-    assert result.exit_code == 2 and "torch finds no GPU" in result.output and not (tmp_path / "out").exists()
+    assert result.exit_code == 2 and "torch sees no CUDA GPU" in result.output and not (tmp_path / "out").exists()

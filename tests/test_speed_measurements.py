@@ -68,7 +68,7 @@ def test_a_pretrainings_share_of_the_peak_is_its_operations_over_those_of_a_matr
 
 
 def test_ours_and_the_plain_loops_compute_the_same(bench):
-    checks = parity(bench, "resnet8", steps=8, batch_size=8)
+    checks = parity(bench, "resnet8", batch_size=32)
     assert checks["fp32_output"] < 1e-5
 
 
@@ -76,8 +76,8 @@ def test_in_fp32_nothing_computes_in_bf16_which_the_processor_may_have_to_emulat
     half = Bench(torch.device("cpu"), "bf16")
     assert list(pretraining_step(bench, 1, 2).runs) == ["ours", "R1"]
     assert list(pretraining_step(half, 1, 2).runs) == ["ours", "R1", "R2"]
-    assert list(parity(bench, "resnet8", steps=4, batch_size=2)) == ["fp32_output"]
-    assert list(parity(half, "resnet8", steps=4, batch_size=2)) == ["fp32_output", "bf16_loss"]
+    assert list(parity(bench, "resnet8", batch_size=8)) == ["fp32_output"]
+    assert list(parity(half, "resnet8", batch_size=8)) == ["fp32_output", "bf16_loss"]
 
 
 def test_parity_sees_a_difference(bench, monkeypatch):
@@ -87,7 +87,19 @@ def test_parity_sees_a_difference(bench, monkeypatch):
 
     batch = CuedImages.batch
     monkeypatch.setattr(CuedImages, "batch", redder)
-    assert parity(bench, "resnet8", steps=4, batch_size=8)["fp32_output"] > 1e-4
+    assert parity(bench, "resnet8", batch_size=32)["fp32_output"] > 1e-4
+
+
+def test_rounding_to_bf16_is_no_difference_of_parity():
+    checks = parity(Bench(torch.device("cpu"), "bf16"), "resnet18", batch_size=16)
+    assert 0 < checks["bf16_loss"] < cases.BF16_LOSS
+
+
+def test_a_difference_in_bf16_is_told_and_ends_no_measurement(bench, monkeypatch):
+    monkeypatch.setattr(speed, "parity", lambda bench: {"fp32_output": 0.0, "bf16_loss": 0.5})
+    monkeypatch.setattr(speed, "CASES", {"C0": lambda bench: Case("C0", "nothing", {"ours": lambda: None})})
+    found = dict(speed.measurements(bench, ["C0"], 1))
+    assert found["parity"]["bf16_loss"] == 0.5 and found["cases"]["case"] == "C0"
 
 
 @pytest.mark.slow

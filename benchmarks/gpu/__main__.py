@@ -1,6 +1,5 @@
 """``python -m benchmarks.gpu``: a prepared check on a GPU, within a time limit."""
 
-import json
 import os
 import sys
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 import click
 from tabulate import tabulate
 
+from ..speed.place import there, write_json
 from .steps import Step, done, skipped
 
 PROBE, SPEED = f"{__package__}.probe", f"{__package__.rpartition('.')[0]}.speed"
@@ -28,7 +28,7 @@ SMALL += ("--set", "pretrain.epochs=1", "--set", "connect.points=3", "--set", "c
 
 
 @click.command()
-@click.option("--device", default="cuda", show_default=True, help="cuda, cuda:1, … or cpu.")
+@click.option("--device", default="cuda", show_default=True, callback=there, help="cuda, cuda:1, … or cpu.")
 @click.option("--tiny", is_flag=True, help="As small as can be, to see that every step runs.")
 @click.option("--minutes", default=9.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="In all.")
 @click.option("--only", help="Steps to run, separated by commas.")
@@ -41,13 +41,6 @@ def main(device: str, tiny: bool, minutes: float, only: str | None, cifar10: Pat
     step, and check.json of all. The exit code is 1 where a step failed or was too slow.
     """
     begin = time.perf_counter()
-    if device.startswith("cuda"):
-        import torch
-
-        if not torch.cuda.is_available():
-            raise click.BadParameter(
-                "torch finds no GPU here: --device cpu --tiny tries the steps", param_hint="--device"
-            )
     if tiny:
         os.environ["OMP_NUM_THREADS"] = "1"  # of the steps' processes, too
     out = out.resolve()
@@ -64,7 +57,7 @@ def main(device: str, tiny: bool, minutes: float, only: str | None, cifar10: Pat
         results.append(result)
         click.echo(f"{name}: {result['state']}, {result['seconds']:.1f} s")
         content = {"device": device, "tiny": tiny, "minutes": minutes, "steps": results}
-        (out / "check.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(out / "check.json", content)
     rows = [[r["step"], r["what"], r["state"], f"{r['seconds']:.1f}"] for r in results]
     click.echo("\n" + tabulate(rows, ["step", "what", "state", "seconds"], tablefmt="github", disable_numparse=True))
     sys.exit(any(r["state"] in ("failed", "too slow") for r in results))

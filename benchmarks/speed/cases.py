@@ -20,8 +20,9 @@ from mmc_bench.training.precision import arithmetic, cross_entropy, full_precisi
 
 from . import plain, plain_matching
 
-#: Differences of `parity` beyond which there is nothing to compare.
-FP32_OUTPUT, BF16_LOSS = 1e-4, 0.02
+#: A difference of `parity` beyond which there is nothing to compare, and one that rounding to bf16 does not explain:
+#: its step at 1. Of ResNet-18 on a CPU it is a third of that at most.
+FP32_OUTPUT, BF16_LOSS = 1e-4, 2**-7
 
 Runs = dict[str, Callable[[], object]]
 
@@ -284,18 +285,18 @@ CASES: dict[str, Callable[[Bench], Case]] = {
 }
 
 
-def parity(bench: Bench, backbone: str = "resnet18", steps: int = 20, batch_size: int = 32) -> dict[str, float]:
-    """Compare what is computed before how fast: outputs in float32, and the loss after some bf16 steps.
+def parity(bench: Bench, backbone: str = "resnet18", batch_size: int = 32) -> dict[str, float]:
+    """Compare what is computed before how fast: outputs in float32, and the loss after a step in bf16.
 
     Returns
     -------
     dict
         ``fp32_output``: largest difference between our logits and the plain ones, relative to the largest
-        logit. ``bf16_loss``, where ours uses bf16: relative difference of the loss on the training images after
-        `steps` steps from that in float32.
+        logit. ``bf16_loss``, where ours uses bf16: relative difference of the loss on a batch after a step on it from
+        that in float32. More steps would enlarge the rounding of the first.
     """
     network = bench.network(backbone)
-    ours, theirs = bench.images(4 * batch_size)
+    ours, theirs = bench.images(batch_size)
     x, _ = ours.batch(slice(None))
     plain_x = torch.stack([theirs[index][0] for index in range(len(theirs))]).to(bench.device)
     with torch.inference_mode(), full_precision(bench.device):
@@ -309,7 +310,7 @@ def parity(bench: Bench, backbone: str = "resnet18", steps: int = 20, batch_size
     for precision in ("fp32", bench.precision):
         model = bench.ours(network)
         with arithmetic(precision, bench.device):
-            bench.training(model, ours, steps // 4, batch_size).fit()
-        with torch.no_grad():  # batch statistics, since the running ones lag behind after so few steps
+            bench.training(model, ours, 1, batch_size).fit()
+        with torch.no_grad(), full_precision(bench.device):  # batch statistics: the running ones lag behind
             losses.append(cross_entropy(model(x), ours.labels).item())
     return {**checks, "bf16_loss": abs(losses[1] - losses[0]) / losses[0]}
