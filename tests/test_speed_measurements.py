@@ -33,6 +33,7 @@ from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.results.metrics import Score
 from mmc_bench.stages.hardware import matrix_product_peak, training_flop
+from mmc_bench.training import Training
 from mmc_bench.training.compiled import WORTHWHILE_STEPS
 
 
@@ -102,6 +103,45 @@ def test_a_difference_in_bf16_is_told_and_ends_no_measurement(bench, monkeypatch
     assert found["parity"]["bf16_loss"] == 0.5 and found["cases"]["case"] == "C0"
 
 
+def test_a_case_that_fails_ends_no_other_and_shows_in_the_exit_code(monkeypatch, tmp_path):
+    def failing(bench):
+        raise RuntimeError("different assignments")
+
+    working = Case("C0", "nothing", {"ours": lambda: None})
+    monkeypatch.setattr(speed, "parity", lambda bench: {"fp32_output": 0.0})
+    monkeypatch.setattr(speed, "CASES", {"C4": failing, "C0": lambda bench: working})
+    done = CliRunner().invoke(speed.main, ["--rounds", "1", "--json", str(tmp_path / "found.json")])
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert done.exit_code == 1 and [one["case"] for one in found["cases"]] == ["C0"]
+    assert found["failed"] == [{"case": "C4", "error": "RuntimeError: different assignments"}]
+
+
+def test_both_ways_to_match_units_compute_in_float32(monkeypatch):
+    on = Bench(torch.device("cpu"), "bf16")
+    seen, full_precision = [], cases.full_precision
+    monkeypatch.setattr(cases, "full_precision", lambda device: seen.append(device) or full_precision(device))
+    case = cases.matching(on, n=2)
+    for run in case.runs.values():
+        run()
+    assert len(seen) == 2
+
+
+def test_a_failed_compilation_is_told_and_its_seconds_are_those_of_the_warm_up(bench, monkeypatch):
+    def fit(training):
+        training._progress.is_uncompiled("no compiler")
+        training._progress.compiler.seconds += 40
+        return fit_(training)
+
+    fit_ = Training.fit
+    monkeypatch.setattr(Training, "fit", fit)
+    monkeypatch.setattr("mmc_bench_benchmarks.speed.throughput.matrix_product_peak", lambda *_: 1e9)
+    use = throughput(bench, "resnet8", batch_size=8, steps=1, epochs=3)
+    assert use["warm_up_seconds"] > 40 > use["seconds"]
+    assert use["compilation"] == {"compiled": False, "seconds": 40.0, "why_not": "no compiler"}
+    spoken = speed.describe_throughput({**use, "compiled_graphs": 0})
+    assert "not compiled (no compiler)" in spoken
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
@@ -140,6 +180,7 @@ def test_throughput_comes_first_and_is_written_before_a_case_fails(monkeypatch, 
         "share": 0.5,
         "seconds": 2.5,
         "warm_up_seconds": 31.0,
+        "compilation": {"compiled": True, "seconds": 30.0, "why_not": None},
         "compiled_graphs": 2,
         "cuda_graph_skips": 1,
     }
@@ -155,16 +196,15 @@ def test_throughput_comes_first_and_is_written_before_a_case_fails(monkeypatch, 
 
 
 def test_on_a_gpu_a_step_of_pretraining_is_one_of_a_training_long_enough_to_be_compiled(bench, monkeypatch):
-    case = pretraining_step(bench, 1, 2)
-    assert "compiled" not in case.what
+    assert pretraining_step(bench, 1, 2).notes() == {}
     on_gpu = copy.copy(bench)
     on_gpu.device = SimpleNamespace(type="cuda")
     monkeypatch.setattr(on_gpu, "ours", bench.ours)  # the network and the images lie on the CPU
     monkeypatch.setattr(on_gpu, "images", bench.images)
     trainings = []
 
-    def training(model, images, epochs, batch_size):
-        trainings.append(bench.training(model, images, epochs, batch_size))
+    def training(*arguments):
+        trainings.append(bench.training(*arguments))
         return trainings[-1]
 
     monkeypatch.setattr(on_gpu, "training", training)
@@ -172,7 +212,10 @@ def test_on_a_gpu_a_step_of_pretraining_is_one_of_a_training_long_enough_to_be_c
     case = pretraining_step(on_gpu, 2, 2)
     for _ in range(2):
         case.runs["ours"]()
-    assert case.what.endswith("2 steps of 2 images, compiled")
+    assert case.what.endswith("2 steps of 2 images")
+    assert case.notes()["compilation"]["compiled"] is False  # what it says is what was seen
+    trainings[0]._progress.is_uncompiled("no compiler")
+    assert case.notes()["compilation"]["why_not"] == "no compiler"
     assert [one.step for one in trainings] == [3]  # the fourth ends when the next is asked for
     assert trainings[0].steps > WORTHWHILE_STEPS
 
