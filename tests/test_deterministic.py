@@ -9,6 +9,7 @@ import torch
 from helpers.plugins import write_source
 from mmc_bench_benchmarks.speed.cases import Case
 from mmc_bench_benchmarks.speed.deterministic import price, switch
+from torch._dynamo.utils import counters
 
 from mmc_bench.engines import Settings, worker
 from mmc_bench.engines.worker import open_resources
@@ -173,6 +174,13 @@ def test_a_record_of_a_gpu_says_what_decides_its_numbers(cell, tmp_path, monkeyp
         "graphs": False,
     }
     assert Provenance.model_validate_json(made.model_dump_json()) == made
+
+
+@pytest.mark.parametrize("skips", [0, 1])
+def test_a_record_says_whether_what_is_compiled_is_replayed_as_graphs(cell, monkeypatch, skips):
+    monkeypatch.setitem(counters["inductor"], "cudagraph_skips", skips)
+    made = made_on("cuda:7", cell, monkeypatch)
+    assert made.cuda.compiling and made.cuda.graphs is (skips == 0)
 
 
 def test_a_record_of_a_cpu_mentions_neither_unless_it_was_asked_for(cell, monkeypatch):
