@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from mmc_bench_benchmarks.gpu import __main__ as check
-from mmc_bench_benchmarks.gpu import probe
+from mmc_bench_benchmarks.gpu import probe, steps
 from mmc_bench_benchmarks.gpu.steps import Step
 from mmc_bench_benchmarks.speed.place import current
 
@@ -21,12 +21,13 @@ def test_every_step_runs_on_a_cpu(tmp_path):
     logs = {file.stem: file.read_text()[-2000:] for file in tmp_path.glob("*.log")}
     found = json.loads((tmp_path / "check.json").read_text())["steps"]
     assert {one["step"]: one["state"] for one in found} == dict.fromkeys(logs, "ok"), (run.stderr, logs)
-    assert run.returncode == 0 and len(found) == 10
+    assert run.returncode == 0 and len(found) == 13
     by_name = {one["step"]: one["found"] for one in found}
     assert by_name["step"]["eager, batch 2"]["images_per_second"] > 0
     assert len(by_name["speed"]["pretraining"]) == 2
     assert by_name["poisoned"] == {"exit code": 1, "cells": 2}
-    assert by_name["waits"]["dfr"] == {"waits": [0, 0]}
+    assert by_name["deterministic"]["same numbers"] == 1 and by_name["machine"]["requirements"] == "met"
+    assert all(one["seconds"] for one in by_name["workers"].values())
 
 
 @pytest.fixture
@@ -34,8 +35,8 @@ def states(monkeypatch):
     """Return a run of the command whose steps end as told: its result, and the state of each step."""
 
     def run(out, kinds, *words):
-        steps = [Step(name, "", 1.0, "none", ()) for name in kinds]
-        monkeypatch.setattr(check, "steps_of", lambda *_: steps)
+        known = [Step(name, "", 1.0, "none", ()) for name in kinds]
+        monkeypatch.setattr(check, "steps_of", lambda *_: known)
         monkeypatch.setattr(
             check, "done", lambda step, *_: {"step": step.name, "what": "", "state": kinds[step.name], "seconds": 1}
         )
@@ -54,7 +55,78 @@ def test_a_step_that_fails_stops_no_other_and_shows_in_the_exit_code(states, tmp
 
 def test_steps_for_which_no_time_is_left_are_skipped(states, tmp_path):
     result, found = states(tmp_path, {"a": "ok"}, "--minutes", "0.001")
-    assert (result.exit_code, found) == (0, ["skipped"])
+    assert (result.exit_code, found) == (1, ["skipped"])  # a check of nothing is none
+
+
+def test_a_step_that_is_run_again_replaces_its_result_alone(states, tmp_path):
+    states(tmp_path, {"a": "failed", "b": "ok"})
+    assert states(tmp_path, {"a": "ok", "b": "ok"}, "--only", "a")[1] == ["ok", "ok"]
+    (tmp_path / "check.json").write_text('{"steps": [{"st')  # ended while it was written
+    assert states(tmp_path, {"a": "ok", "b": "ok"}, "--only", "a")[1] == ["ok"]
+
+
+@pytest.fixture
+def worked(monkeypatch, tmp_path):
+    """Return what runs a step whose process does as told; it returns the step's result."""
+
+    def run(work, results=None):
+        monkeypatch.setattr(
+            steps,
+            "PROCESSES",
+            SimpleNamespace(
+                Process=lambda target, args: SimpleNamespace(
+                    start=work, join=lambda seconds: None, is_alive=lambda: False, exitcode=0
+                )
+            ),
+        )
+        return steps.done(Step("it", "", 9.0, "none", ("FILE",), results), tmp_path, 9.0)
+
+    return run
+
+
+def test_a_step_finds_nothing_of_an_earlier_check(worked, tmp_path):
+    (tmp_path / "it.json").write_text("[1]")
+    (tmp_path / "it-results" / "cells").mkdir(parents=True)
+    assert worked(lambda: None)["found"] is None
+    there = []
+    worked(lambda: there.append((tmp_path / "it-results").exists()), tmp_path / "it-results")
+    assert there == [False]
+
+
+def test_what_a_step_was_still_writing_is_nothing_found(worked, tmp_path):
+    assert worked(lambda: (tmp_path / "it.json").write_text("{"))["found"] is None
+
+
+def test_a_run_tells_how_its_records_were_made(worked, tmp_path):
+    cells = tmp_path / "it-results" / "cells"
+
+    def write():
+        cells.mkdir(parents=True)
+        timing = {"seconds": {"connect": 2.0}, "compilation": {"compiled": True}}
+        (cells / "0123456789.json").write_text(json.dumps({"timing": timing}))
+        (cells / "9876543210.failure.json").write_text(json.dumps({"error": "no"}))
+
+    assert worked(write, cells.parent)["found"] == {
+        "cells/01234567": {"seconds": {"connect": 2.0}, "images_per_second": None, "compilation": {"compiled": True}},
+        "cells/98765432": {"error": "no"},
+    }
+
+
+def test_numbers_that_two_deterministic_runs_do_not_share_are_a_failure(monkeypatch):
+    accuracies = iter((0.5, 0.6))
+
+    def run(folder, device, *words):
+        cells = folder / "results" / "cells"
+        cells.mkdir(parents=True)
+        for method, accuracy in (("llr", 0.5), ("cbft", next(accuracies))):
+            record = {"cell": {"method": {"name": method}}, "metrics": accuracy, "timing": accuracy}
+            (cells / f"{method}.json").write_text(json.dumps(record))
+        return 0
+
+    monkeypatch.setattr(probe, "_run", run)
+    told = {}
+    probe.deterministic(torch.device("cpu"), True, told.__setitem__)
+    assert told["failures"] == [] and told["same numbers"] == {"error": "not the same", "methods": ["cbft"]}
 
 
 def test_every_method_is_looked_at_for_waits():
@@ -69,6 +141,14 @@ def test_waits_that_grow_with_the_steps_are_a_fault_but_where_they_are_meant(mon
     found = {}
     probe.waits(torch.device("cpu"), True, found.__setitem__)
     assert [name for name, one in found.items() if "error" in one] == ["ft-small"]
+
+
+def test_what_is_missing_or_too_old_is_a_failure(monkeypatch):
+    wanted = ["click>=8", "numpy>=99", "no-such-package", "ray>=2.40; extra == 'ray'"]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: wanted)
+    told = {}
+    probe.machine(torch.device("cpu"), True, told.__setitem__)
+    assert told["requirements"] == {"error": "missing or too old", "which": ["numpy>=99", "no-such-package"]}
 
 
 @pytest.mark.parametrize(("device", "index"), [("cuda", 0), ("cuda:1", 1)])

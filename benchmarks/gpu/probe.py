@@ -17,7 +17,9 @@ from typing import Any
 
 import click
 import torch
+from packaging.requirements import Requirement
 
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.stages.provenance import device_name
 from mmc_bench.training import Progress, Task, Training
 from mmc_bench.training.precision import arithmetic, prepare_device, resolve_precision
@@ -26,6 +28,7 @@ from ..speed import cases
 from ..speed.cases import Bench
 from ..speed.place import current, there, write_json
 from . import kernels
+from .steps import read_json
 
 #: Notes what was found under a name; a mapping with an ``error`` is a failure.
 Keep = Callable[[str, Any], None]
@@ -97,6 +100,7 @@ def main(name: str, device: str, tiny: bool, file: Path | None) -> None:
         "poisoned": poisoned,
         "memory": memory,
         "twice": twice,
+        "deterministic": deterministic,
     }
     if name not in measures:
         raise click.BadParameter(f"{name!r} is none of {', '.join(measures)}")
@@ -114,9 +118,23 @@ def machine(device: torch.device, tiny: bool, keep: Keep) -> None:
         words = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
         keep("driver", subprocess.run(words, capture_output=True, text=True).stdout.strip())
     keep("compilers", [name for name in ("gcc", "cc", "nvcc") if shutil.which(name)])
-    names = ("mmc-bench", "triton", "numpy", "scipy", "scikit-learn", "timm", "torchvision")
-    installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
-    keep("packages", {name: installed.get(name) for name in names})
+    lines = importlib.metadata.requires("mmc-bench") or []
+    wanted = [one for one in map(Requirement, lines) if one.marker is None or one.marker.evaluate({"extra": ""})]
+    versions = {name: _version(name) for name in ("mmc-bench", "triton", *(one.name for one in wanted))}
+    keep("packages", versions)
+    wrong = [str(one) for one in wanted if not _meets(versions[one.name], one)]
+    keep("requirements", {"error": "missing or too old", "which": wrong} if wrong else "met")
+
+
+def _meets(version: str | None, requirement: Requirement) -> bool:
+    return version is not None and requirement.specifier.contains(version, prereleases=True)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def parity(device: torch.device, tiny: bool, keep: Keep) -> None:
@@ -221,6 +239,32 @@ def twice(device: torch.device, tiny: bool, keep: Keep) -> None:
             torch.backends.cudnn.deterministic = deterministic
             digests = [_digest_of_training(bench, tiny) for _ in range(2)]
             keep(f"{precision}, cuDNN {'deterministic' if deterministic else 'as it comes'}", len(set(digests)) == 1)
+
+
+def deterministic(device: torch.device, tiny: bool, keep: Keep) -> None:
+    """Run every method twice with ``--deterministic``, and compare the records; name what has no such form."""
+    offers = Registry.discover().offers("method")
+    methods = "ft-small" if tiny else ",".join(offer.spec.name for offer in offers)
+    workers = ("--workers", "0" if device.type == "cpu" else "2")
+    found: list[dict[str, Any]] = []
+    for _ in range(2):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            words = ("--deterministic", "--methods", methods, *workers)
+            code = _run(folder, device, *_suite(folder, "resnet8", 100, 50), *words)
+            found.append({file.name: read_json(file) for file in (folder / "results" / "cells").glob("*.json")})
+        keep(f"exit code {len(found)}", code if not code else {"code": code, "error": "the run failed"})
+    failed = sorted({record["error"] for record in found[0].values() if "error" in record})
+    keep("failures", {"error": failed} if failed else [])
+    numbers = [{key: _numbers(record) for key, record in records.items()} for records in found]
+    others = [found[0][key] for key in numbers[0] if numbers[0][key] != numbers[1].get(key)]
+    names = sorted(record.get("label") or record["cell"]["method"]["name"] for record in others)
+    keep("same numbers", {"error": "not the same", "methods": names} if names else len(numbers[0]))
+
+
+def _numbers(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what a record says that does not depend on when it was made."""
+    return {name: value for name, value in record.items() if name not in ("timing", "provenance", "started", "sha256")}
 
 
 def _digest_of_training(bench: Bench, tiny: bool) -> str:
