@@ -115,7 +115,7 @@ def test_a_run_tells_how_its_records_were_made(worked, tmp_path):
 def test_numbers_that_two_deterministic_runs_do_not_share_are_a_failure(monkeypatch):
     accuracies = iter((0.5, 0.6))
 
-    def run(folder, device, *words):
+    def run(folder, *_):
         cells = folder / "results" / "cells"
         cells.mkdir(parents=True)
         for method, accuracy in (("llr", 0.5), ("cbft", next(accuracies))):
@@ -126,7 +126,7 @@ def test_numbers_that_two_deterministic_runs_do_not_share_are_a_failure(monkeypa
     monkeypatch.setattr(probe, "_run", run)
     told = {}
     probe.deterministic(torch.device("cpu"), True, told.__setitem__)
-    assert told["failures"] == [] and told["same numbers"] == {"error": "not the same", "methods": ["cbft"]}
+    assert told["exit code 2"] == 0 and told["same numbers"] == {"error": "not the same", "methods": ["cbft"]}
 
 
 def test_every_method_is_looked_at_for_waits():
@@ -141,6 +141,19 @@ def test_waits_that_grow_with_the_steps_are_a_fault_but_where_they_are_meant(mon
     found = {}
     probe.waits(torch.device("cpu"), True, found.__setitem__)
     assert [name for name, one in found.items() if "error" in one] == ["ft-small"]
+
+
+def test_an_operation_without_a_deterministic_form_is_named(monkeypatch):
+    def run(folder, *_):
+        (folder / "results" / "cells").mkdir(parents=True)
+        failure = {"label": "digits · llr", "error": "cumsum has no deterministic form"}
+        (folder / "results" / "cells" / "it.failure.json").write_text(json.dumps(failure))
+        return 1
+
+    monkeypatch.setattr(probe, "_run", run)
+    told = {}
+    probe.deterministic(torch.device("cpu"), True, told.__setitem__)
+    assert told["exit code 1"]["failures"] == {"digits · llr": "cumsum has no deterministic form"}
 
 
 def test_what_is_missing_or_too_old_is_a_failure(monkeypatch):

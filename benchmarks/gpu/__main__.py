@@ -95,7 +95,7 @@ def steps_of(device: str, tiny: bool, out: Path, cifar10: Path | None) -> list[S
         probe("memory", 45, "a training in too little memory"),
         probe("twice", 40, "the same training twice"),
         run("compiled", 90, "a run long enough to be compiled", *long),
-        probe("deterministic", 120, "every method twice, with deterministic algorithms"),
+        probe("deterministic", 150, "every method twice, with deterministic algorithms"),
         *([run("table1", 120, "a stretch of Table 1", *table)] if cifar10 else []),
         Step("speed", "benchmarks.speed", 150, SPEED, ("--device", device, "--json", "FILE", *cases)),
     ]

@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.stages.provenance import device_name
 from mmc_bench.training import Progress, Task, Training
-from mmc_bench.training.precision import arithmetic, prepare_device, resolve_precision
+from mmc_bench.training.precision import allow_tf32, arithmetic, prepare_device, resolve_precision
 
 from ..speed import cases
 from ..speed.cases import Bench
@@ -143,6 +143,19 @@ def parity(device: torch.device, tiny: bool, keep: Keep) -> None:
     checks = cases.parity(bench, *(("resnet8", 4) if tiny else ("resnet18", 32)))
     good = checks["fp32_output"] <= cases.FP32_OUTPUT and checks.get("bf16_loss", 0.0) <= cases.BF16_LOSS
     keep("parity", checks if good else {**checks, "error": "not the same numbers"})
+    if device.type == "cuda":
+        keep("what TF32 changes of logits", _change_by_tf32(bench, "resnet8" if tiny else "resnet18"))
+
+
+def _change_by_tf32(bench: Bench, backbone: str) -> float:
+    """Return the largest difference of logits with TF32 from those without, relative to the largest logit."""
+    model, (x, _), found = bench.ours(bench.network(backbone)).eval(), bench.images(32)[0].batch(slice(None)), []
+    for allowed in (False, True):
+        allow_tf32(allowed)
+        with torch.inference_mode():
+            found.append(model(x))
+    prepare_device(bench.precision, bench.device)
+    return float((found[1] - found[0]).abs().max() / found[0].abs().max())
 
 
 def waits(device: torch.device, tiny: bool, keep: Keep) -> None:
@@ -245,7 +258,7 @@ def deterministic(device: torch.device, tiny: bool, keep: Keep) -> None:
     """Run every method twice with ``--deterministic``, and compare the records; name what has no such form."""
     offers = Registry.discover().offers("method")
     methods = "ft-small" if tiny else ",".join(offer.spec.name for offer in offers)
-    workers = ("--workers", "0" if device.type == "cpu" else "2")
+    workers = ("--workers", "0" if device.type == "cpu" else "4")
     found: list[dict[str, Any]] = []
     for _ in range(2):
         with tempfile.TemporaryDirectory() as name:
@@ -253,9 +266,9 @@ def deterministic(device: torch.device, tiny: bool, keep: Keep) -> None:
             words = ("--deterministic", "--methods", methods, *workers)
             code = _run(folder, device, *_suite(folder, "resnet8", 100, 50), *words)
             found.append({file.name: read_json(file) for file in (folder / "results" / "cells").glob("*.json")})
-        keep(f"exit code {len(found)}", code if not code else {"code": code, "error": "the run failed"})
-    failed = sorted({record["error"] for record in found[0].values() if "error" in record})
-    keep("failures", {"error": failed} if failed else [])
+        failed = {record["label"]: record["error"] for record in found[-1].values() if "error" in record}
+        wrong = {"code": code, "error": "the run failed", "failures": failed}
+        keep(f"exit code {len(found)}", wrong if code or failed else 0)
     numbers = [{key: _numbers(record) for key, record in records.items()} for records in found]
     others = [found[0][key] for key in numbers[0] if numbers[0][key] != numbers[1].get(key)]
     names = sorted(record.get("label") or record["cell"]["method"]["name"] for record in others)
