@@ -182,7 +182,7 @@ def test_memory_that_never_ran_out_on_a_gpu_is_a_failure(monkeypatch, parts, fou
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=8e9))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda fraction, device: None)
     told = {}
-    probe.memory(torch.device("cuda:0"), True, told.__setitem__)
+    probe.memory(torch.device("cuda:0"), False, told.__setitem__)
     assert found in str(told["micro-batches"])
 
 
