@@ -17,17 +17,20 @@ from mmc_bench_benchmarks.speed.place import current
 @pytest.mark.slow
 def test_every_step_runs_on_a_cpu(tmp_path):
     words = ["--device", "cpu", "--tiny", "--minutes", "30", "--out", str(tmp_path)]
+    names = [step.name for step in check.steps_of("cpu", True, tmp_path, None)]
+    words += ["--only", ",".join(name for name in names if name not in ("workers", "compiled"))]  # are as default here
     run = subprocess.run([sys.executable, "-m", "mmc_bench_benchmarks.gpu", *words], capture_output=True, text=True)
     logs = {file.stem: file.read_text()[-2000:] for file in tmp_path.glob("*.log")}
     found = json.loads((tmp_path / "check.json").read_text())["steps"]
     assert {one["step"]: one["state"] for one in found} == dict.fromkeys(logs, "ok"), (run.stderr, logs)
-    assert run.returncode == 0 and len(found) == 13
+    assert run.returncode == 0 and len(found) == 11
     by_name = {one["step"]: one["found"] for one in found}
     assert by_name["step"]["eager, batch 2"]["images_per_second"] > 0
     assert len(by_name["speed"]["pretraining"]) == 2
     assert by_name["poisoned"] == {"exit code": 1, "cells": 2}
     assert by_name["deterministic"]["same numbers"] == 1 and by_name["machine"]["requirements"] == "met"
-    assert all(one["seconds"] for one in by_name["workers"].values())
+    assert all(one["seconds"] for one in by_name["default"].values())
+    assert len(by_name["waits"]) > 25  # every method
 
 
 @pytest.fixture
@@ -129,10 +132,11 @@ def test_numbers_that_two_deterministic_runs_do_not_share_are_a_failure(monkeypa
     assert told["exit code 2"] == 0 and told["same numbers"] == {"error": "not the same", "methods": ["cbft"]}
 
 
-def test_every_method_is_looked_at_for_waits():
-    found = {}
-    probe.waits(torch.device("cpu"), True, found.__setitem__)
-    assert len(found) > 25 and {str(one) for one in found.values()} == {"{'waits': [0, 0]}"}
+def test_the_runs_of_the_full_check_are_understood(bench, tmp_path):
+    runs = {step.name: step.words for step in check.steps_of("cpu", False, tmp_path, None) if step.results}
+    assert list(runs) == ["default", "workers", "compiled"]
+    for words in runs.values():
+        assert bench(*words, "--dry-run").code == 0
 
 
 def test_waits_that_grow_with_the_steps_are_a_fault_but_where_they_are_meant(monkeypatch):
