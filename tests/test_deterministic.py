@@ -6,9 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from click.testing import CliRunner
 from helpers.plugins import write_source
+from mmc_bench_benchmarks.speed import deterministic as measuring
 from mmc_bench_benchmarks.speed.cases import Case
 from mmc_bench_benchmarks.speed.deterministic import price, switch
+from torch._dynamo.utils import counters
 
 from mmc_bench.engines import Settings, worker
 from mmc_bench.engines.worker import open_resources
@@ -175,11 +178,28 @@ def test_a_record_of_a_gpu_says_what_decides_its_numbers(cell, tmp_path, monkeyp
     assert Provenance.model_validate_json(made.model_dump_json()) == made
 
 
+@pytest.mark.parametrize("skips", [0, 1])
+def test_a_record_says_whether_what_is_compiled_is_replayed_as_graphs(cell, monkeypatch, skips):
+    monkeypatch.setitem(counters["inductor"], "cudagraph_skips", skips)
+    made = made_on("cuda:7", cell, monkeypatch)
+    assert made.cuda.compiling and made.cuda.graphs is (skips == 0)
+
+
 def test_a_record_of_a_cpu_mentions_neither_unless_it_was_asked_for(cell, monkeypatch):
     plain = json.loads(made_on("cpu", cell, monkeypatch).model_dump_json())
     assert not {"cuda", "deterministic"} & plain.keys()
     torch.use_deterministic_algorithms(True)
     assert json.loads(made_on("cpu", cell, monkeypatch).model_dump_json()) == {**plain, "deterministic": True}
+
+
+def test_its_price_is_written_as_it_is_found(monkeypatch, tmp_path):
+    prices = [{"ratio": {"min": 1.0, "median": 1.0, "max": 1.0}}]  # the second fails
+    for name in ("pretraining_step", "cbft_step", "path"):
+        monkeypatch.setattr(measuring, name, lambda *_, **settings: Case("C0", "nothing", {}))
+    monkeypatch.setattr(measuring, "price", lambda *_: prices.pop())
+    words = ["--threads", str(torch.get_num_threads()), "--json", str(tmp_path / "found.json")]
+    assert isinstance(CliRunner().invoke(measuring.main, words).exception, IndexError)
+    assert len(json.loads((tmp_path / "found.json").read_text())["cases"]) == 1
 
 
 def test_its_price_is_that_of_the_same_case_with_and_without_each_first_in_turn():

@@ -14,7 +14,7 @@ from mmc_bench.engines.local import LocalEngine
 from mmc_bench.errors import UserError
 from mmc_bench.results.records import Failure
 from mmc_bench.running import devices, launch
-from mmc_bench.running.devices import resolve_device, resolve_devices
+from mmc_bench.running.devices import device_words, resolve_device, resolve_devices
 from mmc_bench.running.launch import share_cores
 from mmc_bench.system.process_state import Changes, ProcessState
 
@@ -75,13 +75,20 @@ def test_gpus_are_named_by_their_index(gpus, wanted, found):
         ("cuda:0,", "'' is no CUDA GPU"),
         ("cuda:0,1", "'1' is no CUDA GPU"),
         ("mps", r"device mps cannot be used \(torch sees no GPU of Apple's\): use cpu or auto"),
-        ("warp", "device warp cannot be used"),
+        ("warp", "device warp cannot be used: write auto, cpu, cuda, cuda:1, … or mps"),
+        ("meta", "device meta cannot be used"),
     ],
 )
 def test_devices_that_cannot_be_meant_get_one_sentence(gpus, wanted, sentence):
     gpus(3)
     with pytest.raises(UserError, match=sentence):
         resolve_devices(wanted)
+
+
+@pytest.mark.parametrize("device", [None, 0])
+def test_what_is_no_name_of_a_device_gets_one_sentence(device):
+    with pytest.raises(UserError, match=f"device {device} is neither a name, such as auto, cpu or cuda:1, nor a list"):
+        device_words(device)
 
 
 @pytest.mark.parametrize(("count", "there"), [(0, "no CUDA GPU"), (1, "cuda:0 alone")])

@@ -46,6 +46,24 @@ def test_the_minimum_is_that_of_scikit_learn(problem, monkeypatch):
     assert min(sparse) == 0
 
 
+def test_where_memory_runs_out_fewer_are_solved_at_once(problem, monkeypatch):
+    def in_little_memory(design, strengths):
+        held.append(len(design))
+        if len(design) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return solve(design, strengths)
+
+    inputs, labels = problem
+    fits = [(np.arange(90), strength) for strength in STRENGTHS[:2]]
+    whole = at_once(inputs, labels, fits)
+    held, solve = [], batched._by_working_sets
+    monkeypatch.setattr(batched, "_by_working_sets", in_little_memory)
+    assert np.allclose(whole, at_once(inputs, labels, fits), rtol=0, atol=1e-9) and held == [6, 3, 3]
+    monkeypatch.setattr(batched, "_by_working_sets", lambda *_: in_little_memory(torch.zeros(4), None))
+    with pytest.raises(torch.OutOfMemoryError):
+        at_once(inputs, labels, fits)
+
+
 def test_no_direction_leads_down_from_a_minimum_of_many_numbers(problem):
     inputs, labels = problem
     design = np.column_stack([inputs, np.ones(90)])

@@ -153,7 +153,7 @@ def test_a_class_offers_its_summary_and_needs(method_of):
     ("body", "says"),
     [
         ("name = 'ft-medium'", "method 'ft-medium' is offered by mmc-bench already: give class Local another name"),
-        ("name = 'My Method'", "class Local: method name 'My Method' must match"),
+        ("name = 'My Method'", "class Local: method name 'My Method' must be lower-case letters"),
         ("needs = {'test'}", "class Local: method 'local' needs ['test']; a method can need"),
         ("def __init__(self, lr=1): self.rate = lr", "attribute 'rate' is no parameter of Local"),
         ("def __init__(self, lr=1): pass", "does not keep its argument 'lr' as self.lr"),

@@ -117,6 +117,10 @@ def test_a_measure_alone_stands_for_it_on_every_split():
     assert columns_named(["RC", "ece", "flips"], is_grouped=True) == ["ece_all", "ece_aligned", "ece_conflicting"]
 
 
+def test_what_is_asked_of_a_second_cue_alone_stands_for_it_on_every_split():
+    assert columns_named(["other_growth"], is_grouped=False) == ["other_growth_NC", "other_growth_C"]
+
+
 @pytest.mark.parametrize(
     ("word", "kinds", "says"),
     [

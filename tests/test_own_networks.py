@@ -168,6 +168,16 @@ def test_another_source_is_another_version(net_of):
         assert versions[0] == versions[1] != versions[2]
 
 
+def test_an_architecture_of_a_class_without_source_is_identified_by_its_code():
+    def version(factor):
+        code = f"class Net(nn.Linear):\n    def forward(self, x):\n        return {factor} * super().forward(x)\n"
+        names = {"nn": nn, "__name__": "nowhere"}
+        exec(code, names)
+        return backbone_offer(Architecture(names["Net"](3, 3))).version
+
+    assert version(2) == version(2) != version(3)
+
+
 def test_an_architecture_is_identified_by_its_layers_and_not_by_its_weights():
     versions = [
         backbone_offer(Architecture(network)).version
@@ -202,6 +212,7 @@ class Taken(MyNet):
     [
         (MyNet(3), "MyNet object in backbones: give its class, or the network as checkpoint"),
         (3, "3 is no backbone"),
+        (lambda num_classes: MyNet(num_classes), "a lambda in backbones has no name: define a function"),
         (Taken, "backbone 'resnet8' is offered by mmc-bench already: give class Taken another name"),
     ],
 )

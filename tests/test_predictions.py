@@ -134,7 +134,8 @@ def test_records_are_the_same_with_and_without_and_predictions_are_made_later_fr
     weights = {path: path.stat().st_mtime_ns for path in bench.folder.rglob("*.safetensors")}
     preview = bench.tiny(*words, KEEP, "--dry-run").out
     assert "0 cached, 2 to run" in preview and "3 of these have records without predictions" in preview
-    assert "2 computed, 0 cached" in bench.tiny(*words, KEEP).err
+    again = bench.tiny(*words, KEEP).err
+    assert "0 computed, 2 scored again, 0 cached" in again and again.count("(scored again)") == 3
     assert bench.records() == without and len(bench.predictions()) == 3
     assert {path: path.stat().st_mtime_ns for path in bench.folder.rglob("*.safetensors")} == weights and weights
     assert "2 cached, 0 to run" in bench.tiny(*words, KEEP, "--dry-run").out
@@ -173,7 +174,7 @@ def test_what_is_damaged_counts_as_missing_and_is_made_again(kept, damage):
     assert sum("| – |" in " ".join(line.split()) for line in shown.out.splitlines()) == 1
     if damage != "gone":
         assert f"{file.name} does not hold the predictions of its record as they were written" in shown.err
-    assert "1 computed, 1 cached" in kept.tiny(*ONE_SEED, KEEP).err
+    assert "0 computed, 1 scored again, 1 cached" in kept.tiny(*ONE_SEED, KEEP).err
     assert kept.predictions() == made
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import mmc_bench
+from mmc_bench.auditing.page import WORDS as AUDIT_WORDS
 from mmc_bench.data.contract import LabelledImages
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.landscape.barriers import connectivity
@@ -20,7 +21,7 @@ from mmc_bench.mechanisms.attribution import attribution
 from mmc_bench.mechanisms.measure import flips, measure_hold
 from mmc_bench.mechanisms.reading import readability
 from mmc_bench.mechanisms.stages import MOST_VALUES, stage_features, stages_of, vectors
-from mmc_bench.mechanisms.verdicts import HIDDEN, KEPT, REMOVED, UNDECIDED, UNLINKED, verdict, way_back
+from mmc_bench.mechanisms.verdicts import HIDDEN, KEPT, REMOVED, UNDECIDED, UNLINKED, WORDS, verdict, way_back
 from mmc_bench.results.jobs import Checkpoint, Probe
 from mmc_bench.results.probes import Hold
 from mmc_bench.results.settings import DataSettings
@@ -258,6 +259,11 @@ def test_words_follow_the_documented_thresholds(read, flipped, barrier, word):
     assert verdict(hold(read, flipped), hold(1.0, 0.9), hold(0.2, 0.05), barrier, 0.05).word == word
 
 
+def test_removed_is_explained_by_its_own_threshold():
+    for words in (WORDS, AUDIT_WORDS):
+        assert "less than half is left of how much better" in words[REMOVED]
+
+
 def test_nothing_is_guessed_where_the_references_read_alike():
     found = verdict(hold(0.9), hold(0.95, 0.9), hold(0.9, 0.0), 0.0, 0.05)
     assert (found.word, found.left) == (UNDECIDED, None)
@@ -291,6 +297,16 @@ def test_cells_with_weights_are_probed_once_and_the_others_named(bench, monkeypa
     second = bench("probe", "--format", "json")
     assert (second.code, second.out) == (0, first.out)
     assert "nothing computed" in second.err
+    shown = bench("table", "--format", "csv").out
+    assert "tiny-net,0.9,tiny-still" in shown and "tiny-net,0.0," not in shown  # a reference is no experiment
+
+
+def test_rows_come_in_one_order_however_cells_are_selected(bench):
+    words = "--seeds", 0, "--methods", "tiny-still,tiny-ft"
+    assert bench.tiny(*words, "--keep-weights").code == 0
+    rows = bench("probe", "--format", "csv").out
+    assert rows.index("tiny-ft") < rows.index("tiny-still")
+    assert bench("probe", "--format", "csv", "--suite", "tiny.yaml", *words).out == rows
 
 
 def test_without_weights_a_probe_says_what_to_do(bench):
@@ -298,6 +314,9 @@ def test_without_weights_a_probe_says_what_to_do(bench):
     lost = bench("probe")
     assert lost.code == 5 and "1 cell keeps no weights" in lost.err and "--keep-weights" in lost.err
     assert bench("probe", "--seeds", 3).code == 5  # nothing is selected
+    for command in ("probe", "table", "plot"):
+        misspelt = bench(command, "--methods", "tiny-stil")
+        assert misspelt.code == 5 and "none has method 'tiny-stil': did you mean tiny-still?" in misspelt.err
 
 
 def test_datasets_with_groups_are_refused_in_a_sentence(bench):

@@ -245,7 +245,7 @@ BROKEN = {
         HEADER + "@hookimpl\ndef register_methods(register):\n    1 / 0",
         "ZeroDivisionError: division by zero (broken_plugin.py, line 4)",
     ),
-    "bad name": (registering("My Method"), "method name 'My Method' must match"),
+    "bad name": (registering("My Method"), "method name 'My Method' must be lower-case letters"),
     "bad target": (registering("mine", target="module.Class"), "'module.Class' must read 'module:Class'"),
     "unknown need": (
         HEADER + "@hookimpl\ndef register_methods(register):"

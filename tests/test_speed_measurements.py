@@ -33,7 +33,11 @@ from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.results.metrics import Score
 from mmc_bench.stages.hardware import matrix_product_peak, training_flop
+from mmc_bench.system.process_state import as_if_fresh
+from mmc_bench.system.torch_state import float32_precision
+from mmc_bench.training import Training
 from mmc_bench.training.compiled import WORTHWHILE_STEPS
+from mmc_bench.training.precision import allow_tf32
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,7 @@ def test_a_pretrainings_share_of_the_peak_is_its_operations_over_those_of_a_matr
 
 
 def test_ours_and_the_plain_loops_compute_the_same(bench):
-    checks = parity(bench, "resnet8", steps=8, batch_size=8)
+    checks = parity(bench, "resnet8", batch_size=32)
     assert checks["fp32_output"] < 1e-5
 
 
@@ -76,8 +80,8 @@ def test_in_fp32_nothing_computes_in_bf16_which_the_processor_may_have_to_emulat
     half = Bench(torch.device("cpu"), "bf16")
     assert list(pretraining_step(bench, 1, 2).runs) == ["ours", "R1"]
     assert list(pretraining_step(half, 1, 2).runs) == ["ours", "R1", "R2"]
-    assert list(parity(bench, "resnet8", steps=4, batch_size=2)) == ["fp32_output"]
-    assert list(parity(half, "resnet8", steps=4, batch_size=2)) == ["fp32_output", "bf16_loss"]
+    assert list(parity(bench, "resnet8", batch_size=8)) == ["fp32_output"]
+    assert list(parity(half, "resnet8", batch_size=8)) == ["fp32_output", "bf16_loss"]
 
 
 def test_parity_sees_a_difference(bench, monkeypatch):
@@ -87,7 +91,67 @@ def test_parity_sees_a_difference(bench, monkeypatch):
 
     batch = CuedImages.batch
     monkeypatch.setattr(CuedImages, "batch", redder)
-    assert parity(bench, "resnet8", steps=4, batch_size=8)["fp32_output"] > 1e-4
+    assert parity(bench, "resnet8", batch_size=32)["fp32_output"] > 1e-4
+
+
+@pytest.mark.slow
+def test_rounding_to_bf16_is_no_difference_of_parity():
+    checks = parity(Bench(torch.device("cpu"), "bf16"), batch_size=8)
+    assert 0 < checks["bf16_loss"] < cases.BF16_LOSS
+
+
+def test_a_difference_in_bf16_is_told_and_ends_no_measurement(bench, monkeypatch):
+    monkeypatch.setattr(speed, "parity", lambda bench: {"fp32_output": 0.0, "bf16_loss": 0.5})
+    monkeypatch.setattr(speed, "CASES", {"C0": lambda bench: Case("C0", "nothing", {"ours": lambda: None})})
+    found = dict(speed.measurements(bench, ["C0"], 1))
+    assert found["parity"]["bf16_loss"] == 0.5 and found["cases"]["case"] == "C0"
+
+
+def test_a_case_that_fails_ends_no_other_and_shows_in_the_exit_code(monkeypatch, tmp_path):
+    def failing(bench):
+        raise RuntimeError("different assignments")
+
+    working = Case("C0", "nothing", {"ours": lambda: None})
+    monkeypatch.setattr(speed, "parity", lambda bench: {"fp32_output": 0.0})
+    monkeypatch.setattr(speed, "CASES", {"C4": failing, "C0": lambda bench: working})
+    done = CliRunner().invoke(speed.main, ["--rounds", "1", "--json", str(tmp_path / "found.json")])
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert done.exit_code == 1 and [one["case"] for one in found["cases"]] == ["C0"]
+    assert found["failed"] == [{"case": "C4", "error": "RuntimeError: different assignments"}]
+
+
+def test_both_ways_to_match_units_compute_in_float32(bench, monkeypatch):
+    seen = []
+
+    def looks(*_):
+        seen.append(float32_precision()["cudnn"])
+        return SimpleNamespace(correlation=None)
+
+    monkeypatch.setattr(cases, "Observer", lambda *_: SimpleNamespace(groups=None))
+    monkeypatch.setattr(cases, "joint_moments", looks)
+    monkeypatch.setattr(cases, "match_activations", lambda *_: {})
+    monkeypatch.setattr(cases.plain_matching, "match", lambda *_: looks() and [])
+    with as_if_fresh():
+        allow_tf32(True)  # as in bf16 on a GPU
+        for run in cases.matching(bench, n=2).runs.values():
+            run()
+    assert seen == [False, False]
+
+
+def test_a_failed_compilation_is_told_and_its_seconds_are_those_of_the_warm_up(bench, monkeypatch):
+    def fit(training):
+        training._progress.is_uncompiled("no compiler")
+        training._progress.compiler.seconds += 40
+        return fit_(training)
+
+    fit_ = Training.fit
+    monkeypatch.setattr(Training, "fit", fit)
+    monkeypatch.setattr("mmc_bench_benchmarks.speed.throughput.matrix_product_peak", lambda *_: 1e9)
+    use = throughput(bench, "resnet8", batch_size=8, steps=1, epochs=3)
+    assert use["warm_up_seconds"] > 40 > use["seconds"]
+    assert use["compilation"] == {"compiled": False, "seconds": 40.0, "why_not": "no compiler"}
+    spoken = speed.describe_throughput({**use, "compiled_graphs": 0})
+    assert "not compiled (no compiler)" in spoken
 
 
 @pytest.mark.slow
@@ -128,6 +192,7 @@ def test_throughput_comes_first_and_is_written_before_a_case_fails(monkeypatch, 
         "share": 0.5,
         "seconds": 2.5,
         "warm_up_seconds": 31.0,
+        "compilation": {"compiled": True, "seconds": 30.0, "why_not": None},
         "compiled_graphs": 2,
         "cuda_graph_skips": 1,
     }
@@ -143,16 +208,15 @@ def test_throughput_comes_first_and_is_written_before_a_case_fails(monkeypatch, 
 
 
 def test_on_a_gpu_a_step_of_pretraining_is_one_of_a_training_long_enough_to_be_compiled(bench, monkeypatch):
-    case = pretraining_step(bench, 1, 2)
-    assert "compiled" not in case.what
+    assert pretraining_step(bench, 1, 2).notes() == {}
     on_gpu = copy.copy(bench)
     on_gpu.device = SimpleNamespace(type="cuda")
     monkeypatch.setattr(on_gpu, "ours", bench.ours)  # the network and the images lie on the CPU
     monkeypatch.setattr(on_gpu, "images", bench.images)
     trainings = []
 
-    def training(model, images, epochs, batch_size):
-        trainings.append(bench.training(model, images, epochs, batch_size))
+    def training(*arguments):
+        trainings.append(bench.training(*arguments))
         return trainings[-1]
 
     monkeypatch.setattr(on_gpu, "training", training)
@@ -160,7 +224,10 @@ def test_on_a_gpu_a_step_of_pretraining_is_one_of_a_training_long_enough_to_be_c
     case = pretraining_step(on_gpu, 2, 2)
     for _ in range(2):
         case.runs["ours"]()
-    assert case.what.endswith("2 steps of 2 images, compiled")
+    assert case.what.endswith("2 steps of 2 images")
+    assert case.notes()["compilation"]["compiled"] is False  # what it says is what was seen
+    trainings[0]._progress.is_uncompiled("no compiler")
+    assert case.notes()["compilation"]["why_not"] == "no compiler"
     assert [one.step for one in trainings] == [3]  # the fourth ends when the next is asked for
     assert trainings[0].steps > WORTHWHILE_STEPS
 

@@ -101,6 +101,8 @@ def step(device: torch.device, tiny: bool, keep: Keep) -> None:
 
     def tell(name: str, batch: int, once: Callable[[], Once]) -> None:
         try:
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
             start = time.perf_counter()
             run = once()
             run(), run(), run()
@@ -109,9 +111,12 @@ def step(device: torch.device, tiny: bool, keep: Keep) -> None:
             ms = milliseconds(device, run, 2 if tiny else 20)
             images_per_second = batch / ms * 1e3
             share = images_per_second * flop / peak
-            skips = counters["inductor"]["cudagraph_skips"]
             row = {"ms": ms, "images_per_second": images_per_second, "share": share, "first_steps_s": first}
-            keep(f"{name}, batch {batch}", {**row, "cuda_graph_skips": skips})
+            if device.type == "cuda":
+                row["peak_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+            row["graphs_so_far"] = counters["stats"]["unique_graphs"]  # another model of the same needs no other
+            row["cuda_graph_skips_so_far"] = counters["inductor"]["cudagraph_skips"]
+            keep(f"{name}, batch {batch}", row)
         except Exception as error:  # the other ways are tried all the same
             traceback.print_exc()
             keep(f"{name}, batch {batch}", {"error": f"{type(error).__name__}: {error}"})
@@ -123,14 +128,23 @@ def step(device: torch.device, tiny: bool, keep: Keep) -> None:
         if device.type != "cuda":
             return
         tell("compiled", 256, lambda: _eager(bench, backbone, 256, compiled(logits)))
+        tell("compiled, a second model", 256, lambda: _eager(bench, backbone, 256, compiled(logits)))
+        tell("compiled, fused SGD", 256, lambda: _eager(bench, backbone, 256, compiled(logits), fused=True))
+        kernels = torch.compile(logits, dynamic=False)  # Inductor's kernels without graphs of its own
         tell("one graph, eager kernels", 256, lambda: _graphed(bench, backbone, 256, logits))
-        fused = torch.compile(logits, dynamic=False)  # Inductor's kernels without graphs of its own
-        tell("one graph, compiled kernels", 256, lambda: _graphed(bench, backbone, 256, fused))
+        for batch in (256, 128, 512):
+            name = "one graph, compiled kernels"
+            tell(name, batch, lambda batch=batch: _graphed(bench, backbone, batch, kernels))  # type: ignore[misc]
+        for models in (2, 4):
+            name = f"one graph, compiled kernels, {models} models of 128 on streams"
+            tell(name, 128 * models, lambda models=models: _streams(bench, backbone, models, kernels))  # type: ignore[misc]
 
 
-def _eager(bench: Bench, backbone: str, batch: int, forward: Callable[..., torch.Tensor]) -> Once:
+def _eager(
+    bench: Bench, backbone: str, batch: int, forward: Callable[..., torch.Tensor], fused: bool | None = None
+) -> Once:
     images, model = bench.images(batch)[0], bench.ours(bench.network(backbone)).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=fused)
     rows = torch.arange(batch, device=bench.device)
 
     def once() -> None:
@@ -174,6 +188,18 @@ def _graphed(bench: Bench, backbone: str, batch: int, forward: Callable[..., tor
         assert rows is not None and images is not None  # what the graph reads stays as long as it does
 
     return replay
+
+
+def _streams(bench: Bench, backbone: str, models: int, forward: Callable[..., torch.Tensor]) -> Once:
+    """Return a step of so many models side by side, each a graph on a stream of its own."""
+    steps = [(_graphed(bench, backbone, 128, forward), torch.cuda.Stream()) for _ in range(models)]
+
+    def once() -> None:
+        for replay, stream in steps:
+            with torch.cuda.stream(stream):
+                replay()
+
+    return once
 
 
 def _wait(device: torch.device) -> None:

@@ -17,14 +17,18 @@ from typing import Any
 
 import click
 import torch
+from packaging.requirements import Requirement
 
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.stages.provenance import device_name
 from mmc_bench.training import Progress, Task, Training
-from mmc_bench.training.precision import arithmetic, prepare_device, resolve_precision
+from mmc_bench.training.precision import allow_tf32, arithmetic, prepare_device, resolve_precision
 
 from ..speed import cases
 from ..speed.cases import Bench
+from ..speed.place import current, there, write_json
 from . import kernels
+from .steps import read_json
 
 #: Notes what was found under a name; a mapping with an ``error`` is a failure.
 Keep = Callable[[str, Any], None]
@@ -68,20 +72,24 @@ def register_methods(register):
 '''
 
 
+#: DFR's solver asks after each of its Newton steps which problems are solved.
+WAITS_BY_DESIGN = ("dfr",)
+
+
 @click.command()
 @click.argument("name")
-@click.option("--device", default="cuda", show_default=True)
+@click.option("--device", default="cuda", show_default=True, callback=there)
 @click.option("--tiny", is_flag=True, help="As small as can be.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write what is found here too.")
 def main(name: str, device: str, tiny: bool, file: Path | None) -> None:
     """Measure one thing; what it finds is written as it comes, and the exit code is 1 where a part of it fails."""
-    place, found = torch.device(device), dict[str, Any]()
+    place, found = current(device), dict[str, Any]()
 
     def keep(key: str, value: Any) -> None:
         found[key] = value
         click.echo(f"{key}: {json.dumps(value)}")
         if file:
-            file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write_json(file, found)
 
     measures: dict[str, Callable[[torch.device, bool, Keep], None]] = {
         "machine": machine,
@@ -92,6 +100,7 @@ def main(name: str, device: str, tiny: bool, file: Path | None) -> None:
         "poisoned": poisoned,
         "memory": memory,
         "twice": twice,
+        "deterministic": deterministic,
     }
     if name not in measures:
         raise click.BadParameter(f"{name!r} is none of {', '.join(measures)}")
@@ -109,35 +118,62 @@ def machine(device: torch.device, tiny: bool, keep: Keep) -> None:
         words = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
         keep("driver", subprocess.run(words, capture_output=True, text=True).stdout.strip())
     keep("compilers", [name for name in ("gcc", "cc", "nvcc") if shutil.which(name)])
-    names = ("mmc-bench", "triton", "numpy", "scipy", "scikit-learn", "timm", "torchvision")
-    installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
-    keep("packages", {name: installed.get(name) for name in names})
+    lines = importlib.metadata.requires("mmc-bench") or []
+    wanted = [one for one in map(Requirement, lines) if one.marker is None or one.marker.evaluate({"extra": ""})]
+    versions = {name: _version(name) for name in ("mmc-bench", "triton", *(one.name for one in wanted))}
+    keep("packages", versions)
+    wrong = [str(one) for one in wanted if not _meets(versions[one.name], one)]
+    keep("requirements", {"error": "missing or too old", "which": wrong} if wrong else "met")
+
+
+def _meets(version: str | None, requirement: Requirement) -> bool:
+    return version is not None and requirement.specifier.contains(version, prereleases=True)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def parity(device: torch.device, tiny: bool, keep: Keep) -> None:
     """Compare ours with the plain loops, as the speed measurements do before they count."""
     bench = bench_on(device)
-    checks = cases.parity(bench, *(("resnet8", 4, 4) if tiny else ("resnet18", 20, 32)))
+    checks = cases.parity(bench, *(("resnet8", 4) if tiny else ("resnet18", 32)))
     good = checks["fp32_output"] <= cases.FP32_OUTPUT and checks.get("bf16_loss", 0.0) <= cases.BF16_LOSS
     keep("parity", checks if good else {**checks, "error": "not the same numbers"})
+    if device.type == "cuda":
+        keep("what TF32 changes of logits", _change_by_tf32(bench, "resnet8" if tiny else "resnet18"))
+
+
+def _change_by_tf32(bench: Bench, backbone: str) -> float:
+    """Return the largest difference of logits with TF32 from those without, relative to the largest logit."""
+    model, (x, _), found = bench.ours(bench.network(backbone)).eval(), bench.images(32)[0].batch(slice(None)), []
+    for allowed in (False, True):
+        allow_tf32(allowed)
+        with torch.inference_mode():
+            found.append(model(x))
+    prepare_device(bench.precision, bench.device)
+    return float((found[1] - found[0]).abs().max() / found[0].abs().max())
 
 
 def waits(device: torch.device, tiny: bool, keep: Keep) -> None:
-    """Fine-tune with every method in short, and count what makes the host wait; more for more steps is a fault.
+    """Fine-tune with every method in short, and count what makes the host wait; one more for each step is a fault.
 
     Tensors of two devices in one operation end a method with an error. Only CUDA tells of waits.
     """
-    bench = bench_on(device)
+    bench, images = bench_on(device), (12, 24) if tiny else (24, 96)
+    steps_more = 2 * (images[1] - images[0]) // 12  # two epochs of a third of the images, in batches of 4
     for offer in bench.registry.offers("method"):
-        if tiny and offer.spec.name not in ("ft-medium", "dfr"):
-            continue
+        name = offer.spec.name
         try:
-            seen = [_waits_of(bench, offer, n) for n in ((12, 24) if tiny else (24, 96))]
+            seen = [_waits_of(bench, offer, n) for n in images]
         except Exception as error:  # a check goes on
-            keep(offer.spec.name, {"error": f"{type(error).__name__}: {error}"})
+            keep(name, {"error": f"{type(error).__name__}: {error}"})
             continue
-        more = {"error": "its steps wait for the device"} if seen[1] > seen[0] else {}
-        keep(offer.spec.name, {"waits": seen, **more})
+        waits = name not in WAITS_BY_DESIGN and seen[1] - seen[0] >= steps_more
+        keep(name, {"waits": seen, **({"error": "its steps wait for the device"} if waits else {})})
 
 
 def _waits_of(bench: Bench, offer: Any, n: int) -> int:
@@ -159,6 +195,7 @@ def _waits_of(bench: Bench, offer: Any, n: int) -> int:
         _cued=cued,
         _environments=torch.ones(len(cued), dtype=torch.int64, device=bench.device),
         _fully_cued=cued,
+        _untrained=lambda: bench.ours(bench.network("resnet8")),
     )
     on_gpu = bench.device.type == "cuda"
     with warnings.catch_warnings(record=True) as caught, arithmetic(bench.precision, bench.device):
@@ -199,7 +236,9 @@ def memory(device: torch.device, tiny: bool, keep: Keep) -> None:
         code = _run(folder, device, *_suite(folder, *sizes), "--workers", "0")
         files = [file for kind in ("pretrained", "cells") for file in (folder / "results" / kind).glob("*.json")]
         provenance = [json.loads(file.read_text(encoding="utf-8")).get("provenance", {}) for file in files]
-    keep("micro-batches", [one.get("micro_batches") for one in provenance])
+    parts = [one.get("micro_batches", 1) for one in provenance]
+    enough = device.type == "cuda" and not tiny and max(parts, default=1) == 1
+    keep("micro-batches", {"parts": parts, "error": "memory never ran out"} if enough else parts)
     keep("exit code", code if not code else {"code": code, "error": "the run failed"})
 
 
@@ -213,6 +252,32 @@ def twice(device: torch.device, tiny: bool, keep: Keep) -> None:
             torch.backends.cudnn.deterministic = deterministic
             digests = [_digest_of_training(bench, tiny) for _ in range(2)]
             keep(f"{precision}, cuDNN {'deterministic' if deterministic else 'as it comes'}", len(set(digests)) == 1)
+
+
+def deterministic(device: torch.device, tiny: bool, keep: Keep) -> None:
+    """Run every method twice with ``--deterministic``, and compare the records; name what has no such form."""
+    offers = Registry.discover().offers("method")
+    methods = "ft-small" if tiny else ",".join(offer.spec.name for offer in offers)
+    workers = ("--workers", "0" if device.type == "cpu" else "4")
+    found: list[dict[str, Any]] = []
+    for _ in range(2):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            words = ("--deterministic", "--methods", methods, *workers)
+            code = _run(folder, device, *_suite(folder, "resnet8", 100, 50), *words)
+            found.append({file.name: read_json(file) for file in (folder / "results" / "cells").glob("*.json")})
+        failed = {record["label"]: record["error"] for record in found[-1].values() if "error" in record}
+        wrong = {"code": code, "error": "the run failed", "failures": failed}
+        keep(f"exit code {len(found)}", wrong if code or failed else 0)
+    numbers = [{key: _numbers(record) for key, record in records.items()} for records in found]
+    others = [found[0][key] for key in numbers[0] if numbers[0][key] != numbers[1].get(key)]
+    names = sorted(record.get("label") or record["cell"]["method"]["name"] for record in others)
+    keep("same numbers", {"error": "not the same", "methods": names} if names else len(numbers[0]))
+
+
+def _numbers(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what a record says that does not depend on when it was made."""
+    return {name: value for name, value in record.items() if name not in ("timing", "provenance", "started", "sha256")}
 
 
 def _digest_of_training(bench: Bench, tiny: bool) -> str:

@@ -1,6 +1,5 @@
 """``python -m benchmarks.speed.deterministic``: what ``--deterministic`` costs, measured in turn in one process."""
 
-import json
 import platform
 import time
 from collections.abc import Callable
@@ -18,10 +17,11 @@ from mmc_bench.training.precision import prepare_device, resolve_precision
 
 from .__main__ import ratio, spread
 from .cases import Bench, Case, cbft_step, path, pretraining_step
+from .place import current, there, write_json
 
 
 @click.command()
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, …")
+@click.option("--device", default="cpu", show_default=True, callback=there, help="cpu, cuda, …")
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(("auto", "fp32", "bf16")))
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(min=2), help="Images in a batch.")
@@ -30,21 +30,16 @@ from .cases import Bench, Case, cbft_step, path, pretraining_step
 def main(device: str, precision: str, threads: int, batch: int, rounds: int, file: Path | None) -> None:
     """Measure training steps and a path with deterministic algorithms and without."""
     torch.set_num_threads(threads)
-    place = torch.device(device)
-    precision = resolve_precision(precision, place)
     compute_deterministically()  # before CUDA starts: cuBLAS has the same workspaces in both
+    place = current(device)
+    precision = resolve_precision(precision, place)
     bench = Bench(place, precision)
     cases = (
-        pretraining_step(bench, steps=2, batch_size=batch),
+        pretraining_step(bench, batch_size=batch),
         cbft_step(bench, batch_size=batch),
         path(bench, bn_images=10 * batch, test_images=5 * batch, points=3),
     )
-    results = []
-    for case in cases:
-        results.append(price(case, rounds, place, precision))
-        found = results[-1]["ratio"]
-        click.echo(f"{case.what}: {found['median']:.3f} ({found['min']:.3f}–{found['max']:.3f})")
-    content = {
+    content: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": device_name(place),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -55,10 +50,14 @@ def main(device: str, precision: str, threads: int, batch: int, rounds: int, fil
         "precision": precision,
         "rounds": rounds,
         "seconds_are": "wall time" if place.type == "cuda" else "processor time",
-        "cases": results,
+        "cases": [],
     }
-    if file:
-        file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for case in cases:
+        content["cases"].append(price(case, rounds, place, precision))
+        found = content["cases"][-1]["ratio"]
+        click.echo(f"{case.what}: {found['median']:.3f} ({found['min']:.3f}–{found['max']:.3f})")
+        if file:  # at once: what comes next may fail
+            write_json(file, content)
 
 
 def price(case: Case, rounds: int, device: torch.device, precision: str) -> dict[str, Any]:

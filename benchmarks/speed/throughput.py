@@ -1,6 +1,7 @@
 """How much of the hardware a pretraining uses: images and operations a second, and the share of the peak."""
 
 import statistics
+from dataclasses import asdict
 from typing import Any
 
 from torch._dynamo.utils import counters
@@ -34,7 +35,8 @@ def throughput(
     dict
         ``images_per_second`` (median, minimum and maximum over the epochs), ``gflop_per_image`` of a forward and
         backward pass, ``tflops``, ``peak_tflops`` of a matrix product in the same precision, ``share`` of it,
-        ``seconds`` of all epochs but the first, and ``warm_up_seconds`` of that. ``compiled_graphs`` is 0 where
+        ``seconds`` of all epochs but the first, and ``warm_up_seconds`` of that, with those of compiling.
+        ``compilation``: what came of it (`mmc_bench.training.compiled.Compiler`). ``compiled_graphs`` is 0 where
         nothing was compiled; ``cuda_graph_skips`` counts what was compiled but is not replayed as a CUDA graph.
     """
     usual = (256, 100, 25) if bench.device.type == "cuda" else (8, 2, 2)
@@ -44,6 +46,12 @@ def throughput(
     model = bench.ours(bench.network(backbone))
     flop = training_flop(model, *images.batch(slice(0, 2))) / 2
     rates: list[float] = []
+
+    def note(event: dict[str, Any]) -> None:
+        if "images_per_second" in event:  # an epoch's: others tell of compiling
+            rates.append(event["images_per_second"])
+
+    progress = Progress(note)
     with arithmetic(bench.precision, bench.device):
         peak = matrix_product_peak(bench.device, 2.0 if bench.device.type == "cuda" else 0.3)
         Training(
@@ -53,7 +61,7 @@ def throughput(
             epochs=epochs,
             batch_size=batch_size,
             generator=bench.generator(),
-            progress=Progress(lambda event: rates.append(event["images_per_second"])),
+            progress=progress,
         ).fit()
     rate = statistics.median(rates[1:])
     return {
@@ -65,7 +73,8 @@ def throughput(
         "peak_tflops": peak / 1e12,
         "share": rate * flop / peak,
         "seconds": steps * batch_size * sum(1 / rate for rate in rates[1:]),
-        "warm_up_seconds": steps * batch_size / rates[0],
+        "warm_up_seconds": steps * batch_size / rates[0] + progress.compiler.seconds,
+        "compilation": asdict(progress.compiler),
         "compiled_graphs": counters["stats"]["unique_graphs"],
         "cuda_graph_skips": counters["inductor"]["cudagraph_skips"],
     }

@@ -202,7 +202,8 @@ def probe(
     tune: int | None = None,
     set: GivenSettings = (),
     axes: GivenAxes = (),
-    checkpoint: "str | Path | None" = None,
+    checkpoint: "str | Path | nn.Module | Mapping[str, Any] | None" = None,
+    start: "str | Path | nn.Module | Mapping[str, Any] | None" = None,
     data: Mapping[str, str | Path] | None = None,
     results: str | Path | None = None,
     plugins_dir: Any = (),
@@ -223,8 +224,10 @@ def probe(
         Models of the task's architecture, by name; without a task, the models of all selected cells that keep weights.
     task : InteractiveTask
         From `mmc_bench.task`: the data, and θ_C.
-    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, axes, checkpoint
-        Which cells, as for `load`, where there is no task; they must have been run with ``keep_weights``.
+    suite, methods, datasets, backbones, cue_rates, seeds, tune, set, axes, checkpoint, start
+        Which cells, as for `run`, where there is no task; without a suite, settings and axes, all that the lists
+        select. They must have been run with ``keep_weights``; of networks that no plugin registers, give the class or
+        the network again.
     data, results, plugins_dir, download, device, precision, threads, progress
         As for `run`, where there is no task. Probes themselves compute in float32.
 
@@ -257,7 +260,9 @@ def probe(
 
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
     settings = with_trials(set, tune)
-    session = Session.of(suite, lists, settings, data, results, plugins_dir, axes=axes, checkpoint=checkpoint)
+    session = Session.of(
+        suite, lists, settings, data, results, plugins_dir, axes=axes, checkpoint=checkpoint, start=start
+    )
     computing = Computing(download=download, device=device_words(device), precision=precision, threads=threads)
     return probe_cells(session, computing, progress)
 

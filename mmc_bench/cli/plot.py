@@ -8,7 +8,7 @@ import click
 
 from mmc_bench.cli.options import download_option, protocol_option, session_options
 from mmc_bench.errors import NothingSelectedError, UserError
-from mmc_bench.running.selection import curves_of, records_of_protocol, selected_pairs
+from mmc_bench.running.selection import about_none, curves_of, records_of_protocol, selected_pairs
 from mmc_bench.running.session import Session
 
 FORMATS = ("png", "svg", "csv")
@@ -66,7 +66,7 @@ def _draw_results(session: Session, folder: Path, formats: tuple[str, ...], path
     cells, pretrained = records_of_protocol(session, protocol)
     pairs = selected_pairs(session)
     if not (cells or pretrained or pairs):
-        raise NothingSelectedError(f"no record in {session.store.root} is selected: mmc-bench run makes some")
+        raise NothingSelectedError(about_none(session))
     from mmc_bench.report.pictures import pictures_of
 
     written: set[Path] = set()

@@ -13,6 +13,7 @@ from mmc_bench.report.published import holds_losses, load_published, published_f
 from mmc_bench.report.rows import Row
 from mmc_bench.results.jobs import PUBLISHED
 from mmc_bench.running.selection import (
+    about_none,
     records_of_protocol,
     refuse_only_groups,
     selected_curves,
@@ -94,7 +95,7 @@ def command(
         tell(f"mmc-bench: {words}")
     rows = selected_rows(session, [protocol] if protocol else (), names)
     if not rows:
-        raise NothingSelectedError(f"no record in {session.store.root} is selected: {MAKE_SOME}")
+        raise NothingSelectedError(about_none(session))
     click.echo(compared(rows) if compared else _printed(rows, form, names), nl=False)
 
 
@@ -110,7 +111,7 @@ def _connections(session: Session, form: str) -> str:
 
     pairs, (cells, pretrained) = selected_pairs(session), selected_records(session)
     if not (pairs or cells):
-        raise NothingSelectedError(f"no record of a pair or cell in {session.store.root} is selected: {MAKE_SOME}")
+        raise NothingSelectedError(about_none(session, "record of a pair or cell"))
     return render(connections(pairs, cells, pretrained), form)
 
 

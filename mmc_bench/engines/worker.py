@@ -175,7 +175,8 @@ def open_resources(settings: Settings) -> "Resources":
     prepare_device(precision, settings.device)
     registry = Registry.discover(settings.plugin_folders)
     with kept("a method or backbone of the caller's program", tell):
-        for offer in unpickled(settings.in_memory):
+        own = settings.in_memory
+        for offer in unpickled(own) if isinstance(own, bytes) else own:
             registry.add(offer)
     memory = IMAGE_MEMORY if settings.image_memory is None else settings.image_memory
     return Resources(

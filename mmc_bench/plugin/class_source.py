@@ -127,6 +127,19 @@ def constant(name: str, value: Any) -> str:
         raise UserError(f"the global {name!r} has no identity ({error}): define it inside the method") from None
 
 
+def compiled(target: type) -> str:
+    """Return a text that identifies a class without source: its name, and what its functions are compiled to."""
+    parts = []
+    codes = [function.__code__ for function in _functions(target)]
+    while codes:
+        code = codes.pop()
+        codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
+        plain = [value for value in code.co_consts if not isinstance(value, types.CodeType)]
+        constants = [sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value) for value in plain]
+        parts.append([code.co_name, code.co_code.hex(), code.co_names, constants])
+    return json.dumps([target.__module__, target.__qualname__, parts])
+
+
 def _listed(value: Any) -> list[str]:
     """Return a set as a list; its own order differs between processes."""
     if isinstance(value, (set, frozenset)):

@@ -86,8 +86,16 @@ def method_offer(method: object) -> InMemoryOffer:
     return InMemoryOffer(spec, plugin, target)
 
 
+def in_memory_offers(registry: Registry) -> tuple[InMemoryOffer, ...]:
+    """Return the in-memory networks and methods of a registry."""
+    offers = (*registry.offers("backbone"), *registry.offers("method"))
+    return tuple(offer for offer in offers if isinstance(offer, InMemoryOffer))
+
+
 def pickled(registry: Registry) -> bytes:
-    """Return the in-memory methods and networks of a registry for `unpickled`, in this or another process.
+    """Return the in-memory methods and networks of a registry for `unpickled`, in another process.
+
+    In this one, `unpickled` would give the caller's own classes other functions, which have no source.
 
     Raises
     ------
@@ -96,8 +104,7 @@ def pickled(registry: Registry) -> bytes:
     """
     import cloudpickle
 
-    offers = [*registry.offers("backbone"), *registry.offers("method")]
-    own = [offer for offer in offers if isinstance(offer, InMemoryOffer)]
+    own = in_memory_offers(registry)
     if not own:
         return b""
     try:

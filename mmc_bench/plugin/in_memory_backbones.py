@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.class_source import PLAIN, constant, digest_of_class, is_installed
+from mmc_bench.plugin.class_source import PLAIN, compiled, constant, digest_of_class, is_installed
 from mmc_bench.plugin.in_memory import DISTRIBUTION, InMemoryOffer, kebab
 from mmc_bench.plugin.offers import Plugin
 from mmc_bench.plugin.parameters import CONTEXT
@@ -77,6 +77,8 @@ def backbone_offer(given: Any) -> InMemoryOffer:
     own = getattr(named, "__name__", type(named).__name__)
     name = getattr(named, "name", None)
     name = name if isinstance(name, str) else kebab(own)
+    if name == "<lambda>":
+        raise UserError("a lambda in backbones has no name: define a function, def my_net(num_classes): …")
     try:
         summary = (named.__doc__ or "").strip().partition("\n")[0]
         spec = BackboneSpec(name=name, target=f":{own}", summary=summary)
@@ -128,7 +130,7 @@ def _identity_of(family: type) -> str:
     try:
         return digest_of_class(family)
     except UserError:  # a class made by code that has no file
-        return f"{family.__module__}.{family.__qualname__}"
+        return digest_of_text(json.dumps([compiled(family), *(_identity_of(base) for base in family.__mro__[1:-1])]))
 
 
 def _installed(target: Any) -> str:

@@ -52,7 +52,7 @@ class PluginSpec:
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
-            raise ValueError(f"{self.kind} name {self.name!r} must match {NAME.pattern}")
+            raise ValueError(f"{self.kind} name {self.name!r} must be lower-case letters, digits, '.', '_' and '-'")
         owner = f"{self.kind} {self.name!r}"
         if not TARGET.fullmatch(self.target):
             raise ValueError(f"{owner}: target {self.target!r} must read 'module:Class'")

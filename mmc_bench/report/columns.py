@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from mmc_bench.errors import UserError, nearest
-from mmc_bench.report.other_cue import OTHER_COLUMNS
+from mmc_bench.report.other_cue import OTHER_COLUMNS, OTHER_FAMILIES
 from mmc_bench.report.rows import COLUMNS, GROUP_COLUMNS
 from mmc_bench.results.metrics import GROUP_SPLITS, SPLITS
 
@@ -23,11 +23,12 @@ def measure_columns(is_grouped: bool) -> dict[str, tuple[str, ...]]:
 
 
 def columns_named(words: Iterable[str], is_grouped: bool) -> list[str]:
-    """Return the columns that words name in tables of one kind; a measure alone is that measure on every split."""
+    """Return the columns that words name in tables of one kind; a measure alone, for example, is it on every split."""
     measures = measure_columns(is_grouped)
     of_records = GROUP_COLUMNS if is_grouped else (*COLUMNS, "worst_group", *OTHER_COLUMNS)
     own = dict.fromkeys((*of_records, *chain(*measures.values())))
-    named = [column for word in words for column in measures.get(word, (word,))]
+    families = {name: tuple(one for one in OTHER_COLUMNS if one.startswith(f"{name}_")) for name in OTHER_FAMILIES}
+    named = [column for word in words for column in {**measures, **families}.get(word, (word,))]
     return [column for column in dict.fromkeys(named) if column in own]
 
 
@@ -49,9 +50,8 @@ def check_columns(words: Sequence[str], kinds: Iterable[bool] = (False, True)) -
         if not any(columns_named([word], is_grouped) for is_grouped in (False, True)):
             measures = [measure_columns(is_grouped) for is_grouped in (False, True)]
             names = [name for found in measures for name in (*found, *chain(*found.values()))]
-            raise UserError(
-                f"unknown column {word!r}: {nearest(word, [*COLUMNS, *OTHER_COLUMNS, *GROUP_COLUMNS, *names])}"
-            )
+            known = [*COLUMNS, *OTHER_FAMILIES, *OTHER_COLUMNS, *GROUP_COLUMNS, *names]
+            raise UserError(f"unknown column {word!r}: {nearest(word, known)}")
         if not any(columns_named([word], is_grouped) for is_grouped in kinds):
             which = "groups" if kinds == [False] else "counterfactuals"
             raise UserError(f"column {word!r} is of datasets with {which}, and none is selected")

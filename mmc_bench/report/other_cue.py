@@ -10,6 +10,9 @@ SPLITS = ("NC", "C")
 RANDOM, RELIANCE, GROWTH = (
     {split: f"other_{what}_{split}" for split in SPLITS} for what in ("random", "reliance", "growth")
 )
+#: What columns on a second cue are of, each on every split.
+OTHER_FAMILIES = ("other_reliance", "other_growth")
+
 #: The columns on a second cue.
 OTHER_COLUMNS = tuple(name for split in SPLITS for name in (RELIANCE[split], GROWTH[split]))
 

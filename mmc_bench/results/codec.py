@@ -38,8 +38,11 @@ WEIGHTS = {
 KINDS = ("pretraining", "cell", "trial", "selection", "pair", "connection", "probe")
 
 
-#: Where the record of a trial has the key of its pretraining.
-STARTED_FROM = re.compile(rb'\n "pretraining_key": "(\w+)"')
+#: Where the record of a trial has the key of its pretraining, and that of a probe the key of the model's record.
+MODEL_OF = {
+    "trial": re.compile(rb'\n "pretraining_key": "(\w+)"'),
+    "probe": re.compile(rb'\n   "record": "(\w+)"'),
+}
 
 
 class DamagedError(UserError):

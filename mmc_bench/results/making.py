@@ -73,8 +73,8 @@ class Cuda(Part):
     """What decides a GPU's numbers besides torch and the GPU: versions, and the switches in force.
 
     `runtime` is the CUDA that torch was built with, `driver` the kernel module, where the system says it. `compiling`
-    tells whether long trainings are compiled, and `graphs` whether these are replayed as CUDA graphs; what came of it
-    is in `Timing.compilation`. A switch that others contradict is None.
+    tells whether long trainings are compiled, what came of it is in `Timing.compilation`, and `graphs` whether all that
+    the worker has compiled so far is replayed as CUDA graphs. A switch that others contradict is None.
     """
 
     runtime: str | None

@@ -27,11 +27,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mmc_bench.errors import UserError
 from mmc_bench.results.codec import (
-    STARTED_FROM,
+    MODEL_OF,
     DamagedError,
     StoredKeys,
     encoded,
@@ -227,10 +227,10 @@ class Store:
         """Yield every pair's valid record in the folder, like `cell_records`."""
         return self._records("pair")
 
-    def tuning_models(self) -> set[str]:
-        """Return the keys of the pretrainings that trials started from."""
-        contents = (read_if_there(path) or b"" for path in self._record_files("trial"))
-        return {found[1].decode() for content in contents if (found := STARTED_FROM.search(content))}
+    def models_of(self, kind: Literal["trial", "probe"]) -> set[str]:
+        """Return the keys of the records of models that trials started from, or that were probed."""
+        contents = (read_if_there(path) or b"" for path in self._record_files(kind))
+        return {found[1].decode() for content in contents if (found := MODEL_OF[kind].search(content))}
 
     def _read(self, path: str, read: Callable[[str, bytes], Read]) -> Read | None:
         """Return what is read from a file, or None when there is none, or it is damaged."""

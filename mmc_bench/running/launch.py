@@ -13,7 +13,7 @@ from mmc_bench.data.locations import check_present
 from mmc_bench.engines import GIGABYTE, Engine, Settings
 from mmc_bench.engines.gpu_memory import fraction_for_tensors, shares
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.in_memory import pickled
+from mmc_bench.plugin.in_memory import in_memory_offers, pickled
 from mmc_bench.running.cluster import Cluster
 from mmc_bench.running.devices import resolve_devices
 from mmc_bench.running.fit import check_fit
@@ -141,6 +141,8 @@ def _run_missing(
         engine = _local_engine(workers, limits, devices)
     check_fit(session, missing.jobs, computing.download)  # what is wrong is said once, and not by every worker
     settings = worker_settings(session, replace(computing, device=devices[0], threads=threads))
+    if workers or cluster.is_chosen:
+        settings = replace(settings, in_memory=pickled(session.registry))
     display.announce(_place(settings, workers, cluster, devices))
     known, expected = known_seconds(plan, session.store, missing), expected_cells(plan, missing.jobs)
     forecast = Forecast(missing.jobs, workers, known, expected=expected)
@@ -149,12 +151,12 @@ def _run_missing(
 
 
 def worker_settings(session: Session, computing: Computing) -> Settings:
-    """Return the settings of a worker; the device is a resolved one."""
+    """Return the settings of a worker in this process; the device is a resolved one."""
     return Settings(
         results=str(session.store.root.resolve()),
         plugin_folders=tuple(str(Path(folder).resolve()) for folder in session.plugin_folders),
         data_folders=tuple((name, str(Path(folder).resolve())) for name, folder in session.data.items()),
-        in_memory=pickled(session.registry),
+        in_memory=in_memory_offers(session.registry),
         download=computing.download,
         device=computing.device,
         precision=computing.precision,

@@ -29,6 +29,7 @@ class LineDisplay:
         self._told = False
         self._said: set[str] = set()
         self._note_of: Callable[[Job], str] = lambda job: ""
+        self._scored_again: frozenset[str] = frozenset()
 
     def __enter__(self) -> Self:
         return self
@@ -40,9 +41,9 @@ class LineDisplay:
         """Say what the run is going to do."""
         self._print(f"mmc-bench: {line}")
 
-    def add_notes(self, note_of: Callable[[Job], str]) -> None:
-        """Add to the labels of jobs what tells them apart."""
-        self._note_of = note_of
+    def add_notes(self, note_of: Callable[[Job], str], scored_again: frozenset[str] = frozenset()) -> None:
+        """Add to the labels of jobs what tells them apart, and say which keep their records but for predictions."""
+        self._note_of, self._scored_again = note_of, scored_again
 
     def started(self, jobs: list[Job], forecast: Forecast | None = None) -> None:
         """Note how many jobs there are, and what says how long they take."""
@@ -75,9 +76,8 @@ class LineDisplay:
         width = len(str(self._total))
         left = self._forecast.seconds() if self._done < self._total else None
         left_in_words = "" if left is None else f"; about {in_words(left)} left"
-        self._print(
-            f"[{self._done:{width}}/{self._total}] {describe(outcome, self.label_of(outcome.job))}{left_in_words}"
-        )
+        line = describe(outcome, self.label_of(outcome.job), outcome.job.key in self._scored_again)
+        self._print(f"[{self._done:{width}}/{self._total}] {line}{left_in_words}")
 
     def warn(self, message: str) -> None:
         """Print a warning."""
@@ -99,12 +99,12 @@ class LineDisplay:
         self._write(line)
 
 
-def describe(outcome: Outcome, label: str) -> str:
-    """Return a job's result as one line."""
+def describe(outcome: Outcome, label: str, scored_again: bool = False) -> str:
+    """Return a job's result as one line; what is scored again has the seconds of its first run, which are left out."""
     if outcome.record is None:
         assert outcome.failure is not None
         return f"{label}: FAILED: {outcome.failure.error}"
-    took = f"{sum(outcome.record.timing.seconds.values()):.0f} s"
+    took = "scored again" if scored_again else f"{sum(outcome.record.timing.seconds.values()):.0f} s"
     if (parts := outcome.record.provenance.micro_batches) > 1:
         took += f", for want of memory in {parts} micro-batches"
     if outcome.elsewhere:

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 from mmc_bench.data.locations import check_present
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.mechanisms.verdicts import way_back
+from mmc_bench.plugin.in_memory import in_memory_offers
 from mmc_bench.report.probed import ProbedModel, settings_of
 from mmc_bench.report.rows import cell_names
 from mmc_bench.results.jobs import Checkpoint, Pretraining, Probe
 from mmc_bench.results.leases import Leases, leased
 from mmc_bench.results.probes import Hold, ProbeRecord
 from mmc_bench.results.records import CellRecord, PretrainRecord
-from mmc_bench.results.settings import Recipe
 from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.running.connecting import with_retries
 from mmc_bench.running.devices import resolve_device
 from mmc_bench.running.display import Progress, display_of
 from mmc_bench.running.launch import Computing, run_session, share_cores, worker_settings
 from mmc_bench.running.outcome import PrintedTable, check_format
+from mmc_bench.running.probeable import about_no_cell, file_of_start, probeable
 from mmc_bench.running.runner import check_plugins
 from mmc_bench.running.selection import refuse_only_groups, selected_records
 from mmc_bench.running.session import Session
@@ -30,16 +31,12 @@ from mmc_bench.suites.plan import Plan
 from mmc_bench.suites.suite import Suite
 from mmc_bench.system.parts import Clock, timed
 from mmc_bench.system.process_state import as_if_fresh
-from mmc_bench.system.streams import tell
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mmc_bench.report.pictures import Pictures
     from mmc_bench.stages.resources import Resources
-
-#: Cells without weights that a sentence names.
-MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -138,14 +135,10 @@ def probe_cells(session: Session, computing: Computing, progress: Progress = Non
     refuse_only_groups(session, "a probe")
     cells, models = selected_records(session)
     if not cells:
-        raise NothingSelectedError(f"no record of a cell in {session.store.root} is selected: mmc-bench run makes some")
-    kept = [cell for cell in cells if cell.weights_sha256 and cell.cell.pretraining.cue_rate is not None]
-    if lost := [cell for cell in cells if not cell.weights_sha256]:
-        sentence = _about_lost(lost, session.store.root / "cells")
-        if not kept:
-            raise NothingSelectedError(sentence)
-        tell(f"mmc-bench: {sentence}")
+        raise NothingSelectedError(about_no_cell(session))
+    kept = probeable(session, [cell for cell in cells if cell.cell.pretraining.cue_rate is not None])
     names = {key: method for key, (_, method) in cell_names(kept).items()}
+    kept.sort(key=lambda cell: (*cell.cell.pretraining.place, cell.cell.pretraining.seed, names[cell.key]))
     at_hand = {record.key: record for record in models}
     starts = {cell.key: _start_of(cell, at_hand) for cell in kept}
     prober = Prober(session, computing, progress)
@@ -178,8 +171,10 @@ class Prober:
 
     def __init__(self, session: Session, computing: Computing, progress: Progress = None) -> None:
         self._recipe = session.plan.suite.pretrain if session.has_suite else None
+        self._given = session
+        own = in_memory_offers(session.registry)
         self._session = replace(
-            session, suite=None, selection={}, settings=(), axes={}, shard=None, observe=(), checkpoint=None, start=None
+            session, settings=(), axes={}, shard=None, observe=(), selection={}, checkpoint=None, start=None, offers=own
         )
         self._store, self._computing, self._progress = session.store, computing, progress
         self._plans: list[Plan] = []
@@ -199,7 +194,8 @@ class Prober:
         for experiment in experiments:
             settings.setdefault(experiment.with_changes(seed=0).key, []).append(experiment)
         for alike in settings.values():
-            plan = self._session.plan_of(self._suite(alike))
+            session = self._session_of(alike)
+            plan = session.plan
             self._plans.append(plan)
             uncued = plan.suite.data.with_changes(minority="uncued")
             missing = []
@@ -211,7 +207,8 @@ class Prober:
                 if self._store.done(cue_free) is None:
                     missing.append(cue_free.seed)
             if missing:
-                self._pretrain(replace(plan.suite, cue_rates=(0.0,), seeds=tuple(missing), data=uncued))
+                suite = replace(plan.suite, cue_rates=(0.0,), seeds=tuple(missing), data=uncued)
+                self._pretrain(replace(session, suite=suite))
 
     def hold_of_record(self, experiment: Pretraining, record: CellRecord | PretrainRecord) -> Hold:
         """Return what the model of a record has left of the cue of a prepared experiment."""
@@ -266,11 +263,12 @@ class Prober:
 
         return open_resources(worker_settings(self._session, replace(computing, device=device, threads=threads)))
 
-    def _suite(self, alike: Sequence[Pretraining]) -> Suite:
-        """Return the suite of pretrainings that differ in their seed alone."""
+    def _session_of(self, alike: Sequence[Pretraining]) -> Session:
+        """Return the session of pretrainings that differ in their seed alone, begun with the same weights."""
         one = alike[0]
         used = (one.dataset, one.backbone)
-        return Suite(
+        start = f"{one.start.name}={file_of_start(one.start, self._given)}" if one.start else None
+        suite = Suite(
             name="probe",
             datasets=(qualified(one.dataset),),
             backbones=(qualified(one.backbone),),
@@ -278,23 +276,16 @@ class Prober:
             cue_rates=(one.cue_rate or 0.0,),
             seeds=tuple(experiment.seed for experiment in alike),
             data=one.data,
-            pretrain=one.recipe if one.checkpoint is None else self._recipe or Recipe(),
+            pretrain=one.recipe if one.checkpoint is None or self._recipe is None else self._recipe,
             parameters={qualified(reference): reference.parameters for reference in used},
         )
+        return replace(self._session, suite=suite, selection={"backbones": suite.backbones}, start=start)
 
-    def _pretrain(self, suite: Suite) -> None:
+    def _pretrain(self, session: Session) -> None:
         display = display_of("cue-free references", self._progress)
         display.announce("pretraining without the cue, to compare with")
-        summary = run_session(replace(self._session, suite=suite), replace(self._computing, workers=0), display)
+        summary = run_session(session, replace(self._computing, workers=0), display)
         if summary.interrupted:
             raise KeyboardInterrupt
         for failure in summary.failures:
             raise UserError(f"{failure.label}: {failure.error}")
-
-
-def _about_lost(cells: Sequence[CellRecord], folder: Path) -> str:
-    """Return the sentence about cells whose weights were not kept."""
-    named = ", ".join(f"{cell.key[:8]} {cell.cell.method.name}" for cell in cells[:MOST_NAMED])
-    more = ", …" if len(cells) > MOST_NAMED else ""
-    whose, which = ("1 cell keeps", "its record") if len(cells) == 1 else (f"{len(cells)} cells keep", "their records")
-    return f"{whose} no weights ({named}{more}): delete {which} in {folder} and run the suite again with --keep-weights"

@@ -197,13 +197,13 @@ def run_plan(
         return [cell for choice in further for cell in choice.cells]
 
     observers.start(display.warn, plan, list(missing.jobs), Path(settings.results))
-    display.add_notes(plan.note_of)
+    display.add_notes(plan.note_of, missing.unpredicted)
     display.started(list(missing.jobs), forecast)
     try:
         # Closing stops the workers, however this block is left.
         with closing(_outcomes(engine, missing, settings, display, observers, follow_up)) as outcomes:
             for outcome in outcomes:
-                _count(outcome, summary)
+                _count(outcome, summary, missing)
                 display.finished(outcome)
                 while choices:
                     display.announce(str(choices.pop(0)))
@@ -238,7 +238,7 @@ def _outcomes(
     yield from engine.run(missing.jobs, settings, forward, follow_up)
 
 
-def _count(outcome: Outcome, summary: Summary) -> None:
+def _count(outcome: Outcome, summary: Summary, missing: Missing) -> None:
     is_result = not isinstance(outcome.job, Pretraining)
     if outcome.record is not None and not outcome.elsewhere:
         summary.profile.add(outcome.job, outcome.record.timing)
@@ -249,5 +249,6 @@ def _count(outcome: Outcome, summary: Summary) -> None:
         summary.cached += 1
     elif is_result:
         summary.computed += 1
+        summary.scored_again += outcome.job.key in missing.unpredicted
     elif not outcome.elsewhere:
         summary.pretrained += 1

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
 
-from mmc_bench.errors import UserError
+from mmc_bench.errors import UserError, nearest
 from mmc_bench.report.axis_curves import AxisCurves, axis_curves
 from mmc_bench.report.protocols import protocol_rows
 from mmc_bench.report.rows import NO_MEASURES, PRETRAINED, Measures, Row, make_rows
@@ -135,6 +135,25 @@ def refuse_only_groups(session: Session, what: str) -> None:
         raise UserError(f"{names}: groups and no counterfactuals, which {what} is about")
 
 
+def about_none(session: Session, what: str = "record") -> str:
+    """Return a sentence about a selection of nothing; it names the nearest to a name that no record at hand has."""
+    sentence = f"no {what} in {session.store.root} is selected"
+    if not session.has_suite:
+        methods = [record.cell.method for record in session.store.cell_records()]
+        models = [record.pretraining for record in session.store.pretrain_records()]
+        known = {
+            "methods": {(PRETRAINED, ""), *((one.name, one.distribution) for one in methods)},
+            "datasets": {(one.dataset.name, one.dataset.distribution) for one in models},
+            "backbones": {(one.backbone.name, one.backbone.distribution) for one in models},
+        }
+        for field, names in known.items():
+            for pattern in session.lists.get(field, ()) if models else ():
+                if not any(_fits(pattern, *one) for one in names):
+                    advice = nearest(pattern.rpartition(":")[2].strip("*"), sorted(name for name, _ in names))
+                    return f"{sentence}: none has {field.removesuffix('s')} {pattern!r}: {advice}"
+    return f"{sentence}: mmc-bench run makes some"
+
+
 def selected_pairs(session: Session) -> list[PairRecord]:
     """Return the records of pairs that a session selects; without a suite, by their first model."""
     if session.has_suite:
@@ -156,12 +175,14 @@ def _selected(
     ]
     wanted = {record.cell.pretraining.key for record in cells}
     alone = _matches(session, "methods", PRETRAINED)
-    tried = session.store.tuning_models() - wanted  # their seeds are never ranked
-    pretrained = [
-        record
-        for record in models
-        if record.key in wanted or (alone and record.key not in tried and _selects(session, record.pretraining))
-    ]
+    tried = session.store.models_of("trial")  # their seeds are never ranked
+    probed = session.store.models_of("probe") if cells else set()  # those without a cue are references of cells
+
+    def is_asked_for(record: OfModel) -> bool:
+        aside = record.key in tried or (record.key in probed and record.pretraining.cue_rate == 0)
+        return alone and not aside and _selects(session, record.pretraining)
+
+    pretrained = [record for record in models if record.key in wanted or is_asked_for(record)]
     cells.sort(key=lambda record: (_order(record.cell.pretraining), record.cell.method.name))
     pretrained.sort(key=lambda record: _order(record.pretraining))
     return cells, pretrained
@@ -190,5 +211,8 @@ def _is_of(weights: OwnWeights | None, asked: tuple[OwnWeights, Path] | None) ->
 
 def _matches(session: Session, field: str, name: str, distribution: str = "") -> bool:
     patterns = session.lists.get(field)
-    names = (name, f"{distribution}:{name}")
-    return not patterns or any(fnmatchcase(one, pattern) for one in names for pattern in patterns)
+    return not patterns or any(_fits(pattern, name, distribution) for pattern in patterns)
+
+
+def _fits(pattern: str, name: str, distribution: str) -> bool:
+    return any(fnmatchcase(one, pattern) for one in (name, f"{distribution}:{name}"))

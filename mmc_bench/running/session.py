@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 DEFAULT_SUITE = "quick"
 MOST_NAMED = 10
 
+#: Folder below the results for weights that were given in Python.
+CHECKPOINTS = "checkpoints"
+
 GivenSettings = Mapping[str, Any] | Iterable[str]
 GivenAxes = Mapping[str, Any] | Iterable[str]
 AnySuite = Union[str, Path, "Suite", Mapping[str, Any]]
@@ -104,6 +107,8 @@ class Session:
         ``"FILE"`` or ``"NAME=FILE"``: weights that take the place of the pretraining.
     start
         Such weights, which a pretraining begins with.
+    offers
+        Methods and backbones that no plugin registers and the selection does not have.
     """
 
     suite: AnySuite | None = None
@@ -118,6 +123,7 @@ class Session:
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     checkpoint: str | None = None
     start: str | None = None
+    offers: tuple[Offer, ...] = ()
 
     @classmethod
     def of(
@@ -184,6 +190,8 @@ class Session:
             notice(f"plugin {plugin.name!r} of {plugin.distribution} was left out: {plugin.error}")
         for note in registry.notices:
             notice(note)
+        for offer in self.offers:
+            registry.add(offer)
         names = {}
         for kind in {"methods", "backbones"} & self.selection.keys():
             given = self.selection[kind]
@@ -354,7 +362,7 @@ def _kept(weights: Any, selection: dict[str, Any], results: str) -> tuple[str, d
 
     if not selection.get("backbones") and (architecture := architecture_of(weights)) is not None:
         selection = {**selection, "backbones": [architecture]}
-    return kept_checkpoint(weights, Path(results) / "checkpoints"), selection
+    return kept_checkpoint(weights, Path(results) / CHECKPOINTS), selection
 
 
 def _layout_of(dataset: Offer, source: str) -> tuple[str, str] | None:

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 class Summary:
     """How a run went, in trials, cells and pairs; `cached` were there before, or done by another run meanwhile.
 
-    `stopped` says why it could not go on; `profile` is the time of what this run did, by parts.
+    `scored_again` counts those of the computed whose predictions alone were missing. `stopped` says why it could not go
+    on; `profile` is the time of what this run did, by parts.
     """
 
     cells: int
     cached: int
     unit: str = "cells"
     computed: int = 0
+    scored_again: int = 0
     failed: int = 0
     pretrained: int = 0
     interrupted: bool = False
@@ -51,7 +53,9 @@ class Summary:
 
     def __str__(self) -> str:
         """The counts in words, as ``"24 cells: 20 computed, 4 cached"``."""
-        parts = [f"{self.computed} computed", f"{self.cached} cached"]
+        parts = [f"{self.computed - self.scored_again} computed", f"{self.cached} cached"]
+        if self.scored_again:
+            parts.insert(1, f"{self.scored_again} scored again")
         if not self.cells:
             parts = [f"{self.pretrained} pretrained"]
         if self.failed:

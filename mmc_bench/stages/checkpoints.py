@@ -188,6 +188,11 @@ def _dense(weight: "torch.Tensor", name: str, path: Path | str) -> "torch.Tensor
     return weight.detach().cpu().contiguous().clone()
 
 
+def file_of_kept(folder: Path, sha256: str) -> Path:
+    """Return the file into which `kept_checkpoint` writes weights of a SHA-256."""
+    return folder / f"{sha256[:16]}.safetensors"
+
+
 def kept_checkpoint(model: "torch.nn.Module | Mapping[str, Any]", folder: Path) -> str:
     """Write a network's weights into a folder, and return the name and the file as ``"NAME=FILE"``.
 
@@ -208,7 +213,7 @@ def kept_checkpoint(model: "torch.nn.Module | Mapping[str, Any]", folder: Path) 
     if not isinstance(weights, Mapping):
         raise UserError(f"checkpoint is a {type(model).__name__}: give a file, a torch.nn.Module or its state_dict")
     content = save(_weights_in(weights, "that was given"))
-    file = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    file = file_of_kept(folder, hashlib.sha256(content).hexdigest())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(file, content)

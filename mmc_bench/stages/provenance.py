@@ -63,8 +63,15 @@ def _cuda() -> Cuda:
         cudnn_benchmark=torch.backends.cudnn.benchmark,
         cudnn_deterministic=torch.backends.cudnn.deterministic,
         compiling=compiles,
-        graphs=compiles,  # what is compiled is replayed as CUDA graphs
+        graphs=compiles and not _graph_skips(),
     )
+
+
+def _graph_skips() -> int:
+    """Return how much of what this process compiled is not replayed as CUDA graphs."""
+    from torch._dynamo.utils import counters
+
+    return counters["inductor"]["cudagraph_skips"]
 
 
 @cache

@@ -3,7 +3,8 @@
 import torch
 from torch.nn import functional as F
 
-#: Numbers of designs that are held at once, with their parts and Newton matrices about 2 GB in float64.
+#: Numbers of designs that are held at once, float64: with their parts about 2.7 GB, and for 500 images with 512
+#: features another GB of Newton matrices.
 HELD = 2**26
 
 #: Sets of numbers that are tried for a problem, and Newton steps for each set; a problem takes some 4 and 30.
@@ -35,8 +36,22 @@ def sparse_regressions(
     design = F.pad(inputs, (0, 1), value=1.0)  # (N, F + 1)
     together = max(1, HELD // (design.shape[1] * rows.shape[1]))
     parts = zip(rows.split(together), signs.split(together), strengths.split(together), strict=True)
-    found = [_by_working_sets(y[:, :, None] * design[own], c[:, None]) for own, y, c in parts]
+    found = [_in_memory(design, *part) for part in parts]
     return torch.cat([w for w, _ in found]), torch.cat([solved for _, solved in found])
+
+
+def _in_memory(
+    design: torch.Tensor, rows: torch.Tensor, signs: torch.Tensor, strengths: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Solve problems together or, where memory runs out, one half after the other."""
+    try:
+        return _by_working_sets(signs[:, :, None] * design[rows], strengths[:, None])
+    except torch.OutOfMemoryError:
+        if len(rows) == 1:
+            raise
+    half = len(rows) // 2  # outside the handler, whose error keeps what was computed
+    parts = [_in_memory(design, rows[s], signs[s], strengths[s]) for s in (slice(half), slice(half, None))]
+    return torch.cat([w for w, _ in parts]), torch.cat([solved for _, solved in parts])
 
 
 def _by_working_sets(design: torch.Tensor, strengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
