@@ -92,6 +92,26 @@ def audit(
         or nothing has finished.
     KeyboardInterrupt
         When it is interrupted before a network is trained; its workers have ended, and what is finished is kept.
+
+    Examples
+    --------
+    >>> from itertools import product
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> import mmc_bench
+    >>> for part, name, level in product(("train", "test"), ("dark", "light"), range(12)):
+    ...     folder = Path("my-images", part, name)
+    ...     folder.mkdir(parents=True, exist_ok=True)
+    ...     Image.new("RGB", (16, 16), (level + 200 * (name == "light"),) * 3).save(folder / f"{level}.png")
+    >>> class Unchanged:
+    ...     def fine_tune(self, task):
+    ...         return task.model
+    >>> small = {"pretrain.epochs": 1, "connect.points": 2}
+    >>> strong = {"images-*.relative_strength": [1.0]}
+    >>> given = {"data": {"images": "my-images"}, "datasets": "images-p*", "methods": [Unchanged]}
+    >>> audited = mmc_bench.audit(**given, set=small, axes=strong)
+    >>> audited.report.cues[0].name, audited.report.images.classes, audited.page.name
+    ('patch', 2, 'audit.html')
     """
     from mmc_bench.auditing.plan import AuditSession
     from mmc_bench.auditing.report import audit as run_audit

@@ -1,21 +1,20 @@
 """The answer of an audit in a few sentences, made from its numbers alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from mmc_bench.auditing.schema import Cue, MethodSummary, Reference
+from mmc_bench.auditing.chance import learned
+from mmc_bench.auditing.schema import AuditReport, Cue, MethodSummary
 
 
-def answer(
-    backbone: str, cues: Sequence[Cue], methods: Sequence[MethodSummary], reference: Reference | None
-) -> tuple[str, ...]:
+def answer(report: AuditReport) -> tuple[str, ...]:
     """Return what is picked up, which kind pulls hardest, and which method leaves least of it, in a sentence each."""
-    known = [cue for cue in cues if any(strength.accuracy for strength in cue.strengths)]
-    if not known:
-        return ("No network has been trained yet.",)
-    found = [_picked_up(backbone, known)]
-    if any(cue.picked_up for cue in known):
-        found += [_hardest(known), *_repaired(methods, reference)]
+    found = [*_unfinished(report)]
+    if not any(cue.picked_up or _known(cue) for cue in report.cues):
+        return (*found, "Nothing can be said yet of what the network picks up.")
+    found += [*_picked_up(report)]
+    if any(cue.picked_up for cue in report.cues):
+        found += [*_hardest([cue for cue in report.cues if cue.picked_up]), *_repaired(report)]
     return tuple(found)
 
 
@@ -28,66 +27,137 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def _picked_up(backbone: str, cues: Sequence[Cue]) -> str:
-    yes, no = [cue.name for cue in cues if cue.picked_up], [cue.name for cue in cues if not cue.picked_up]
-    if not yes and len(no) == 1:
-        return f"{backbone} does not pick up the one kind of cue, {no[0]}: there is nothing to remove."
-    if not yes:
-        return f"{backbone} picks up none of the {len(cues)} kinds of cue ({listed(no)}): there is nothing to remove."
-    if not no:
-        every = "the one kind" if len(cues) == 1 else "both kinds" if len(cues) == 2 else f"all {len(cues)} kinds"
-        return f"{backbone} picks up {every} of cue: {listed(yes)}."
-    return f"{backbone} picks up {len(yes)} of {len(cues)} kinds of cue: {listed(yes)}, but not {listed(no)}."
+def _known(cue: Cue) -> bool:
+    """Tell whether there is a network for each strength."""
+    return all(strength.accuracy for strength in cue.strengths)
 
 
-def _hardest(cues: Sequence[Cue]) -> str:
-    """Return a sentence about the kind whose swap costs most, over all of its strengths."""
-
-    def falls(cue: Cue) -> list[float]:
-        return [strength.accuracy.fall for strength in cue.strengths if strength.accuracy]
-
-    cue = max(cues, key=lambda cue: fmean(falls(cue)))
-    at = max((one for one in cue.strengths if one.accuracy), key=lambda one: one.accuracy.fall if one.accuracy else 0)
-    weakest = next((one for one in cue.strengths if one.picked_up), at)
-    text = f"The {cue.name} pulls hardest: when it is {at.word} and swapped for another’s, {_points(max(falls(cue)))}"
-    text += " of accuracy are lost"
-    if weakest is not at and weakest.accuracy:
-        text += f", and {_points(weakest.accuracy.fall)} when it is {weakest.word}"
-    return text + (f"; it shows after epoch {at.first_epoch}." if at.first_epoch else ".")
+def _unfinished(report: AuditReport) -> Iterator[str]:
+    parts = [_counted(report.missing, "training or repair", "trainings and repairs")] if report.missing else []
+    parts += [_counted(report.unprobed, "probe", "probes")] if report.unprobed else []
+    if parts:
+        have = "has" if report.missing + report.unprobed == 1 else "have"
+        yield f"Not finished: {listed(parts)} {have} not run yet. The same command goes on."
 
 
-def _repaired(methods: Sequence[MethodSummary], reference: Reference | None) -> list[str]:
-    """Return sentences about the method that leaves least of the cues."""
-    tried = [method for method in methods if method.flips is not None and method.left is not None]
+def _picked_up(report: AuditReport) -> Iterator[str]:
+    cues, backbone = report.cues, report.backbone
+    yes = [cue.name for cue in cues if cue.picked_up]
+    ignored = [cue for cue in cues if not cue.picked_up and _known(cue)]
+    no = [cue.name for cue in ignored]
+    unknown = [cue.name for cue in cues if not cue.picked_up and not _known(cue)]
+    after = f"After {_counted(report.epochs, 'epoch', 'epochs')}, {backbone}"
+    every = {1: "the one kind", 2: "both kinds"}.get(len(cues), f"all {len(cues)} kinds")
+    guessing = _guessing(report, ignored) if ignored else None
+    if yes:
+        count = every if len(yes) == len(cues) else f"{len(yes)} of {len(cues)} kinds"
+        but = f", but not {listed(no)}" if no else ""
+        yield f"{after} picks up {count} of cue at these strengths: {listed(yes)}{but}."
+    elif no:
+        none = f"does not pick up {no[0]}" if len(no) == 1 else f"picks up none of {listed(no)}"
+        nothing = "" if guessing or unknown else ": there is nothing to remove"
+        yield f"{after} {none} at these strengths{nothing}."
+    if guessing:
+        yield guessing
+    if unknown:
+        yield f"Of {listed(unknown)} it is not known."
+
+
+def _guessing(report: AuditReport, ignored: Sequence[Cue]) -> str | None:
+    """Return a sentence where a network that ignores its cue, or the reference, is hardly better than guessing."""
+    classes, images = report.images.classes, report.images.test
+    reached = [one.accuracy.C for cue in ignored for one in cue.strengths if one.accuracy]
+    reached += [report.reference.NC] if report.reference else []
+    if not classes or not images or learned(min(reached), classes, images):
+        return None
+    return (
+        f"Little can be said of {listed([cue.name for cue in ignored])}: a network hardly learned these images "
+        f"({_percent(min(reached))} of test images are right, {_percent(1 / classes)} by guessing). "
+        "Train longer (--set pretrain.epochs=N) or give more images."
+    )
+
+
+def _hardest(cues: Sequence[Cue]) -> Iterator[str]:
+    """Say which kind's swap costs most, over the strengths at which all kinds that are picked up have a network."""
+    common = [value for value in _falls(cues[0]) if all(value in _falls(cue) for cue in cues)]
+    if not common:
+        return
+    cue = max(cues, key=lambda cue: fmean(_falls(cue)[value] for value in common))
+    there = [one for one in cue.strengths if one.picked_up]
+    weakest, at = there[0], there[-1]
+    hardest = f"Of these, {cue.name} pulls hardest: when" if len(cues) > 1 else "When"
+    text = f"{hardest} {'it' if len(cues) > 1 else cue.name} is {at.word} and swapped for another class’s, "
+    text += f"{_points(at.fall)} of accuracy are lost"
+    if weakest is not at:
+        alike = _shown(weakest.fall) == _shown(at.fall)
+        text += f", and {'as many' if alike else _points(weakest.fall)} when it is {weakest.word}"
+    first = f"; images with it are ahead of images without after epoch {at.first_epoch}" if at.first_epoch else ""
+    yield f"{text}{first}."
+
+
+def _falls(cue: Cue) -> dict[float, float]:
+    return {one.value: one.fall for one in cue.strengths if one.fall is not None}
+
+
+def _repaired(report: AuditReport) -> Iterator[str]:
+    """Say which method leaves least of the cues, of those that have repaired every network."""
+    tried = [method for method in report.methods if method.repaired]
+    whole = [method for method in tried if method.repaired == report.picked_up_networks and method.flips is not None]
     if not tried:
-        return []
-    best = min(tried, key=lambda method: method.left or 0.0)
-    before = "" if best.flips_before is None else f", {_percent(best.flips_before)} before"
-    text = f"Of the methods, {best.method} leaves least: a swapped cue still changes {_percent(best.flips)} of the"
-    text += f" predictions{before}"
-    if reference and best.behind_reference is not None:
-        compared = _compared(best.behind_reference)
-        text += f", and accuracy without cues is {compared} that of a network that never saw a cue"
-    total = sum(best.words.values())
-    if not total:
-        return [f"{text}."]
-    if len(best.words) == 1:
-        where = "the one network" if total == 1 else f"all {total} networks"
-        return [f"{text}.", f"After it, the cue is {next(iter(best.words))} in {where}."]
-    words = listed([f"{word} in {count}" for word, count in best.words.items()])
-    return [f"{text}.", f"After it, the cue is {words} of {total} networks."]
+        if report.methods:
+            failed = any(method.failed for method in report.methods)
+            yield "All repairs failed; why is said below." if failed else "None of these networks is repaired yet."
+        return
+    if not whole:
+        yield "No method has repaired all of these networks, so that methods cannot be compared."
+        return
+    least = min(_shown(method.flips) for method in whole)
+    best = [method for method in whole if _shown(method.flips) == least]
+    before = _shown(best[0].flips_before)
+    only = ", the only method that has repaired all of these networks," if len(whole) == 1 < len(report.methods) else ""
+    names = listed([method.method for method in best])
+    changes = f"a swapped cue still changes {least} % of the predictions, {before} % before"
+    if least >= before:
+        none = f"{names}{only} does not help" if len(whole) == 1 else f"None of the methods helps; {names} leaves least"
+        yield f"With these settings, {none}: {changes}."
+    elif len(whole) == 1:
+        yield f"With these settings, after {names}{only} {changes}."
+    else:
+        yield f"Of the methods, with these settings, {names} leave{'s' if len(best) == 1 else ''} least: {changes}."
+    for method in best:
+        yield from _after(method)
 
 
-def _compared(behind: float) -> str:
-    if not round(100 * behind):
-        return "equal to"
-    return f"{_points(abs(behind))} {'below' if behind > 0 else 'above'}"
+def _after(method: MethodSummary) -> Iterator[str]:
+    """Say what a repair costs, and what became of the cue."""
+    parts = []
+    if method.behind_reference is not None:
+        behind = method.behind_reference
+        how = f"{_points(abs(behind))} {'below' if behind > 0 else 'above'}" if _shown(behind) else "equal to"
+        parts.append(f"accuracy without cues is {how} that of a network that never saw a cue")
+    if total := sum(method.words.values()):
+        where = "the one probed network" if total == 1 else f"all {total} probed networks"
+        if len(method.words) > 1:
+            words = listed([f"{word} in {count}" for word, count in method.words.items()])
+            parts.append(f"the cue is {words} of {total} probed networks")
+        else:
+            parts.append(f"the cue is {next(iter(method.words))} in {where}")
+    if parts:
+        yield f"After {method.method}, {', and '.join(parts)}."
 
 
-def _points(share: float) -> str:
-    points = round(100 * share)
-    return f"{points} point{'' if points == 1 else 's'}"
+def _shown(share: float | None) -> int:
+    """Return a share in whole per cent, as it is shown."""
+    return round(100 * (share or 0.0))
 
 
-def _percent(share: float | None) -> str:
-    return f"{round(100 * (share or 0.0))} %"
+def _points(share: float | None) -> str:
+    return _counted(_shown(share), "point", "points")
+
+
+def _percent(share: float) -> str:
+    return f"{_shown(share)} %"
+
+
+def _counted(count: int, one: str, more: str) -> str:
+    return f"{count:,} {one if count == 1 else more}"

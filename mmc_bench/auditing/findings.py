@@ -2,9 +2,10 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from mmc_bench.auditing.chance import of_another, reaches
 from mmc_bench.auditing.schema import (
     AHEAD,
     PICKED_UP,
@@ -22,7 +23,6 @@ from mmc_bench.results.records import CellRecord, Epoch, PretrainRecord
 if TYPE_CHECKING:
     from mmc_bench.plugin.offers import Offer
     from mmc_bench.report.probed import ProbedModel
-    from mmc_bench.results.probes import Hold
     from mmc_bench.suites.plan import Plan
 
 #: How strengths are called, from the weakest, by how many there are.
@@ -38,6 +38,7 @@ def cues_of(
     cells: Mapping[str, CellRecord],
     probed: "Mapping[str, ProbedModel]",
     reference: Reference | None,
+    classes: int,
 ) -> tuple[Cue, ...]:
     """Return what is found of each kind of cue.
 
@@ -51,6 +52,8 @@ def cues_of(
         Of cells whose networks were probed, what became of the cue, by the cell's key.
     reference
         The network that never saw a cue.
+    classes
+        The number of classes, 2 or more.
     """
     points = sorted(plan.points, key=lambda point: float(next(iter(point.values.values()))))
     words = WORDS.get(len(points), [f"{next(iter(point.values.values())):g}" for point in points])
@@ -62,7 +65,7 @@ def cues_of(
             own = [models[job.key] for job in point.plan.pretrainings if job.dataset.name == name and job.key in models]
             there = {model.key for model in own}
             mine = [cells[job.key] for job in point.plan.cells if job.key in cells and job.pretraining.key in there]
-            strengths.append(_strength(word, value, own, mine, probed, reference))
+            strengths.append(_strength(word, value, own, mine, probed, reference, classes))
     names = short_names(list(found))
     return tuple(
         Cue(dataset=name, name=names[name], summary=summaries[name], strengths=tuple(strengths))
@@ -89,6 +92,7 @@ def _strength(
     cells: Sequence[CellRecord],
     probed: "Mapping[str, ProbedModel]",
     reference: Reference | None,
+    classes: int,
 ) -> CueStrength:
     if not models:
         return CueStrength(word=word, value=value)
@@ -97,23 +101,23 @@ def _strength(
     for cell in cells:
         by_method[cell.cell.method.name].append(cell)
     before = {model.key: model for model in models}
+    falls = [_fall(model, classes) for model in models]
+    flips = {cell.pretraining_key: of_another(cell.effects[SWAP].flips[0], classes) for cell in cells}
     return CueStrength(
         word=word,
         value=value,
         seeds=tuple(model.pretraining.seed for model in models),
         accuracy=_accuracies(models),
-        flips=_mean(cell.effects[SWAP].flips[0] for cell in cells),
-        reference_flips=_mean(_of_random_cues(probed[cell.key].cue_free) for cell in cells if cell.key in probed),
-        picked_up=_accuracies(models).fall >= PICKED_UP,
-        first_epoch=next((point.epoch for point in curve if point.C - point.NC >= AHEAD), None),
+        fall=fmean(falls),
+        fall_spread=_spread(falls),
+        flips=_mean(flips.values()),
+        flips_spread=_spread([*flips.values()]),
+        reference_flips=_mean(probed[cell.key].cue_free.flips for cell in cells if cell.key in probed),
+        picked_up=reaches(fmean(falls), PICKED_UP),
+        first_epoch=next((point.epoch for point in curve if reaches(point.C - point.NC, AHEAD)), None),
         curve=curve,
-        repairs=tuple(_repair(name, own, before, probed, reference) for name, own in by_method.items()),
+        repairs=tuple(_repair(name, own, before, probed, reference, classes) for name, own in by_method.items()),
     )
-
-
-def _of_random_cues(hold: "Hold") -> float:
-    """Return a network's flips as a cell's record has them: of random cues, of which one in K is the image's own."""
-    return hold.flips * (1 - 1 / hold.classes)
 
 
 def _repair(
@@ -122,17 +126,19 @@ def _repair(
     before: Mapping[str, PretrainRecord],
     probed: "Mapping[str, ProbedModel]",
     reference: Reference | None,
+    classes: int,
 ) -> Repair:
     accuracy = _accuracies(cells)
-    flips = [fmean(cell.effects[SWAP].flips[which] for cell in cells) for which in (0, 1)]
+    first, flips = ([of_another(cell.effects[SWAP].flips[which], classes) for cell in cells] for which in (0, 1))
     start = _accuracies([before[cell.pretraining_key] for cell in cells])
     words = (probed[cell.key].verdict.word for cell in cells if cell.key in probed)
     return Repair(
         method=method,
         seeds=tuple(cell.cell.pretraining.seed for cell in cells),
         accuracy=accuracy,
-        flips=flips[1],
-        left=flips[1] / flips[0] if flips[0] else None,
+        flips=fmean(flips),
+        flips_spread=_spread(flips),
+        left=fmean(flips) / fmean(first) if any(first) else None,
         gain=accuracy.NC - start.NC,
         behind_reference=reference.NC - accuracy.NC if reference else None,
         seconds=fmean(cell.timing.seconds.get("fine_tune", 0.0) for cell in cells),
@@ -140,9 +146,15 @@ def _repair(
     )
 
 
-def picked_up(model: PretrainRecord) -> bool:
+def picked_up(model: PretrainRecord, classes: int) -> bool:
     """Tell whether one network picked up its cue."""
-    return _accuracies([model]).fall >= PICKED_UP
+    return reaches(_fall(model, classes), PICKED_UP)
+
+
+def _fall(model: PretrainRecord, classes: int) -> float:
+    """Return the accuracy that one network loses when cues are swapped for another class's."""
+    accuracy = _accuracies([model])
+    return of_another(accuracy.C - accuracy.RC, classes)
 
 
 def reference_of(models: Sequence[PretrainRecord]) -> Reference | None:
@@ -152,12 +164,14 @@ def reference_of(models: Sequence[PretrainRecord]) -> Reference | None:
     return Reference(NC=_accuracies(models).NC, seeds=tuple(model.pretraining.seed for model in models))
 
 
-def methods_of(offers: "Iterable[Offer]", cues: Iterable[Cue]) -> tuple[MethodSummary, ...]:
-    """Return each method over all cues that were picked up."""
+def methods_of(offers: "Iterable[Offer]", cues: Iterable[Cue], failed: Mapping[str, int]) -> tuple[MethodSummary, ...]:
+    """Return each method over all networks that picked up their cue; `failed` counts its failures by its name."""
     strengths = [strength for cue in cues for strength in cue.strengths if strength.picked_up]
     found = []
     for spec in (offer.spec for offer in offers if offer.spec.kind == "method"):
-        pairs = [(one, repair) for one in strengths for repair in one.repairs if repair.method == spec.name]
+        own = [(one, repair) for one in strengths for repair in one.repairs if repair.method == spec.name]
+        words = Counter(word for _, repair in own for word in repair.words)
+        pairs = [pair for pair in own for _ in pair[1].seeds]  # means are over networks
         repairs = [repair for _, repair in pairs]
         found.append(
             MethodSummary(
@@ -165,14 +179,14 @@ def methods_of(offers: "Iterable[Offer]", cues: Iterable[Cue]) -> tuple[MethodSu
                 summary=spec.summary,
                 needs=("clean", *sorted(spec.needs - {"clean"})),
                 repaired=len(repairs),
+                failed=failed.get(spec.name, 0),
                 flips_before=_mean(one.flips for one, _ in pairs),
                 flips=_mean(repair.flips for repair in repairs),
                 reference_flips=_mean(one.reference_flips for one, _ in pairs),
-                left=_mean(repair.left for repair in repairs),
                 gain=_mean(repair.gain for repair in repairs),
                 behind_reference=_mean(repair.behind_reference for repair in repairs),
                 seconds=_mean(repair.seconds for repair in repairs),
-                words=dict(Counter(word for repair in repairs for word in repair.words).most_common()),
+                words=dict(words.most_common()),
             )
         )
     return tuple(found)
@@ -194,6 +208,11 @@ def _curve(models: Sequence[PretrainRecord]) -> tuple[EpochAccuracies, ...]:
         )
         for number, at in enumerate(points, start=1)
     )
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    """Return the standard deviation over seeds, where there are several."""
+    return stdev(values) if len(values) > 1 else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

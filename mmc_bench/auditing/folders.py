@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from math import ceil
 
 from PIL import Image, UnidentifiedImageError
 
 from mmc_bench.data.class_folders import ClassFolders, ImageFile
 from mmc_bench.errors import UserError
-from mmc_bench.results.settings import DataSettings
+from mmc_bench.results.settings import DataSettings, Recipe
 
 #: Training and test images that each class must have.
 FEWEST = {"train": 10, "test": 2}
@@ -21,6 +22,12 @@ SAMPLE = 100
 
 #: Pretraining images that there must be for each clean one; otherwise the held-out sets are cut as well.
 PER_CLEAN_IMAGE = 4
+
+#: Steps of pretraining with fewer of which a network may learn nothing.
+FEW_STEPS = 100
+
+#: Share of the training images that is left where a dataset holds out its own shares.
+LEFT = 0.8
 
 
 def data_for(asked: DataSettings, folder: ClassFolders, report: Callable[[str], None]) -> DataSettings:
@@ -54,6 +61,20 @@ def data_for(asked: DataSettings, folder: ClassFolders, report: Callable[[str], 
         return replace(asked, pretrain_images=None)
     report(f"{folder.root}: {total} training images are few: the datasets' own shares of them are held out")
     return replace(asked, pretrain_images=None, clean_images=None, validation_images=None)
+
+
+def about_steps(recipe: Recipe, data: DataSettings, folder: ClassFolders) -> str | None:
+    """Return a sentence where pretraining has few steps, and how many epochs make enough."""
+    total = len(folder.images["train"])
+    own = data.clean_images is None and data.validation_images is None
+    left = LEFT * total if own else total - (data.clean_images or 0) - (data.validation_images or 0)
+    epoch = max(1, ceil(min(left, data.pretrain_images or left) / recipe.batch_size))
+    if recipe.epochs * epoch >= FEW_STEPS:
+        return None
+    return (
+        f"{folder.root}: {recipe.epochs * epoch} steps of training are few, and a network may learn nothing: "
+        f"--set pretrain.epochs={ceil(FEW_STEPS / epoch)} trains longer"
+    )
 
 
 def pixels_for(folder: ClassFolders) -> int | None:

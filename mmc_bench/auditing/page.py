@@ -5,7 +5,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mmc_bench.auditing.chance import interval
 from mmc_bench.auditing.schema import AHEAD, PICKED_UP, AuditReport
+from mmc_bench.mechanisms.verdicts import CONTRAST, FLIPS, HALF
 from mmc_bench.report.html import asset, environment, harmless, number, policy, shared_style
 
 ABSENT = "–"
@@ -22,19 +24,23 @@ NEEDS = {
     "fully-cued": "images with the cue planted",
 }
 
+#: What parameters say how strong a cue is, in words for people who have not read the datasets' descriptions.
+STRENGTHS = {"relative_strength": "share of the kind’s own opacity"}
+
 #: The word that is explained only where it occurs.
 UNDECIDED = "undecided"
 
 #: What each word for a repaired network says.
 WORDS = {
-    "removed": "less than half is left of how much better the features told the cue before the repair than those of a "
-    "network that never saw it",
-    "hidden": "the features still tell the cue and predictions do not follow it; the straight path back to the network "
-    "before the repair is open, so that little training may bring it back",
-    "unlinked": "the features still tell the cue and predictions do not follow it; a barrier in the loss lies before "
-    "the network that did",
-    "kept": "predictions still change with the cue",
-    "undecided": "the features told the cue no better before the repair than those of a network that never saw it",
+    "kept": f"a swapped cue changes predictions on over {100 * FLIPS:.0f} points more of the test images than in the "
+    "cue-free network, though maybe on far fewer than before the repair",
+    "removed": "not kept, and a linear probe on the features tells the cue less well than before: of its lead over "
+    f"the cue-free network’s, less than {100 * HALF:.0f}{THIN}% is left",
+    "hidden": f"not kept, and {100 * HALF:.0f}{THIN}% of that lead or more is left; the straight path back to the "
+    "network before the repair is open, so that little training may bring the cue back",
+    "unlinked": "as hidden, but a barrier in the loss lies before the network that did follow the cue",
+    "undecided": "not kept, but a probe told the cue hardly better before the repair than in the cue-free network, by "
+    f"less than {100 * CONTRAST:.0f} points",
 }
 
 
@@ -63,7 +69,11 @@ def page_html(report: AuditReport, pictures: Mapping[str, Mapping[float, str]], 
         absent=ABSENT,
         needs_in_words=NEEDS,
         words={word: meaning for word, meaning in WORDS.items() if words and (word in words or word != UNDECIDED)},
-        words_of_strengths=[strength.word for strength in report.cues[0].strengths] if report.cues else [],
+        strengths=report.cues[0].strengths if report.cues else (),
+        strength_in_words=STRENGTHS.get(report.strength, f"parameter {report.strength}"),
+        any_repairs=any(strength.repairs for cue in report.cues for strength in cue.strengths),
+        picked_up_networks=report.picked_up_networks,
+        half_interval=interval(report.images.test) if report.images.test else None,
         picked_up_from=PICKED_UP,
         ahead_from=AHEAD,
         width=WIDTH,
@@ -80,13 +90,13 @@ def percent(share: float | None, digits: int = 0) -> str:
     return ABSENT if share is None else f"{number(100 * share, digits)}{THIN}%"
 
 
-def points(share: float | None, sign: str = "+") -> str:
+def points(share: float | None, sign: str = "+", digits: int = 0) -> str:
     """Return a difference of shares in percentage points, with its sign; ``sign=""`` leaves out the plus.
 
     >>> points(-0.034), points(0.12)
     ('−3', '+12')
     """
-    return ABSENT if share is None else number(100 * share, 0, sign)
+    return ABSENT if share is None else number(100 * share, digits, sign)
 
 
 def heat(share: float | None) -> int:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmc_bench.auditing.folders import data_for, pixels_for
+from mmc_bench.auditing.folders import about_steps, data_for, pixels_for
 from mmc_bench.data.class_folders import ClassFolders, is_class_folder, read_class_folders
 from mmc_bench.data.locations import KNOWN_SOURCES
 from mmc_bench.errors import UserError
@@ -69,6 +69,8 @@ class AuditSession(Session):
         sized = any(setting.plugin and setting.name == PIXELS for setting in settings)
         for name, folder in self.folders.items():
             suite = replace(suite, data=data_for(asked.data, folder, notice))
+            if few := about_steps(asked.pretrain, suite.data, folder):
+                notice(few)
             side = None if sized or name in KNOWN_SOURCES else pixels_for(folder)
             if side is not None:
                 readers = [one for one in self.registry.select("dataset", asked.datasets) if name in one.spec.sources]

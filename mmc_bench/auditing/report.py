@@ -1,6 +1,10 @@
 """An audit from its first training to its page."""
 
-from collections.abc import Mapping, Sequence
+import html
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +16,11 @@ from mmc_bench.auditing.findings import cues_of, methods_of, reference_of
 from mmc_bench.auditing.page import page_html
 from mmc_bench.auditing.pictures import Shown
 from mmc_bench.auditing.plan import AuditSession, references
+from mmc_bench.auditing.probing import Probes
 from mmc_bench.auditing.probing import probe as probe_networks
 from mmc_bench.auditing.schema import AuditProblem, AuditReport, Images
 from mmc_bench.errors import FailedError, UserError
-from mmc_bench.report.probed import ProbedModel
+from mmc_bench.results.jobs import Cell
 from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.running.display import Progress
 from mmc_bench.running.launch import Computing, run_session
@@ -54,7 +59,8 @@ class Audited:
         return "\n".join([*self.report.answer, f"the report is in {self.page}"])
 
     def _repr_html_(self) -> str:
-        return self.page.read_text(encoding="utf-8")
+        page = html.escape(self.page.read_text(encoding="utf-8"))  # in a frame, since its style is the whole page's
+        return f'<iframe srcdoc="{page}" sandbox title="audit" style="width:100%;height:48rem;border:0"></iframe>'
 
 
 def audit(
@@ -72,7 +78,7 @@ def audit(
     session, computing, display
         What is run, how it computes, and where its progress is shown.
     out
-        The folder of the report; it is made.
+        The folder of the report; it is made before anything is trained.
     probe
         Whether repaired networks are probed for what became of the cue, for which their weights are kept.
     progress
@@ -83,26 +89,32 @@ def audit(
     UserError
         When something that can be checked beforehand is wrong, the report cannot be written, or nothing has finished.
     """
-    plan = session.plan
-    summary = run_session(session, replace(computing, keep_weights=probe or computing.keep_weights), display)
+    plan, started = session.plan, time.monotonic()
+    make_folder(out)
+    summary = _run(session, replace(computing, keep_weights=probe or computing.keep_weights), display)
     found = _records(plan, session.store)
     if not found and summary.interrupted:
         raise KeyboardInterrupt
     if not found:
         reason = f": {summary.failures[0].label}: {summary.failures[0].error}" if summary.failures else ""
         raise FailedError(f"no network of this audit has been trained yet{reason}")
-    probed: Mapping[str, ProbedModel] = {}
-    problems = []
-    if probe and not summary.interrupted and summary.stopped is None:
-        try:
-            probed = probe_networks(session, computing, found, progress)
-        except UserError as error:
-            problems.append(AuditProblem(label="probing the repaired networks", error=str(error)))
-        except KeyboardInterrupt:
-            summary.interrupted = True
-    shown = Shown.of(session, found)
-    report = make_report(session, found, probed, shown, problems)
+    shown, probes = Shown.of(session, found), Probes()
+    if probe and shown.num_classes:
+        goes_on = not summary.interrupted and summary.stopped is None
+        probes = probe_networks(session, computing, found, shown.num_classes, started, goes_on, progress)
+        summary.interrupted |= probes.interrupted
+    report = make_report(session, found, probes, shown)
     return Audited(report, summary, *write(report, page_html(report, shown.pictures, shown.without), out))
+
+
+def _run(session: AuditSession, computing: Computing, display: LineDisplay) -> Summary:
+    """Run what is missing; where it is interrupted outside its jobs, too, there is a summary."""
+    try:
+        return run_session(session, computing, display)
+    except KeyboardInterrupt:
+        summary = Summary.before(session.plan, find_missing(session.plan, session.store).found)
+        summary.interrupted = True
+        return summary
 
 
 def _records(plan: "Plan", store: "Store") -> dict[str, PretrainRecord | CellRecord]:
@@ -117,25 +129,23 @@ def _records(plan: "Plan", store: "Store") -> dict[str, PretrainRecord | CellRec
 def make_report(
     session: AuditSession,
     found: Mapping[str, PretrainRecord | CellRecord],
-    probed: Mapping[str, ProbedModel],
+    probes: Probes,
     shown: Shown,
-    problems: Sequence[AuditProblem] = (),
 ) -> AuditReport:
     """Return the report of the records that there are, by key."""
     plan = session.plan
     models = {key: record for key, record in found.items() if isinstance(record, PretrainRecord)}
     cells = {key: record for key, record in found.items() if isinstance(record, CellRecord)}
     reference = reference_of([models[job.key] for job in references(plan) if job.key in models])
-    cues = cues_of(plan, models, cells, probed, reference)
+    cues = cues_of(plan, models, cells, probes.models, reference, shown.num_classes or 2)
     offers = {offer.qualified_name: offer for offer, _ in plan.offers}
-    methods = methods_of(offers.values(), cues)
-    backbone = plan.pretrainings[0].network
     missing = find_missing(plan, session.store)
     failed = [(job, failure) for job in missing.jobs if (failure := session.store.find_failure(job))]
-    return AuditReport(
+    failures = Counter(job.method.name for job, _ in failed if isinstance(job, Cell))
+    report = AuditReport(
         made=datetime.now(UTC),
         mmc_bench=__version__,
-        backbone=backbone,
+        backbone=plan.pretrainings[0].network,
         images=Images(
             folders=tuple(str(folder.root) for folder in session.folders.values()),
             classes=shown.num_classes,
@@ -143,22 +153,46 @@ def make_report(
             **shown.counts,
         ),
         cue_rate=plan.suite.cue_rates[0],
+        strength=next(iter(plan.suite.axes)).rpartition(".")[2],
         epochs=plan.suite.pretrain.epochs,
         seeds=plan.suite.seeds,
         reference=reference,
         cues=cues,
-        methods=methods,
-        answer=answer(backbone, cues, methods, reference),
+        methods=methods_of(offers.values(), cues, failures),
         problems=(
             *(AuditProblem(label=failure.label + plan.note_of(job), error=failure.error) for job, failure in failed),
-            *problems,
+            *probes.problems,
         ),
         missing=len(missing.jobs) - len(failed),
+        unprobed=probes.unprobed,
     )
+    return report.model_copy(update={"answer": answer(report)})
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of a report.
+
+    Raises
+    ------
+    UserError
+        When it cannot be made or written to.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: name a folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise _unwritable(out, error) from None
+
+
+def _unwritable(out: Path, error: OSError) -> UserError:
+    return UserError(f"the report cannot be written to {out} ({error.strerror}): choose another --out")
 
 
 def write(report: AuditReport, page: str, out: Path) -> tuple[Path, Path]:
-    """Write a report and its page into a folder, which is made, and return their paths.
+    """Write a report and its page into a folder, and return their paths.
 
     Raises
     ------
@@ -166,9 +200,8 @@ def write(report: AuditReport, page: str, out: Path) -> tuple[Path, Path]:
         When the folder cannot be written to.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
         write_whole(out / PAGE, page.encode())
         write_whole(out / NUMBERS, (report.model_dump_json(indent=1) + "\n").encode())
     except OSError as error:
-        raise UserError(f"the report cannot be written to {out} ({error.strerror}): choose another --out") from None
+        raise _unwritable(out, error) from None
     return out / PAGE, out / NUMBERS

@@ -16,17 +16,15 @@ AHEAD = 0.1
 
 
 class SplitAccuracies(Part):
-    """Accuracies without cues, with each image's own cue, with a random one, and with the cue on a random image."""
+    """Accuracies without cues, with each image's own cue, with a random one, and with the cue on a random image.
+
+    One random cue in K is the image's own, for K classes.
+    """
 
     NC: Fraction
     C: Fraction
     RC: Fraction
     RI: Fraction
-
-    @property
-    def fall(self) -> float:
-        """The accuracy that is lost when the cues are swapped."""
-        return self.C - self.RC
 
 
 class EpochAccuracies(Part):
@@ -49,7 +47,9 @@ class Repair(Part):
     accuracy
         Of the repaired network.
     flips
-        Share of test images whose prediction changes when their cue is swapped.
+        Share of test images whose prediction changes when their cue is swapped for another class's.
+    flips_spread
+        Its standard deviation over seeds, where there are several.
     left
         These flips over those of the network before the repair.
     gain
@@ -59,14 +59,15 @@ class Repair(Part):
     seconds
         Time of the repair.
     words
-        What became of the cue, for each seed: removed, hidden, unlinked, kept or undecided
-        (`mmc_bench.mechanisms.verdicts`); none where the cue was not picked up, or the networks were not probed.
+        What became of the cue in each network that was probed: removed, hidden, unlinked, kept or undecided
+        (`mmc_bench.mechanisms.verdicts`). Networks that had not picked up their cue are not probed.
     """
 
     method: str
     seeds: tuple[int, ...]
     accuracy: SplitAccuracies
     flips: Fraction
+    flips_spread: Number | None = None
     left: Number | None
     gain: Number
     behind_reference: Number | None
@@ -85,12 +86,17 @@ class CueStrength(Part):
         Those of which there is a network.
     accuracy
         Its accuracies; None until it is trained.
+    fall
+        The accuracy that is lost when each image's cue is swapped for another class's: (C - RC) K / (K - 1), for K
+        classes.
     flips
-        Share of test images whose prediction changes when their cue is swapped; None where no method was applied.
+        Share of test images whose prediction then changes; None where no method was applied.
+    fall_spread, flips_spread
+        Their standard deviations over seeds, where there are several.
     reference_flips
         The same of the network that never saw a cue, where it was probed.
     picked_up
-        Whether swapped cues cost `PICKED_UP` of accuracy.
+        Whether `fall` is at least `PICKED_UP`.
     first_epoch
         The first epoch after which images with their cue are `AHEAD` of images without; None where there is none.
     curve
@@ -103,7 +109,10 @@ class CueStrength(Part):
     value: float
     seeds: tuple[int, ...] = ()
     accuracy: SplitAccuracies | None = None
+    fall: Number | None = None
+    fall_spread: Number | None = None
     flips: Fraction | None = None
+    flips_spread: Number | None = None
     reference_flips: Fraction | None = None
     picked_up: bool = False
     first_epoch: int | None = None
@@ -128,18 +137,18 @@ class Cue(Part):
 class MethodSummary(Part):
     """One method over all cues that were picked up; means are None where it has been applied to none of them.
 
-    `needs` is the data that it asks for; `repaired` counts the networks that the means are of. `words` counts what
-    became of the cues in them.
+    `needs` is the data that it asks for; `repaired` counts the networks, one a seed, that the means are of, and
+    `failed` the repairs that failed. `words` counts what became of the cues in the probed networks.
     """
 
     method: str
     summary: str
     needs: tuple[str, ...]
     repaired: Count
+    failed: Count = 0
     flips_before: Fraction | None = None
     flips: Fraction | None = None
     reference_flips: Fraction | None = None
-    left: Number | None = None
     gain: Number | None = None
     behind_reference: Number | None = None
     seconds: Number | None = None
@@ -175,7 +184,8 @@ class AuditReport(Part):
     """A whole audit.
 
     `answer` is the result in a few sentences. `missing` counts the pretrainings and cells that have not run yet, but
-    for those that failed. `cue_rate` is the share of pretraining images that carried their cue.
+    for those that failed, and `unprobed` the repaired networks that have not been probed yet. `cue_rate` is the share
+    of pretraining images that carried their cue; `strength` names the parameter that is how strong cues are.
     """
 
     schema_version: Literal[1] = 1
@@ -184,6 +194,7 @@ class AuditReport(Part):
     backbone: str
     images: Images
     cue_rate: Fraction
+    strength: str
     epochs: Count
     seeds: tuple[int, ...]
     picked_up_from: Number = PICKED_UP
@@ -191,6 +202,12 @@ class AuditReport(Part):
     reference: Reference | None
     cues: tuple[Cue, ...]
     methods: tuple[MethodSummary, ...]
-    answer: tuple[str, ...]
+    answer: tuple[str, ...] = ()
     problems: tuple[AuditProblem, ...] = ()
     missing: Count = 0
+    unprobed: Count = 0
+
+    @property
+    def picked_up_networks(self) -> int:
+        """The number of networks, one a seed, in settings where the cue was picked up."""
+        return sum(len(one.seeds) for cue in self.cues for one in cue.strengths if one.picked_up)
