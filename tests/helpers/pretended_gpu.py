@@ -26,10 +26,12 @@ BETWEEN_DEVICES = [getattr(torch.ops.aten, name) for name in ("copy_", "_to_copy
 
 
 class _Module:
-    """What torch asks of a device's module."""
+    """What torch asks of a device's module. Outside of `pretended_gpu`, there is no such device for other tests."""
+
+    is_pretended = False
 
     def is_available(self):
-        return True
+        return self.is_pretended
 
     def is_initialized(self):
         return True
@@ -50,7 +52,7 @@ class _Module:
         pass
 
     def device_count(self):
-        return 1
+        return int(self.is_pretended)
 
     def current_device(self):
         return 0
@@ -167,6 +169,7 @@ def pretended_gpu(*missing):
         patch.setattr(torch, "Generator", _Generator)
         # Such tensors cannot be put into others.
         patch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
+        patch.setattr(_Module, "is_pretended", True)
         yield
 
 
