@@ -109,7 +109,7 @@ def audit(
     >>> small = {"pretrain.epochs": 1, "connect.points": 2}
     >>> strong = {"images-*.relative_strength": [1.0]}
     >>> given = {"data": {"images": "my-images"}, "datasets": "images-p*", "methods": [Unchanged]}
-    >>> audited = mmc_bench.audit(**given, set=small, axes=strong)
+    >>> audited = mmc_bench.audit(**given, set=small, axes=strong, results="audited")
     >>> audited.report.cues[0].name, audited.report.images.classes, audited.page.name
     ('patch', 2, 'audit.html')
     """
