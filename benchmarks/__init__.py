@@ -1,4 +1,4 @@
-"""The benchmark's suites and the paper's tables and claims, registered by an entry point like anybody's."""
+"""The benchmark's suites and the paper's tables and claims, registered by an entry point as any plugin's are."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -260,7 +260,7 @@ def test_words_follow_the_documented_thresholds(read, flipped, barrier, word):
 
 
 def test_removed_is_explained_by_its_own_threshold():
-    assert "less than half is left of how much better" in WORDS[REMOVED]
+    assert "less than half of the lead" in WORDS[REMOVED]
     assert f"less than {100 * HALF:.0f}" in AUDIT_WORDS[REMOVED]
 
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -169,7 +170,8 @@ def waits(device: torch.device, tiny: bool, keep: Keep) -> None:
         name = offer.spec.name
         try:
             seen = [_waits_of(bench, offer, n) for n in images]
-        except Exception as error:  # a check goes on
+        except Exception as error:  # the other methods are checked all the same
+            traceback.print_exc()
             keep(name, {"error": f"{type(error).__name__}: {error}"})
             continue
         waits = name not in WAITS_BY_DESIGN and seen[1] - seen[0] >= steps_more

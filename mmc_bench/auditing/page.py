@@ -34,10 +34,10 @@ UNDECIDED = "undecided"
 WORDS = {
     "kept": f"a swapped cue changes predictions on over {100 * FLIPS:.0f} points more of the test images than in the "
     "cue-free network, though maybe on far fewer than before the repair",
-    "removed": "not kept, and a linear probe on the features tells the cue less well than before: of its lead over "
-    f"the cue-free network’s, less than {100 * HALF:.0f}{THIN}% is left",
-    "hidden": f"not kept, and {100 * HALF:.0f}{THIN}% of that lead or more is left; the straight path back to the "
-    "network before the repair is open, so that little training may bring the cue back",
+    "removed": "not kept, and a linear probe reads the cue from the features much less well: its lead over the "
+    f"cue-free network is less than {100 * HALF:.0f}{THIN}% of its lead before the repair",
+    "hidden": f"not kept, and the probe keeps {100 * HALF:.0f}{THIN}% of its lead or more; the straight path back to "
+    "the network before the repair is open, so that little training may bring the cue back",
     "unlinked": "as hidden, but a barrier in the loss lies before the network that did follow the cue",
     "undecided": "not kept, but a probe told the cue hardly better before the repair than in the cue-free network, by "
     f"less than {100 * CONTRAST:.0f} points",

@@ -5,7 +5,7 @@ that was pretrained without the cue.
 
 1. kept: predictions still change with the cue, in more images than θ_NC's by `FLIPS`.
 2. undecided: θ_C's features tell the cue hardly better than θ_NC's (`CONTRAST`), so that nothing can have been removed.
-3. removed: less than half (`HALF`) is left of how much better θ_C's features tell the cue than θ_NC's.
+3. removed: a linear probe's lead over θ_NC is less than half (`HALF`) of θ_C's lead.
 4. unlinked: the features tell the cue, nothing comes of it, and the straight path back to θ_C has a barrier.
 5. hidden: the same without a barrier.
 """
@@ -21,8 +21,8 @@ KEPT, REMOVED, UNLINKED, HIDDEN, UNDECIDED = "kept", "removed", "unlinked", "hid
 WORDS = {
     KEPT: "predictions change with the cue",
     REMOVED: (
-        "predictions do not change with the cue, and less than half is left "
-        "of how much better features of pretrained tell it than those of cue-free"
+        "predictions do not change with the cue, and a linear probe reads it from the features "
+        "with less than half of the lead over cue-free that it has with pretrained"
     ),
     UNLINKED: "features tell the cue, predictions do not change with it, and a barrier lies before pretrained",
     HIDDEN: "features tell the cue, predictions do not change with it, and the path to pretrained is open",

@@ -1,4 +1,4 @@
-"""A second cue in the images, which methods are not told of: how far models rely on it, and whether that grew.
+"""Reliance on a second cue, which the clean images keep, and how it changes when a method removes the first.
 
 Li et al., "A Whac-A-Mole Dilemma", CVPR 2023, measure it where the first cue goes with the label (C): there, a first
 cue that a model relies on can hide the second. Where the first is absent (NC), it cannot.

@@ -22,7 +22,7 @@ def _of_folder(name: str, target: str, layout: str, summary: str, num_classes: i
 
 @hookimpl
 def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
-    """Register anybody's folder, the sets that papers on group robustness report, and Coloured MNIST."""
+    """Register folders of your own, the sets that papers on group robustness report, and Coloured MNIST."""
     table, waterbirds, celeba = ".tables:read_table", ".tables:read_waterbirds", ".tables:read_celeba"
     register(_of_folder("group-labelled", "GroupLabelled", table, "any folder with a metadata.csv: filename,y,a,split"))
     register(_of_folder("pacs64", "Pacs64", table, "PACS at 64x64, style as attribute (Li et al., 2017)", 7))

@@ -52,7 +52,7 @@ class GroupListing(Listing):
         Parameters
         ----------
         origin
-            What told of them, for messages.
+            The file or folder that lists them, for messages.
         tables
             Further files that decide results.
 

@@ -1,4 +1,4 @@
-"""Any images with two cues: one that methods are to remove, and another that nobody tells them of.
+"""Any images with two cues: one that methods are to remove, and a second that the clean images keep.
 
 Removing one cue can make a model rely more on another: see Li et al., "A Whac-A-Mole Dilemma: Shortcuts Come in
 Multiples Where Mitigating One Amplifies Others", CVPR 2023. There, cues are those of UrbanCars; here, any two kinds.
