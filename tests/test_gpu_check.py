@@ -1,6 +1,7 @@
 """The check on a GPU, as small as a CPU can run it."""
 
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,9 +10,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 from mmc_bench_benchmarks.gpu import __main__ as check
-from mmc_bench_benchmarks.gpu import probe, steps
+from mmc_bench_benchmarks.gpu import probe, repairs, steps
 from mmc_bench_benchmarks.gpu.steps import Step
 from mmc_bench_benchmarks.speed.place import current
+
+from mmc_bench.training import Progress
+from mmc_bench.training.graphs import SWITCH
 
 
 @pytest.mark.slow
@@ -23,7 +27,7 @@ def test_every_step_runs_on_a_cpu(tmp_path):
     logs = {file.stem: file.read_text()[-2000:] for file in tmp_path.glob("*.log")}
     found = json.loads((tmp_path / "check.json").read_text())["steps"]
     assert {one["step"]: one["state"] for one in found} == dict.fromkeys(logs, "ok"), (run.stderr, logs)
-    assert run.returncode == 0 and len(found) == 11
+    assert run.returncode == 0 and len(found) == 12
     by_name = {one["step"]: one["found"] for one in found}
     assert by_name["step"]["eager, batch 2"]["images_per_second"] > 0
     assert len(by_name["speed"]["pretraining"]) == 2
@@ -218,3 +222,14 @@ def test_a_step_that_hangs_is_ended_and_keeps_what_it_found(tmp_path):
 def test_without_a_gpu_it_says_so_before_it_starts(tmp_path):
     result = CliRunner().invoke(check.main, ["--out", str(tmp_path / "out")])
     assert result.exit_code == 2 and "torch sees no CUDA GPU" in result.output and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("factor", "found"), [(1.0, None), (1.5, "replayed steps compute something else")])
+def test_replayed_steps_that_compute_something_else_are_a_failure(factor, found):
+    def case():
+        scale = factor if os.environ.get(SWITCH) == "0" else 1.0
+        return [scale * torch.ones(3)], Progress()
+
+    bench = SimpleNamespace(device=torch.device("cpu"), precision="fp32")
+    row = repairs._compared(bench, case, [torch.zeros(3)])
+    assert row.get("error") == found and SWITCH not in os.environ

@@ -89,6 +89,7 @@ def steps_of(device: str, tiny: bool, out: Path, cifar10: Path | None) -> list[S
         probe("step", 180, "a ResNet-18 step: eager, compiled, in one graph, several models at once"),
         probe("parity", 35, "the same numbers as the plain loops"),
         probe("waits", 60, "every method on the device; what its steps wait for"),
+        probe("replays", 60, "steps that are replayed, beside the same that are called"),
         run("default", 90, "mmc-bench run"),
         run("workers", 60, "four workers on one GPU", "--workers", "4"),
         probe("poisoned", 60, "the jobs after a device-side assert"),

@@ -22,13 +22,14 @@ from packaging.requirements import Requirement
 
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.stages.provenance import device_name
-from mmc_bench.training import Progress, Task, Training
+from mmc_bench.training import Training
 from mmc_bench.training.precision import allow_tf32, arithmetic, prepare_device, resolve_precision
 
 from ..speed import cases
 from ..speed.cases import Bench
 from ..speed.place import current, there, write_json
 from . import kernels
+from .repairs import method_of, replays, task_of
 from .steps import read_json
 
 #: Notes what was found under a name; a mapping with an ``error`` is a failure.
@@ -98,6 +99,7 @@ def main(name: str, device: str, tiny: bool, file: Path | None) -> None:
         "step": kernels.step,
         "parity": parity,
         "waits": waits,
+        "replays": lambda device, tiny, keep: replays(bench_on(device), tiny, keep),
         "poisoned": poisoned,
         "memory": memory,
         "twice": twice,
@@ -179,26 +181,7 @@ def waits(device: torch.device, tiny: bool, keep: Keep) -> None:
 
 
 def _waits_of(bench: Bench, offer: Any, n: int) -> int:
-    wanted = {"batch_size": 4, "epochs": 2}
-    known = offer.load().Config.model_fields
-    method = offer.make(offer.configure({key: value for key, value in wanted.items() if key in known}))
-    images = bench.images(n)[0]
-    clean, cued = images.first(n // 3), images.subset(slice(n // 3, None))
-    task = Task(
-        model=bench.ours(bench.network("resnet8")).train(),
-        pretrained=bench.ours(bench.network("resnet8")).eval().requires_grad_(False),
-        clean=clean,
-        validation=clean.first(6),
-        num_classes=10,
-        device=bench.device,
-        generator=bench.generator(),
-        progress=Progress(),
-        needs=offer.spec.needs if hasattr(offer.spec, "needs") else frozenset(),
-        _cued=cued,
-        _environments=torch.ones(len(cued), dtype=torch.int64, device=bench.device),
-        _fully_cued=cued,
-        _untrained=lambda: bench.ours(bench.network("resnet8")),
-    )
+    method, task = method_of(offer, batch_size=4, epochs=2), task_of(bench, offer, n)
     on_gpu = bench.device.type == "cuda"
     with warnings.catch_warnings(record=True) as caught, arithmetic(bench.precision, bench.device):
         warnings.simplefilter("always")

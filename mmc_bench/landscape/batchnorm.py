@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.system.devices import in_float64
 from mmc_bench.system.parts import part
 from mmc_bench.training.evaluate import eval_mode
+from mmc_bench.training.graphs import Graphs, Tensors, places_of
 
 #: Micro-batches from which a batch's statistics, too, are gathered in parts: they cost a pass for every layer.
 WORTHWHILE_PARTS = 4
@@ -25,13 +27,20 @@ def statistics_layers(model: nn.Module) -> list[_BatchNorm]:
 
 @part("batchnorm")
 @torch.no_grad()
-def reestimate_batchnorm(model: nn.Module, images: CuedImages, batch_size: int | None = None) -> None:
+def reestimate_batchnorm(
+    model: nn.Module, images: CuedImages, batch_size: int | None = None, graphs: Graphs | None = None
+) -> None:
     """Replace the running statistics by sample-weighted averages over `images`, in place.
 
     torch's own cumulative mode (``momentum=None``) gives every batch one weight; here a batch weighs as much
     as it has images, so that the last, smaller one counts for no more than it holds. Only BatchNorm layers
     run in training mode. A network without them is left as it is, and runs no image. A batch has 250 images, on a
     GPU 1,000, unless said otherwise; where memory is short its statistics are gathered from parts of it.
+
+    Parameters
+    ----------
+    graphs
+        What replays the batches on a GPU; of the network, weights and buffers alone may change between calls.
     """
     batch_size = batch_size or (1000 if images.labels.device.type == "cuda" else 250)
     layers = statistics_layers(model)
@@ -42,18 +51,40 @@ def reestimate_batchnorm(model: nn.Module, images: CuedImages, batch_size: int |
         for layer in layers:
             layer.reset_running_stats()
             layer.train()
-        seen = 0
-        for x, _ in images.in_order(batch_size):
-            if len(x) > 1:
-                seen += len(x)
-                for layer in layers:
-                    layer.momentum = len(x) / seen
-                if micro_batches() < WORTHWHILE_PARTS:
-                    model(x)
-                else:
-                    _update_in_parts(model, layers, x, micro_batches())
+        batches, seen = (x for x, _ in images.in_order(batch_size) if len(x) > 1), 0
+        if graphs is not None:
+            _average(model, layers, batches, graphs)
+        for x in batches:
+            seen += len(x)
+            for layer in layers:
+                layer.momentum = len(x) / seen
+            if micro_batches() < WORTHWHILE_PARTS:
+                model(x)
+            else:
+                _update_in_parts(model, layers, x, micro_batches())
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
+
+
+def _average(model: nn.Module, layers: list[_BatchNorm], batches: Iterable[torch.Tensor], graphs: Graphs) -> None:
+    """Do the same by replaying passes, which leave each batch's own statistics: a momentum is part of what is captured.
+
+    A layer that a pass uses more than once keeps the statistics of the last time.
+    """
+    running = [value for layer in layers for value in (layer.running_mean, layer.running_var) if value is not None]
+    averages, seen = [value.clone() for value in running], 0
+    for layer in layers:
+        layer.momentum = 1.0
+
+    def visit(x: torch.Tensor) -> Tensors:
+        model(x)
+        return ()
+
+    for x in batches:
+        seen += len(x)
+        graphs.run(visit, x, form="statistics", places=places_of(model))
+        torch._foreach_lerp_(averages, running, len(x) / seen)
+    torch._foreach_copy_(running, averages)
 
 
 class _Reached(Exception):  # noqa: N818  # no error: it ends a pass

@@ -109,7 +109,7 @@ def measure_paths(
                 bend = train_bend(first, second, seen, settings.quadratic, generator_of(name), own)
             progress.images, progress.seconds = progress.images + own.images, progress.seconds + own.seconds
             path, bend_loss = quadratic_path(first, bend, second), tuple(losses)
-        ts, along = evaluate_path(path, second, images.sets, images.batchnorm, settings.points, ends)
+        ts, along = evaluate_path(path, second, images.sets, images.batchnorm, settings.points, ends, progress)
         records[name] = PathRecord(
             test=connectivity(ts, _of_test(along, images.test_scores)),
             train=_of_train(ts, along),

@@ -10,27 +10,24 @@ from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm, statistics_layers
 from mmc_bench.results.metrics import Score
 from mmc_bench.training.evaluate import evaluate_sets
-from mmc_bench.training.progress import NonFiniteLossError
+from mmc_bench.training.graphs import graphs_on
+from mmc_bench.training.interpolation import bent, interpolated
+from mmc_bench.training.progress import NonFiniteLossError, Progress
 
 #: The parameters of γ(t), in the order of ``model.parameters()``.
-Path = Callable[[float], Sequence[torch.Tensor]]
+Path = Callable[[float | torch.Tensor], Sequence[torch.Tensor]]
 
 
 def linear_path(start: nn.Module, end: nn.Module) -> Path:
     """Return γ(t) = (1-t)·start + t·end (paper, eq. 1)."""
     first, last = parameters_of(start), parameters_of(end)
-    return lambda t: torch._foreach_lerp(first, last, t)
+    return lambda t: interpolated(first, last, t)
 
 
 def quadratic_path(start: nn.Module, bend: Sequence[torch.Tensor], end: nn.Module) -> Path:
     """Return γ(t) = (1-t)²·start + 2t(1-t)·bend + t²·end (paper, eq. 1)."""
     first, middle, last = parameters_of(start), list(bend), parameters_of(end)
-
-    def at(t: float) -> Sequence[torch.Tensor]:
-        sides = torch._foreach_add(torch._foreach_mul(first, (1 - t) ** 2), last, alpha=t**2)
-        return torch._foreach_add(sides, middle, alpha=2 * t * (1 - t))
-
-    return at
+    return lambda t: bent(first, middle, last, t)
 
 
 def parameters_of(model: nn.Module) -> list[torch.Tensor]:
@@ -75,6 +72,7 @@ def evaluate_path(
     batchnorm_images: CuedImages,
     points: int,
     ends: tuple[Mapping[str, Score], Mapping[str, Score]],
+    progress: Progress | None = None,
 ) -> tuple[list[float], dict[str, list[Score]]]:
     """Score γ(t) at `points` equidistant t in [0, 1].
 
@@ -89,6 +87,8 @@ def evaluate_path(
         Image sets by name.
     ends
         What `end_scores` returns for the path's ends.
+    progress
+        Is told what came of CUDA graphs, by which a GPU passes batches through the network.
 
     Returns
     -------
@@ -102,16 +102,18 @@ def evaluate_path(
     """
     ts = [index / (points - 1) for index in range(points)]
     scores: dict[str, list[Score]] = {name: [ends[0][name]] for name in sets}
-    between = copy.deepcopy(like)
+    between, graphs = copy.deepcopy(like), graphs_on(batchnorm_images.labels.device)
     for t in ts[1:-1]:
         set_parameters(between, path(t))
-        reestimate_batchnorm(between, batchnorm_images)
+        reestimate_batchnorm(between, batchnorm_images, graphs=graphs)
         try:
-            of_point = evaluate_sets(between, sets)
+            of_point = evaluate_sets(between, sets, graphs=graphs)
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"at t = {t:g} of a path, {error}") from None
         for name in sets:
             scores[name].append(of_point[name])
     for name in sets:
         scores[name].append(ends[1][name])
+    if graphs and progress:
+        progress.replayed(graphs)
     return ts, scores

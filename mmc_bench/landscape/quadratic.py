@@ -51,10 +51,14 @@ def train_bend(
     )
     # On the host, so that no step waits for the device.
     law = random.Random(generator.initial_seed())
-    for x, y in training.batches():
-        gamma = dict(zip(names, path(law.random()), strict=True))
+
+    def step(x: torch.Tensor, y: torch.Tensor, t: float | torch.Tensor) -> None:
+        gamma = dict(zip(names, path(t), strict=True))
         scratch = {name: buffer.clone() for name, buffer in model.named_buffers()}
         training.minimise(cross_entropy(functional_call(model, {**gamma, **scratch}, (x,)), y))
+
+    for x, y in training.batches():
+        training.take(step, x, y, law.random())
     return [value.detach() for value in bend]
 
 

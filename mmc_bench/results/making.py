@@ -15,12 +15,15 @@ class Compilation(Part):
     """What became of compiling a training's passes on a GPU.
 
     `compiled` tells whether compiled code ran, and `why_not` why a training, the first of those that did, ran without.
-    `seconds` are those of compiling.
+    `seconds` are those of compiling. `graphs` tells whether whole steps, of the training or along paths, were replayed
+    as CUDA graphs, and `why_no_graphs` what failed where they no longer were.
     """
 
-    compiled: bool
-    seconds: Number
+    compiled: bool = False
+    seconds: Number = 0.0
     why_not: str | None = None
+    graphs: bool = False
+    why_no_graphs: str | None = None
 
 
 class Timing(GrownPart):

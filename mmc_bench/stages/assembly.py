@@ -78,7 +78,16 @@ class Assembly:
         found = progress.compiler
         if found.compiled or found.why_not:
             self._compilation = Compilation(compiled=found.compiled, seconds=found.seconds, why_not=found.why_not)
+        self.replayed(progress)
         self._images_per_second = progress.images / progress.seconds if progress.seconds else None
+
+    def replayed(self, progress: Progress) -> None:
+        """Note what became of CUDA graphs."""
+        if progress.is_replayed or progress.why_not_replayed:
+            so_far = self._compilation or Compilation()
+            graphs = so_far.graphs or progress.is_replayed
+            why_not = so_far.why_no_graphs or progress.why_not_replayed
+            self._compilation = so_far.model_copy(update={"graphs": graphs, "why_no_graphs": why_not})
 
     def profile(self, model: Backbone, images: CuedImages) -> None:
         """Note what an image of the training asks of the device, and what that can do, if the run is to be profiled.

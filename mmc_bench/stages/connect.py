@@ -31,10 +31,12 @@ def connect(
     metrics: tuple[Metrics | GroupMetrics, Metrics | GroupMetrics],
     resources: Resources,
     made_from: str,
+    progress: Progress,
 ) -> dict[str, PathRecord]:
     """Return the paths of a cell; the linear one is always among them.
 
-    `metrics` are those of the two models as they are, and `made_from` is the checksum of the pretrained weights.
+    `metrics` are those of the two models as they are, and `made_from` is the checksum of the pretrained weights. What
+    became of CUDA graphs is noted in `progress`.
     """
     settings = cell.connect.with_changes(paths=tuple(dict.fromkeys(("linear", *cell.connect.paths))))
     images = path_images(data, settings)
@@ -48,7 +50,7 @@ def connect(
         scores_at_end(fine_tuned, metrics[1]),
     )
     generator_of = _generators(resources, cell.pretraining.seed)
-    return measure_paths(pretrained, fine_tuned, images, settings, ends, generator_of, Progress())
+    return measure_paths(pretrained, fine_tuned, images, settings, ends, generator_of, progress)
 
 
 def compare(

@@ -17,7 +17,7 @@ from mmc_bench.stages.pretrain import pretrain
 from mmc_bench.stages.provenance import experiment_seeds
 from mmc_bench.stages.resources import Report, Resources
 from mmc_bench.stages.score import score, worst_group
-from mmc_bench.training import NonFiniteLossError
+from mmc_bench.training import NonFiniteLossError, Progress
 from mmc_bench.training.evaluate import evaluate_sets, predictions_on
 from mmc_bench.training.precision import arithmetic
 from mmc_bench.training.returned import FINITE, UnfitModelError
@@ -117,7 +117,9 @@ def _cell(job: Cell, resources: Resources, report: Report) -> Finish:
         of_pretrained = resources.once(lambda: predictions_on(pretrained, data.rendered), "predictions", made_from)
         assembly.lap("score")
         report({"stage": "connect"})
-        paths = connect(job, pretrained, fine_tuned, data, (before.metrics, metrics), resources, made_from)
+        progress = Progress(report)
+        paths = connect(job, pretrained, fine_tuned, data, (before.metrics, metrics), resources, made_from, progress)
+        assembly.replayed(progress)
         assembly.lap("connect")
 
     scores = before.metrics.splits, metrics.splits

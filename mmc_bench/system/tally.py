@@ -37,6 +37,15 @@ class Tally:
             self._mixed = role.sum(0) if self._mixed is None else self._mixed + role.sum(0)
 
     @property
+    def passes(self) -> tuple[int, ...]:
+        """Passes forward and backward, and optimiser steps, so far."""
+        return self.forward_passes, self.backward_passes, self.optimiser_steps
+
+    @passes.setter
+    def passes(self, counts: tuple[int, ...]) -> None:
+        self.forward_passes, self.backward_passes, self.optimiser_steps = counts
+
+    @property
     def counts(self) -> dict[str, int]:
         """The numbers so far, by the names that a record's budget has."""
         mixed = [0] * len(ROLES) if self._mixed is None else self._mixed.tolist()

@@ -13,6 +13,7 @@ from mmc_bench.system.devices import in_float64, widest_float
 from mmc_bench.training.backbone import Backbone, features
 from mmc_bench.training.descent import Descent, adam, constant, cosine, stepped
 from mmc_bench.training.evaluate import evaluate
+from mmc_bench.training.interpolation import interpolated
 from mmc_bench.training.precision import (
     cross_entropy,
     environment_risks,
@@ -46,6 +47,7 @@ __all__ = [
     "full_precision",
     "group_losses",
     "in_float64",
+    "interpolated",
     "linear_probe",
     "stepped",
     "widest_float",

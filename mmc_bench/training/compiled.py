@@ -66,7 +66,7 @@ class Compiler:
             failed = True
             if is_out_of_memory(error):
                 raise
-            raise UncompiledError(_reason(error)) from error
+            raise UncompiledError(reason_of(error)) from error
         finally:
             if failed or graphs != _compiled_graphs():
                 self.seconds += time.perf_counter() - start
@@ -113,14 +113,25 @@ def compiled(forward: Forward) -> Forward:
     return _compiled(forward, torch.are_deterministic_algorithms_enabled())
 
 
+def fused(forward: Forward) -> Forward:
+    """Return the same but without CUDA graphs, for steps that are captured as a whole (`mmc_bench.training.graphs`)."""
+    return _fused(forward, torch.are_deterministic_algorithms_enabled())
+
+
 @cache
 def _compiled(forward: Forward, deterministic: bool) -> Forward:
     if not deterministic:
         return torch.compile(forward, mode="reduce-overhead", dynamic=False)
-    options: dict[str, Any] = {"triton.cudagraphs": True}  # all that the mode above is
-    if "deterministic" in torch._inductor.list_options():
-        options["deterministic"] = True
-    return torch.compile(forward, options=options, dynamic=False)
+    return torch.compile(forward, options={"triton.cudagraphs": True} | _repeatable(), dynamic=False)
+
+
+@cache
+def _fused(forward: Forward, deterministic: bool) -> Forward:
+    return torch.compile(forward, options=_repeatable() if deterministic else None, dynamic=False)
+
+
+def _repeatable() -> dict[str, Any]:
+    return {"deterministic": True} if "deterministic" in torch._inductor.list_options() else {}
 
 
 @contextmanager
@@ -160,8 +171,8 @@ def _compiled_graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-def _reason(error: Exception) -> str:
-    """Return why a compilation failed, as a clause; torch wraps the error of a compiler in one of its own."""
+def reason_of(error: Exception) -> str:
+    """Return why compiling or capturing failed, as a clause; torch wraps the error of a compiler in one of its own."""
     if "LimitHit" in type(error).__name__:
         return f"this process compiled {MOST_VARIANTS} variants of the same function before"
     inner = getattr(error, "inner_exception", None) or error

@@ -7,6 +7,7 @@ from typing import Any, NotRequired, TypedDict, TypeVar
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR
 
+from mmc_bench.training.graphs import Graphs
 from mmc_bench.training.progress import Progress
 
 Batch = TypeVar("Batch")
@@ -70,6 +71,8 @@ class Descent:
         `cosine`, `constant`, or what `stepped` returns.
     optimizer
         What makes another optimiser than SGD of ``parameters, lr=…, weight_decay=…``, as `adam` does.
+    graphs
+        What replays steps on a GPU, for which SGD is fused, and its learning rate lies on the device.
 
     Attributes
     ----------
@@ -93,14 +96,22 @@ class Descent:
         weight_decay: float = 1e-4,
         schedule: Schedule = cosine,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.steps = epochs * steps_per_epoch
         self.epoch = self.step = 0
+        self._graphs = None if optimizer else graphs
         make = optimizer or partial(torch.optim.SGD, momentum=momentum)
-        self.optimizer = make(parameters, lr=lr, weight_decay=weight_decay)
+        if self._graphs:
+            parameters = list(parameters)
+            rate: float | torch.Tensor = torch.full((), lr, device=parameters[0].device)
+            make, self._scheduled = partial(make, fused=True), _rate_alone(lr)
+        else:
+            rate = lr
+        self.optimizer = make(parameters, lr=rate, weight_decay=weight_decay)
         self.optimizer.zero_grad(set_to_none=True)
-        self._schedule = schedule(self.optimizer, self.steps)
+        self._schedule = schedule(self._scheduled if self._graphs else self.optimizer, self.steps)
         self._progress = progress
         self._loss = torch.tensor(float("nan"))
 
@@ -125,9 +136,14 @@ class Descent:
             self.epoch = epoch
             for batch in batches():
                 yield batch
-                self._schedule.step()
+                self._advance()
                 self._progress.step(self._loss, _images_in(batch))
                 self.step += 1
+
+    def _advance(self) -> None:
+        self._schedule.step()
+        if self._graphs:
+            self.optimizer.param_groups[0]["lr"].fill_(self._scheduled.param_groups[0]["lr"])
 
     def minimise(self, loss: torch.Tensor) -> None:
         """Update the weights once against the gradient of a loss, a scalar."""
@@ -136,13 +152,30 @@ class Descent:
 
     def update(self, loss: torch.Tensor) -> None:
         """Update the weights once against the gradients that they hold, and drop these; the loss is for `progress`."""
+        if self._graphs:
+            self._lay_out_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._loss = loss.detach()
 
+    def _lay_out_gradients(self) -> None:
+        """Let gradients lie in memory as their weights do: a fused step does not look at strides."""
+        for weight in self.optimizer.param_groups[0]["params"]:
+            if weight.grad is not None and weight.grad.stride() != weight.stride():
+                weight.grad = torch.empty_like(weight).copy_(weight.grad)
+
     def forget_momentum(self) -> None:
         """Reset the optimiser's state, for another objective; the schedule goes on."""
         self.optimizer.state.clear()
+        if self._graphs:
+            self._graphs.clear()
+
+
+def _rate_alone(lr: float) -> torch.optim.Optimizer:
+    """Return an optimiser of nothing, for a schedule whose rate is copied to the device, and never read from there."""
+    optimizer = torch.optim.SGD([torch.zeros(())], lr=lr)
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # else the schedule warns that it takes no step
+    return optimizer
 
 
 def _images_in(batch: Any) -> int:

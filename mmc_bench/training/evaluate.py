@@ -10,6 +10,7 @@ from torch import nn
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.results.metrics import Score
 from mmc_bench.system.parts import part
+from mmc_bench.training.graphs import Graphs, Tensors, places_of
 from mmc_bench.training.precision import cross_entropy
 from mmc_bench.training.progress import NonFiniteLossError
 
@@ -40,7 +41,10 @@ def evaluate(model: nn.Module, images: CuedImages) -> Score:
 
 @torch.inference_mode()
 def evaluate_with_predictions(
-    model: nn.Module, images: CuedImages, probabilities: list[torch.Tensor] | None = None
+    model: nn.Module,
+    images: CuedImages,
+    probabilities: list[torch.Tensor] | None = None,
+    graphs: Graphs | None = None,
 ) -> tuple[Score, torch.Tensor]:
     """Return what `evaluate` does, and the predicted class of each image, int64 of shape (N,).
 
@@ -50,20 +54,31 @@ def evaluate_with_predictions(
     ----------
     probabilities
         Where given, the softmax of each batch's logits, float32 of shape (n, K), is put into it.
+    graphs
+        What replays the batches on a GPU; of the network, weights and buffers alone may change between calls.
 
     Raises
     ------
     NonFiniteLossError
         When the loss is NaN or infinite.
     """
+
+    def score(x: torch.Tensor, y: torch.Tensor) -> Tensors:
+        logits = model(x)
+        found = logits.argmax(1), cross_entropy(logits, y, reduction="sum")
+        return found if probabilities is None else (*found, logits.float().softmax(1))
+
     predicted, losses = [], []
     with eval_mode(model):
         for x, y in images.in_order():
-            logits = model(x)
-            predicted.append(logits.argmax(1))
-            losses.append(cross_entropy(logits, y, reduction="sum"))
+            if graphs is None:
+                found = score(x, y)
+            else:
+                found = graphs.run(score, x, y, form=("score", probabilities is None), places=places_of(model))
+            predicted.append(found[0])
+            losses.append(found[1])
             if probabilities is not None:
-                probabilities.append(logits.float().softmax(1))
+                probabilities.append(found[2])
     loss = 0.0
     for of_batch in torch.stack(losses).tolist():  # `sum` rounds otherwise from Python 3.12 on
         loss += of_batch
@@ -80,6 +95,7 @@ def evaluate_sets(
     sets: Mapping[str, CuedImages],
     predictions: dict[str, torch.Tensor] | None = None,
     probabilities: dict[str, torch.Tensor] | None = None,
+    graphs: Graphs | None = None,
 ) -> dict[str, Score]:
     """Return the scores of `model` on sets of images by their names.
 
@@ -89,6 +105,8 @@ def evaluate_sets(
         Where given, the predicted classes (N,) on each set are put into it.
     probabilities
         Where given, the softmax of the logits on each set, float32 of shape (N, K), is put into it.
+    graphs
+        As in `evaluate_with_predictions`.
 
     Raises
     ------
@@ -99,7 +117,7 @@ def evaluate_sets(
     for name, images in sets.items():
         batches: list[torch.Tensor] | None = None if probabilities is None else []
         try:
-            scores[name], predicted = evaluate_with_predictions(model, images, batches)
+            scores[name], predicted = evaluate_with_predictions(model, images, batches, graphs)
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"on {name}, {error}") from None
         if predictions is not None:

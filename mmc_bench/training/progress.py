@@ -8,6 +8,7 @@ import torch
 
 from mmc_bench.errors import UserError
 from mmc_bench.training.compiled import Compiler
+from mmc_bench.training.graphs import Graphs
 
 
 class NonFiniteLossError(UserError):
@@ -31,6 +32,8 @@ class Progress:
         The mean over the last epoch (nats).
     compiler
         Runs compiled code, and keeps what came of it.
+    is_replayed, why_not_replayed
+        Whether steps were replayed as CUDA graphs, and what failed where they no longer are.
     """
 
     def __init__(self, report: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
@@ -42,6 +45,8 @@ class Progress:
         self.seconds = 0.0
         self.last_loss = float("nan")
         self.compiler = Compiler()
+        self.is_replayed = False
+        self.why_not_replayed: str | None = None
 
     def epochs(self, n: int, after: Callable[[], None] = lambda: None) -> Iterator[int]:
         """Yield 0 … n-1; after each epoch check that its losses are finite, report, and call `after`.
@@ -80,6 +85,14 @@ class Progress:
         """Note that a training goes on without compiled code, since compiling failed; a run says it once."""
         self.compiler.runs_without(why)
         self._report({"note": f"compiling failed, and trainings go on without: {why}", "once": True})
+
+    def replayed(self, graphs: Graphs) -> None:
+        """Note what came of replaying steps as CUDA graphs; where that fails, a run says so once."""
+        if graphs.why_not and not self.why_not_replayed:
+            self.why_not_replayed = graphs.why_not
+            why = f"CUDA graphs failed, and steps run without: {graphs.why_not}"
+            self._report({"note": why, "once": True})
+        self.is_replayed |= graphs.replays > 0
 
     def _check(self, epoch: int) -> None:
         if not self._losses:

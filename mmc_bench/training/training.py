@@ -1,6 +1,6 @@
 """Training a network on batches of images."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, TypeVar, Unpack
 
 import torch
@@ -11,8 +11,9 @@ from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.errors import UserError
 from mmc_bench.system.tally import tallied
 from mmc_bench.training.backbone import features, logits
-from mmc_bench.training.compiled import Forward, UncompiledError, compiled, is_worth_compiling, why_uncompiled
+from mmc_bench.training.compiled import Forward, UncompiledError, compiled, fused, is_worth_compiling, why_uncompiled
 from mmc_bench.training.descent import Descent, DescentSettings
+from mmc_bench.training.graphs import graphs_on, places_of
 from mmc_bench.training.memory import PROBED_IMAGES, backward_in_parts, couples_images
 from mmc_bench.training.passes import note_pass
 from mmc_bench.training.precision import cross_entropy
@@ -62,17 +63,15 @@ class Training(Descent, Generic[Network]):
     ) -> None:
         if not images.steps(batch_size):
             raise UserError(f"a set of {len(images)} images makes no batch to train on")
-        super().__init__(
-            model.parameters() if parameters is None else parameters,
-            steps_per_epoch=images.steps(batch_size),
-            **settings,
-        )
-        self.model, self.images, self.batch_size, self.generator = model, images, batch_size, generator
         device = images.labels.device
+        self._trained = list(model.parameters() if parameters is None else parameters)
+        super().__init__(self._trained, steps_per_epoch=images.steps(batch_size), graphs=graphs_on(device), **settings)
+        self.model, self.images, self.batch_size, self.generator = model, images, batch_size, generator
         self._compiles = is_worth_compiling(device, self.steps)
         if not self._compiles:
             self._progress.compiler.runs_without(why_uncompiled(device, self.steps))
         self._marked = -1  # the last step that was marked for CUDA graphs
+        self._is_whole = False  # whether the step that runs is captured as a whole
 
     def batches(self, after_epoch: Callable[[], None] = lambda: None) -> Iterator[Images]:
         """Yield the batches of all epochs, each epoch in a new random order: see `each`."""
@@ -99,6 +98,40 @@ class Training(Descent, Generic[Network]):
 
         return self.each(epoch)
 
+    def take(self, step: Callable[..., None], *inputs: torch.Tensor | float, form: Hashable = None) -> None:
+        """Take one step: call ``step(*inputs)``, which updates the weights by `minimise` or `update`.
+
+        On a GPU the whole step, once captured as a CUDA graph, is replayed without running Python; numbers become
+        scalars on the device. So whatever differs between two steps must be an input, change in place on the device,
+        or be part of the form. Where a step cannot be captured, the run says so, and it is called as it is.
+
+        Parameters
+        ----------
+        inputs
+            The step's batches, and numbers.
+        form
+            What else the step depends on.
+        """
+        graphs = self._graphs
+        if graphs is None or graphs.why_not:
+            step(*inputs)
+            return
+
+        def whole(*inputs: torch.Tensor) -> tuple[torch.Tensor]:
+            self.optimizer.zero_grad(set_to_none=True)  # what a capture that failed has left
+            self._is_whole = True
+            try:
+                step(*inputs)
+            finally:
+                self._is_whole = False
+            return (self._loss,)
+
+        like = self._trained[0]
+        tensors = [one if isinstance(one, torch.Tensor) else like.new_full((), one) for one in inputs]
+        places = (*places_of(self.model), *self._trained)
+        (self._loss,) = graphs.run(whole, *tensors, form=(form, self.model.training), places=places)
+        self._progress.replayed(graphs)
+
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return the network's logits (n, K) of images, in float32 or better."""
         return self._run(logits, x)
@@ -110,12 +143,12 @@ class Training(Descent, Generic[Network]):
     def _run(self, forward: Forward, x: torch.Tensor) -> torch.Tensor:
         if not self._compiles or len(x) % self.batch_size:  # an epoch's smaller last batch is not worth other code
             return forward(self.model, x)
-        if self._marked != self.step:
+        if not self._is_whole and self._marked != self.step:
             torch.compiler.cudagraph_mark_step_begin()
             self._marked = self.step
         with tallied(None):  # where it cannot be compiled, it would count itself
             try:
-                outputs = self._progress.compiler.run(compiled, forward, self.model, x)
+                outputs = self._progress.compiler.run(fused if self._is_whole else compiled, forward, self.model, x)
             except UncompiledError as error:
                 outputs = forward(self.model, x)  # if the network is to blame, this says so
                 self._compiles = False
@@ -153,7 +186,8 @@ class Training(Descent, Generic[Network]):
         if parts > 1 and couples_images(self.model, self.images.batch(slice(PROBED_IMAGES))[0]):
             parts = 1
         self.model.train()
-        for x, y in self.batches(finish_epoch):
+
+        def step(x: torch.Tensor, y: torch.Tensor) -> None:
             if parts > 1:
                 loss, outputs = backward_in_parts(self.model, x, y, parts)
                 self.update(loss)
@@ -162,7 +196,10 @@ class Training(Descent, Generic[Network]):
                 loss = cross_entropy(outputs, y)
                 self.minimise(loss)
             if on_epoch is not None:
-                loss_sum += loss.detach() * len(y)
-                correct += (outputs.detach().argmax(1) == y).sum()
-                seen += len(y)
+                loss_sum.add_(loss.detach() * len(y))
+                correct.add_((outputs.detach().argmax(1) == y).sum())
+
+        for x, y in self.batches(finish_epoch):
+            self.take(step, x, y)
+            seen += len(y)
         return self.model

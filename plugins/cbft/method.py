@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mmc_bench import BaseConfig, LogUniform
-from mmc_bench.training import Backbone, CuedImages, Task, cross_entropy, full_precision
+from mmc_bench.training import Backbone, CuedImages, Task, cross_entropy, full_precision, interpolated
 
 
 class PartlyCuedCBFT:
@@ -47,9 +47,11 @@ class PartlyCuedCBFT:
         c, classifier = self.config, task.model.get_classifier()
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
         positions = draw_path_positions(c.path_position, training.steps, task.generator)
-        for (x_nc, y_nc), (x_c, y_c) in training.pairs(self.cued_images(task)):
+
+        def step(
+            x_nc: torch.Tensor, y_nc: torch.Tensor, x_c: torch.Tensor, y_c: torch.Tensor, t: float | torch.Tensor
+        ) -> None:
             if c.barrier:
-                t = positions[training.step]
                 training.minimise(barrier_loss(task.model, task.pretrained, x_c, y_c, t, c.barrier_loss))
             f_nc = training.features(x_nc)
             loss = cross_entropy(classifier(f_nc), y_nc)
@@ -58,6 +60,9 @@ class PartlyCuedCBFT:
                 gap = invariance_loss(training.features(x_c), y_c, f_nc, y_nc, task.num_classes)
                 loss = loss + c.invariance_weight * gap
             training.minimise(loss)
+
+        for (x_nc, y_nc), (x_c, y_c) in training.pairs(self.cued_images(task)):
+            training.take(step, x_nc, y_nc, x_c, y_c, positions[training.step], form=training.epoch > 0)
         return task.model
 
     def cued_images(self, task: Task) -> CuedImages:
@@ -90,14 +95,19 @@ class CBFTWithoutInvariance(CBFT):
 
 
 def barrier_loss(
-    model: nn.Module, pretrained: nn.Module, x: torch.Tensor, y: torch.Tensor, t: float, bound: float
+    model: nn.Module,
+    pretrained: nn.Module,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    t: float | torch.Tensor,
+    bound: float,
 ) -> torch.Tensor:
     """|λ₁ - CE(f(x; γ(t)), y)| with γ(t) = (1-t)θ + tθ_C; autograd brings the chain rule's 1-t.
 
     The forward pass normalises by the batch's own statistics, and θ's running ones are left alone.
     """
     theta = dict(model.named_parameters())
-    gamma = torch._foreach_lerp(list(theta.values()), list(pretrained.parameters()), t)  # all weights in one go
+    gamma = interpolated(list(theta.values()), list(pretrained.parameters()), t)
     path = dict(zip(theta, gamma, strict=True))
     scratch = {name: buffer.clone() for name, buffer in model.named_buffers()}
     logits = functional_call(model, {**path, **scratch}, (x,))

@@ -39,7 +39,8 @@ class SharpnessAwareFineTuning:
         c, model = self.config, task.model
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
         theta = dict(model.named_parameters())
-        for x, y in training.batches():
+
+        def step(x: torch.Tensor, y: torch.Tensor) -> None:
             loss = cross_entropy(training.logits(x), y)
             worst = worst_neighbour(theta, gradients_of(loss, theta), c.rho)
             # The second pass, too, normalises by the batch, but running statistics are of θ, not of θ + ε.
@@ -48,6 +49,9 @@ class SharpnessAwareFineTuning:
             for parameter, gradient in zip(theta.values(), gradients_of(worst_loss, worst)):
                 parameter.grad = gradient
             training.update(loss)
+
+        for x, y in training.batches():
+            training.take(step, x, y)
         return model
 
 

@@ -1,0 +1,221 @@
+"""CUDA graphs: what a GPU does in a step is captured once, and replayed after as one launch, without Python.
+
+A step of a small network is hundreds of launches of some microseconds each, which the GPU waits for.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from mmc_bench.data.micro_batches import micro_batches
+from mmc_bench.system.tally import running_tally
+from mmc_bench.training.compiled import reason_of
+from mmc_bench.training.memory import is_out_of_memory
+
+#: Turns CUDA graphs off where it is 1.
+SWITCH = "MMC_BENCH_NO_CUDA_GRAPHS"
+
+#: Calls of one form that run as they are before one is captured: libraries choose kernels and optimisers make their
+#: state in them.
+WARM_UP_CALLS = 10
+
+Tensors = tuple[torch.Tensor, ...]
+Call = Callable[[], Tensors]
+
+
+class Recorder(Protocol):
+    """What captures calls."""
+
+    def warm_up(self, call: Call) -> Tensors:
+        """Run a call as it is."""
+        ...
+
+    def waits(self, call: Call) -> tuple[Tensors, bool]:
+        """Run a call as it is, and tell whether it waits for the device, which no captured call can."""
+        ...
+
+    def capture(self, call: Call, generators: Sequence[torch.Generator]) -> tuple[Tensors, Callable[[], None]]:
+        """Capture a call, computing nothing; return where its outputs will be, and what computes them."""
+        ...
+
+
+def graphs_are_on(device: torch.device | str) -> bool:
+    """Tell whether steps on a device are replayed; where memory is short they are not."""
+    return torch.device(device).type == "cuda" and os.environ.get(SWITCH) != "1" and micro_batches() == 1
+
+
+def graphs_on(device: torch.device | str, *generators: torch.Generator) -> "Graphs | None":
+    """Return what replays steps on a device, None where none are."""
+    return Graphs(_gpu(torch.device(device)), generators) if graphs_are_on(device) else None
+
+
+@dataclass
+class Graphs:
+    """Captures each form of a call once, and replays it after.
+
+    Parameters
+    ----------
+    recorder
+        What captures.
+    generators
+        What the calls draw from besides torch's global generators.
+
+    Attributes
+    ----------
+    replays
+        How many calls were replayed.
+    why_not
+        Why nothing is replayed any more; None where nothing failed.
+    """
+
+    recorder: Recorder
+    generators: Sequence[torch.Generator] = ()
+    replays: int = 0
+    why_not: str | None = None
+    _calls: dict[Hashable, int] = field(default_factory=dict, repr=False)
+    _captured: dict[Hashable, "_Captured"] = field(default_factory=dict, repr=False)
+    _where: tuple[int, ...] = ()
+
+    def run(
+        self,
+        function: Callable[..., Tensors],
+        *inputs: torch.Tensor,
+        form: Hashable = None,
+        places: Iterable[torch.Tensor] = (),
+    ) -> Tensors:
+        """Return what ``function(*inputs)`` does, in memory that no later call overwrites.
+
+        A replay runs no Python: what changes from call to call must be an input, lie on the device and be changed
+        there, or be part of the form. Where the function waits for the device or cannot be captured, it is called as it
+        is from then on, and `why_not` says why.
+
+        Parameters
+        ----------
+        form
+            What else the function depends on.
+        places
+            Tensors that it reads or changes besides its inputs, as weights. Where one has moved, a new graph is
+            captured.
+        """
+        if self.why_not:
+            return function(*inputs)
+        where = tuple(place.data_ptr() for place in places)
+        if where != self._where:
+            self.clear()
+            self._where = where
+        key = (form, *((one.shape, one.dtype, one.stride()) for one in inputs))
+        if captured := self._captured.get(key):
+            return self._replay(captured, inputs)
+        calls = self._calls[key] = self._calls.get(key, 0) + 1
+        if calls < WARM_UP_CALLS:
+            return self.recorder.warm_up(lambda: function(*inputs))
+        if calls == WARM_UP_CALLS:
+            outputs, waits = self.recorder.waits(lambda: function(*inputs))
+            self.why_not = "a step waits for the device" if waits else None
+            return outputs
+        return self._captured_now(key, function, inputs)
+
+    def clear(self) -> None:
+        """Forget what was captured, since something that it depends on was replaced."""
+        self._calls.clear()
+        self._captured.clear()
+
+    def _captured_now(self, key: Hashable, function: Callable[..., Tensors], inputs: Tensors) -> Tensors:
+        own = tuple(value.clone() for value in inputs)
+        tally = running_tally()
+        before = tally.passes if tally else (0, 0, 0)
+        try:
+            outputs, replay = self.recorder.capture(lambda: function(*own), self.generators)
+        except Exception as error:
+            self.clear()
+            if tally:
+                tally.passes = before
+            if is_out_of_memory(error):
+                raise
+            self.why_not = reason_of(error)
+            return function(*inputs)
+        passes = tuple(now - then for now, then in zip(tally.passes, before)) if tally else before
+        if tally:
+            tally.passes = before
+        self._captured[key] = captured = _Captured(own, outputs, replay, passes)
+        return self._replay(captured, inputs)
+
+    def _replay(self, captured: "_Captured", inputs: Tensors) -> Tensors:
+        for place, value in zip(captured.inputs, inputs, strict=True):
+            place.copy_(value)
+        captured.replay()
+        self.replays += 1
+        if tally := running_tally():
+            tally.passes = tuple(so_far + more for so_far, more in zip(tally.passes, captured.passes))
+        return tuple(output.clone() for output in captured.outputs)
+
+
+@dataclass(frozen=True)
+class _Captured:
+    inputs: Tensors
+    outputs: Tensors
+    replay: Callable[[], None]
+    passes: tuple[int, ...]  # what a call adds to a tally
+
+
+def places_of(model: nn.Module) -> Tensors:
+    """Return a network's parameters and buffers."""
+    return (*model.parameters(), *model.buffers())
+
+
+class _Gpu:
+    """A GPU. Its graphs share memory, which is safe since outputs are copied before another is replayed."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)  # one for running and capturing: libraries have handles for each
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, call: Call) -> Tensors:
+        with self._on_stream():
+            return call()
+
+    def waits(self, call: Call) -> tuple[Tensors, bool]:
+        mode = torch.cuda.get_sync_debug_mode()
+        with self._on_stream(), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                outputs = call()
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
+        return outputs, any("synchronizing" in str(warning.message) for warning in caught)
+
+    def capture(self, call: Call, generators: Sequence[torch.Generator]) -> tuple[Tensors, Callable[[], None]]:
+        graph = torch.cuda.CUDAGraph()
+        for generator in generators:
+            graph.register_generator_state(generator)
+        drawn = (torch.cuda.default_generators[self._stream.device.index], *generators)
+        states = [generator.clone_state() for generator in drawn]
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                outputs = call()
+        except BaseException:
+            for generator, state in zip(drawn, states, strict=True):  # else they draw as if the capture went on
+                generator.graphsafe_set_state(state)
+            raise
+        return outputs, graph.replay
+
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            yield
+        current.wait_stream(self._stream)
+
+
+@cache
+def _gpu(device: torch.device) -> Recorder:
+    return _Gpu(device)
