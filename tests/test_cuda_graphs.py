@@ -3,8 +3,6 @@
 A tape of operations stands in for CUDA graphs.
 """
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from helpers.tape import Tape
@@ -14,15 +12,17 @@ from test_budgets import run as run
 from test_speed_promises import short, task_of
 from torch import nn
 
-from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.landscape.batchnorm import reestimate_batchnorm
+from mmc_bench.landscape.measure import PathImages, measure_paths
 from mmc_bench.landscape.paths import evaluate_path, linear_path
 from mmc_bench.landscape.quadratic import train_bend
-from mmc_bench.results.making import Compilation
-from mmc_bench.results.settings import QuadraticSettings
-from mmc_bench.stages.assembly import Assembly
+from mmc_bench.results.metrics import SPLITS
+from mmc_bench.results.settings import ConnectSettings, QuadraticSettings
+from mmc_bench.system.tally import Tally, tallied
 from mmc_bench.training import Progress, Training, cross_entropy, graphs
-from mmc_bench.training.graphs import Graphs, graphs_are_on, graphs_on
+from mmc_bench.training.evaluate import evaluate_sets
+from mmc_bench.training.graphs import Graphs
+from mmc_bench.training.passes import note_pass
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def use_tape(monkeypatch):
     def use(captures=True, recorder=None):
         made.clear()
 
-        def on(device, *generators):
-            made.append(Graphs(recorder or Tape(), generators))
+        def on(device):
+            made.append(Graphs(recorder or Tape()))
             return made[-1]
 
         monkeypatch.setattr(graphs, "WARM_UP_CALLS", 2 if captures else 10**9)
@@ -43,6 +43,11 @@ def use_tape(monkeypatch):
         return made
 
     return use
+
+
+def training_of(net, images, lr=0.1, epochs=3, progress=None):
+    settings = {"lr": lr, "epochs": epochs, "batch_size": 4, "generator": torch.Generator().manual_seed(0)}
+    return Training(net, images, progress=progress or Progress(), **settings)
 
 
 def equal(model, other):
@@ -91,10 +96,7 @@ def test_dropout_draws_anew_in_each_replay(tiny_net, image_set, use_tape):
 
     def trained():
         torch.manual_seed(1)
-        net, generator = Dropping(), torch.Generator().manual_seed(0)
-        images = image_set(12, dtype=torch.float32)
-        settings = {"lr": 0.1, "epochs": 3, "batch_size": 4, "generator": generator}
-        return Training(net, images, progress=Progress(), **settings).fit()
+        return training_of(Dropping(), image_set(12, dtype=torch.float32)).fit()
 
     use_tape(captures=False)
     called = trained()
@@ -104,10 +106,7 @@ def test_dropout_draws_anew_in_each_replay(tiny_net, image_set, use_tape):
 
 def test_the_schedule_is_followed_and_a_learning_curve_is_the_same(tiny_net, image_set, use_tape):
     def curve():
-        points, generator = [], torch.Generator().manual_seed(0)
-        training = Training(
-            tiny_net(), image_set(12), lr=0.1, epochs=4, batch_size=4, generator=generator, progress=Progress()
-        )
+        points, training = [], training_of(tiny_net(), image_set(11), epochs=4)
         training.fit(lambda *point: points.append([value.item() for value in point]))
         return points, float(training.optimizer.param_groups[0]["lr"])
 
@@ -117,12 +116,9 @@ def test_the_schedule_is_followed_and_a_learning_curve_is_the_same(tiny_net, ima
     assert torch.allclose(torch.tensor(plain), torch.tensor(replayed), atol=1e-6)
 
 
-def test_after_momentum_was_reset_steps_are_captured_anew(tiny_net, image_set, use_tape):
+def test_captured_steps_find_that_momentum_was_reset(tiny_net, image_set, use_tape):
     def trained():
-        generator = torch.Generator().manual_seed(0)
-        training = Training(
-            tiny_net(), image_set(12), lr=0.1, epochs=6, batch_size=4, generator=generator, progress=Progress()
-        )
+        training = training_of(tiny_net(), image_set(12), epochs=6)
 
         def step(x, y):
             training.minimise(cross_entropy(training.logits(x), y))
@@ -136,7 +132,7 @@ def test_after_momentum_was_reset_steps_are_captured_anew(tiny_net, image_set, u
     use_tape(captures=False)
     called = trained()
     made = use_tape()
-    assert equal(trained(), called) and made[0].replays == 18 - 2 * 2
+    assert equal(trained(), called) and made[0].replays == 18 - 2
 
 
 def test_bends_replay_their_steps_at_each_step_s_own_point(tiny_net, image_set, use_tape):
@@ -182,12 +178,12 @@ class Failing(Tape):
     def __init__(self, error):
         self.error = error
 
-    def capture(self, call, generators):
+    def capture(self, call, pool):
         def failing():
             call()
             raise self.error
 
-        return super().capture(failing, generators)
+        return super().capture(failing, pool)
 
 
 def waiting_step(training):
@@ -211,11 +207,9 @@ def test_steps_that_cannot_be_captured_go_on_without_and_a_run_says_why(
     tiny_net, image_set, use_tape, recorder, step_of, why
 ):
     def trained():
-        events, generator = [], torch.Generator().manual_seed(0)
+        events = []
         progress = Progress(events.append)
-        training = Training(
-            tiny_net(), image_set(12), lr=0.1, epochs=3, batch_size=4, generator=generator, progress=progress
-        )
+        training = training_of(tiny_net(), image_set(12), progress=progress)
         if step_of is None:
             training.fit()
         else:
@@ -232,64 +226,144 @@ def test_steps_that_cannot_be_captured_go_on_without_and_a_run_says_why(
     assert progress.why_not_replayed == why and not progress.is_replayed
 
 
-def test_memory_that_runs_out_while_capturing_is_no_failed_capture(tiny_net, image_set, use_tape):
-    use_tape(recorder=Failing(torch.OutOfMemoryError("CUDA out of memory")))
-    generator = torch.Generator().manual_seed(0)
-    training = Training(
-        tiny_net(), image_set(12), lr=0.1, epochs=3, batch_size=4, generator=generator, progress=Progress()
-    )
-    with pytest.raises(torch.OutOfMemoryError):
-        training.fit()
+class Interrupted(Tape):
+    """Says when it captures, so that a step can break off."""
+
+    captures = False
+
+    def capture(self, call, pool):
+        self.captures = True
+        try:
+            return super().capture(call, pool)
+        finally:
+            self.captures = False
 
 
-def test_weights_that_have_moved_are_followed():
-    weight, own = nn.Parameter(torch.ones(2)), Graphs(Tape())
+def test_a_capture_that_breaks_off_leaves_no_gradients_and_counts_nothing(tiny_net, image_set, use_tape):
+    def trained(breaks_off):
+        recorder, counts = Interrupted(), Tally()
+        use_tape(recorder=recorder)
+        training = training_of(tiny_net(), image_set(12))
 
-    def run(x):
-        return own.run(lambda x: (x * weight.detach(),), torch.full((2,), x), places=(weight,))[0].tolist()
+        def step(x, y):
+            outputs = training.logits(x)
+            note_pass(outputs)
+            loss = cross_entropy(outputs, y)
+            loss.backward()
+            if breaks_off and recorder.captures:
+                raise RuntimeError("no")
+            training.update(loss)
 
-    graphs_before = [run(float(x)) for x in range(graphs.WARM_UP_CALLS + 2)]
-    assert graphs_before == [[x, x] for x in range(graphs.WARM_UP_CALLS + 2)] and own.replays == 2
-    weight.data = torch.full((2,), 5.0)
-    assert run(3.0) == [15.0, 15.0] and own.replays == 2
+        with tallied(counts):
+            for x, y in training.batches():
+                training.take(step, x, y)
+        return training.model, counts.passes
 
-
-def test_a_form_and_a_shape_have_graphs_of_their_own(monkeypatch):
-    monkeypatch.setattr(graphs, "WARM_UP_CALLS", 1)
-    own = Graphs(Tape())
-    for _ in range(3):
-        for n, factor in ((2, 3), (2, 5), (4, 3)):
-            (found,) = own.run(lambda x, factor=factor: (x * factor,), torch.ones(n), form=factor)
-            assert found.tolist() == [factor] * n
-    assert own.replays == 3 * 2
-
-
-def test_outputs_stay_as_they_are_after_later_replays(monkeypatch):
-    monkeypatch.setattr(graphs, "WARM_UP_CALLS", 1)
-    own = Graphs(Tape())
-    found = [own.run(lambda x: (x + 1,), torch.tensor(float(x)))[0] for x in range(5)]
-    assert torch.stack(found).tolist() == [1, 2, 3, 4, 5]
+    (broken_off, counts), (whole, wanted) = trained(True), trained(False)
+    assert equal(broken_off, whole) and counts == wanted == (36, 36, 0)
 
 
-def test_steps_are_replayed_on_a_gpu_alone_with_memory_to_spare_unless_turned_off(monkeypatch):
-    assert graphs_are_on("cuda:1") and not graphs_are_on("cpu") and not graphs_are_on("mps")
-    assert graphs_on("cpu") is None
-    with cut_into(2):
-        assert not graphs_are_on("cuda")
-    monkeypatch.setenv(graphs.SWITCH, "1")
-    assert not graphs_are_on("cuda")
+def test_steps_follow_weights_that_are_replaced(tiny_net, image_set, use_tape):
+    def trained():
+        training = training_of(tiny_net(), image_set(12))
+
+        def step(x, y):
+            training.minimise(cross_entropy(training.logits(x), y))
+
+        for x, y in training.batches():
+            if training.step == 5:
+                weight = training.model.conv.weight
+                weight.data = torch.zeros_like(weight)
+            training.take(step, x, y)
+        return training.model
+
+    use_tape(captures=False)
+    called, made = trained(), use_tape()
+    assert equal(trained(), called) and made[0].replays == 3 + 2
 
 
-def test_records_say_what_came_of_graphs(cell):
-    def compilation(*progresses):
-        assembly = Assembly(cell, SimpleNamespace(), {})
-        for progress in progresses:
-            assembly.replayed(progress)
-        return assembly._compilation
+def test_steps_follow_what_trains_and_another_step(tiny_net, image_set, use_tape):
+    def trained():
+        training = training_of(tiny_net(), image_set(12), epochs=6)
 
-    unused, used, failed = Progress(), Progress(), Progress()
-    used.replayed(Graphs(Tape(), replays=3))
-    failed.replayed(Graphs(Tape(), why_not="it waits"))
-    assert compilation(unused) is None
-    assert compilation(used, unused) == Compilation(graphs=True)
-    assert compilation(failed, used) == Compilation(graphs=True, why_no_graphs="it waits")
+        def step(x, y):
+            training.minimise(cross_entropy(training.logits(x), y))
+
+        def other(x, y):
+            training.minimise(2 * cross_entropy(training.logits(x), y))
+
+        for x, y in training.batches():
+            if training.step == 5:
+                training.model.norm1.eval()
+            if training.step == 10:
+                training.model.head.requires_grad_(False)
+            training.take(other if training.step == 15 else step, x, y)
+        return training.model
+
+    use_tape(captures=False)
+    called, made = trained(), use_tape()
+    assert equal(trained(), called) and made[0].replays == 3 * (5 - 2) + 2
+
+
+def test_a_second_fit_has_a_curve_of_its_own(tiny_net, image_set, use_tape):
+    made, points = use_tape(), []
+    training = training_of(tiny_net(), image_set(12), lr=1e-9)
+    for _ in range(2):
+        training.fit(lambda *point: points.append([value.item() for value in point]))
+    assert made[0].replays > 9 and points[0] == pytest.approx(points[-1], abs=0.1) and points[0][0] > 0.5
+
+
+def test_a_weight_may_get_its_first_gradient_late(tiny_net, image_set, use_tape):
+    def trained():
+        training = training_of(tiny_net(), image_set(12))
+        training.model.head.requires_grad_(False)
+        for x, y in training.batches():
+            training.model.head.requires_grad_(training.step > 4)
+            training.minimise(cross_entropy(training.logits(x), y))
+        return training.model
+
+    plain, _ = trained(), use_tape()
+    assert close(trained(), plain)
+
+
+def test_compiled_code_in_a_captured_step_has_no_graphs_of_its_own(tiny_net, image_set, use_tape, monkeypatch):
+    ways = []
+    for name in ("compiled", "fused"):
+        way = lambda forward, name=name: ways.append(name) or forward  # noqa: E731
+        monkeypatch.setattr(f"mmc_bench.training.training.{name}", way)
+    monkeypatch.setattr("mmc_bench.training.training.is_worth_compiling", lambda *_: True)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: ways.append("marked"))
+    use_tape()
+    training_of(tiny_net(), image_set(12)).fit()
+    assert ways == ["fused"] * 3  # two calls and the capture
+
+
+def test_what_came_of_bends_is_noted_with_the_path(tiny_net, image_set, use_tape):
+    images, events = image_set(12), []
+    settings = ConnectSettings(paths=("quadratic",), points=3, quadratic=QuadraticSettings(epochs=2, batch_size=4))
+    sets = PathImages(dict.fromkeys(SPLITS, images), images, images, images, images, lambda scores: scores)
+    ends = tiny_net(0).eval(), tiny_net(1).eval()
+
+    def measured(recorder):
+        use_tape(recorder=recorder)
+        progress, scores = Progress(events.append), evaluate_sets(ends[0], sets.sets)
+        measure_paths(*ends, sets, settings, (scores, scores), lambda _: torch.Generator().manual_seed(0), progress)
+        return progress
+
+    assert measured(Tape()).is_replayed and not events
+    assert measured(Failing(RuntimeError("no"))).why_not_replayed == "RuntimeError: no"
+    assert [event["once"] for event in events] == [True]
+
+
+def test_a_layer_that_a_pass_runs_twice_has_the_statistics_of_a_plain_loop(tiny_net, image_set):
+    class Shared(type(tiny_net())):
+        def forward_features(self, x):
+            return super().forward_features(self.norm1(self.stem(x).relu())[:, :2])
+
+    def estimated(graphs=None):
+        torch.manual_seed(0)
+        net = Shared().double()
+        reestimate_batchnorm(net, image_set(11), 4, graphs)
+        return net
+
+    assert equal(estimated(), estimated(Graphs(Tape())))

@@ -3,7 +3,7 @@
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,9 +24,9 @@ Keep = Callable[[str, Any], None]
 #: Methods whose steps are replayed.
 REPLAYED = ("ft-medium", "cbft", "ft-sam")
 
-#: The change of a weight, relative to that which training makes, up to which two trainings are the same but for
-#: rounding.
-ROUNDING = 0.1
+#: By how much the results of two trainings may differ by rounding alone, relative to what training has changed, and
+#: losses on a path, where nothing is trained, relative to themselves.
+ROUNDING, PATH_ROUNDING = 0.1, 1e-3
 
 
 def method_of(offer: Any, **wanted: Any) -> Any:
@@ -88,14 +88,18 @@ def replays(bench: Bench, tiny: bool, keep: Keep) -> None:
     cases = {name: lambda name=name: fine_tuned(name) for name in REPLAYED}  # type: ignore[misc]
     for name, case in (cases | {"bend": bend, "path": path}).items():
         try:
-            keep(name, _compared(bench, case, list(ends()[0].parameters())))
+            before = linear_path(*ends())(0.5 if name == "bend" else 0.0)
+            keep(name, _compared(bench, case, before, PATH_ROUNDING if name == "path" else ROUNDING))
         except Exception as error:  # the other cases are tried all the same
             traceback.print_exc()
             keep(name, {"error": f"{type(error).__name__}: {error}"})
 
 
 def _compared(
-    bench: Bench, case: Callable[[], tuple[list[torch.Tensor], Progress]], before: list[torch.Tensor]
+    bench: Bench,
+    case: Callable[[], tuple[list[torch.Tensor], Progress]],
+    before: Sequence[torch.Tensor],
+    rounding: float = ROUNDING,
 ) -> dict[str, Any]:
     """Return the seconds of both ways and by how much their results differ, as an error where that is no rounding."""
     ways, seconds, progress = {}, {}, Progress()
@@ -115,12 +119,12 @@ def _compared(
     row |= {"replayed": progress.is_replayed, "why_not": progress.why_not_replayed}
     if bench.device.type == "cuda" and not progress.is_replayed:
         row["error"] = "nothing was replayed"
-    elif of_replays > max(ROUNDING, 3 * of_rounding):
+    elif of_replays > max(rounding, 3 * of_rounding):
         row["error"] = "replayed steps compute something else"
     return row
 
 
-def _distance(values: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+def _distance(values: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> float:
     return float(torch.stack([(a - b).float().norm() for a, b in zip(values, others, strict=True)]).norm())
 
 

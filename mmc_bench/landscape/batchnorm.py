@@ -48,11 +48,12 @@ def reestimate_batchnorm(
         return
     momenta = [layer.momentum for layer in layers]
     with eval_mode(model):
+        runs_each_once = graphs is not None and _runs_each_once(model, layers, images.batch(slice(1))[0])
         for layer in layers:
             layer.reset_running_stats()
             layer.train()
         batches, seen = (x for x, _ in images.in_order(batch_size) if len(x) > 1), 0
-        if graphs is not None:
+        if graphs is not None and runs_each_once:
             _average(model, layers, batches, graphs)
         for x in batches:
             seen += len(x)
@@ -66,10 +67,20 @@ def reestimate_batchnorm(
         layer.momentum = momentum
 
 
+def _runs_each_once(model: nn.Module, layers: list[_BatchNorm], x: torch.Tensor) -> bool:
+    """Tell whether a pass runs no layer more than once."""
+    passed: list[nn.Module] = []
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_pre_hook(lambda layer, _: passed.append(layer)).remove)
+        model(x)
+    return len(passed) == len(set(passed))
+
+
 def _average(model: nn.Module, layers: list[_BatchNorm], batches: Iterable[torch.Tensor], graphs: Graphs) -> None:
     """Do the same by replaying passes, which leave each batch's own statistics: a momentum is part of what is captured.
 
-    A layer that a pass uses more than once keeps the statistics of the last time.
+    Right only for layers that a pass runs once.
     """
     running = [value for layer in layers for value in (layer.running_mean, layer.running_var) if value is not None]
     averages, seen = [value.clone() for value in running], 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -104,10 +105,10 @@ def measure_paths(
         else:
             seen = images.with_cues if name == "quadratic" else images.without_cues
             losses: list[float] = []
-            own = Progress(lambda event, losses=losses: losses.append(event["loss"]))  # type: ignore[misc]
+            own = Progress(lambda event, losses=losses: losses.extend(_loss_in(event)))  # type: ignore[misc]
             with part("training"):
                 bend = train_bend(first, second, seen, settings.quadratic, generator_of(name), own)
-            progress.images, progress.seconds = progress.images + own.images, progress.seconds + own.seconds
+            progress.include(own)
             path, bend_loss = quadratic_path(first, bend, second), tuple(losses)
         ts, along = evaluate_path(path, second, images.sets, images.batchnorm, settings.points, ends, progress)
         records[name] = PathRecord(
@@ -117,6 +118,11 @@ def measure_paths(
             bend_loss=bend_loss,
         )
     return records
+
+
+def _loss_in(event: Mapping[str, Any]) -> list[float]:
+    """Return the loss of an event that ends an epoch."""
+    return [event["loss"]] if "loss" in event else []
 
 
 def _aligned(first: nn.Module, second: nn.Module, images: PathImages, matching: Matching) -> Alignment:

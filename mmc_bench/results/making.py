@@ -11,7 +11,7 @@ from mmc_bench.results.metrics import Count, GrownPart, Number, Part
 Checksum = Annotated[None, BeforeValidator(lambda _: None), Field(exclude=True, repr=False)]
 
 
-class Compilation(Part):
+class Compilation(GrownPart):
     """What became of compiling a training's passes on a GPU.
 
     `compiled` tells whether compiled code ran, and `why_not` why a training, the first of those that did, ran without.
@@ -24,6 +24,8 @@ class Compilation(Part):
     why_not: str | None = None
     graphs: bool = False
     why_no_graphs: str | None = None
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"graphs", "why_no_graphs"})
 
 
 class Timing(GrownPart):

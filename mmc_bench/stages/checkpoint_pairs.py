@@ -16,7 +16,7 @@ from mmc_bench.stages.connect import compare, path_seeds
 from mmc_bench.stages.own_weights import fill
 from mmc_bench.stages.provenance import experiment_seeds
 from mmc_bench.stages.resources import Resources
-from mmc_bench.training import Backbone, NonFiniteLossError
+from mmc_bench.training import Backbone, NonFiniteLossError, Progress
 from mmc_bench.training.precision import arithmetic
 
 Tensors = Mapping[str, torch.Tensor]
@@ -49,9 +49,10 @@ def compare_checkpoints(
         _check_alignable(first, data)
     images = path_images(data, settings)
     assembly.lap("data")
+    progress = Progress()
     try:
         with arithmetic(resources.precision, resources.device):
-            comparison, progress = compare(first, second, images, settings, resources, experiment.seed)
+            comparison = compare(first, second, images, settings, resources, experiment.seed, progress)
     except NonFiniteLossError as error:
         raise UserError(f"{connection.first.label} and {connection.second.label}: {error}") from None
     assembly.trained(progress)

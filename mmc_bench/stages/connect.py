@@ -54,19 +54,24 @@ def connect(
 
 
 def compare(
-    first: Backbone, second: Backbone, images: PathImages, settings: ConnectSettings, resources: Resources, seed: int
-) -> tuple[Comparison, Progress]:
-    """Return all that two models are compared by, and the progress of what was trained on the way."""
+    first: Backbone,
+    second: Backbone,
+    images: PathImages,
+    settings: ConnectSettings,
+    resources: Resources,
+    seed: int,
+    progress: Progress,
+) -> Comparison:
+    """Return all that two models are compared by; what is trained on the way is noted in `progress`."""
     predictions: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = {}, {}
     scores = evaluate_sets(first, images.sets, predictions[0]), evaluate_sets(second, images.sets, predictions[1])
     ends = (
         end_scores(first, images.sets, images.batchnorm, scores[0]),
         end_scores(second, images.sets, images.batchnorm, scores[1]),
     )
-    progress = Progress()
     paths = measure_paths(first, second, images, settings, ends, _generators(resources, seed), progress)
     mechanisms = invariances(scores[0]), invariances(scores[1])
-    comparison = Comparison(
+    return Comparison(
         scores={name: (scores[0][name], scores[1][name]) for name in images.sets},
         invariance=mechanisms,
         similar=mechanistically_similar(*mechanisms),
@@ -74,7 +79,6 @@ def compare(
         paths=paths,
         pattern_distance=pattern_distance(first, second, images.sets["C"]),
     )
-    return comparison, progress
 
 
 def _generators(resources: Resources, seed: int) -> Callable[[str], torch.Generator]:

@@ -194,8 +194,9 @@ def _pair(job: Pair, resources: Resources, report: Report) -> Finish:
     images = path_images(data, job.connect)
     assembly.lap("data")
     report({"stage": "connect"})
+    progress = Progress(report)
     with arithmetic(resources.precision, resources.device):
-        comparison, progress = compare(first, second, images, job.connect, resources, job.data.seed)
+        comparison = compare(first, second, images, job.connect, resources, job.data.seed, progress)
     assembly.trained(progress)
     assembly.lap("connect")
     return lambda: assembly.record(

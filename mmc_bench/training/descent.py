@@ -105,12 +105,15 @@ class Descent:
         make = optimizer or partial(torch.optim.SGD, momentum=momentum)
         if self._graphs:
             parameters = list(parameters)
-            rate: float | torch.Tensor = torch.full((), lr, device=parameters[0].device)
+            rate: float | torch.Tensor = torch.full((), lr, dtype=torch.float32, device=parameters[0].device)
             make, self._scheduled = partial(make, fused=True), _rate_alone(lr)
         else:
             rate = lr
         self.optimizer = make(parameters, lr=rate, weight_decay=weight_decay)
         self.optimizer.zero_grad(set_to_none=True)
+        if self._graphs and momentum:  # a fused step wants all of them, or none
+            for weight in parameters:
+                self.optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         self._schedule = schedule(self._scheduled if self._graphs else self.optimizer, self.steps)
         self._progress = progress
         self._loss = torch.tensor(float("nan"))
@@ -159,16 +162,17 @@ class Descent:
         self._loss = loss.detach()
 
     def _lay_out_gradients(self) -> None:
-        """Let gradients lie in memory as their weights do: a fused step does not look at strides."""
+        """Let gradients lie in memory as their weights do: a fused step on a GPU refuses others, on a CPU errs."""
         for weight in self.optimizer.param_groups[0]["params"]:
             if weight.grad is not None and weight.grad.stride() != weight.stride():
                 weight.grad = torch.empty_like(weight).copy_(weight.grad)
 
     def forget_momentum(self) -> None:
         """Reset the optimiser's state, for another objective; the schedule goes on."""
-        self.optimizer.state.clear()
-        if self._graphs:
-            self._graphs.clear()
+        if not self._graphs:
+            self.optimizer.state.clear()
+        for state in self.optimizer.state.values():  # where captured steps find it
+            state["momentum_buffer"].zero_()
 
 
 def _rate_alone(lr: float) -> torch.optim.Optimizer:

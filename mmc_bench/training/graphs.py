@@ -5,11 +5,11 @@ A step of a small network is hundreds of launches of some microseconds each, whi
 
 import os
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -17,7 +17,6 @@ from torch import nn
 from mmc_bench.data.micro_batches import micro_batches
 from mmc_bench.system.tally import running_tally
 from mmc_bench.training.compiled import reason_of
-from mmc_bench.training.memory import is_out_of_memory
 
 #: Turns CUDA graphs off where it is 1.
 SWITCH = "MMC_BENCH_NO_CUDA_GRAPHS"
@@ -31,7 +30,19 @@ Call = Callable[[], Tensors]
 
 
 class Recorder(Protocol):
-    """What captures calls."""
+    """What captures calls.
+
+    Attributes
+    ----------
+    why_not
+        Why it captures no more; None where nothing failed.
+    """
+
+    why_not: str | None
+
+    def pool(self) -> Any:
+        """Return memory that captured calls share."""
+        ...
 
     def warm_up(self, call: Call) -> Tensors:
         """Run a call as it is."""
@@ -41,7 +52,7 @@ class Recorder(Protocol):
         """Run a call as it is, and tell whether it waits for the device, which no captured call can."""
         ...
 
-    def capture(self, call: Call, generators: Sequence[torch.Generator]) -> tuple[Tensors, Callable[[], None]]:
+    def capture(self, call: Call, pool: Any) -> tuple[Tensors, Callable[[], None]]:
         """Capture a call, computing nothing; return where its outputs will be, and what computes them."""
         ...
 
@@ -51,21 +62,20 @@ def graphs_are_on(device: torch.device | str) -> bool:
     return torch.device(device).type == "cuda" and os.environ.get(SWITCH) != "1" and micro_batches() == 1
 
 
-def graphs_on(device: torch.device | str, *generators: torch.Generator) -> "Graphs | None":
+def graphs_on(device: torch.device | str) -> "Graphs | None":
     """Return what replays steps on a device, None where none are."""
-    return Graphs(_gpu(torch.device(device)), generators) if graphs_are_on(device) else None
+    return Graphs(_gpu(torch.device(device))) if graphs_are_on(device) else None
 
 
-@dataclass
 class Graphs:
     """Captures each form of a call once, and replays it after.
+
+    After a capture has failed, a process captures no more: torch may keep memory for it as if it went on.
 
     Parameters
     ----------
     recorder
         What captures.
-    generators
-        What the calls draw from besides torch's global generators.
 
     Attributes
     ----------
@@ -75,13 +85,12 @@ class Graphs:
         Why nothing is replayed any more; None where nothing failed.
     """
 
-    recorder: Recorder
-    generators: Sequence[torch.Generator] = ()
-    replays: int = 0
-    why_not: str | None = None
-    _calls: dict[Hashable, int] = field(default_factory=dict, repr=False)
-    _captured: dict[Hashable, "_Captured"] = field(default_factory=dict, repr=False)
-    _where: tuple[int, ...] = ()
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder, self.replays, self.why_not = recorder, 0, recorder.why_not
+        self._pool = recorder.pool()
+        self._where: tuple[int, ...] = ()
+        self._calls: dict[Hashable, int] = {}
+        self._captured: dict[Hashable, _Captured] = {}
 
     def run(
         self,
@@ -108,8 +117,7 @@ class Graphs:
             return function(*inputs)
         where = tuple(place.data_ptr() for place in places)
         if where != self._where:
-            self.clear()
-            self._where = where
+            self._where, self._calls, self._captured = where, {}, {}
         key = (form, *((one.shape, one.dtype, one.stride()) for one in inputs))
         if captured := self._captured.get(key):
             return self._replay(captured, inputs)
@@ -122,24 +130,17 @@ class Graphs:
             return outputs
         return self._captured_now(key, function, inputs)
 
-    def clear(self) -> None:
-        """Forget what was captured, since something that it depends on was replaced."""
-        self._calls.clear()
-        self._captured.clear()
-
     def _captured_now(self, key: Hashable, function: Callable[..., Tensors], inputs: Tensors) -> Tensors:
         own = tuple(value.clone() for value in inputs)
         tally = running_tally()
         before = tally.passes if tally else (0, 0, 0)
         try:
-            outputs, replay = self.recorder.capture(lambda: function(*own), self.generators)
-        except Exception as error:
-            self.clear()
+            outputs, replay = self.recorder.capture(lambda: function(*own), self._pool)
+        except Exception as error:  # nothing was computed: if memory is short, say, the call itself raises
+            self._captured = {}
             if tally:
                 tally.passes = before
-            if is_out_of_memory(error):
-                raise
-            self.why_not = reason_of(error)
+            self.why_not = self.recorder.why_not = reason_of(error)
             return function(*inputs)
         passes = tuple(now - then for now, then in zip(tally.passes, before)) if tally else before
         if tally:
@@ -171,11 +172,14 @@ def places_of(model: nn.Module) -> Tensors:
 
 
 class _Gpu:
-    """A GPU. Its graphs share memory, which is safe since outputs are copied before another is replayed."""
+    """A GPU. Graphs of one pool share memory, which is safe: outputs are copied before another is replayed."""
 
     def __init__(self, device: torch.device) -> None:
+        self.why_not: str | None = None
         self._stream = torch.cuda.Stream(device)  # one for running and capturing: libraries have handles for each
-        self._pool = torch.cuda.graph_pool_handle()
+
+    def pool(self) -> Any:
+        return torch.cuda.graph_pool_handle()
 
     def warm_up(self, call: Call) -> Tensors:
         with self._on_stream():
@@ -190,20 +194,21 @@ class _Gpu:
                 outputs = call()
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
-        return outputs, any("synchronizing" in str(warning.message) for warning in caught)
+        return outputs, any("called a synchronizing CUDA operation" in str(warning.message) for warning in caught)
 
-    def capture(self, call: Call, generators: Sequence[torch.Generator]) -> tuple[Tensors, Callable[[], None]]:
-        graph = torch.cuda.CUDAGraph()
-        for generator in generators:
-            graph.register_generator_state(generator)
-        drawn = (torch.cuda.default_generators[self._stream.device.index], *generators)
-        states = [generator.clone_state() for generator in drawn]
+    def capture(self, call: Call, pool: Any) -> tuple[Tensors, Callable[[], None]]:
+        graph, index = torch.cuda.CUDAGraph(), self._stream.device.index
+        generator = torch.cuda.default_generators[index]
+        state = generator.clone_state()
         try:
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            with (
+                torch.cuda.stream(self._stream),  # left even where `graph` fails to leave it
+                torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"),
+            ):
                 outputs = call()
         except BaseException:
-            for generator, state in zip(drawn, states, strict=True):  # else they draw as if the capture went on
-                generator.graphsafe_set_state(state)
+            generator.graphsafe_set_state(state)  # else it draws as if the capture went on
+            _end_allocation(index, pool)
             raise
         return outputs, graph.replay
 
@@ -211,9 +216,20 @@ class _Gpu:
     def _on_stream(self) -> Iterator[None]:
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            yield
-        current.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            current.wait_stream(self._stream)
+
+
+def _end_allocation(device: int, pool: Any) -> None:
+    """End what a capture began that CUDA itself broke off, without which torch frees no memory any more."""
+    for name in ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"):  # the second is that of torch 2.6
+        if end := getattr(torch._C, name, None):
+            with suppress(RuntimeError):  # it has ended
+                end(device, pool)
+            return
 
 
 @cache

@@ -88,11 +88,19 @@ class Progress:
 
     def replayed(self, graphs: Graphs) -> None:
         """Note what came of replaying steps as CUDA graphs; where that fails, a run says so once."""
-        if graphs.why_not and not self.why_not_replayed:
-            self.why_not_replayed = graphs.why_not
-            why = f"CUDA graphs failed, and steps run without: {graphs.why_not}"
-            self._report({"note": why, "once": True})
-        self.is_replayed |= graphs.replays > 0
+        self._is_replayed(graphs.replays > 0, graphs.why_not)
+
+    def include(self, other: "Progress") -> None:
+        """Count another's images and seconds as this one's, and note what came of CUDA graphs there."""
+        self.images += other.images
+        self.seconds += other.seconds
+        self._is_replayed(other.is_replayed, other.why_not_replayed)
+
+    def _is_replayed(self, replayed: bool, why_not: str | None) -> None:
+        self.is_replayed |= replayed
+        if why_not and not self.why_not_replayed:
+            self.why_not_replayed = why_not
+            self._report({"note": f"CUDA graphs failed, and steps run without: {why_not}", "once": True})
 
     def _check(self, epoch: int) -> None:
         if not self._losses:

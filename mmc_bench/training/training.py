@@ -71,6 +71,7 @@ class Training(Descent, Generic[Network]):
         if not self._compiles:
             self._progress.compiler.runs_without(why_uncompiled(device, self.steps))
         self._marked = -1  # the last step that was marked for CUDA graphs
+        self._sums = torch.zeros(2, device=device)  # of the losses and of what is right, in an epoch of `fit`
         self._is_whole = False  # whether the step that runs is captured as a whole
 
     def batches(self, after_epoch: Callable[[], None] = lambda: None) -> Iterator[Images]:
@@ -103,22 +104,24 @@ class Training(Descent, Generic[Network]):
 
         On a GPU the whole step, once captured as a CUDA graph, is replayed without running Python; numbers become
         scalars on the device. So whatever differs between two steps must be an input, change in place on the device,
-        or be part of the form. Where a step cannot be captured, the run says so, and it is called as it is.
+        or be part of the form: `epoch` and `step` are, inside a step, those of its capture. Where a step cannot be
+        captured, the run says so, and it is called as it is. A step begins without gradients.
 
         Parameters
         ----------
         inputs
             The step's batches, and numbers.
         form
-            What else the step depends on.
+            What else the step depends on, besides its code, and which modules train and which weights are trained.
         """
         graphs = self._graphs
         if graphs is None or graphs.why_not:
+            self.optimizer.zero_grad(set_to_none=True)
             step(*inputs)
             return
 
         def whole(*inputs: torch.Tensor) -> tuple[torch.Tensor]:
-            self.optimizer.zero_grad(set_to_none=True)  # what a capture that failed has left
+            self.optimizer.zero_grad(set_to_none=True)
             self._is_whole = True
             try:
                 step(*inputs)
@@ -128,8 +131,11 @@ class Training(Descent, Generic[Network]):
 
         like = self._trained[0]
         tensors = [one if isinstance(one, torch.Tensor) else like.new_full((), one) for one in inputs]
-        places = (*places_of(self.model), *self._trained)
-        (self._loss,) = graphs.run(whole, *tensors, form=(form, self.model.training), places=places)
+        modes = tuple(module.training for module in self.model.modules())
+        modes += tuple(weight.requires_grad for weight in self._trained)
+        form = (form, getattr(step, "__code__", step), modes)
+        places = dict.fromkeys((*places_of(self.model), *self._trained))
+        (self._loss,) = graphs.run(whole, *tensors, form=form, places=places)
         self._progress.replayed(graphs)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
@@ -172,14 +178,15 @@ class Training(Descent, Generic[Network]):
         NonFiniteLossError
             When a loss is NaN or infinite.
         """
-        loss_sum, correct = torch.zeros(2, device=self.images.labels.device)
+        loss_sum, correct = self._sums
+        self._sums.zero_()
         seen = 0
 
         def finish_epoch() -> None:
             nonlocal seen
             if on_epoch is not None:
                 on_epoch(loss_sum / seen, correct / seen)
-                loss_sum.zero_(), correct.zero_()
+                self._sums.zero_()
                 seen = 0
 
         parts = micro_batches()

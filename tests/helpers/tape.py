@@ -52,6 +52,11 @@ def changed(func, args, kwargs):
 class Tape:
     """Captures calls on a CPU."""
 
+    why_not = None
+
+    def pool(self):
+        return None
+
     def warm_up(self, call):
         return call()
 
@@ -61,7 +66,7 @@ class Tape:
             outputs = call()
         return outputs, writing.waits
 
-    def capture(self, call, generators):
+    def capture(self, call, pool):
         state, writing = torch.get_rng_state(), _Writing()
         try:
             with writing:

@@ -1,0 +1,173 @@
+"""What captures and replays calls: each form once, nothing twice, and what a GPU is left in when that fails."""
+
+import warnings
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers.tape import Tape
+from test_cuda_graphs import Failing
+from torch import nn
+
+from mmc_bench.data.micro_batches import cut_into
+from mmc_bench.results.making import Compilation
+from mmc_bench.stages.assembly import Assembly
+from mmc_bench.training import Progress, graphs
+from mmc_bench.training.graphs import Graphs, graphs_are_on, graphs_on
+
+
+def test_a_process_in_which_a_capture_failed_captures_no_more(tiny_net, image_set):
+    recorder = Failing(torch.OutOfMemoryError("CUDA out of memory"))
+    first = Graphs(recorder)
+    found = [first.run(lambda x: (x + 1,), torch.ones(1))[0].item() for _ in range(graphs.WARM_UP_CALLS + 2)]
+    assert found == [2.0] * len(found) and first.replays == 0
+    assert Graphs(recorder).why_not == first.why_not == "OutOfMemoryError: CUDA out of memory"
+
+
+def test_inputs_of_other_types_and_layouts_have_graphs_of_their_own(monkeypatch):
+    monkeypatch.setattr(graphs, "WARM_UP_CALLS", 1)
+    own, x = Graphs(Tape()), torch.arange(6.0).reshape(2, 3)
+    for one in (x, x.double(), x.t().contiguous().t()) * 3:
+        (found,) = own.run(lambda x: (x.as_strided((6,), (1,)).double() / 3,), one)
+        assert found.tolist() == (one.as_strided((6,), (1,)).double() / 3).tolist()
+    assert own.replays == 3 * 2
+
+
+def test_weights_that_have_moved_are_followed():
+    weight, own = nn.Parameter(torch.ones(2)), Graphs(Tape())
+
+    def run(x):
+        return own.run(lambda x: (x * weight.detach(),), torch.full((2,), x), places=(weight,))[0].tolist()
+
+    graphs_before = [run(float(x)) for x in range(graphs.WARM_UP_CALLS + 2)]
+    assert graphs_before == [[x, x] for x in range(graphs.WARM_UP_CALLS + 2)] and own.replays == 2
+    weight.data = torch.full((2,), 5.0)
+    assert run(3.0) == [15.0, 15.0] and own.replays == 2
+
+
+def test_a_form_and_a_shape_have_graphs_of_their_own(monkeypatch):
+    monkeypatch.setattr(graphs, "WARM_UP_CALLS", 1)
+    own = Graphs(Tape())
+    for _ in range(3):
+        for n, factor in ((2, 3), (2, 5), (4, 3)):
+            (found,) = own.run(lambda x, factor=factor: (x * factor,), torch.ones(n), form=factor)
+            assert found.tolist() == [factor] * n
+    assert own.replays == 3 * 2
+
+
+def test_outputs_stay_as_they_are_after_later_replays(monkeypatch):
+    monkeypatch.setattr(graphs, "WARM_UP_CALLS", 1)
+    own = Graphs(Tape())
+    found = [own.run(lambda x: (x + 1,), torch.tensor(float(x)))[0] for x in range(5)]
+    assert torch.stack(found).tolist() == [1, 2, 3, 4, 5]
+
+
+def test_steps_are_replayed_on_a_gpu_alone_with_memory_to_spare_unless_turned_off(monkeypatch):
+    assert graphs_are_on("cuda:1") and not graphs_are_on("cpu") and not graphs_are_on("mps")
+    assert graphs_on("cpu") is None
+    with cut_into(2):
+        assert not graphs_are_on("cuda")
+    monkeypatch.setenv(graphs.SWITCH, "1")
+    assert not graphs_are_on("cuda")
+
+
+def test_records_say_what_came_of_graphs(cell):
+    def compilation(*progresses):
+        assembly = Assembly(cell, SimpleNamespace(), {})
+        for progress in progresses:
+            assembly.replayed(progress)
+        return assembly._compilation
+
+    unused, used, failed = Progress(), Progress(), Progress()
+    used.replayed(SimpleNamespace(replays=3, why_not=None))
+    failed.replayed(SimpleNamespace(replays=0, why_not="it waits"))
+    assert compilation(unused) is None
+    assert compilation(used, unused) == Compilation(graphs=True)
+    assert compilation(failed, used) == Compilation(graphs=True, why_no_graphs="it waits")
+
+
+class FakeCuda:
+    """What a recorder asks of torch.cuda, without a GPU; `log` has what it was asked."""
+
+    def __init__(self, breaks_off=False):
+        self.log, self.mode, self.breaks_off = [], 0, breaks_off
+        state = SimpleNamespace(
+            clone_state=lambda: "state before", graphsafe_set_state=lambda state: self.log.append(state)
+        )
+        self.default_generators = [state]
+
+    def Stream(self, device):
+        return SimpleNamespace(device=torch.device("cuda", 0), wait_stream=lambda other: self.log.append("side waits"))
+
+    def current_stream(self, device):
+        return SimpleNamespace(wait_stream=lambda other: self.log.append("current waits"))
+
+    @contextmanager
+    def stream(self, stream):
+        try:
+            yield
+        finally:
+            self.log.append("stream left")
+
+    @contextmanager
+    def graph(self, graph, pool, stream, capture_error_mode):
+        yield
+        if self.breaks_off:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    def CUDAGraph(self):
+        return SimpleNamespace(replay=lambda: self.log.append("replay"))
+
+    def graph_pool_handle(self):
+        return (0, 1)
+
+    def get_sync_debug_mode(self):
+        return self.mode
+
+    def set_sync_debug_mode(self, mode):
+        self.mode = mode
+        warnings.warn(
+            "Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations",
+            stacklevel=2,
+        )
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Return a recorder of a pretended GPU, and its log."""
+
+    def make(**options):
+        cuda = FakeCuda(**options)
+        for name in [name for name in dir(cuda) if not name.startswith("_")]:
+            monkeypatch.setattr(torch.cuda, name, getattr(cuda, name), raising=False)
+        end = lambda device, pool: cuda.log.append(("ended", device, pool))  # noqa: E731
+        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+        return graphs._Gpu(torch.device("cuda")), cuda
+
+    return make
+
+
+def test_waiting_is_told_by_torch_s_own_warning_alone(gpu):
+    recorder, cuda = gpu()
+    assert recorder.waits(lambda: (1,)) == ((1,), False)
+    assert recorder.waits(lambda: (warnings.warn("called a synchronizing CUDA operation (…)", stacklevel=2),))[1]
+    assert cuda.mode == 0  # as before
+
+
+def test_what_was_begun_on_the_side_stream_is_waited_for_though_a_call_fails(gpu):
+    recorder, cuda = gpu()
+    with pytest.raises(ZeroDivisionError):
+        recorder.warm_up(lambda: 1 / 0)
+    assert cuda.log == ["side waits", "stream left", "current waits"]
+
+
+def test_a_capture_that_cuda_breaks_off_leaves_streams_generators_and_memory_in_order(gpu):
+    recorder, cuda = gpu(breaks_off=True)
+    with pytest.raises(RuntimeError, match="during capture"):
+        recorder.capture(lambda: (1,), recorder.pool())
+    assert cuda.log == ["stream left", "state before", ("ended", 0, (0, 1))]
+    recorder, cuda = gpu()
+    outputs, replay = recorder.capture(lambda: (1,), recorder.pool())
+    replay()
+    assert outputs == (1,) and cuda.log == ["stream left", "replay"]
