@@ -1,13 +1,15 @@
 """What captures and replays calls: each form once, nothing twice, and what a GPU is left in when that fails."""
 
 import warnings
+import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers.tape import Tape
-from test_cuda_graphs import Failing
+from test_cuda_graphs import Failing, training_of
+from test_cuda_graphs import use_tape as use_tape
 from torch import nn
 
 from mmc_bench.data.micro_batches import cut_into
@@ -17,12 +19,57 @@ from mmc_bench.training import Progress, graphs
 from mmc_bench.training.graphs import Graphs, graphs_are_on, graphs_on
 
 
-def test_a_process_in_which_a_capture_failed_captures_no_more(tiny_net, image_set):
+def test_a_process_in_which_a_capture_failed_captures_no_more_and_says_why(tiny_net, image_set, use_tape):
     recorder = Failing(torch.OutOfMemoryError("CUDA out of memory"))
-    first = Graphs(recorder)
-    found = [first.run(lambda x: (x + 1,), torch.ones(1))[0].item() for _ in range(graphs.WARM_UP_CALLS + 2)]
-    assert found == [2.0] * len(found) and first.replays == 0
-    assert Graphs(recorder).why_not == first.why_not == "OutOfMemoryError: CUDA out of memory"
+    before, first = Graphs(recorder), Graphs(recorder)
+    for one in (first, before, Graphs(recorder)):
+        found = [one.run(lambda x: (x + 1,), torch.ones(1))[0].item() for _ in range(graphs.WARM_UP_CALLS + 2)]
+        assert found == [2.0] * len(found) and one.replays == 0
+        assert one.why_not == "OutOfMemoryError: CUDA out of memory" and recorder.attempts == 1
+    use_tape(recorder=recorder)
+    training = training_of(tiny_net(), image_set(12), progress=(progress := Progress()))
+    training.fit()
+    assert progress.why_not_replayed == "OutOfMemoryError: CUDA out of memory"
+
+
+def test_what_a_failed_capture_has_allocated_is_free_when_the_step_is_called_instead():
+    held, alive = [], []
+
+    class Recorder(Tape):
+        captures = False
+
+        def capture(self, call, pool):
+            self.captures = True
+            return call()
+
+    recorder = Recorder()
+
+    def step(x):
+        alive.extend(one() is not None for one in held)
+        if recorder.captures and not held:
+            result = Freed()
+            held.append(weakref.ref(result))
+            raise RuntimeError("no")
+        return (x,)
+
+    own = Graphs(recorder)
+    for _ in range(graphs.WARM_UP_CALLS + 1):
+        own.run(step, torch.ones(1))
+    assert alive == [False]
+
+
+class Freed:
+    """Something that a weak reference can follow."""
+
+
+def test_one_training_s_captures_are_dropped_when_another_captures(monkeypatch):
+    monkeypatch.setattr(graphs, "WARM_UP_CALLS", 1)
+    recorder = Tape()
+    first, second = Graphs(recorder), Graphs(recorder)
+    for calls, own in ((2, first), (2, second), (1, second), (1, first)):
+        for _ in range(calls):
+            assert own.run(lambda x: (x + 1,), torch.ones(1))[0].item() == 2
+    assert (first.replays, second.replays) == (1, 2)  # the last call warms up again
 
 
 def test_inputs_of_other_types_and_layouts_have_graphs_of_their_own(monkeypatch):
@@ -90,8 +137,8 @@ def test_records_say_what_came_of_graphs(cell):
 class FakeCuda:
     """What a recorder asks of torch.cuda, without a GPU; `log` has what it was asked."""
 
-    def __init__(self, breaks_off=False):
-        self.log, self.mode, self.breaks_off = [], 0, breaks_off
+    def __init__(self, fails=None):
+        self.log, self.mode, self.fails = [], 0, fails
         state = SimpleNamespace(
             clone_state=lambda: "state before", graphsafe_set_state=lambda state: self.log.append(state)
         )
@@ -112,12 +159,14 @@ class FakeCuda:
 
     @contextmanager
     def graph(self, graph, pool, stream, capture_error_mode):
+        if self.fails == "to begin":
+            raise RuntimeError("CUDA error: out of memory")
         yield
-        if self.breaks_off:
+        if self.fails == "to end":
             raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
 
     def CUDAGraph(self):
-        return SimpleNamespace(replay=lambda: self.log.append("replay"))
+        return SimpleNamespace(replay=lambda: self.log.append("replay"), reset=lambda: self.log.append("reset"))
 
     def graph_pool_handle(self):
         return (0, 1)
@@ -152,6 +201,8 @@ def test_waiting_is_told_by_torch_s_own_warning_alone(gpu):
     recorder, cuda = gpu()
     assert recorder.waits(lambda: (1,)) == ((1,), False)
     assert recorder.waits(lambda: (warnings.warn("called a synchronizing CUDA operation (…)", stacklevel=2),))[1]
+    with pytest.warns(UserWarning, match="of the step's own"):
+        recorder.waits(lambda: (warnings.warn("of the step's own", stacklevel=2),))
     assert cuda.mode == 0  # as before
 
 
@@ -162,11 +213,12 @@ def test_what_was_begun_on_the_side_stream_is_waited_for_though_a_call_fails(gpu
     assert cuda.log == ["side waits", "stream left", "current waits"]
 
 
-def test_a_capture_that_cuda_breaks_off_leaves_streams_generators_and_memory_in_order(gpu):
-    recorder, cuda = gpu(breaks_off=True)
-    with pytest.raises(RuntimeError, match="during capture"):
+@pytest.mark.parametrize("fails", ["to begin", "to end"])
+def test_a_capture_that_cuda_breaks_off_leaves_streams_generators_and_memory_in_order(gpu, fails):
+    recorder, cuda = gpu(fails=fails)
+    with pytest.raises(RuntimeError, match="CUDA error"):
         recorder.capture(lambda: (1,), recorder.pool())
-    assert cuda.log == ["stream left", "state before", ("ended", 0, (0, 1))]
+    assert cuda.log == ["stream left", "state before", "reset", ("ended", 0, (0, 1))]
     recorder, cuda = gpu()
     outputs, replay = recorder.capture(lambda: (1,), recorder.pool())
     replay()

@@ -176,9 +176,11 @@ class Failing(Tape):
     """Fails in the midst of a capture."""
 
     def __init__(self, error):
-        self.error = error
+        self.error, self.attempts = error, 0
 
     def capture(self, call, pool):
+        self.attempts += 1
+
         def failing():
             call()
             raise self.error
@@ -305,9 +307,12 @@ def test_steps_follow_what_trains_and_another_step(tiny_net, image_set, use_tape
     assert equal(trained(), called) and made[0].replays == 3 * (5 - 2) + 2
 
 
-def test_a_second_fit_has_a_curve_of_its_own(tiny_net, image_set, use_tape):
+@pytest.mark.parametrize("first_has_a_curve", [True, False])
+def test_a_second_fit_has_a_curve_of_its_own(tiny_net, image_set, use_tape, first_has_a_curve):
     made, points = use_tape(), []
     training = training_of(tiny_net(), image_set(12), lr=1e-9)
+    if not first_has_a_curve:
+        training.fit()
     for _ in range(2):
         training.fit(lambda *point: points.append([value.item() for value in point]))
     assert made[0].replays > 9 and points[0] == pytest.approx(points[-1], abs=0.1) and points[0][0] > 0.5
@@ -338,7 +343,7 @@ def test_compiled_code_in_a_captured_step_has_no_graphs_of_its_own(tiny_net, ima
     assert ways == ["fused"] * 3  # two calls and the capture
 
 
-def test_what_came_of_bends_is_noted_with_the_path(tiny_net, image_set, use_tape):
+def test_what_came_of_bends_is_noted_with_the_path(tiny_net, image_set, use_tape, monkeypatch):
     images, events = image_set(12), []
     settings = ConnectSettings(paths=("quadratic",), points=3, quadratic=QuadraticSettings(epochs=2, batch_size=4))
     sets = PathImages(dict.fromkeys(SPLITS, images), images, images, images, images, lambda scores: scores)
@@ -346,6 +351,7 @@ def test_what_came_of_bends_is_noted_with_the_path(tiny_net, image_set, use_tape
 
     def measured(recorder):
         use_tape(recorder=recorder)
+        monkeypatch.setattr("mmc_bench.landscape.paths.graphs_on", lambda device: None)
         progress, scores = Progress(events.append), evaluate_sets(ends[0], sets.sets)
         measure_paths(*ends, sets, settings, (scores, scores), lambda _: torch.Generator().manual_seed(0), progress)
         return progress

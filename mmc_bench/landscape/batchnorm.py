@@ -48,7 +48,7 @@ def reestimate_batchnorm(
         return
     momenta = [layer.momentum for layer in layers]
     with eval_mode(model):
-        runs_each_once = graphs is not None and _runs_each_once(model, layers, images.batch(slice(1))[0])
+        runs_each_once = graphs is not None and _runs_each_once(model, layers, images.batch(slice(2))[0])
         for layer in layers:
             layer.reset_running_stats()
             layer.train()
@@ -93,7 +93,7 @@ def _average(model: nn.Module, layers: list[_BatchNorm], batches: Iterable[torch
 
     for x in batches:
         seen += len(x)
-        graphs.run(visit, x, form="statistics", places=places_of(model))
+        graphs.run(visit, x, places=places_of(model))
         torch._foreach_lerp_(averages, running, len(x) / seen)
     torch._foreach_copy_(running, averages)
 

@@ -39,7 +39,6 @@ def evaluate(model: nn.Module, images: CuedImages) -> Score:
     return evaluate_with_predictions(model, images)[0]
 
 
-@torch.inference_mode()
 def evaluate_with_predictions(
     model: nn.Module,
     images: CuedImages,
@@ -69,12 +68,13 @@ def evaluate_with_predictions(
         return found if probabilities is None else (*found, logits.float().softmax(1))
 
     predicted, losses = [], []
-    with eval_mode(model):
+    # What is captured under inference mode cannot be followed by captures outside of it, up to torch 2.10.
+    with eval_mode(model), torch.no_grad(), torch.inference_mode(graphs is None):
         for x, y in images.in_order():
             if graphs is None:
                 found = score(x, y)
             else:
-                found = graphs.run(score, x, y, form=("score", probabilities is None), places=places_of(model))
+                found = graphs.run(score, x, y, form=probabilities is None, places=places_of(model))
             predicted.append(found[0])
             losses.append(found[1])
             if probabilities is not None:

@@ -5,6 +5,7 @@ A step of a small network is hundreds of launches of some microseconds each, whi
 
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,9 +37,13 @@ class Recorder(Protocol):
     ----------
     why_not
         Why it captures no more; None where nothing failed.
+    holder
+        What has captured last: the captures of one are dropped when another captures, since what torch keeps for a
+        stream of captures is freed with either.
     """
 
     why_not: str | None
+    holder: "weakref.ref[Graphs] | None"
 
     def pool(self) -> Any:
         """Return memory that captured calls share."""
@@ -113,6 +118,7 @@ class Graphs:
             Tensors that it reads or changes besides its inputs, as weights. Where one has moved, a new graph is
             captured.
         """
+        self.why_not = self.why_not or self.recorder.why_not
         if self.why_not:
             return function(*inputs)
         where = tuple(place.data_ptr() for place in places)
@@ -131,6 +137,7 @@ class Graphs:
         return self._captured_now(key, function, inputs)
 
     def _captured_now(self, key: Hashable, function: Callable[..., Tensors], inputs: Tensors) -> Tensors:
+        self._hold_recorder()
         own = tuple(value.clone() for value in inputs)
         tally = running_tally()
         before = tally.passes if tally else (0, 0, 0)
@@ -141,12 +148,19 @@ class Graphs:
             if tally:
                 tally.passes = before
             self.why_not = self.recorder.why_not = reason_of(error)
+        if self.why_not:  # after the error, whose frames hold what the step has allocated
             return function(*inputs)
         passes = tuple(now - then for now, then in zip(tally.passes, before)) if tally else before
         if tally:
             tally.passes = before
         self._captured[key] = captured = _Captured(own, outputs, replay, passes)
         return self._replay(captured, inputs)
+
+    def _hold_recorder(self) -> None:
+        holder = self.recorder.holder() if self.recorder.holder else None
+        if holder is not None and holder is not self:
+            holder._calls, holder._captured = {}, {}
+        self.recorder.holder = weakref.ref(self)
 
     def _replay(self, captured: "_Captured", inputs: Tensors) -> Tensors:
         for place, value in zip(captured.inputs, inputs, strict=True):
@@ -176,6 +190,7 @@ class _Gpu:
 
     def __init__(self, device: torch.device) -> None:
         self.why_not: str | None = None
+        self.holder: weakref.ref[Graphs] | None = None
         self._stream = torch.cuda.Stream(device)  # one for running and capturing: libraries have handles for each
 
     def pool(self) -> Any:
@@ -194,7 +209,11 @@ class _Gpu:
                 outputs = call()
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
-        return outputs, any("called a synchronizing CUDA operation" in str(warning.message) for warning in caught)
+        waits = [warning for warning in caught if "called a synchronizing CUDA operation" in str(warning.message)]
+        for warning in caught:
+            if warning not in waits and "debug mode" not in str(warning.message):
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        return outputs, bool(waits)
 
     def capture(self, call: Call, pool: Any) -> tuple[Tensors, Callable[[], None]]:
         graph, index = torch.cuda.CUDAGraph(), self._stream.device.index
@@ -208,6 +227,8 @@ class _Gpu:
                 outputs = call()
         except BaseException:
             generator.graphsafe_set_state(state)  # else it draws as if the capture went on
+            with suppress(RuntimeError):  # it may be over, or have never begun
+                graph.reset()
             _end_allocation(index, pool)
             raise
         return outputs, graph.replay

@@ -22,7 +22,7 @@ class Progress:
     ----------
     report
         Gets one dictionary an epoch: ``epoch``, ``epochs``, ``loss``, ``images_per_second``; and a ``note`` when
-        compiling fails.
+        compiling or capturing fails.
 
     Attributes
     ----------

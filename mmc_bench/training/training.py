@@ -112,10 +112,13 @@ class Training(Descent, Generic[Network]):
         inputs
             The step's batches, and numbers.
         form
-            What else the step depends on, besides its code, and which modules train and which weights are trained.
+            What else the step depends on, besides its code, and which modules and weights train. A training defines a
+            step once: two of the same code, with other values around them, are one.
         """
         graphs = self._graphs
-        if graphs is None or graphs.why_not:
+        if graphs:
+            self._progress.replayed(graphs)
+        if not graphs or graphs.why_not:
             self.optimizer.zero_grad(set_to_none=True)
             step(*inputs)
             return
@@ -149,12 +152,13 @@ class Training(Descent, Generic[Network]):
     def _run(self, forward: Forward, x: torch.Tensor) -> torch.Tensor:
         if not self._compiles or len(x) % self.batch_size:  # an epoch's smaller last batch is not worth other code
             return forward(self.model, x)
-        if not self._is_whole and self._marked != self.step:
+        is_replayed = self._is_whole or (self._graphs is not None and self._graphs.replays > 0)
+        if not is_replayed and self._marked != self.step:
             torch.compiler.cudagraph_mark_step_begin()
             self._marked = self.step
         with tallied(None):  # where it cannot be compiled, it would count itself
             try:
-                outputs = self._progress.compiler.run(fused if self._is_whole else compiled, forward, self.model, x)
+                outputs = self._progress.compiler.run(fused if is_replayed else compiled, forward, self.model, x)
             except UncompiledError as error:
                 outputs = forward(self.model, x)  # if the network is to blame, this says so
                 self._compiles = False
@@ -207,6 +211,6 @@ class Training(Descent, Generic[Network]):
                 correct.add_((outputs.detach().argmax(1) == y).sum())
 
         for x, y in self.batches(finish_epoch):
-            self.take(step, x, y)
+            self.take(step, x, y, form=on_epoch is None)
             seen += len(y)
         return self.model

@@ -52,7 +52,7 @@ def changed(func, args, kwargs):
 class Tape:
     """Captures calls on a CPU."""
 
-    why_not = None
+    why_not = holder = None
 
     def pool(self):
         return None
