@@ -15,8 +15,11 @@ from torch import nn
 from mmc_bench.data.micro_batches import cut_into
 from mmc_bench.results.making import Compilation
 from mmc_bench.stages.assembly import Assembly
+from mmc_bench.system.tally import Tally, tallied
 from mmc_bench.training import Progress, graphs
+from mmc_bench.training.evaluate import evaluate_with_predictions
 from mmc_bench.training.graphs import Graphs, graphs_are_on, graphs_on
+from mmc_bench.training.passes import note_pass
 
 
 def test_a_process_in_which_a_capture_failed_captures_no_more_and_says_why(tiny_net, image_set, use_tape):
@@ -60,6 +63,45 @@ def test_what_a_failed_capture_has_allocated_is_free_when_the_step_is_called_ins
 
 class Freed:
     """Something that a weak reference can follow."""
+
+
+def test_a_capture_that_is_interrupted_is_the_last_one(monkeypatch):
+    monkeypatch.setattr(graphs, "WARM_UP_CALLS", 1)
+    recorder = Failing(KeyboardInterrupt())
+    own, counts = Graphs(recorder), Tally()
+    with tallied(counts), pytest.raises(KeyboardInterrupt):
+        for _ in range(2):
+            own.run(lambda x: note_pass(x) or (x,), torch.ones(4))
+    assert counts.passes == (4, 0, 0) and Graphs(recorder).why_not == "a capture was interrupted"
+
+
+@pytest.mark.parametrize("replayed", [True, False])
+def test_images_are_scored_without_gradients(tiny_net, image_set, replayed):
+    grads, net = [], tiny_net()
+    net.register_forward_hook(lambda *_: grads.append(torch.is_grad_enabled()))
+    evaluate_with_predictions(net, image_set(4), graphs=Graphs(Tape()) if replayed else None)
+    assert grads == [False]
+
+
+def test_nothing_is_captured_into_memory_whose_captures_are_gone(monkeypatch):
+    monkeypatch.setattr(graphs, "WARM_UP_CALLS", 1)
+    pools, taken = iter(range(9)), []
+
+    class Recorder(Tape):
+        def pool(self):
+            return next(pools)
+
+        def capture(self, call, pool):
+            taken.append(pool)
+            return super().capture(call, pool)
+
+    own, weight = Graphs(Recorder()), nn.Parameter(torch.ones(2))
+    for _ in range(2):
+        for form in (1, 2):
+            for _ in range(2):
+                own.run(lambda x: (x * weight.detach(),), torch.ones(2), form=form, places=(weight,))
+        weight.data = torch.ones(2)
+    assert len(taken) == 4 and taken[0] == taken[1] != taken[2] == taken[3]
 
 
 def test_one_training_s_captures_are_dropped_when_another_captures(monkeypatch):

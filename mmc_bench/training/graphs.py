@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from mmc_bench.data.micro_batches import micro_batches
-from mmc_bench.system.tally import running_tally
+from mmc_bench.system.tally import Tally, running_tally
 from mmc_bench.training.compiled import reason_of
 
 #: Turns CUDA graphs off where it is 1.
@@ -92,10 +92,8 @@ class Graphs:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder, self.replays, self.why_not = recorder, 0, recorder.why_not
-        self._pool = recorder.pool()
         self._where: tuple[int, ...] = ()
-        self._calls: dict[Hashable, int] = {}
-        self._captured: dict[Hashable, _Captured] = {}
+        self._forget()
 
     def run(
         self,
@@ -123,7 +121,8 @@ class Graphs:
             return function(*inputs)
         where = tuple(place.data_ptr() for place in places)
         if where != self._where:
-            self._where, self._calls, self._captured = where, {}, {}
+            self._where = where
+            self._forget()
         key = (form, *((one.shape, one.dtype, one.stride()) for one in inputs))
         if captured := self._captured.get(key):
             return self._replay(captured, inputs)
@@ -132,34 +131,42 @@ class Graphs:
             return self.recorder.warm_up(lambda: function(*inputs))
         if calls == WARM_UP_CALLS:
             outputs, waits = self.recorder.waits(lambda: function(*inputs))
-            self.why_not = "a step waits for the device" if waits else None
+            if waits:
+                self.why_not = "a step waits for the device"
+                self._forget()
             return outputs
         return self._captured_now(key, function, inputs)
 
     def _captured_now(self, key: Hashable, function: Callable[..., Tensors], inputs: Tensors) -> Tensors:
         self._hold_recorder()
         own = tuple(value.clone() for value in inputs)
-        tally = running_tally()
-        before = tally.passes if tally else (0, 0, 0)
+        tally = running_tally() or Tally()
+        before = tally.passes
+        self.recorder.why_not = "a capture was interrupted"  # until it has ended
         try:
             outputs, replay = self.recorder.capture(lambda: function(*own), self._pool)
         except Exception as error:  # nothing was computed: if memory is short, say, the call itself raises
-            self._captured = {}
-            if tally:
-                tally.passes = before
             self.why_not = self.recorder.why_not = reason_of(error)
-        if self.why_not:  # after the error, whose frames hold what the step has allocated
-            return function(*inputs)
-        passes = tuple(now - then for now, then in zip(tally.passes, before)) if tally else before
-        if tally:
+        finally:
+            passes = tuple(now - then for now, then in zip(tally.passes, before))
             tally.passes = before
+        if self.why_not:  # after the error, whose frames hold what the step has allocated
+            self._forget()
+            return function(*inputs)
+        self.recorder.why_not = None
         self._captured[key] = captured = _Captured(own, outputs, replay, passes)
         return self._replay(captured, inputs)
+
+    def _forget(self) -> None:
+        """Drop what was captured; torch takes no capture into memory whose captures are gone."""
+        self._calls: dict[Hashable, int] = {}
+        self._captured: dict[Hashable, _Captured] = {}
+        self._pool = self.recorder.pool()
 
     def _hold_recorder(self) -> None:
         holder = self.recorder.holder() if self.recorder.holder else None
         if holder is not None and holder is not self:
-            holder._calls, holder._captured = {}, {}
+            holder._forget()
         self.recorder.holder = weakref.ref(self)
 
     def _replay(self, captured: "_Captured", inputs: Tensors) -> Tensors:
@@ -211,7 +218,7 @@ class _Gpu:
                 torch.cuda.set_sync_debug_mode(mode)
         waits = [warning for warning in caught if "called a synchronizing CUDA operation" in str(warning.message)]
         for warning in caught:
-            if warning not in waits and "debug mode" not in str(warning.message):
+            if warning not in waits and "Synchronization debug mode" not in str(warning.message):
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         return outputs, bool(waits)
 

@@ -152,13 +152,14 @@ class Training(Descent, Generic[Network]):
     def _run(self, forward: Forward, x: torch.Tensor) -> torch.Tensor:
         if not self._compiles or len(x) % self.batch_size:  # an epoch's smaller last batch is not worth other code
             return forward(self.model, x)
-        is_replayed = self._is_whole or (self._graphs is not None and self._graphs.replays > 0)
-        if not is_replayed and self._marked != self.step:
+        graphs = self._graphs
+        is_fused = self._is_whole or (graphs is not None and bool(graphs.replays or graphs.recorder.why_not))
+        if not is_fused and self._marked != self.step:
             torch.compiler.cudagraph_mark_step_begin()
             self._marked = self.step
         with tallied(None):  # where it cannot be compiled, it would count itself
             try:
-                outputs = self._progress.compiler.run(fused if is_replayed else compiled, forward, self.model, x)
+                outputs = self._progress.compiler.run(fused if is_fused else compiled, forward, self.model, x)
             except UncompiledError as error:
                 outputs = forward(self.model, x)  # if the network is to blame, this says so
                 self._compiles = False
