@@ -147,15 +147,11 @@ def image_set():
 @pytest.fixture
 def apple(monkeypatch):
     """Return a function that moves images to a stand-in for Apple's GPU, which is there meanwhile."""
-    import torch
     from helpers.pretended_gpu import NAME, pretended_gpu
 
     from mmc_bench.system import devices
-    from mmc_bench.training.evaluate import evaluate_with_predictions
 
     monkeypatch.setattr(devices, "APPLE", NAME)
-    scoring = torch.no_grad()(evaluate_with_predictions.__wrapped__)  # the stand-in knows no inference mode
-    monkeypatch.setattr(sys.modules["mmc_bench.training.evaluate"], "evaluate_with_predictions", scoring)
 
     def there(images):
         own = {name: getattr(images, name).to(NAME) for name in ("storage", "index", "labels", "cues")}

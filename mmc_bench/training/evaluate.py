@@ -68,8 +68,7 @@ def evaluate_with_predictions(
         return found if probabilities is None else (*found, logits.float().softmax(1))
 
     predicted, losses = [], []
-    # What is captured under inference mode cannot be followed by captures outside of it, up to torch 2.10.
-    with eval_mode(model), torch.inference_mode(graphs is None), torch.no_grad():
+    with eval_mode(model), torch.no_grad():
         for x, y in images.in_order():
             if graphs is None:
                 found = score(x, y)
