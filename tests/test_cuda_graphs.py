@@ -343,6 +343,22 @@ def test_compiled_code_in_a_captured_step_has_no_graphs_of_its_own(tiny_net, ima
     assert ways == ["fused"] * 3  # two calls and the capture
 
 
+@pytest.mark.parametrize("optimizer", [None, torch.optim.Adam])
+def test_where_captures_failed_compiled_code_has_no_graphs_of_its_own(
+    tiny_net, image_set, use_tape, monkeypatch, optimizer
+):
+    ways, recorder = [], Tape()
+    recorder.why_not = "it failed"
+    for name in ("compiled", "fused"):
+        way = lambda forward, name=name: ways.append(name) or forward  # noqa: E731
+        monkeypatch.setattr(f"mmc_bench.training.training.{name}", way)
+    monkeypatch.setattr("mmc_bench.training.training.is_worth_compiling", lambda *_: True)
+    use_tape(recorder=recorder)
+    settings = {"lr": 0.1, "epochs": 1, "batch_size": 4, "generator": torch.Generator().manual_seed(0)}
+    Training(tiny_net(), image_set(12), progress=Progress(), optimizer=optimizer, **settings).fit()
+    assert ways == ["fused"] * 3
+
+
 def test_what_came_of_bends_is_noted_with_the_path(tiny_net, image_set, use_tape, monkeypatch):
     images, events = image_set(12), []
     settings = ConnectSettings(paths=("quadratic",), points=3, quadratic=QuadraticSettings(epochs=2, batch_size=4))

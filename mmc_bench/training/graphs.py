@@ -118,6 +118,8 @@ class Graphs:
         """
         self.why_not = self.why_not or self.recorder.why_not
         if self.why_not:
+            if self._captured:
+                self._forget()
             return function(*inputs)
         where = tuple(place.data_ptr() for place in places)
         if where != self._where:

@@ -65,7 +65,9 @@ class Training(Descent, Generic[Network]):
             raise UserError(f"a set of {len(images)} images makes no batch to train on")
         device = images.labels.device
         self._trained = list(model.parameters() if parameters is None else parameters)
-        super().__init__(self._trained, steps_per_epoch=images.steps(batch_size), graphs=graphs_on(device), **settings)
+        graphs = graphs_on(device)
+        self._recorder = graphs.recorder if graphs else None
+        super().__init__(self._trained, steps_per_epoch=images.steps(batch_size), graphs=graphs, **settings)
         self.model, self.images, self.batch_size, self.generator = model, images, batch_size, generator
         self._compiles = is_worth_compiling(device, self.steps)
         if not self._compiles:
@@ -152,8 +154,9 @@ class Training(Descent, Generic[Network]):
     def _run(self, forward: Forward, x: torch.Tensor) -> torch.Tensor:
         if not self._compiles or len(x) % self.batch_size:  # an epoch's smaller last batch is not worth other code
             return forward(self.model, x)
-        graphs = self._graphs
-        is_fused = self._is_whole or (graphs is not None and bool(graphs.replays or graphs.recorder.why_not))
+        graphs, recorder = self._graphs, self._recorder
+        # Beside captured steps, and where captures failed, compiled code has no CUDA graphs of its own.
+        is_fused = self._is_whole or bool(graphs and graphs.replays) or bool(recorder and recorder.why_not)
         if not is_fused and self._marked != self.step:
             torch.compiler.cudagraph_mark_step_begin()
             self._marked = self.step
