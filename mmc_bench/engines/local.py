@@ -27,6 +27,7 @@ from mmc_bench.engines.schedule import pretraining_of
 from mmc_bench.engines.worker import Worker
 from mmc_bench.results.jobs import Job
 from mmc_bench.results.records import Failure
+from mmc_bench.system.allocator import keep_freed_memory, return_freed_memory
 from mmc_bench.system.process_state import as_if_fresh
 from mmc_bench.system.processes import descendants, kill_all
 
@@ -302,11 +303,13 @@ def _work(connection: Connection, settings: Settings) -> None:
     if hasattr(os, "register_at_fork"):  # they do not hold the connection open when this one dies
         os.register_at_fork(after_in_child=connection.close)
     threading.Thread(target=_exit_with_owner, daemon=True).start()
+    keep_freed_memory()  # from one step to the next; between jobs, the owner looks at what this process holds
     worker = Worker(settings)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job = connection.recv()
             outcome = worker.attempt(job, lambda job, event: connection.send(_Event(event)))
+            return_freed_memory()
             connection.send(outcome)
 
 

@@ -1,0 +1,32 @@
+"""What glibc's `malloc` does with memory that is freed."""
+
+import sys
+from collections.abc import Callable
+
+#: `mallopt`'s numbers (malloc.h): the size from which a block is mapped by itself, and how much free memory may lie at
+#: the end of the heap.
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
+
+GIGABYTE = 2**30
+
+
+def keep_freed_memory() -> bool:
+    """Let this process use freed memory again instead of asking the kernel for more; return whether it does.
+
+    By default glibc returns large blocks to the kernel, which fills each page with zeros when it is touched anew. The
+    activations of a batch are such blocks, and come and go with every step.
+    """
+    mallopt = _function("mallopt")
+    return mallopt is not None and all([mallopt(MMAP_THRESHOLD, GIGABYTE), mallopt(TRIM_THRESHOLD, GIGABYTE)])
+
+
+def return_freed_memory() -> None:
+    """Give the kernel all pages that hold nothing; where there is no glibc, nothing happens."""
+    if trim := _function("malloc_trim"):
+        trim(0)
+
+
+def _function(name: str) -> Callable[..., int] | None:
+    import ctypes  # here, since commands that compute nothing load this file too
+
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

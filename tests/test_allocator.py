@@ -1,0 +1,69 @@
+"""Memory that a worker frees: used again within a job, given back after it."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+
+# Blocks of 40 MB are beyond glibc's own limit: without a change, every one is mapped, filled with zeros and unmapped.
+COUNTING = """
+import resource
+from mmc_bench.system.allocator import keep_freed_memory, return_freed_memory
+
+def pages_of(n):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(n):
+        bytearray(40 * 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() // 2**20
+
+plain = pages_of(4)
+assert keep_freed_memory()
+pages_of(1)
+kept, held = pages_of(4), resident()
+return_freed_memory()
+print(plain, kept, held - resident())
+"""
+
+
+def test_freed_memory_is_used_again_and_given_back_on_request():
+    run = subprocess.run([sys.executable, "-c", COUNTING], capture_output=True, text=True, check=True)
+    plain, kept, returned = map(int, run.stdout.split())
+    assert plain > 1000  # pages that the kernel provided
+    assert kept < plain / 100
+    assert returned >= 39
+
+
+METHOD = """
+import resource
+from mmc_bench import BaseConfig, MethodSpec, hookimpl
+
+@hookimpl
+def register_methods(register):
+    register(MethodSpec(name="counting", target=":Counting", summary="counts the pages of blocks that come and go"))
+
+class Counting:
+    class Config(BaseConfig):
+        pass
+
+    def fine_tune(self, task):
+        bytearray(40 * 2**20)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(4):
+            bytearray(40 * 2**20)
+        new = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        assert new < 400, f"{new} new pages"
+        return task.model
+"""
+
+
+@pytest.mark.slow
+def test_workers_use_freed_memory_again(bench):
+    (bench.folder / "counting.py").write_text(METHOD)
+    words = ("run", "--suite", "tiny.yaml", "--methods", "counting", "--seeds", "0", "--workers", 1)
+    assert bench(*words, "--plugins-dir", bench.folder / "counting.py").code == 0
