@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from mmc_bench.system import allocator
+
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
 # Blocks of 40 MB are beyond glibc's own limit: without a change, every one is mapped, filled with zeros and unmapped.
@@ -37,6 +39,21 @@ def test_freed_memory_is_used_again_and_given_back_on_request():
     assert plain > 1000  # pages that the kernel provided
     assert kept < plain / 100
     assert returned >= 39
+
+
+@pytest.mark.parametrize("most, accepted", [(2**40, 2**30), (2**25, 2**25), (0, None)])
+def test_where_less_is_accepted_less_is_set_and_where_nothing_is_all_stays(monkeypatch, most, accepted):
+    thresholds = {}
+
+    def mallopt(number, size):  # older versions of glibc refuse to serve blocks above 32 MB from the heap
+        allowed = number != allocator.MMAP_THRESHOLD or size <= most
+        thresholds.update({number: size} if allowed else {})
+        return int(allowed)
+
+    monkeypatch.setattr(allocator, "_function", lambda name: mallopt)
+    assert allocator.keep_freed_memory() is (accepted is not None)
+    expected = {allocator.MMAP_THRESHOLD: accepted, allocator.TRIM_THRESHOLD: 2**30}
+    assert thresholds == (expected if accepted else {})
 
 
 METHOD = """

@@ -19,6 +19,7 @@ from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.jobs import Cell, Job, Trial, references_of
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import LostWeightsError, UnwritableError
+from mmc_bench.system.allocator import return_freed_memory
 from mmc_bench.system.determinism import compute_deterministically, refused_operation
 from mmc_bench.system.parts import Clock, part, timed
 from mmc_bench.system.process_state import ProcessState, kept
@@ -152,6 +153,7 @@ def make_room(resources: "Resources | None") -> None:
         torch.compiler.reset()  # compiled code, and the pool of its CUDA graphs, hold memory of their own
     gc.collect()
     empty_caches()
+    return_freed_memory()
 
 
 def open_resources(settings: Settings) -> "Resources":

@@ -7,7 +7,8 @@ from collections.abc import Callable
 #: the end of the heap.
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 
-GIGABYTE = 2**30
+#: Thresholds in bytes: what is asked for, and what older versions of glibc accept.
+GIGABYTE, MOST_IN_OLD_GLIBC = 2**30, 2**25
 
 
 def keep_freed_memory() -> bool:
@@ -17,7 +18,11 @@ def keep_freed_memory() -> bool:
     activations of a batch are such blocks, and come and go with every step.
     """
     mallopt = _function("mallopt")
-    return mallopt is not None and all([mallopt(MMAP_THRESHOLD, GIGABYTE), mallopt(TRIM_THRESHOLD, GIGABYTE)])
+    if mallopt is None:
+        return False
+    mapped = mallopt(MMAP_THRESHOLD, GIGABYTE) or mallopt(MMAP_THRESHOLD, MOST_IN_OLD_GLIBC)
+    # Either ends glibc's own adjustment of both, so one alone would leave the other at 128 KB.
+    return bool(mapped and mallopt(TRIM_THRESHOLD, GIGABYTE))
 
 
 def return_freed_memory() -> None:
