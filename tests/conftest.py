@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items):
     ordered = []
     for n in range(workers):
         stretch = [test for tests in files[n::workers] for test in tests]
-        ordered += stretch + list(islice(quick, length - len(stretch)))
+        ordered += stretch + list(islice(quick, max(0, length - len(stretch))))
     items[:] = ordered + list(quick)
 
 
