@@ -149,7 +149,7 @@ def test_one_control_switches_between_protocols(page):
     page.tick("#group")
     page.sort("worst_split")
     assert page.rows()[0] == "r1"
-    page.wait("location.hash.includes('protocol=published')")
+    page.wait("location.hash.includes('protocol=published') && location.hash.includes('worst_split')")
     page.open(page.run("return location.hash"))
     assert (page.run(chosen), page.rows()[0]) == ("published", "r1")
 
