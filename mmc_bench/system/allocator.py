@@ -8,7 +8,7 @@ from collections.abc import Callable
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 
 #: Thresholds in bytes: what is asked for, and what older versions of glibc accept.
-GIGABYTE, MOST_IN_OLD_GLIBC = 2**30, 2**25
+LARGEST, LARGEST_IN_OLD_GLIBC = 2**30, 2**25
 
 
 def keep_freed_memory() -> bool:
@@ -20,9 +20,9 @@ def keep_freed_memory() -> bool:
     mallopt = _function("mallopt")
     if mallopt is None:
         return False
-    mapped = mallopt(MMAP_THRESHOLD, GIGABYTE) or mallopt(MMAP_THRESHOLD, MOST_IN_OLD_GLIBC)
+    mapped = mallopt(MMAP_THRESHOLD, LARGEST) or mallopt(MMAP_THRESHOLD, LARGEST_IN_OLD_GLIBC)
     # Either ends glibc's own adjustment of both, so one alone would leave the other at 128 KB.
-    return bool(mapped and mallopt(TRIM_THRESHOLD, GIGABYTE))
+    return bool(mapped and mallopt(TRIM_THRESHOLD, LARGEST))
 
 
 def return_freed_memory() -> None:
