@@ -15,7 +15,8 @@ def keep_freed_memory() -> bool:
     """Let this process use freed memory again instead of asking the kernel for more; return whether it does.
 
     By default glibc returns large blocks to the kernel, which fills each page with zeros when it is touched anew. The
-    activations of a batch are such blocks, and come and go with every step.
+    activations of a batch are such blocks, and come and go with every step. Older versions of glibc keep blocks of up
+    to 32 MB.
     """
     mallopt = _function("mallopt")
     if mallopt is None:
