@@ -6,7 +6,9 @@ import pytest
 
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
+from mmc_bench.plugin.versions import OWN_DISTRIBUTION
 from mmc_bench.results.settings import ConnectSettings, DataSettings, QuadraticSettings, Recipe
+from mmc_bench.running.runner import check_plugins
 from mmc_bench.suites.plan import make_plan
 from mmc_bench.suites.suite import load_suite
 
@@ -52,6 +54,18 @@ def test_every_shipped_suite_loads_and_plans(name):
     ranked = [pretraining for pretraining in plan.pretrainings if pretraining.key not in tried_on]
     assert ranked and len(plan.cells) == len(ranked) * len(suite.methods)
     assert bool(plan.trials) == (suite.tune is not None)
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_every_shipped_suite_gives_all_methods_parameters_that_they_have(name):
+    """A run relies on it: of our own suites it does not check our own plugins' parameters beforehand."""
+    registry = Registry.discover()
+    suite = replace(load_suite(name, SHIPPED), methods=("*",), pairs=(), tune=None)
+    check_plugins(make_plan(suite, registry))
+    wrong = make_plan(replace(suite, parameters={"*": {"rl": 1}}), registry)
+    with pytest.raises(UserError, match="has no parameter 'rl'"):
+        check_plugins(wrong)
+    check_plugins(wrong, trusted=OWN_DISTRIBUTION)
 
 
 def test_table4_and_fig31_train_the_same_models_alone():
