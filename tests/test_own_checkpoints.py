@@ -39,10 +39,11 @@ QUICKLY = {"ft-medium.epochs": 1, "connect.points": 3, "timm/resnet18.cifar_stem
 
 
 @pytest.fixture(scope="module")
-def mine(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    subprocess.run([sys.executable, "-c", TRAINING], cwd=folder, check=True)
-    return folder / "mine.pt"
+def mine(made_once):
+    def make(folder):
+        subprocess.run([sys.executable, "-c", TRAINING], cwd=folder, check=True)
+
+    return made_once("own-checkpoint", make) / "mine.pt"
 
 
 def test_a_torch_script_s_network_is_scored_repaired_and_connected(mine, tmp_path):
