@@ -7,7 +7,7 @@ import pytest
 from helpers.records import CELL_VERSIONS, plugin, pretraining
 
 from mmc_bench.engines.schedule import Schedule, pretraining_of
-from mmc_bench.results.jobs import Cell, Pretraining
+from mmc_bench.results.jobs import Cell, Pretraining, Trial
 from mmc_bench.results.settings import ConnectSettings
 from mmc_bench.running.forecast import MOST_DEALT, Forecast, in_words
 from mmc_bench.running.profile import kind_of_work
@@ -144,6 +144,25 @@ def test_what_fails_or_was_done_elsewhere_is_no_measure():
     now[0] = 500.0
     forecast.finished(cell, measured=False)
     assert forecast.seconds() == 10.0 and model.key != cell.key
+
+
+def test_cells_of_which_trials_alone_were_measured_take_their_scores_and_paths_besides():
+    now = [0.0]
+    model, cell, other = jobs_of(["mine", "yours"], seeds=1)
+    versions = {stage: CELL_VERSIONS[stage] for stage in ("fine-tune", "score")}
+    trials = [Trial(versions=versions, pretraining=model, method=plugin("mine", lr=lr), number=lr) for lr in (1, 2)]
+    expected = {"a choice": [cell, cell]}
+    forecast = Forecast([*trials, cell], 1, {"pretraining": 500.0}, lambda: now[0], expected, evaluation=70.0)
+    assert forecast.basis == "the records at hand; a guess until a cell has ended"
+    forecast.event(trials[0], {"stage": "train"})
+    now[0] = 3.0
+    forecast.finished(trials[0])
+    assert forecast.seconds() == pytest.approx(3 + 3 * (3 + 70))
+    forecast.event(cell, {"stage": "train"})
+    now[0] = 93.0
+    forecast.finished(cell)  # what was measured of a cell counts alone
+    assert forecast.seconds() == pytest.approx(3 + 2 * 90)
+    assert other.key != cell.key
 
 
 def test_many_jobs_are_summed_up():

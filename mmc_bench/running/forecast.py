@@ -2,7 +2,8 @@
 
 A job takes as long as the mean of its kind in this run. Before a pretraining has ended, its epochs say how long it
 takes. A method that no cell was measured of takes as long as the mean of the others' means, moved half-way towards
-`UNMEASURED_CELL` of a pretraining, which alone counts before any cell has ended. Jobs are dealt out to the workers as a
+`UNMEASURED_CELL` of a pretraining, which alone counts before any cell has ended. Where only trials of the method were
+measured, a cell takes what one of them does, and its scores and paths besides. Jobs are dealt out to the workers as a
 run does it, so that a long one at the end counts in full.
 """
 
@@ -15,7 +16,7 @@ from statistics import mean
 from typing import Any
 
 from mmc_bench.results.jobs import Job, Pretraining, models_of
-from mmc_bench.running.profile import kind_of_work
+from mmc_bench.running.profile import TRIAL, kind_of_work
 
 PRETRAINING = "pretraining"
 
@@ -40,6 +41,8 @@ class Forecast:
         How many jobs run at a time; where it is not known, as many as were seen to.
     expected
         Jobs like those that will follow, once what decides them is known; `add` says that some have.
+    evaluation
+        What scores and paths of a cell take by records of other runs, in seconds, if that is known.
     known
         Seconds by kind of job, from records of other runs, for what this run has not measured, at its pace.
     now
@@ -53,13 +56,14 @@ class Forecast:
         known: Mapping[str, float] | None = None,
         now: Callable[[], float] = time.monotonic,
         expected: Mapping[str, Sequence[Job]] | None = None,
+        evaluation: float | None = None,
     ) -> None:
         self._waiting = {job.key: job for job in jobs}
         self._expected = {reason: list(own) for reason, own in (expected or {}).items()}
         for reason, own in self._expected.items():
             self._waiting |= {f"{reason} {place}": job for place, job in enumerate(own)}
         self._kinds = Counter(kind_of_work(job) for job in self._waiting.values())
-        self._workers, self._known, self._now = workers, dict(known or {}), now
+        self._workers, self._known, self._now, self._evaluation = workers, dict(known or {}), now, evaluation
         self._running: dict[str, _Running] = {}
         self._most = 1
         self._measured: dict[str, list[float]] = defaultdict(list)
@@ -146,6 +150,9 @@ class Forecast:
         cell = mean(means.values()) if means else guess
         if guess is not None and cell is not None:  # the methods that are left may be unlike those that ended
             cell = (cell + min(max(guess, cell / FARTHEST), cell * FARTHEST)) / 2
+        if self._evaluation is not None:  # what a cell has and a trial lacks
+            cells = {trials.removesuffix(TRIAL): seconds for trials, seconds in means.items() if trials.endswith(TRIAL)}
+            means = {kind: seconds + pace * self._evaluation for kind, seconds in cells.items()} | means
         return lambda kind: pretraining if kind == PRETRAINING else means.get(kind, cell)
 
     def _begun(self) -> dict[str, float]:

@@ -22,7 +22,7 @@ from mmc_bench.running.forecast import Forecast
 from mmc_bench.running.interrupts import interrupted_after, raised_interrupts
 from mmc_bench.running.lines import LineDisplay
 from mmc_bench.running.observers import Observers
-from mmc_bench.running.preview import headline, known_seconds
+from mmc_bench.running.preview import headline, known_seconds, seconds_of_evaluation
 from mmc_bench.running.runner import Missing, check_plugins, find_missing, found_records, run_plan
 from mmc_bench.running.session import Session
 from mmc_bench.running.summary import Summary
@@ -147,7 +147,8 @@ def _run_missing(
         settings = replace(settings, in_memory=pickled(session.registry))
     display.announce(_place(settings, workers, cluster, devices))
     known, expected = known_seconds(plan, session.store, missing), expected_cells(plan, missing.jobs)
-    forecast = Forecast(missing.jobs, workers, known, expected=expected)
+    evaluation = seconds_of_evaluation(plan, session.store, missing)
+    forecast = Forecast(missing.jobs, workers, known, expected=expected, evaluation=evaluation)
     with raised_interrupts(), interrupted_after(computing.time_limit, started), display:
         return run_plan(plan, missing, engine, settings, observers, display, computing.fail_fast, forecast)
 

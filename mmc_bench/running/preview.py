@@ -158,6 +158,14 @@ def known_seconds(plan: Plan, store: Store, missing: Missing) -> dict[str, float
     return {kind: mean(seconds) for kind, seconds in found.items()}
 
 
+def seconds_of_evaluation(plan: Plan, store: Store, missing: Missing) -> float | None:
+    """Return what the scores and paths of a cell should take, by the scoring of some pretrained models at hand."""
+    there = [job for job in plan.pretrainings if job.key in missing.found][:MOST_RECORDS_READ]
+    scoring = [record.timing.parts.get("scoring", 0.0) for job in there if (record := store.find(job))]
+    # Its own scores, and those of the path's points but the first, which all cells of a model share.
+    return plan.suite.connect.points * mean(scoring) if scoring else None
+
+
 def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None:
     """Return the seconds of one worker that the missing jobs should take, by the records of the others.
 

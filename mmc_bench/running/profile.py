@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 #: The row that sums up all others.
 ALL = "all"
 
+#: What a method's trials are called after its name.
+TRIAL = " (trial)"
+
 
 class Profile:
     """The timings of jobs, gathered by kind: pretrainings, pairs, and the cells of each method."""
@@ -53,7 +56,7 @@ class Profile:
 def kind_of_work(job: Job) -> str:
     """Return what jobs that take about as long have in common: the method of a cell or trial, or ``pretraining``."""
     if isinstance(job, Trial):
-        return f"{job.method.name} (trial)"
+        return job.method.name + TRIAL
     return job.method.name if isinstance(job, Cell) else kind_of(job)
 
 
