@@ -2,6 +2,7 @@
 
 import heapq
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from helpers.records import CELL_VERSIONS, plugin, pretraining
@@ -10,7 +11,10 @@ from mmc_bench.engines.schedule import Schedule, pretraining_of
 from mmc_bench.results.jobs import Cell, Pretraining, Trial
 from mmc_bench.results.settings import ConnectSettings
 from mmc_bench.running.forecast import MOST_DEALT, Forecast, in_words
+from mmc_bench.running.preview import seconds_of_evaluation
 from mmc_bench.running.profile import kind_of_work
+from mmc_bench.running.runner import Missing
+from mmc_bench.running.session import Session
 
 #: Seconds of the jobs of `quick` as `--profile` measured them (benchmarks/docs/speed.md), with scores and paths.
 MEASURED = {
@@ -146,23 +150,40 @@ def test_what_fails_or_was_done_elsewhere_is_no_measure():
     assert forecast.seconds() == 10.0 and model.key != cell.key
 
 
-def test_cells_of_which_trials_alone_were_measured_take_their_scores_and_paths_besides():
+@pytest.mark.parametrize("pace", [1, 2])
+def test_cells_of_which_only_trials_were_measured_take_their_scores_and_paths_besides(pace):
     now = [0.0]
-    model, cell, other = jobs_of(["mine", "yours"], seeds=1)
+    model, cell = jobs_of(["mine"], seeds=1)
     versions = {stage: CELL_VERSIONS[stage] for stage in ("fine-tune", "score")}
     trials = [Trial(versions=versions, pretraining=model, method=plugin("mine", lr=lr), number=lr) for lr in (1, 2)]
-    expected = {"a choice": [cell, cell]}
-    forecast = Forecast([*trials, cell], 1, {"pretraining": 500.0}, lambda: now[0], expected, evaluation=70.0)
-    assert forecast.basis == "the records at hand; a guess until a cell has ended"
+    known = {"pretraining": 500.0, "yours": 10.0}
+    forecast = Forecast([*trials, cell], 1, known, lambda: now[0], {"a choice": [cell, cell]}, evaluation=70.0)
+    other = jobs_of(["yours"], seeds=1)[1]
+    forecast.event(other, {"stage": "train"})
+    now[0] = 10.0 * pace
+    forecast.finished(other)
     forecast.event(trials[0], {"stage": "train"})
-    now[0] = 3.0
+    now[0] += 3.0
     forecast.finished(trials[0])
-    assert forecast.seconds() == pytest.approx(3 + 3 * (3 + 70))
-    forecast.event(cell, {"stage": "train"})
-    now[0] = 93.0
-    forecast.finished(cell)  # what was measured of a cell counts alone
-    assert forecast.seconds() == pytest.approx(3 + 2 * 90)
-    assert other.key != cell.key
+    assert forecast.seconds() == pytest.approx(3 + 3 * (3 + pace * 70))
+    for epoch in range(3):
+        forecast.event(cell, {"epoch": epoch, "epochs": 2})
+        now[0] += 1.0
+    assert forecast.seconds() == pytest.approx(3 + 3 * (3 + pace * 70) - 3)  # its epochs are the least that it takes
+    now[0] += 87.0
+    forecast.finished(cell)
+    assert forecast.seconds() == pytest.approx(3 + 2 * 90)  # what was measured of a cell counts alone
+
+
+def test_scores_and_paths_of_a_cell_take_a_pretrained_model_s_scoring_for_each_point(tmp_path):
+    paths = ConnectSettings(paths=("linear", "permuted"), points=5)
+    plan = Session.of("quick", {"methods": "llr"}, {"tune": 2, "connect.points": 5}, results=tmp_path).plan
+    plan = replace(plan, cells=tuple(replace(cell, connect=paths) for cell in plan.cells))
+    found = Missing((), frozenset(), frozenset(job.key for job in plan.pretrainings))
+    parts = iter([{"scoring": 2.0}, {"scoring": 4.0}, {"training": 9.0}, {}])
+    store = SimpleNamespace(find=lambda job: SimpleNamespace(timing=SimpleNamespace(parts=next(parts))))
+    assert seconds_of_evaluation(plan, store, found) == (1 + 2 * 4) * 3.0
+    assert seconds_of_evaluation(plan, store, replace(found, found=frozenset())) is None
 
 
 def test_many_jobs_are_summed_up():

@@ -70,13 +70,14 @@ def test_a_run_says_what_it_will_do_before_it_imports_torch(tmp_path):
 
 
 @pytest.mark.skipif(may_have_gpu(), reason="there is a GPU's driver, and torch says what it can do")
-@pytest.mark.parametrize("given", ["", "set='cbft.epochs=3'", "suite=dict(suite)"], ids=["ours", "set", "own"])
-def test_a_run_imports_torch_to_check_parameters_only_where_they_are_not_our_own_suite_s(tmp_path, given):
+@pytest.mark.parametrize("given", ["", "set='cbft.epochs=3'", "suite=dict(suite)", "suite='mine.yaml'"])
+def test_a_run_imports_torch_to_check_parameters_only_where_they_are_not_the_default_suite_s(tmp_path, given):
     started = (
         "import yaml, mmc_bench\n"
         "from mmc_bench.engines.local import LocalEngine\n"
         "from mmc_bench.plugin.registry import Registry\n"
         "suite = yaml.safe_load(Registry.discover().suites['quick'][0].read_text())\n"
+        "open('mine.yaml', 'w').write(yaml.safe_dump(suite))\n"
         "def start(*arguments):\n"
         "    raise SystemExit\n"
         "LocalEngine.run = start\n"

@@ -3,8 +3,8 @@
 A job takes as long as the mean of its kind in this run. Before a pretraining has ended, its epochs say how long it
 takes. A method that no cell was measured of takes as long as the mean of the others' means, moved half-way towards
 `UNMEASURED_CELL` of a pretraining, which alone counts before any cell has ended. Where only trials of the method were
-measured, a cell takes what one of them does, and its scores and paths besides. Jobs are dealt out to the workers as a
-run does it, so that a long one at the end counts in full.
+measured, and models were at hand before the run, a cell takes what a trial does, and its scores and paths besides. Jobs
+are dealt out to the workers as a run does it, so that a long one at the end counts in full.
 """
 
 import heapq
@@ -144,15 +144,13 @@ class Forecast:
         pace = sum(measured[kind] for kind in both) / sum(self._known[kind] for kind in both) if both else 1.0
         means = {**{kind: pace * seconds for kind, seconds in self._known.items()}, **measured}
         pretraining = means.pop(PRETRAINING, None)
+        means = with_cells_of_trials(means, self._evaluation and pace * self._evaluation)
         guess = None if pretraining is None else UNMEASURED_CELL * pretraining
         seen = mean(means.values()) if means else guess
         means = {**{kind: max(seconds, seen or 0.0) for kind, seconds in begun.items()}, **means}
         cell = mean(means.values()) if means else guess
         if guess is not None and cell is not None:  # the methods that are left may be unlike those that ended
             cell = (cell + min(max(guess, cell / FARTHEST), cell * FARTHEST)) / 2
-        if self._evaluation is not None:  # what a cell has and a trial lacks
-            cells = {trials.removesuffix(TRIAL): seconds for trials, seconds in means.items() if trials.endswith(TRIAL)}
-            means = {kind: seconds + pace * self._evaluation for kind, seconds in cells.items()} | means
         return lambda kind: pretraining if kind == PRETRAINING else means.get(kind, cell)
 
     def _begun(self) -> dict[str, float]:
@@ -185,6 +183,14 @@ class _Running:
         if self.left is not None:
             known.append(self.left - (now - self.epoch_ended))
         return max(0.0, *known) if known else None
+
+
+def with_cells_of_trials(means: Mapping[str, float], evaluation: float | None) -> dict[str, float]:
+    """Add to seconds by kind of job those of cells of which only trials are known: these lack scores and paths."""
+    if evaluation is None:
+        return dict(means)
+    trials = {kind: seconds for kind, seconds in means.items() if kind.endswith(TRIAL)}
+    return {kind.removesuffix(TRIAL): seconds + evaluation for kind, seconds in trials.items()} | dict(means)
 
 
 def _until_all_end(waiting: list[tuple[Job, float]], running: Mapping[str, float], workers: int) -> float:

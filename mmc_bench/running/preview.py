@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.results.jobs import Job, Pretraining
 from mmc_bench.results.store import Store
 from mmc_bench.running.fit import check_fit_of_present
-from mmc_bench.running.forecast import PRETRAINING
+from mmc_bench.running.forecast import PRETRAINING, with_cells_of_trials
 from mmc_bench.running.observers import Observers
 from mmc_bench.running.profile import kind_of_work
 from mmc_bench.running.runner import Missing, check_plugins, find_missing
@@ -159,11 +159,18 @@ def known_seconds(plan: Plan, store: Store, missing: Missing) -> dict[str, float
 
 
 def seconds_of_evaluation(plan: Plan, store: Store, missing: Missing) -> float | None:
-    """Return what the scores and paths of a cell should take, by the scoring of some pretrained models at hand."""
-    there = [job for job in plan.pretrainings if job.key in missing.found][:MOST_RECORDS_READ]
-    scoring = [record.timing.parts.get("scoring", 0.0) for job in there if (record := store.find(job))]
-    # Its own scores, and those of the path's points but the first, which all cells of a model share.
-    return plan.suite.connect.points * mean(scoring) if scoring else None
+    """Return what scores and paths add to a cell of a plan with trials, by the scoring of pretrained models at hand.
+
+    Its own scores, and those of each path's points but the first, which all cells of a model share, are as many
+    scorings as a path has points. The training of paths is not counted.
+    """
+    there = [job for job in plan.pretrainings if job.key in missing.found][:MOST_RECORDS_READ] if plan.trials else []
+    parts = [record.timing.parts for job in there if (record := store.find(job))]
+    scoring = [own["scoring"] for own in parts if "scoring" in own]
+    if not scoring or not plan.cells:
+        return None
+    scorings = mean(1 + len(cell.connect.paths) * (cell.connect.points - 1) for cell in plan.cells)
+    return scorings * mean(scoring)
 
 
 def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None:
@@ -172,7 +179,7 @@ def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None
     None when nothing is known of a pretraining or of any cell. A method without a record counts as the mean of the
     others.
     """
-    known = known_seconds(plan, store, missing)
+    known = with_cells_of_trials(known_seconds(plan, store, missing), seconds_of_evaluation(plan, store, missing))
     later = chain.from_iterable(expected_cells(plan, missing.jobs).values())
     pretraining = known.pop(PRETRAINING, None)
     other = mean(known.values()) if known else None

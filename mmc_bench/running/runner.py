@@ -145,7 +145,7 @@ def check_plugins(plan: Plan, patterns: Iterable[str] = ("*",), trusted: str | N
     patterns
         Check those alone whose names match one of these globs.
     trusted
-        A distribution whose plugins' parameters are known to be right.
+        A distribution whose methods' parameters are known to be right.
 
     Raises
     ------
@@ -157,7 +157,8 @@ def check_plugins(plan: Plan, patterns: Iterable[str] = ("*",), trusted: str | N
             continue
         with kept(f"{offer.spec.kind} {offer.spec.name}", tell):
             offer.check_member()
-            if offer.plugin.distribution != trusted and reference.parameters != dict(offer.spec.defaults):
+            known = offer.spec.kind == "method" and offer.plugin.distribution == trusted
+            if not known and reference.parameters != dict(offer.spec.defaults):
                 offer.configure(reference.parameters)
 
 

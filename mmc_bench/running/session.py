@@ -13,7 +13,6 @@ from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.plugin.discovery import configured_folders
 from mmc_bench.plugin.offers import Offer
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.plugin.versions import OWN_DISTRIBUTION
 from mmc_bench.suites.settings import Setting, divided, read_settings, refuse_unused
 from mmc_bench.system.streams import notice, tell
 
@@ -217,13 +216,6 @@ class Session:
     def has_suite(self) -> bool:
         """Whether the caller asks for a suite, and not for every record that the lists select."""
         return bool(self.suite or self.settings or self.axes)
-
-    @property
-    def suite_is_built_in(self) -> bool:
-        """Whether the suite is named, and is one that mmc-bench itself ships."""
-        name = f"suite {self.suite or DEFAULT_SUITE}"
-        shipped_by = {plugin.distribution for plugin in self.registry.plugins if name in plugin.provides}
-        return shipped_by == {OWN_DISTRIBUTION}
 
     @cached_property
     def own_weights(self) -> "tuple[OwnWeights, Path] | None":
