@@ -11,7 +11,7 @@ from mmc_bench.engines.schedule import Schedule, pretraining_of
 from mmc_bench.results.jobs import Cell, Pretraining, Trial
 from mmc_bench.results.settings import ConnectSettings
 from mmc_bench.running.forecast import MOST_DEALT, Forecast, in_words
-from mmc_bench.running.preview import seconds_of_evaluation
+from mmc_bench.running.preview import estimate_seconds, seconds_of_evaluation
 from mmc_bench.running.profile import kind_of_work
 from mmc_bench.running.runner import Missing
 from mmc_bench.running.session import Session
@@ -167,23 +167,51 @@ def test_cells_of_which_only_trials_were_measured_take_their_scores_and_paths_be
     forecast.finished(trials[0])
     assert forecast.seconds() == pytest.approx(3 + 3 * (3 + pace * 70))
     for epoch in range(3):
-        forecast.event(cell, {"epoch": epoch, "epochs": 2})
+        forecast.event(cell, {"epoch": epoch, "epochs": 10})
         now[0] += 1.0
-    assert forecast.seconds() == pytest.approx(3 + 3 * (3 + pace * 70) - 3)  # its epochs are the least that it takes
+    assert forecast.seconds() == pytest.approx(3 + 3 * (3 + pace * 70) - 3)
     now[0] += 87.0
     forecast.finished(cell)
     assert forecast.seconds() == pytest.approx(3 + 2 * 90)  # what was measured of a cell counts alone
 
 
+def test_epochs_of_a_cell_may_say_more_than_trials_and_unmeasured_trials_are_like_the_others():
+    now = [0.0]
+    model, mine, yours = jobs_of(["mine", "yours"], seeds=1)
+    versions = {stage: CELL_VERSIONS[stage] for stage in ("fine-tune", "score")}
+    tried, *others = (
+        Trial(versions=versions, pretraining=model, method=plugin(name, lr=lr), number=lr)
+        for name, lr in (("mine", 1), ("yours", 1), ("yours", 2))
+    )
+    forecast = Forecast([tried, *others, mine, yours], 1, {}, lambda: now[0], {"a choice": [mine]}, evaluation=7.0)
+    forecast.event(tried, {"stage": "train"})
+    now[0] = 3.0
+    forecast.finished(tried)
+    assert forecast.seconds() == pytest.approx(2 * 3 + 3 * (3 + 7))
+    for epoch in range(3):
+        forecast.event(mine, {"epoch": epoch, "epochs": 10})
+        now[0] += 20.0
+    assert forecast.seconds() == pytest.approx(2 * 3 + (200 - 60) + 2 * 200)
+
+
 def test_scores_and_paths_of_a_cell_take_a_pretrained_model_s_scoring_for_each_point(tmp_path):
-    paths = ConnectSettings(paths=("linear", "permuted"), points=5)
+    paths = ConnectSettings(paths=("quadratic", "permuted"), points=5)
     plan = Session.of("quick", {"methods": "llr"}, {"tune": 2, "connect.points": 5}, results=tmp_path).plan
     plan = replace(plan, cells=tuple(replace(cell, connect=paths) for cell in plan.cells))
     found = Missing((), frozenset(), frozenset(job.key for job in plan.pretrainings))
     parts = iter([{"scoring": 2.0}, {"scoring": 4.0}, {"training": 9.0}, {}])
     store = SimpleNamespace(find=lambda job: SimpleNamespace(timing=SimpleNamespace(parts=next(parts))))
-    assert seconds_of_evaluation(plan, store, found) == (1 + 2 * 4) * 3.0
+    assert seconds_of_evaluation(plan, store, found) == (2 + 3 * 3) * 3.0
     assert seconds_of_evaluation(plan, store, replace(found, found=frozenset())) is None
+    assert seconds_of_evaluation(replace(plan, tunings=()), store, found) is None
+
+
+def test_a_dry_run_expects_of_cells_after_trials_what_a_run_does(tmp_path, monkeypatch):
+    plan = Session.of("quick", {"methods": "llr", "seeds": 0}, {"tune": 2, "connect.points": 5}, results=tmp_path).plan
+    monkeypatch.setattr("mmc_bench.running.preview.known_seconds", lambda *given: {"llr (trial)": 3.0})
+    monkeypatch.setattr("mmc_bench.running.preview.seconds_of_evaluation", lambda *given: 70.0)
+    missing = Missing((*plan.trials, *plan.cells), frozenset(), frozenset(job.key for job in plan.pretrainings))
+    assert estimate_seconds(plan, None, missing) == 2 * 3 + 3 * 73  # a cell as published, and one by each rule
 
 
 def test_many_jobs_are_summed_up():

@@ -57,6 +57,21 @@ def test_equal_methods_are_not_separated_and_a_constant_difference_is():
     assert tiers([(1, [])]) == [] and tiers([(1, [[0.5, 0.4]])]) == [1]
 
 
+def test_methods_of_equal_scores_count_once():
+    """Rows that tuning has made the same would otherwise hide a difference that the seeds show."""
+    low = [0.50, 0.52, 0.49, 0.51, 0.48]
+    high = [value + gain for value, gain in zip(low, [0.02, 0.05, 0.01, 0.03, 0.02], strict=True)]  # p = .019
+    far = [value - 0.3 for value in low]
+    assert separated([(1, [high, low])])[0, 1]
+    apart = separated([(1, [high, low, far])])
+    assert apart[0].tolist() == [False, True, True]
+    again = separated([(1, [low, high, low, far, low, high])])
+    order = [1, 0, 1, 2, 1, 0]
+    assert again.tolist() == [[bool(apart[i, j]) for j in order] for i in order]
+    other = [(1, [low, high, low]), (1, [[0.1, 0.2], [0.1, 0.2], [0.3, 0.2]])]  # alike in one block alone
+    assert not separated(other)[0, 2] and separated(other).shape == (3, 3)
+
+
 def test_equal_methods_are_separated_in_five_draws_of_a_hundred_at_most():
     """The limit allows for chance: 5 % of 400 draws and two standard errors."""
     random = np.random.default_rng(0)

@@ -70,7 +70,9 @@ def test_a_run_says_what_it_will_do_before_it_imports_torch(tmp_path):
 
 
 @pytest.mark.skipif(may_have_gpu(), reason="there is a GPU's driver, and torch says what it can do")
-@pytest.mark.parametrize("given", ["", "set='cbft.epochs=3'", "suite=dict(suite)", "suite='mine.yaml'"])
+@pytest.mark.parametrize(
+    "given", ["", "set='cbft.epochs=3'", "suite=dict(suite)", "suite='mine.yaml'", "suite='repair-curve'"]
+)
 def test_a_run_imports_torch_to_check_parameters_only_where_they_are_not_the_default_suite_s(tmp_path, given):
     started = (
         "import yaml, mmc_bench\n"

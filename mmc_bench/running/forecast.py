@@ -2,9 +2,10 @@
 
 A job takes as long as the mean of its kind in this run. Before a pretraining has ended, its epochs say how long it
 takes. A method that no cell was measured of takes as long as the mean of the others' means, moved half-way towards
-`UNMEASURED_CELL` of a pretraining, which alone counts before any cell has ended. Where only trials of the method were
-measured, and models were at hand before the run, a cell takes what a trial does, and its scores and paths besides. Jobs
-are dealt out to the workers as a run does it, so that a long one at the end counts in full.
+`UNMEASURED_CELL` of a pretraining, which alone counts before any cell has ended; its trials take as long as the others'
+do. Where only trials of the method were measured, and models were at hand before the run, a cell takes what a trial
+does, and its scores and paths besides, or what its epochs say if that is more. Jobs are dealt out to the workers as a
+run does it, so that a long one at the end counts in full.
 """
 
 import heapq
@@ -144,14 +145,21 @@ class Forecast:
         pace = sum(measured[kind] for kind in both) / sum(self._known[kind] for kind in both) if both else 1.0
         means = {**{kind: pace * seconds for kind, seconds in self._known.items()}, **measured}
         pretraining = means.pop(PRETRAINING, None)
-        means = with_cells_of_trials(means, self._evaluation and pace * self._evaluation)
         guess = None if pretraining is None else UNMEASURED_CELL * pretraining
         seen = mean(means.values()) if means else guess
-        means = {**{kind: max(seconds, seen or 0.0) for kind, seconds in begun.items()}, **means}
-        cell = mean(means.values()) if means else guess
-        if guess is not None and cell is not None:  # the methods that are left may be unlike those that ended
-            cell = (cell + min(max(guess, cell / FARTHEST), cell * FARTHEST)) / 2
-        return lambda kind: pretraining if kind == PRETRAINING else means.get(kind, cell)
+        cells = cells_after_trials(means, self._evaluation and pace * self._evaluation)
+        least = {kind: max(seconds, cells.get(kind, seen or 0.0)) for kind, seconds in begun.items()}
+        means = {**cells, **least, **means}
+
+        def unmeasured(trial: bool) -> float | None:
+            usual = mean_of_alike(means, trial) if means else guess
+            if guess is None or usual is None:
+                return usual
+            # The methods that are left may be unlike those that ended.
+            return (usual + min(max(guess, usual / FARTHEST), usual * FARTHEST)) / 2
+
+        others = {trial: unmeasured(trial) for trial in (False, True)}
+        return lambda kind: pretraining if kind == PRETRAINING else means.get(kind, others[kind.endswith(TRIAL)])
 
     def _begun(self) -> dict[str, float]:
         """Return the seconds of kinds of jobs that run, by their epochs; of a cell they say the least that it takes."""
@@ -185,12 +193,18 @@ class _Running:
         return max(0.0, *known) if known else None
 
 
-def with_cells_of_trials(means: Mapping[str, float], evaluation: float | None) -> dict[str, float]:
-    """Add to seconds by kind of job those of cells of which only trials are known: these lack scores and paths."""
+def cells_after_trials(means: Mapping[str, float], evaluation: float | None) -> dict[str, float]:
+    """Return the seconds of cells of which only trials are known, by kind: trials have no scores and paths."""
     if evaluation is None:
-        return dict(means)
-    trials = {kind: seconds for kind, seconds in means.items() if kind.endswith(TRIAL)}
-    return {kind.removesuffix(TRIAL): seconds + evaluation for kind, seconds in trials.items()} | dict(means)
+        return {}
+    cells = {kind.removesuffix(TRIAL): seconds + evaluation for kind, seconds in means.items() if kind.endswith(TRIAL)}
+    return {kind: seconds for kind, seconds in cells.items() if kind not in means}
+
+
+def mean_of_alike(means: Mapping[str, float], trial: bool) -> float:
+    """Return the mean over kinds of trials, or over those of cells; where there are none, over all."""
+    alike = [seconds for kind, seconds in means.items() if kind.endswith(TRIAL) == trial]
+    return mean(alike or means.values())
 
 
 def _until_all_end(waiting: list[tuple[Job, float]], running: Mapping[str, float], workers: int) -> float:

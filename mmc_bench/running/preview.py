@@ -8,10 +8,10 @@ from itertools import chain
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from mmc_bench.results.jobs import Job, Pretraining
+from mmc_bench.results.jobs import Job, Pretraining, Trial
 from mmc_bench.results.store import Store
 from mmc_bench.running.fit import check_fit_of_present
-from mmc_bench.running.forecast import PRETRAINING, with_cells_of_trials
+from mmc_bench.running.forecast import PRETRAINING, cells_after_trials, mean_of_alike
 from mmc_bench.running.observers import Observers
 from mmc_bench.running.profile import kind_of_work
 from mmc_bench.running.runner import Missing, check_plugins, find_missing
@@ -161,16 +161,16 @@ def known_seconds(plan: Plan, store: Store, missing: Missing) -> dict[str, float
 def seconds_of_evaluation(plan: Plan, store: Store, missing: Missing) -> float | None:
     """Return what scores and paths add to a cell of a plan with trials, by the scoring of pretrained models at hand.
 
-    Its own scores, and those of each path's points but the first, which all cells of a model share, are as many
-    scorings as a path has points. The training of paths is not counted.
+    The model is scored as it is and as the end of all paths, and each path at its inner points; the straight one is
+    always measured. What paths are prepared with is not counted: their training, matched units, BatchNorm's statistics.
     """
     there = [job for job in plan.pretrainings if job.key in missing.found][:MOST_RECORDS_READ] if plan.trials else []
     parts = [record.timing.parts for job in there if (record := store.find(job))]
     scoring = [own["scoring"] for own in parts if "scoring" in own]
     if not scoring or not plan.cells:
         return None
-    scorings = mean(1 + len(cell.connect.paths) * (cell.connect.points - 1) for cell in plan.cells)
-    return scorings * mean(scoring)
+    settings = [cell.connect for cell in plan.cells]
+    return mean(2 + len({"linear", *own.paths}) * (own.points - 2) for own in settings) * mean(scoring)
 
 
 def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None:
@@ -179,12 +179,13 @@ def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None
     None when nothing is known of a pretraining or of any cell. A method without a record counts as the mean of the
     others.
     """
-    known = with_cells_of_trials(known_seconds(plan, store, missing), seconds_of_evaluation(plan, store, missing))
+    known = known_seconds(plan, store, missing)
     later = chain.from_iterable(expected_cells(plan, missing.jobs).values())
     pretraining = known.pop(PRETRAINING, None)
-    other = mean(known.values()) if known else None
+    known |= cells_after_trials(known, seconds_of_evaluation(plan, store, missing))
+    others = {trial: mean_of_alike(known, trial) if known else None for trial in (False, True)}
     seconds = [
-        pretraining if isinstance(job, Pretraining) else known.get(kind_of_work(job), other)
+        pretraining if isinstance(job, Pretraining) else known.get(kind_of_work(job), others[isinstance(job, Trial)])
         for job in chain(missing.jobs, later)
     ]
     return None if None in seconds else sum(filter(None, seconds))

@@ -145,7 +145,7 @@ def check_plugins(plan: Plan, patterns: Iterable[str] = ("*",), trusted: str | N
     patterns
         Check those alone whose names match one of these globs.
     trusted
-        A distribution whose methods' parameters are known to be right.
+        A distribution whose methods' parameters in this plan are known to be right.
 
     Raises
     ------
