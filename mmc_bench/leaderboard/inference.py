@@ -108,8 +108,8 @@ def separated(blocks: Sequence[Block]) -> NDArray[np.bool_]:
     The chance to separate any two equal methods is at most .05, whichever they are. The means of several blocks are
     independent: their differences are added with weights, and the degrees of freedom are those of the block of fewest
     seeds, with which the test keeps its level (Mickey and Brown, 1966). Satterthwaite's approximation does not keep it
-    so far out in the tail. One seed alone separates nothing. Methods whose scores are equal on
-    every seed, as where tuning chose the same for them, count once.
+    so far out in the tail. One seed alone separates nothing. Methods whose scores are equal on every seed, as where
+    tuning chose the same for them, count once.
 
     The correction has its price. At Holm's first step, 31 methods and five seeds find a difference of 1, 2, 5 and 10
     standard deviations of the paired differences with a chance of 0.2, 1.6, 29 and 92 % (noncentral t).
