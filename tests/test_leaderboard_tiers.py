@@ -46,15 +46,24 @@ def test_p_values_are_student_s(values):
     assert p == pytest.approx(slow_p_value(values), abs=1e-6)
 
 
-def test_equal_methods_are_not_separated_and_a_constant_difference_is():
+def test_equal_methods_are_not_separated_and_a_large_constant_difference_is():
     first, wide = [0.1, 0.5, 0.3], [0.9, 0.1, 0.2]
     scores = [first, [0.1, 0.5 + 1e-17, 0.3], [value - 0.1 for value in first], wide]
     apart = [[False, False, True, False], [False, False, True, False], [True, True, False, False], [False] * 4]
-    assert separated([(1, scores)]).tolist() == apart
-    assert tiers([(1, scores)]) == [1, 1, 1, 1]  # `wide` opens the tier and is separated from none
-    assert tiers([(1, scores[:3])]) == [1, 1, 2]
-    assert not separated([(1, [[0.5], [0.1]])]).any()
-    assert tiers([(1, [])]) == [] and tiers([(1, [[0.5, 0.4]])]) == [1]
+    assert separated([scores]).tolist() == apart
+    assert tiers([scores]) == [1, 1, 1, 1]  # `wide` opens the tier and is separated from none
+    assert tiers([scores[:3]]) == [1, 1, 2]
+    assert not separated([[[0.5], [0.1]]]).any()
+    assert tiers([[]]) == [] and tiers([[[0.5, 0.4]]]) == [1]
+
+
+def test_one_image_more_on_every_seed_separates_no_two_of_many_methods():
+    random = np.random.default_rng(0)
+    scores = random.integers(300, 400, size=(31, 5)) / 500
+    scores[1] = scores[0] + 1 / 500
+    assert not separated([scores])[0, 1]
+    scores[1] = scores[0] + 0.5  # no chance
+    assert separated([scores])[0, 1]
 
 
 def test_methods_of_equal_scores_count_once():
@@ -62,13 +71,13 @@ def test_methods_of_equal_scores_count_once():
     low = [0.50, 0.52, 0.49, 0.51, 0.48]
     high = [value + gain for value, gain in zip(low, [0.02, 0.05, 0.01, 0.03, 0.02], strict=True)]  # p = .019
     far = [value - 0.3 for value in low]
-    assert separated([(1, [high, low])])[0, 1]
-    apart = separated([(1, [high, low, far])])
+    assert separated([[high, low]])[0, 1]
+    apart = separated([[high, low, far]])
     assert apart[0].tolist() == [False, True, True]
-    again = separated([(1, [low, high, low, far, low, high])])
+    again = separated([[low, high, low, far, low, high]])
     order = [1, 0, 1, 2, 1, 0]
     assert again.tolist() == [[bool(apart[i, j]) for j in order] for i in order]
-    other = [(1, [low, high, low]), (1, [[0.1, 0.2], [0.1, 0.2], [0.3, 0.2]])]  # alike in one block alone
+    other = [[low, high, low], [[0.1, 0.2], [0.1, 0.2], [0.3, 0.2]]]  # alike in one block alone
     assert not separated(other)[0, 2] and separated(other).shape == (3, 3)
 
 
@@ -76,13 +85,13 @@ def test_equal_methods_are_separated_in_five_draws_of_a_hundred_at_most():
     """The limit allows for chance: 5 % of 400 draws and two standard errors."""
     random = np.random.default_rng(0)
     draws = random.normal(size=(400, 31, 5)) + random.normal(size=(400, 1, 5))
-    assert sum(separated([(1, draw)]).any() for draw in draws) <= 20 + 2 * math.sqrt(400 * 0.05 * 0.95)
+    assert sum(separated([draw]).any() for draw in draws) <= 20 + 2 * math.sqrt(400 * 0.05 * 0.95)
     scores = draws[0].copy()
     scores[:3] += 1000  # in a tier of their own
-    assert tiers([(1, scores)]) == [1] * 3 + [2] * 28
-    two = [(0.5, draws[1]), (0.5, scores)]  # of two independent blocks one has the difference
+    assert tiers([scores]) == [1] * 3 + [2] * 28
+    two = [draws[1], scores]  # of two independent blocks one has the difference
     assert tiers(two) == [1] * 3 + [2] * 28
-    uneven = [[(0.5, one), (0.5, 3 * other)] for one, other in pairwise(draws)]
+    uneven = [[one, 3 * other] for one, other in pairwise(draws)]
     assert sum(separated(blocks).any() for blocks in uneven) <= 20
 
 
@@ -105,19 +114,19 @@ def test_methods_share_a_tier_until_a_paired_test_separates_them():
         "wide": [0.5 + d - w for d, w in zip(drift, [0.4, -0.1, 0.3, 0.0, 0.1], strict=True)],
     }
     names = list(scores)
-    found = dict(zip(names, tiers([(1, list(scores.values()))]), strict=True))
+    found = dict(zip(names, tiers([list(scores.values())]), strict=True))
     assert found == {"first": 1, "close": 1, "wide": 1, "second": 2, "low": 3}
 
 
 def test_a_mean_of_independent_means_has_their_propagated_interval():
-    parts = [(0.25, [0.1, 0.2, 0.4, 0.3, 0.2]), (0.75, [0.5, 0.9, 0.6])]
-    found = combined([(weight, estimate(values)) for weight, values in parts])
-    squares = [(w**2 * statistics.variance(v) / len(v), len(v) - 1) for w, v in parts]
-    assert found.mean == pytest.approx(sum(w * statistics.fmean(v) for w, v in parts))
+    parts = [[0.1, 0.2, 0.4, 0.3, 0.2], [0.5, 0.9, 0.6]]
+    found = combined([estimate(values) for values in parts])
+    squares = [(statistics.variance(v) / len(v), len(v) - 1) for v in parts]
+    assert found.mean == pytest.approx(sum(statistics.fmean(v) for v in parts))
     assert found.error == pytest.approx(math.sqrt(sum(square for square, _ in squares)))
     degrees = sum(square for square, _ in squares) ** 2 / sum(square**2 / d for square, d in squares)
     assert found.degrees == pytest.approx(degrees)
-    assert combined([(0.5, estimate([0.1])), (0.5, estimate([0.2, 0.3]))]).error is None
+    assert combined([estimate([0.1]), estimate([0.2, 0.3])]).error is None
 
 
 def test_every_dataset_weighs_as_much_however_many_cue_rates_it_has(board):
@@ -126,11 +135,25 @@ def test_every_dataset_weighs_as_much_however_many_cue_rates_it_has(board):
     board.send_in(*of_seeds("base", digits), *of_seeds("base", more, cue_rate=0.5))
     board.send_in(*of_seeds("base", letters, dataset=plugin("letters"), images={"letters": "original"}))
     (base,) = board.standings().overall
-    of_digits = [(a + b) / 2 for a, b in zip(digits, more, strict=True)]  # seeds of one dataset are not independent
-    expected = combined([(0.5, estimate(of_digits)), (0.5, estimate(letters))])
+    of_digits = [(a + b) / 2 for a, b in zip(digits, more, strict=True)]
+    by_seed = [(a + b) / 2 for a, b in zip(of_digits, letters, strict=True)]  # one seed's draws are not independent
     assert base.mean.mean == pytest.approx((statistics.fmean(of_digits) + statistics.fmean(letters)) / 2)
-    assert base.mean.half_width == pytest.approx(expected.interval.half_width)
+    assert base.mean.half_width == pytest.approx(estimate(by_seed).interval.half_width)
     assert base.by_dataset == pytest.approx((statistics.fmean(of_digits), statistics.fmean(letters)))
+
+
+def test_settings_of_other_seeds_are_independent(board):
+    places = [
+        {"dataset": "acme:digits", "cue_rates": [0.9], "seeds": [0, 1, 2]},
+        {"dataset": "acme:letters", "cue_rates": [0.9], "seeds": [3, 4, 5]},
+    ]
+    board.counting((0, 1, 2)).listing(places)
+    digits, letters = (0.9, 0.8, 0.85), (0.1, 0.3, 0.2)
+    others = {"dataset": plugin("letters"), "images": {"letters": "original"}}
+    board.send_in(*of_seeds("base", digits), *of_seeds("base", letters, first=3, **others))
+    (base,) = board.standings().overall
+    expected = combined([estimate([value / 2 for value in own]) for own in (digits, letters)])
+    assert base.mean.half_width == pytest.approx(expected.interval.half_width)
 
 
 def test_settings_that_differ_in_how_their_sets_are_drawn_count_by_themselves(board):

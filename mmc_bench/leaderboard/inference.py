@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 CONFIDENCE = 0.95
 #: Numbers are rounded to so many digits before they are compared or shown: the last bits are the machine's.
 DIGITS = 6
+#: What paired differences scatter by at the least, as a standard deviation over seeds: a tenth of a point. A score is a
+#: whole number of images, so that few seeds can have one and the same difference by chance.
+LEAST_SCATTER = 0.001
 
-#: Seeds that methods are compared over: the weight of their means, and the scores (methods, seeds).
-Block = tuple[float, Sequence[Sequence[float]]]
+#: The scores (methods, seeds) of seeds that methods are compared over.
+Block = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,13 @@ def interval(values: Sequence[float]) -> Interval:
     return estimate(values).interval
 
 
-def combined(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
-    """Return the weighted sum of independent means; its error is propagated, and unknown where one of theirs is.
+def combined(parts: Sequence[Estimate]) -> Estimate:
+    """Return the sum of independent means; its error is propagated, and unknown where one of theirs is.
 
     The degrees of freedom are those of Welch (1938) and Satterthwaite (1946).
     """
-    mean = math.fsum(weight * part.mean for weight, part in parts)
-    errors = [(weight * part.error, part.degrees) for weight, part in parts if part.error is not None]
+    mean = math.fsum(part.mean for part in parts)
+    errors = [(part.error, part.degrees) for part in parts if part.error is not None]
     if len(errors) < len(parts):
         return Estimate(mean, None, 0)
     variance = math.fsum(error**2 for error, _ in errors)
@@ -80,15 +83,10 @@ def t_quantile(degrees: float) -> float:
 
 
 def p_values(mean: NDArray[Any], error: NDArray[Any], degrees: float) -> NDArray[Any]:
-    """Return the two-sided p of Student's t tests that true means are zero.
-
-    Of a mean of zero it is 1, and of another without an error, the same for every seed, it is 0.
-    """
+    """Return the two-sided p of Student's t tests that true means are zero; the standard errors are above zero."""
     from scipy.special import stdtr
 
-    constant = np.round(error, DIGITS) == 0
-    p = 2 * stdtr(degrees, -np.abs(mean) / np.where(constant, 1, error))
-    return np.where(np.round(mean, DIGITS) == 0, 1.0, np.where(constant, 0.0, p))
+    return np.asarray(2 * stdtr(degrees, -np.abs(mean) / error))
 
 
 def holm(p: NDArray[Any]) -> NDArray[np.bool_]:
@@ -106,15 +104,16 @@ def separated(blocks: Sequence[Block]) -> NDArray[np.bool_]:
     All k(k - 1) / 2 pairs are tested together, each by Student's two-sided t test on differences of the same seed, with
     Holm's correction for all of them (Holm, 1979; for comparisons of all methods with one another Demšar, 2006, 3.2.2).
     The chance to separate any two equal methods is at most .05, whichever they are. The means of several blocks are
-    independent: their differences are added with weights, and the degrees of freedom are those of the block of fewest
-    seeds, with which the test keeps its level (Mickey and Brown, 1966). Satterthwaite's approximation does not keep it
-    so far out in the tail. One seed alone separates nothing. Methods whose scores are equal on every seed, as where
-    tuning chose the same for them, count once.
+    independent: their differences are added, and the degrees of freedom are those of the block of fewest seeds, with
+    which the test keeps its level (Mickey and Brown, 1966). Satterthwaite's approximation does not keep it so far out
+    in the tail. Differences that are nearly the same on every seed count as scattered by `LEAST_SCATTER`. One seed
+    alone separates nothing. Methods whose scores are equal on every seed, as where tuning chose the same for them,
+    count once.
 
     The correction has its price. At Holm's first step, 31 methods and five seeds find a difference of 1, 2, 5 and 10
     standard deviations of the paired differences with a chance of 0.2, 1.6, 29 and 92 % (noncentral t).
     """
-    scores = [np.asarray(own, dtype=float) for _, own in blocks]
+    scores = [np.asarray(own, dtype=float) for own in blocks]
     methods = len(scores[0])
     if not methods or any(own.shape[1] < 2 for own in scores):
         return np.zeros((methods, methods), dtype=bool)
@@ -125,10 +124,10 @@ def separated(blocks: Sequence[Block]) -> NDArray[np.bool_]:
     found = np.zeros((methods, methods), dtype=bool)
     first, second = np.triu_indices(methods, 1)
     mean, variance = np.zeros(len(first)), np.zeros(len(first))
-    for (weight, _), own in zip(blocks, scores, strict=True):
+    for own in scores:
         difference = own[first] - own[second]
-        mean += weight * difference.mean(axis=1)
-        variance += weight**2 * difference.var(axis=1, ddof=1) / own.shape[1]
+        mean += difference.mean(axis=1)
+        variance += np.maximum(difference.var(axis=1, ddof=1), LEAST_SCATTER**2) / own.shape[1]
     degrees = min(own.shape[1] for own in scores) - 1
     found[first, second] = holm(p_values(mean, np.sqrt(variance), degrees))
     return (found | found.T)[np.ix_(like, like)]
@@ -142,10 +141,10 @@ def tiers(blocks: Sequence[Block]) -> list[int]:
     of the tier may be separated from each other. A method whose seeds scatter widely can share a tier with a best that
     it is far behind of: its tier says that it may be as good, and not that it is.
     """
-    if not blocks or not len(blocks[0][1]):
+    if not blocks or not len(blocks[0]):
         return []
     apart = separated(blocks)
-    means = np.round(sum(weight * np.mean(own, axis=1) for weight, own in blocks), DIGITS)
+    means = np.round(sum(np.mean(own, axis=1) for own in blocks), DIGITS)
     left = np.argsort(-means, kind="stable")
     found = np.zeros(len(means), dtype=int)
     while len(left):

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 from statistics import fmean
 
 from mmc_bench.leaderboard.inference import DIGITS, Estimate, Interval, combined, estimate, tiers
@@ -12,8 +13,11 @@ from mmc_bench.leaderboard.schemas import CountedPlace
 from mmc_bench.results.jobs import PROTOCOLS
 
 Rows = Mapping[CountedPlace, RankedRow]
-#: Settings of one dataset with the same seeds, whose means share these seeds' draws and so are no independent ones.
-Block = tuple[CountedPlace, ...]
+#: Settings with the same seeds, and how much each adds to the mean. They share these seeds' draws, and different
+#: datasets can share images (CIFAR-10 with a box, and in Dominoes): their means are not independent.
+Block = Mapping[CountedPlace, float]
+#: What a method scores: by block, and by seed within it.
+Scores = Sequence[Sequence[float]]
 #: A method's distribution, name and note.
 Name = tuple[str, str, str]
 
@@ -56,7 +60,7 @@ def make_overall(rows: Iterable[RankedRow], places: Sequence[CountedPlace]) -> l
     blocks = _blocks(places)
     scores = {protocol: _scores(own, blocks) for protocol, own in found.items()}
     knowing, unknowing = (scores[protocol] for protocol in GAP)
-    gaps = {name: _difference(blocks, knowing[name], unknowing[name]).interval for name in knowing if name in unknowing}
+    gaps = {name: _difference(knowing[name], unknowing[name]).interval for name in knowing if name in unknowing}
     methods: list[Overall] = []
     for protocol, own in found.items():
         methods += _in_tiers(protocol, own, places, blocks, scores[protocol])
@@ -67,13 +71,13 @@ def _in_tiers(
     protocol: str,
     found: Mapping[Name, Rows],
     places: Sequence[CountedPlace],
-    blocks: Mapping[Block, float],
-    scores: Mapping[Name, Sequence[Sequence[float]]],
+    blocks: Sequence[Block],
+    scores: Mapping[Name, Scores],
 ) -> list[Overall]:
     """Return the methods of one protocol."""
     names = sorted(scores)
-    means = [_weighted(blocks, scores[name]) for name in names]
-    in_tiers = tiers([(weight, [scores[name][at] for name in names]) for at, weight in enumerate(blocks.values())])
+    means = [_mean_of(scores[name]) for name in names]
+    in_tiers = tiers([[scores[name][at] for name in names] for at in range(len(blocks))])
     ranked = [
         Overall(protocol, *name, mean.interval, len(places), (), tier, _by_dataset(places, found[name]))
         for name, mean, tier in zip(names, means, in_tiers, strict=True)
@@ -87,19 +91,17 @@ def _in_tiers(
     return ranked + sorted(lacking, key=lambda one: (one.method, one.note))
 
 
-def _scores(found: Mapping[Name, Rows], blocks: Mapping[Block, float]) -> dict[Name, list[list[float]]]:
-    """Return the worst split by block and seed of the methods that lack no cell."""
+def _scores(found: Mapping[Name, Rows], blocks: Sequence[Block]) -> dict[Name, list[list[float]]]:
+    """Return what each block and seed adds to the mean worst split of the methods that lack no cell."""
     places = [place for block in blocks for place in block]
     complete = (name for name, own in found.items() if not any(_missing(place, own.get(place)) for place in places))
-    return {name: [_mean_by_seed(block, found[name]) for block in blocks] for name in complete}
+    return {name: [_by_seed(block, found[name]) for block in blocks] for name in complete}
 
 
-def _difference(
-    blocks: Mapping[Block, float], first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]
-) -> Estimate:
+def _difference(first: Scores, second: Scores) -> Estimate:
     """Return the mean difference between two methods, paired by seed in every block."""
     pairs = zip(first, second, strict=True)
-    return _weighted(blocks, [[a - b for a, b in zip(*pair, strict=True)] for pair in pairs])
+    return _mean_of([[a - b for a, b in zip(*pair, strict=True)] for pair in pairs])
 
 
 def _missing(place: CountedPlace, row: RankedRow | None) -> list[str]:
@@ -108,24 +110,25 @@ def _missing(place: CountedPlace, row: RankedRow | None) -> list[str]:
     return [f"{row.setting.label} seed {seed}" for seed in row.missing]
 
 
-def _blocks(places: Sequence[CountedPlace]) -> dict[Block, float]:
-    """Return the blocks of settings with their weights: datasets weigh equally, and so do the settings of each."""
+def _blocks(places: Sequence[CountedPlace]) -> list[Block]:
+    """Return the blocks of settings. Datasets add equally much to the mean, and so do the settings of each."""
     of_dataset = Counter(place.dataset for place in places)
-    grouped: dict[tuple[str, tuple[int, ...]], list[CountedPlace]] = defaultdict(list)
+    blocks: dict[tuple[int, ...], dict[CountedPlace, float]] = defaultdict(dict)
     for place in places:
-        grouped[place.dataset, place.seeds].append(place)
-    return {tuple(block): len(block) / of_dataset[dataset] / len(of_dataset) for (dataset, _), block in grouped.items()}
+        blocks[place.seeds][place] = 1 / len(of_dataset) / of_dataset[place.dataset]
+    return list(blocks.values())
 
 
-def _weighted(blocks: Mapping[Block, float], by_seed: Sequence[Sequence[float]]) -> Estimate:
-    """Return the mean over blocks of what each has for its seeds."""
-    return combined([(weight, estimate(own)) for weight, own in zip(blocks.values(), by_seed, strict=True)])
+def _by_seed(block: Block, rows: Rows) -> list[float]:
+    """Return what each seed of a block adds to a method's mean worst split."""
+    worst = [(share, rows[place].worst_by_seed) for place, share in block.items()]
+    seeds = next(iter(block)).seeds
+    return [fsum(share * own[seed] for share, own in worst) for seed in seeds]
 
 
-def _mean_by_seed(block: Block, rows: Rows) -> list[float]:
-    """Return a method's worst split for each seed of a block, over its settings."""
-    worst = [rows[place].worst_by_seed for place in block]
-    return [fmean(own[seed] for own in worst) for seed in block[0].seeds]
+def _mean_of(scores: Scores) -> Estimate:
+    """Return the mean of a method: the sum over blocks of their means over seeds."""
+    return combined([estimate(own) for own in scores])
 
 
 def _by_dataset(places: Sequence[CountedPlace], rows: Rows) -> tuple[float, ...]:

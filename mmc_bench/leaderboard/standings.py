@@ -78,7 +78,7 @@ def _in_tiers(rows: Sequence[RankedRow], baseline: str) -> list[RankedRow]:
     complete = [row for row in rows if not row.missing]
     scores = [[row.worst_by_seed[seed] for seed in row.setting.seeds] for row in complete]
     if complete and complete[0].setting.has_tiers:
-        complete = [replace(row, tier=tier) for row, tier in zip(complete, tiers([(1, scores)]), strict=True)]
+        complete = [replace(row, tier=tier) for row, tier in zip(complete, tiers([scores]), strict=True)]
     complete.sort(key=lambda row: (row.tier or 0, -round(_mean(row), DIGITS)))
     return complete + [row for row in rows if row.missing]
 

@@ -111,9 +111,9 @@ def named(record, selection):
     return record.model_copy(update={"cell": record.cell.with_changes(selection=selection)})
 
 
-def of_seeds(method, worst, **changed):
-    """Return a cell for each seed, from 0 on, with these worst-split accuracies."""
-    return [cell(seed, method, (0.9, 0.9, value, 0.2), **changed) for seed, value in enumerate(worst)]
+def of_seeds(method, worst, first=0, **changed):
+    """Return a cell for each seed, from `first` on, with these worst-split accuracies."""
+    return [cell(seed, method, (0.9, 0.9, value, 0.2), **changed) for seed, value in enumerate(worst, first)]
 
 
 def write_results(folder, cells, models=None):
