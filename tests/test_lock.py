@@ -9,7 +9,7 @@ import pytest
 
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.versions import PACKAGE
+from mmc_bench.results.versions import PACKAGE, STAGES
 from mmc_bench.running.session import DEFAULT_SUITE
 from mmc_bench.suites.plan import make_plan
 from mmc_bench.suites.suite import load_suite, suite_of
@@ -85,6 +85,9 @@ def test_an_edit_that_changes_no_number_keeps_all_results_and_one_that_may_compu
     assert checkout.computed() == (0, 0)
     checkout.edit("plugins/cbft/method.py", "Field(0.01,", "Field(0.02,")
     assert checkout.computed() == (1, 0)
+    version = STAGES["probe"].version
+    checkout.edit("mmc_bench/results/versions.py", f'"probe": Stage({version}', f'"probe": Stage({version + 1}')
+    assert checkout("lock", "prove", "probe") == f"stage probe: listed as the first source of version {version + 1}\n"
 
 
 def test_the_first_number_that_differs_is_named():

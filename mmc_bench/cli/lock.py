@@ -37,7 +37,7 @@ def check() -> None:
         click.echo(f"{thing.label}: the source at hand is not listed under version {thing.version}")
     if unlisted:
         names = " ".join(thing.name for thing in unlisted)
-        raise UserError(f"raise the version where numbers change, or show that none does: mmc-bench lock prove {names}")
+        raise UserError(f"raise the version where numbers change, and run: mmc-bench lock prove {names}")
     click.echo("all source is listed")
 
 
@@ -47,7 +47,8 @@ def check() -> None:
 def prove(names: Sequence[str], against: str | None) -> None:
     """Run small cells in old and new source, compare all numbers to the bit, and list the new source.
 
-    NAMES are stages and plugins; without them, all whose source is not listed.
+    NAMES are stages and plugins; without them, all whose source is not listed. The first source of a version is listed
+    as it is: there is nothing to compare it with.
     """
     from mmc_bench.suites.suite import load_suite
     from mmc_bench.testing.golden import (
@@ -65,7 +66,12 @@ def prove(names: Sequence[str], against: str | None) -> None:
     for name in names:
         if name not in {thing.name for thing in things}:
             raise UserError(f"unknown stage or plugin {name!r}: {nearest(name, [thing.name for thing in things])}")
-    wanted = [thing for thing in things if not thing.is_listed and (not names or thing.name in names)]
+    unlisted = [thing for thing in things if not thing.is_listed and (not names or thing.name in names)]
+    for thing in unlisted:
+        if not known_digests(thing.kind, thing.name, thing.version):
+            add_to_lock(thing.kind, thing.name, thing.version, thing.digest)
+            click.echo(f"{thing.label}: listed as the first source of version {thing.version}")
+    wanted = [thing for thing in unlisted if not thing.is_listed]
     usual = load_suite(DEFAULT_SUITE, registry.suites)
     named = {f"{kind}s": list(getattr(usual, f"{kind}s")) for kind in ("dataset", "backbone", "method")}
     for thing in wanted:
@@ -83,7 +89,7 @@ def prove(names: Sequence[str], against: str | None) -> None:
             raise UserError(f"{thing.label}: no small cell uses {', '.join(missed)}, so nothing is shown")
         add_to_lock(thing.kind, thing.name, thing.version, thing.digest)
         click.echo(f"{thing.label}: {len(now)} numbers are the same; listed under version {thing.version}")
-    if not wanted:
+    if not unlisted:
         click.echo("nothing to prove: all source is listed")
 
 
