@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 import mmc_bench
 from mmc_bench.auditing.page import WORDS as AUDIT_WORDS
-from mmc_bench.data.contract import LabelledImages
+from mmc_bench.data.contract import LabelledImages, has_cue
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.landscape.barriers import connectivity
 from mmc_bench.landscape.paths import end_scores, evaluate_path, linear_path
 from mmc_bench.mechanisms.attribution import attribution
-from mmc_bench.mechanisms.measure import flips, measure_hold
+from mmc_bench.mechanisms.measure import flips, half_cued, measure_hold
 from mmc_bench.mechanisms.reading import readability
 from mmc_bench.mechanisms.stages import MOST_VALUES, stage_features, stages_of, vectors
 from mmc_bench.mechanisms.verdicts import HALF, HIDDEN, KEPT, REMOVED, UNDECIDED, UNLINKED, WORDS, verdict, way_back
@@ -197,6 +197,10 @@ def test_cue_codes_that_make_no_classes_are_read_as_present_or_not():
     hold = measure_hold(TinyNet(100, (3, 32, 32)), data)
     assert hold.presence and hold.classes == 2 and hold.chance == pytest.approx(0.5)
     assert hold.cue_pixels == pytest.approx(1 / 32, rel=0.1)
+    sets = data.train_splits
+    images = half_cued(sets["RC"], sets["NC"])
+    assert has_cue(images.cues[:10]).tolist() == [True, False] * 5  # a held-out part of them has both
+    assert images.labels.equal(sets["RC"].labels) and images.labels.equal(sets["NC"].labels)
 
 
 # --- stages
@@ -268,6 +272,13 @@ def test_nothing_is_guessed_where_the_references_read_alike():
     found = verdict(hold(0.9), hold(0.95, 0.9), hold(0.9, 0.0), 0.0, 0.05)
     assert (found.word, found.left) == (UNDECIDED, None)
     assert verdict(hold(0.9, 0.5), hold(0.95, 0.9), hold(0.9, 0.0), 0.0, 0.05).word == KEPT
+
+
+def test_a_difference_that_equals_its_threshold_is_on_the_side_that_readers_are_told():
+    assert 0.7 - 0.6 < 0.1 < 0.4 - 0.3
+    assert verdict(hold(0.6), hold(0.7, 0.9), hold(0.6, 0.0), 0.0, 0.05).word == REMOVED  # ten points are enough
+    assert verdict(hold(0.2, 0.4), hold(1.0, 0.9), hold(0.2, 0.3), 0.0, 0.05).word == REMOVED  # kept: over ten points
+    assert verdict(hold(0.65), hold(0.7, 0.9), hold(0.6, 0.0), 0.0, 0.05).word == HIDDEN  # half is not less than half
 
 
 def test_a_probe_s_key_is_that_of_weights_and_data_alone(cell):

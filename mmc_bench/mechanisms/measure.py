@@ -56,15 +56,16 @@ def _to_read(
     classes = [data.cue_classes(images.cues) for images in pair]
     if classes[0] is not None and classes[1] is not None and len(classes[0].unique()) > 1:
         return (pair[0], classes[0]), (pair[1], classes[1]), False
-    half = [_half_cued(images["RC"], images["NC"]) for images in (train, test)]
+    half = [half_cued(images["RC"], images["NC"]) for images in (train, test)]
     known, asked = ((images, has_cue(images.cues).long()) for images in half)
     return known, asked, True
 
 
-def _half_cued(cued: CuedImages, cue_free: CuedImages) -> CuedImages:
-    """Return a set of images whose second half carries no cue."""
-    half = len(cued) // 2
-    return cued.subset(slice(half)).joined(cue_free.subset(slice(half, None)))
+def half_cued(cued: CuedImages, cue_free: CuedImages) -> CuedImages:
+    """Return a set of images of which every second one carries no cue, so that any stretch of it has both."""
+    rows = torch.arange(len(cued))
+    rows[1::2] += len(cued)
+    return cued.joined(cue_free).subset(rows)
 
 
 def flips(model: Backbone, cued: CuedImages, swapped: CuedImages, data: ExperimentData) -> float:

@@ -29,6 +29,9 @@ WORDS = {
     UNDECIDED: "predictions do not change with the cue, which features of pretrained and cue-free tell alike",
 }
 
+#: Shares are numbers of images, and differences of theirs are rounded to this before they are compared: .7 - .6 < .1.
+DIGITS = 9
+
 #: Share of predictions that must change with the cue, beyond those of θ_NC.
 FLIPS = 0.1
 
@@ -73,12 +76,12 @@ def verdict(own: Hold, cued: Hold, cue_free: Hold, barrier: float | None, tolera
         The barrier (nats) up to which the path counts as open.
     """
     read, most, least = (hold.read[FEATURES] for hold in (own, cued, cue_free))
-    left = (read - least) / (most - least) if most - least >= CONTRAST else None
-    if own.flips - cue_free.flips > FLIPS:
+    left = (read - least) / (most - least) if round(most - least, DIGITS) >= CONTRAST else None
+    if round(own.flips - cue_free.flips, DIGITS) > FLIPS:
         return Verdict(KEPT, left)
     if left is None:
         return Verdict(UNDECIDED, left)
-    if left < HALF:
+    if round(left, DIGITS) < HALF:
         return Verdict(REMOVED, left)
     if barrier is None:
         return Verdict(None, left)

@@ -40,7 +40,7 @@ STAGES = {
     "fine-tune": Stage(3, (*_COMMON, "stages/finetune.py")),
     "score": Stage(3, (*_COMMON, "stages/score.py", "landscape/effects.py", "landscape/invariance.py")),
     "connect": Stage(3, (*_COMMON, "stages/connect.py", "landscape")),
-    "probe": Stage(1, (*_COMMON, *(f"mechanisms/{name}.py" for name in _MEASURED))),
+    "probe": Stage(2, (*_COMMON, *(f"mechanisms/{name}.py" for name in _MEASURED))),
 }
 
 
