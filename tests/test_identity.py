@@ -246,9 +246,23 @@ def test_an_installed_wheels_version_is_its_distributions(tmp_path, monkeypatch)
     assert offer_of(site, monkeypatch).version == "1"
 
 
-@pytest.mark.parametrize("file", ["table.json", "_helpers/a.py", "_helper.py"])
-def test_a_one_file_plugins_version_follows_its_helpers_and_data(tmp_path, file):
-    (tmp_path / "own.py").write_text(HOOKS.replace(".method", ""))
+@pytest.mark.parametrize(
+    ("file", "follows"),
+    [
+        ("table.json", True),
+        ("_helpers/a.py", True),
+        ("_helper.py", True),
+        ("_helpers/table.csv", True),
+        ("weights.npz", True),
+        ("weights.txt", False),
+        ("log.txt", False),
+        ("log", False),
+        ("results.csv", False),
+    ],
+)
+def test_a_one_file_plugins_version_follows_its_helpers_and_the_data_that_it_mentions(tmp_path, file, follows):
+    mentions = 'TABLE = "table.json"\nWEIGHTS = sorted(Path(__file__).parent.glob("*.npz"))\n'
+    (tmp_path / "own.py").write_text(f"from pathlib import Path\n{HOOKS.replace('.method', '')}{mentions}")
 
     def version():
         for name in [name for name in sys.modules if "folder_plugins" in name]:  # as in a new process
@@ -258,7 +272,7 @@ def test_a_one_file_plugins_version_follows_its_helpers_and_data(tmp_path, file)
     before = version()
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("{}")
-    assert version() != before
+    assert (version() != before) == follows
 
 
 def test_a_stage_seeds_every_global_generator(tmp_path):

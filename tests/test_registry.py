@@ -115,7 +115,11 @@ def test_an_unknown_name_is_answered_with_the_nearest(write):
 def test_an_unknown_name_mentions_plugins_that_failed_to_load(write, tmp_path):
     write("plugs/mine.py", GOOD)
     write("plugs/broken.py", "raise ValueError")
-    assert "plugins that failed to load: broken" in refused(registry_of(tmp_path / "plugs"), "method", "of-broken")
+    registry = registry_of(tmp_path / "plugs")
+    assert "plugins that failed to load: broken" in refused(registry, "method", "of-broken")
+    assert refused(registry, "method", "broken:its") == (
+        "method 'broken:its' is not there: plugin broken failed to load: ValueError: no message (broken.py, line 1)"
+    )
 
 
 def test_globs_and_names_select_each_offer_once_in_the_order_given(write):

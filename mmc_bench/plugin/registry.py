@@ -100,7 +100,8 @@ class Registry:
         Raises
         ------
         UserError
-            When no plugin offers it, naming the nearest known ones, or when several do.
+            When no plugin offers it, naming the nearest known ones or why its plugin failed to load; or when several
+            do.
         """
         distribution, _, plain = name.rpartition(":")
         found = [
@@ -109,6 +110,11 @@ class Registry:
             if not distribution or offer.plugin.distribution == distribution
         ]
         if not found:
+            for plugin in self.failures:
+                if plugin.distribution == distribution:
+                    raise UserError(
+                        f"{kind} {name!r} is not there: plugin {plugin.name} failed to load: {plugin.error}"
+                    )
             message = f"unknown {kind} {name!r}: {nearest(plain, self._offers[kind])}"
             if self.failures:
                 broken = ", ".join(plugin.name for plugin in self.failures)

@@ -7,6 +7,7 @@ of the distribution's packages is added: helpers, data files and sibling package
 
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -17,6 +18,7 @@ from types import ModuleType
 
 from mmc_bench.results.versions import locked_version
 from mmc_bench.system.digests import digest_of_files, digest_of_text, files_below
+from mmc_bench.system.files import read_whole
 
 #: The distribution whose plugins declare versions that the lock proves.
 OWN_DISTRIBUTION = "mmc-bench"
@@ -63,13 +65,24 @@ def digest_of_roots(module: ModuleType, roots: Iterable[Path], targets: Iterable
 
 
 def folder_roots(path: Path, module: ModuleType) -> list[Path]:
-    """Return what a folder plugin may rest on: its package; or its one file, and the data and helpers beside it."""
+    """Return what a folder plugin may rest on: its package; or its one file, and the helpers and data beside it.
+
+    Helpers begin with an underscore. Data are files whose name or suffix the code mentions; a log that a run is written
+    to is none.
+    """
     if path.is_dir():
         return [path]
     beside = [entry for entry in path.parent.iterdir() if not entry.name.startswith((".", "__"))]
     helpers = [entry for entry in beside if entry.name.startswith("_")]
-    data = [entry for entry in beside if entry.is_file() and entry.suffix not in (".py", ".pyc")]
+    code = [path, *(file for one in helpers for file in ([one] if one.is_file() else files_below(one)))]
+    text = b"\n".join(read_whole(file) for file in code if file.suffix == ".py")
+    others = [entry for entry in beside if entry.is_file() and entry.suffix not in (".py", ".pyc")]
+    data = [entry for entry in others if any(os.fsencode(word) in text for word in _words(entry))]
     return [path, *helpers, *data]
+
+
+def _words(file: Path) -> list[str]:
+    return [file.name, *([file.suffix] if file.suffix else [])]
 
 
 def editable_roots(distribution: Distribution, module: ModuleType) -> list[Path] | None:
