@@ -168,6 +168,10 @@ def test_settings_that_differ_in_how_their_sets_are_drawn_count_by_themselves(bo
     board.listing([{**place, "data": {"majority": "uncued"}}])
     with pytest.raises(UserError, match="there is no data setting 'majority': known are "):
         board.opened()
+    for wrong in ({"minority": "uncud"}, {"clean_images": 1}, {"test_images": "many"}):
+        board.listing([{**place, "data": wrong}])
+        with pytest.raises(UserError, match=f"{next(iter(wrong))} = "):
+            board.opened()
 
 
 def test_a_setting_of_few_seeds_is_shown_without_tiers_and_does_not_count(board):

@@ -12,7 +12,16 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import PluginRef, Pretraining
@@ -48,6 +57,10 @@ def _data_settings(given: dict[str, Any]) -> dict[str, Any]:
     for name in given:
         if name not in known:
             raise ValueError(f"there is no data setting {name!r}: known are {', '.join(known)}")
+    try:
+        TypeAdapter(DataSettings).validate_python(given)
+    except ValidationError as error:
+        raise ValueError(first_problem(error)) from None
     return given
 
 
