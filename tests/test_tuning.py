@@ -66,6 +66,11 @@ def test_no_ranked_seed_is_among_the_trials_and_no_trial_among_the_ranked(plan):
         plan(tune={"trials": 4, "seeds": [100, 1]})
 
 
+def test_a_seed_of_trials_that_is_given_twice_counts_once(plan):
+    twice, once = (plan(tune={"trials": 2, "seeds": seeds}).tunings for seeds in ([100, 101, 100], [100, 101]))
+    assert [own.selection for own in twice] == [own.selection for own in once]
+
+
 def test_more_trials_change_none_of_the_others(plan):
     few, many = ({trial.key for trial in plan(tune=number).trials} for number in (4, 9))
     assert few < many

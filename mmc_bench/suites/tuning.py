@@ -101,6 +101,7 @@ def tunings_of(
     spaces = {method: space for method, space in found.items() if space is not None}
     _refuse_unknown(settings, [offer for own in plugins.values() for offer, _ in own])
     versions = versions_of_stages("fine-tune", "score")
+    seeds = tuple(dict.fromkeys(settings.seeds))
     groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
         if cell.method.canonical in spaces:
@@ -108,7 +109,7 @@ def tunings_of(
     tunings = []
     for own in groups.values():
         method, space = own[0].method, spaces[own[0].method.canonical]
-        starts = [own[0].pretraining.with_changes(seed=seed) for seed in settings.seeds]
+        starts = [own[0].pretraining.with_changes(seed=seed) for seed in seeds]
         drawn = tuple(space.draw(number) for number in range(settings.trials))
         trials = tuple(
             tuple(
@@ -120,7 +121,7 @@ def tunings_of(
         selection = Selection(
             pretraining=starts[0],
             method=method,
-            seeds=settings.seeds,
+            seeds=seeds,
             trials=tuple(tuple(trial.key for trial in trial_jobs) for trial_jobs in trials),
         )
         described, standard = space.described(), tuple(sorted(space.standard))
