@@ -123,13 +123,13 @@ def test_status_counts_done_missing_and_failed(bench):
     assert content["cells"] == {"done": 1, "missing": 2, "failed": 1}
     assert "planted" in content["failures"][0]["error"]
     text = bench("status", "--suite", "tiny.yaml", "--methods", "tiny-ft,tiny-raise").out
-    assert "1 of 4 cells done, 2 missing, 1 failed" in text
+    assert "4 cells: 1 done, 2 missing, 1 failed" in text
 
 
 def test_a_shard_is_planned_and_told_of_alone(bench):
     words = ["--suite", "tiny.yaml", "--shard"]
     assert "2 cells, 0 cached, 2 to run; 1 of 1 pretrainings" in bench("run", "--dry-run", *words, "2/2").out
-    assert "0 of 1 cells done, 1 missing" in bench("status", *words, "3/4").out
+    assert "1 cell: 0 done, 1 missing" in bench("status", *words, "3/4").out
     empty = bench("run", *words, "5/5")
     assert empty.code == 5 and "shard 5/5 holds nothing" in empty.err
 

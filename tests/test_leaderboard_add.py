@@ -190,7 +190,7 @@ def test_the_commands_take_in_build_and_check(bench):
     write_results(bench.folder / "results", [cell(0, "tune"), cell(0, "base")])
     result = bench("leaderboard", "add", "results", "--by", "Ann", "--board", "board", "--methods", "tune")
     assert result.code == 0, result.err
-    assert "1 cells (tune)" in result.out and "pretrainings" in result.out
+    assert "1 cell (tune)" in result.out and "records of their 1 pretraining" in result.out
     assert bench("leaderboard", "check", "--board", "board").code == 1
     assert bench("leaderboard", "build", "--board", "board").code == 0
     assert bench("leaderboard", "check", "--board", "board").code == 0

@@ -102,7 +102,7 @@ def test_a_pair_is_made_again_when_one_of_its_models_was(suite):
     assert path.read_text() == before  # the same weights came back
     record.write_text(json.dumps({**json.loads(record.read_text()), "weights_sha256": "0" * 64}))
     dry = suite("run", "--suite", "pairs.yaml", "--cue-rates", "0.9", "--dry-run")
-    assert "1 pairs, 0 cached, 1 to run" in dry.out
+    assert "1 pair, 0 cached, 1 to run" in dry.out
 
 
 def test_a_path_does_not_depend_on_which_others_are_measured(suite):
@@ -139,7 +139,7 @@ def test_dry_run_and_status_tell_of_pairs(suite):
     dry = suite("run", "--suite", "pairs.yaml", "--dry-run")
     assert "2 pairs, 0 cached, 2 to run; 3 of 3 pretrainings to run" in dry.out
     assert "pair tiny-set tiny-net cue rate 0.5 seed 0 – cue rate 0, seed 1" in dry.out
-    assert "0 of 2 pairs done" in suite("status", "--suite", "pairs.yaml").out
+    assert "2 pairs: 0 done" in suite("status", "--suite", "pairs.yaml").out
 
 
 def test_dry_run_and_status_tell_of_pretraining_alone(suite):
@@ -148,7 +148,7 @@ def test_dry_run_and_status_tell_of_pretraining_alone(suite):
     assert "pretraining alone; 2 of 2 pretrainings to run" in dry.out
     run(suite, "--cue-rates", "0.9")
     status = suite("status", "--suite", "pairs.yaml").out
-    assert "1 of 2 pretrainings done, 1 missing" in status
+    assert "2 pretrainings: 1 done, 1 missing" in status
     assert "tiny-set  tiny-net  cue rate 0.5  pretraining  1 missing" in status
 
 
@@ -163,7 +163,7 @@ def test_pairs_name_data_sets_of_the_suite_alone(suite):
 def test_a_model_is_not_paired_with_itself(suite):
     (suite.folder / "pairs.yaml").write_text(PAIRS.replace("cue_rate: 0.0, seed: 1", "cue_rate: 0.5"))
     dry = suite("run", "--suite", "pairs.yaml", "--dry-run")
-    assert "1 pairs" in dry.out  # .9 with .5, but not .5 with .5
+    assert "1 pair," in dry.out  # .9 with .5, but not .5 with .5
 
 
 def test_a_pair_compares_on_another_experiments_data_where_the_suite_says_so(cell):

@@ -5,6 +5,7 @@ from statistics import fmean
 
 from mmc_bench.auditing.chance import learned
 from mmc_bench.auditing.schema import AuditReport, Cue, MethodSummary
+from mmc_bench.system.words import counted
 
 
 def answer(report: AuditReport) -> tuple[str, ...]:
@@ -33,8 +34,8 @@ def _known(cue: Cue) -> bool:
 
 
 def _unfinished(report: AuditReport) -> Iterator[str]:
-    parts = [_counted(report.missing, "training or repair", "trainings and repairs")] if report.missing else []
-    parts += [_counted(report.unprobed, "probe", "probes")] if report.unprobed else []
+    parts = [counted(report.missing, "training or repair", "trainings and repairs")] if report.missing else []
+    parts += [counted(report.unprobed, "probe")] if report.unprobed else []
     if parts:
         have = "has" if report.missing + report.unprobed == 1 else "have"
         yield f"Not finished: {listed(parts)} {have} not run yet. The same command goes on."
@@ -46,7 +47,7 @@ def _picked_up(report: AuditReport) -> Iterator[str]:
     ignored = [cue for cue in cues if not cue.picked_up and _known(cue)]
     no = [cue.name for cue in ignored]
     unknown = [cue.name for cue in cues if not cue.picked_up and not _known(cue)]
-    after = f"After {_counted(report.epochs, 'epoch', 'epochs')}, {backbone}"
+    after = f"After {counted(report.epochs, 'epoch')}, {backbone}"
     every = {1: "the one kind", 2: "both kinds"}.get(len(cues), f"all {len(cues)} kinds")
     guessing = _guessing(report, ignored) if ignored else None
     if yes:
@@ -152,12 +153,8 @@ def _shown(share: float | None) -> int:
 
 
 def _points(share: float | None) -> str:
-    return _counted(_shown(share), "point", "points")
+    return counted(_shown(share), "point")
 
 
 def _percent(share: float) -> str:
     return f"{_shown(share)} %"
-
-
-def _counted(count: int, one: str, more: str) -> str:
-    return f"{count:,} {one if count == 1 else more}"

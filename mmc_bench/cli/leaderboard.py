@@ -26,6 +26,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.running.interrupts import raised_interrupts
 from mmc_bench.running.session import Session, default_results
 from mmc_bench.system.streams import notice, printable, tell
+from mmc_bench.system.words import counted
 
 if TYPE_CHECKING:
     from mmc_bench.engines import Engine
@@ -72,12 +73,13 @@ def add(
     if not folder.is_dir():
         raise UserError(f"there is no results folder {results}")
     added = take_in(opened, folder, discovered(plugins_dir), by or _git_user(), _today(), note, words_of(methods))
-    click.echo(f"taken into {added.folder}: {added.cells} cells ({', '.join(added.methods)})")
-    click.echo(f"with the records of their {added.pretrainings} pretrainings")
+    click.echo(f"taken into {added.folder}: {counted(added.cells, 'cell')} ({', '.join(added.methods)})")
+    click.echo(f"with the records of their {counted(added.pretrainings, 'pretraining')}")
     if added.selections:
-        click.echo(f"and of {added.trials} trials, which {added.selections} selections of parameters rest on")
+        choices = counted(added.selections, "selection")
+        click.echo(f"and of {counted(added.trials, 'trial')}, which {choices} of parameters rest on")
     if added.already_there:
-        click.echo(f"{added.already_there} cells left out: on the leaderboard already")
+        click.echo(f"{counted(added.already_there, 'cell')} left out: on the leaderboard already")
     for version in added.new_versions:
         click.echo(f"new in versions.yaml: {version}")
     click.echo("next: mmc-bench leaderboard build")
@@ -118,7 +120,7 @@ def check(board: str) -> None:
     if problems:
         tell(f"mmc-bench: {len(problems)} problem{'s' if len(problems) > 1 else ''} in {board}")
         raise click.exceptions.Exit(1)
-    click.echo(f"{board}: {len(inspection.entries)} records, all well")
+    click.echo(f"{board}: {counted(len(inspection.entries), 'record')}, all well")
 
 
 @command.command("verify", short_help="Re-run cells and compare.")
@@ -157,7 +159,7 @@ def verify(
     seed = secrets.randbelow(2**32) if seed is None else seed
     chosen = sample_cells(inspection.entries, sample, seed)
     check_writable(opened)
-    tell(f"re-running {len(chosen)} cells, drawn with --seed {seed}")
+    tell(f"re-running {counted(len(chosen), 'cell')}, drawn with --seed {seed}")
     start = time.perf_counter()
     import_module("mmc_bench.stages.job")  # imports torch, which may swallow what Ctrl-C raises below
     with raised_interrupts(), tempfile.TemporaryDirectory(prefix="mmc-bench-verify-") as scratch:

@@ -13,7 +13,7 @@ from mmc_bench.cli.options import session_options, shard_option
 from mmc_bench.cli.workers import AT_WORK, AtWork, at_work, lines
 from mmc_bench.results.jobs import Job, models_of
 from mmc_bench.results.store import Store
-from mmc_bench.running.preview import counted
+from mmc_bench.running.preview import size_of
 from mmc_bench.running.runner import find_missing
 from mmc_bench.running.session import Session
 from mmc_bench.suites.plan import Plan
@@ -128,7 +128,7 @@ def _text(plan: Plan, store: Store, state: State) -> list[str]:
         for place, counts in state.groups.items()
     ]
     return [
-        f"suite {plan.suite.name} in {store.root}: {total['done']} of {counted(plan)} done, "
+        f"suite {plan.suite.name} in {store.root}: {size_of(plan)}: {total['done']} done, "
         f"{total['missing']} missing, {total['failed']} failed",
         *("  " + line for line in aligned(rows)),
         *(f"  failed: {failure.label}: {failure.error}" for failure in state.failures),

@@ -33,6 +33,7 @@ from mmc_bench.running.selection import (
 )
 from mmc_bench.running.session import Session, several
 from mmc_bench.running.summary import Summary
+from mmc_bench.system.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -301,7 +302,7 @@ class Results:
         cells, models = self._scores
         if not (cells or models):
             return [f"no record in {self.folder} is selected: mmc_bench.run makes some"]
-        return [f"{len(cells)} cells and {len(models)} pretrained models in {self.folder}/"]
+        return [f"{counted(len(cells), 'cell')} and {counted(len(models), 'pretrained model')} in {self.folder}/"]
 
     def __repr__(self) -> str:
         return "\n".join(self._lines())

@@ -19,6 +19,7 @@ from mmc_bench.running.session import Session
 from mmc_bench.running.tuning import expected_cells
 from mmc_bench.suites.grouped import about_left_out
 from mmc_bench.suites.plan import Plan
+from mmc_bench.system.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +119,7 @@ def headline(plan: Plan, missing: Missing) -> str:
     pretrainings = [job for job in plan.pretrainings if job.key in to_run]
     cached = sum(job.key in missing.found for job in plan.results)
     left_out = len(plan.results) - cached - len(missing.results)
-    results = f"{counted(plan)}, {cached} cached, {len(missing.results)} to run"
+    results = f"{size_of(plan)}, {cached} cached, {len(missing.results)} to run"
     later = sum(map(len, expected_cells(plan, missing.jobs).values()))
     if later:
         results += f", up to {later} cells more once parameters are chosen"
@@ -191,14 +192,14 @@ def estimate_seconds(plan: Plan, store: Store, missing: Missing) -> float | None
     return None if None in seconds else sum(filter(None, seconds))
 
 
-def counted(plan: Plan) -> str:
+def size_of(plan: Plan) -> str:
     """Return how many cells and pairs a plan has, or pretrainings where it has no other aim, in words."""
     if not plan.results:
-        return f"{len(plan.pretrainings)} pretrainings"
-    pairs = f"{len(plan.pairs)} pairs"
-    cells = [f"{len(plan.cells)} cells"] if plan.cells or not plan.pairs else []
-    trials = [f"{len(plan.trials)} trials"] if plan.trials else []
-    return " and ".join([*trials, *cells, *([pairs] if plan.pairs else [])])
+        return counted(len(plan.pretrainings), "pretraining")
+    trials = [counted(len(plan.trials), "trial")] if plan.trials else []
+    cells = [counted(len(plan.cells), "cell")] if plan.cells or not plan.pairs else []
+    pairs = [counted(len(plan.pairs), "pair")] if plan.pairs else []
+    return " and ".join([*trials, *cells, *pairs])
 
 
 def _state(key: str, to_run: set[str], missing: Missing) -> str:
@@ -211,7 +212,9 @@ def _lines(plan: Plan, to_run: set[str], missing: Missing) -> list[str]:
     for tuning in plan.tunings:
         for state, number in Counter(_state(job.key, to_run, missing) for job in tuning.jobs).items():
             note = plan.note_of(tuning.jobs[0])
-            seeds[state, f"{tuning.label}{note} · {number} trials"] = [str(seed) for seed in tuning.selection.seeds]
+            seeds[state, f"{tuning.label}{note} · {counted(number, 'trial')}"] = [
+                str(seed) for seed in tuning.selection.seeds
+            ]
     for cell in plan.cells:
         place = f"{' '.join(cell.pretraining.place)} · {cell.method.name}{plan.note_of(cell)}"
         seeds[_state(cell.key, to_run, missing), place].append(str(cell.pretraining.seed))

@@ -11,6 +11,7 @@ from mmc_bench.running.selection import about_none
 from mmc_bench.running.session import CHECKPOINTS, Session
 from mmc_bench.stages.checkpoints import file_of_kept, qualified
 from mmc_bench.system.streams import tell
+from mmc_bench.system.words import counted
 
 #: Cells that a sentence names.
 MOST_NAMED = 5
@@ -33,7 +34,9 @@ def probeable(session: Session, cells: Sequence[CellRecord]) -> list[CellRecord]
         if obstacle := _obstacle(session, cell.cell.pretraining):
             obstacles.setdefault(obstacle, []).append(cell)
     for obstacle, own in obstacles.items():
-        sentences.append(f"{_counted(own)} {'is' if len(own) == 1 else 'are'} left out ({_names(own)}): {obstacle}")
+        sentences.append(
+            f"{counted(len(own), 'cell')} {'is' if len(own) == 1 else 'are'} left out ({_names(own)}): {obstacle}"
+        )
     left_out = {cell.key for own in obstacles.values() for cell in own}
     kept = [cell for cell in kept if cell.key not in left_out]
     if not kept:
@@ -77,10 +80,6 @@ def file_of_start(start: OwnWeights, session: Session) -> Path | None:
     return kept if kept.is_file() else None
 
 
-def _counted(cells: Sequence[CellRecord]) -> str:
-    return "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
-
-
 def _names(cells: Sequence[CellRecord]) -> str:
     named = ", ".join(f"{cell.key[:8]} {cell.cell.method.name}" for cell in cells[:MOST_NAMED])
     return f"{named}, …" if len(cells) > MOST_NAMED else named
@@ -107,6 +106,6 @@ def _about_lost(cells: Sequence[CellRecord], folder: Path) -> str:
     """Return the sentence about cells whose weights were not kept."""
     keeps, which = ("keeps", "its record") if len(cells) == 1 else ("keep", "their records")
     return (
-        f"{_counted(cells)} {keeps} no weights ({_names(cells)}): "
+        f"{counted(len(cells), 'cell')} {keeps} no weights ({_names(cells)}): "
         f"delete {which} in {folder} and run the suite again with --keep-weights"
     )

@@ -10,6 +10,7 @@ from mmc_bench.results.jobs import PROTOCOLS, PUBLISHED, RULES, Cell, Job, Trial
 from mmc_bench.results.store import Store
 from mmc_bench.suites.plan import Plan
 from mmc_bench.suites.tuning import Tuning
+from mmc_bench.system.words import counted
 
 if TYPE_CHECKING:
     from mmc_bench.results.selections import SelectionRecord
@@ -78,7 +79,7 @@ class Chosen:
         for rule, place in self.record.winners.items():
             parameters = ", ".join(f"{name}={value}" for name, value in trials[place].parameters.items())
             chosen.append(f"{rule}: {parameters or 'the published parameters'}")
-        return f"{self.tuning.label}: of {len(trials)} trials, {'; '.join(chosen) or 'every one diverged'}"
+        return f"{self.tuning.label}: of {counted(len(trials), 'trial')}, {'; '.join(chosen) or 'every one diverged'}"
 
 
 class Tuner:
