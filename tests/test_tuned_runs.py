@@ -275,8 +275,9 @@ def test_the_model_of_a_tuning_seed_is_in_no_table_and_in_no_picture(bench):
     assert bench.tiny(*words).code == 0
     for file in (bench.folder / "results" / "selections").glob("*.json"):
         file.unlink()
-    rows = json.loads(bench("table", "--format", "json").out)
-    assert {tuple(row["seeds"]) for row in rows} == {(0,)}
+    table = bench("table", "--format", "json")
+    assert {tuple(row["seeds"]) for row in json.loads(table.out)} == {(0,)}
+    assert "methods were tuned here: with --suite and --tune" in table.err
     result = bench("plot", "--suite", "tiny.yaml", *words, "--no-paths", "--format", "csv")
     assert result.code == 0, result.err
     (bars,) = [file for file in (bench.folder / "figures").glob("*.csv") if file.name.startswith("splits")]
@@ -296,6 +297,7 @@ def test_only_what_failed_is_run_again_where_that_is_asked_for(bench, monkeypatc
 def test_a_table_says_that_nothing_is_chosen_yet(bench):
     (bench.folder / "results").mkdir()
     result = bench("table", "--suite", "tiny.yaml", "--tune", "2", "--protocol", "clean")
+    assert "methods were tuned here" not in result.err
     assert "nothing is chosen yet for 2 methods, counted in each setting, whose trials are not done" in result.err
 
 

@@ -96,6 +96,10 @@ def command(
     rows = selected_rows(session, [protocol] if protocol else (), names)
     if not rows:
         raise NothingSelectedError(about_none(session))
+    if not session.has_suite and session.store.models_of("trial"):
+        tell(
+            "mmc-bench: methods were tuned here: with --suite and --tune as in the run, rows are told apart by protocol"
+        )
     click.echo(compared(rows) if compared else _printed(rows, form, names), nl=False)
 
 
