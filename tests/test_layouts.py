@@ -7,7 +7,7 @@ from helpers.plugins import registry_of, write_source
 from PIL import Image
 
 from mmc_bench import DatasetSpec, UserError
-from mmc_bench.data.locations import check_present, identify
+from mmc_bench.data.locations import Wanted, check_present, identify
 from mmc_bench.data.sources import Sources
 from mmc_bench.running.session import wanted_by
 from mmc_bench.stages.resources import sources_of
@@ -95,6 +95,9 @@ def test_a_folder_that_is_not_given_is_asked_for(offers):
     with pytest.raises(UserError, match="the images of pairs are not given: say where they are with --data pairs=DIR"):
         check_present({}, wanted_by([offers["pairs"]]), download=True)
     check_present({"pairs": "images"}, wanted_by([offers["pairs"]]), download=True)
+    with pytest.raises(UserError, match="the images of mine are not given: say where they are with --data mine=DIR"):
+        check_present({}, {"mine": Wanted()}, download=True)
+    check_present({"mine": "images"}, {"mine": Wanted()}, download=True)
 
 
 def test_two_datasets_that_read_one_source_in_different_ways_are_not_run_together(bench, folder, tmp_path):

@@ -238,7 +238,10 @@ def _decoded(
         image = read_image(pictures.root / pictures.names[row], channels, mask)
         if shape.size is None and image.size != (width, height):
             path = pictures.root / pictures.names[row]
-            raise UserError(f"{path} is {image.width}x{image.height}; the first one is {width}x{height}")
+            raise UserError(
+                f"{path} is {image.width}x{image.height}, and the first one {width}x{height}: images of several sizes "
+                "need one to be resized to, such as --set images-box.pixels=32"
+            )
         box = pictures.boxes[row] if pictures.boxes else WHOLE
         return np.asarray(_fitted(image, (width, height), shape.fit, box)).reshape(height, width, channels)
 

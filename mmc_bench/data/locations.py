@@ -101,8 +101,8 @@ def identify(
             identities[name] = f"folder:{identity_of_folders(found)}"
             remarks += [found.remark] if found.remark else []
         elif not (known and known.present and (folder / known.present).exists()):
-            files = f" or torchvision's {known.archive}" if known and known.archive else ""
-            raise UserError(f"--data {name}={path}: holds neither train/<class>/ with test/<class>/{files}")
+            own = f", and not torchvision's {known.archive} either" if known and known.archive else ""
+            raise UserError(f"--data {name}={path}: holds no class folders train/<class>/ and test/<class>/{own}")
     for remark in dict.fromkeys(remarks):  # one folder may stand for several sources
         report(remark)
     return identities
@@ -117,7 +117,7 @@ def check_present(folders: Mapping[str, str], wanted: Mapping[str, Wanted], down
     """Raise a `UserError` that says what to give where images are missing, and may not or cannot be downloaded."""
     for name, need in wanted.items():
         known = KNOWN_SOURCES.get(name)
-        if need.layout is not None and name not in folders:
+        if name not in folders and (known is None or need.layout is not None):
             raise UserError(f"the images of {name} are not given: say where they are with --data {name}=DIR")
         given = name in folders or not (known and known.present) or (data_root() / known.present).exists()
         if known and not (download or given):

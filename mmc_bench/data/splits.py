@@ -34,12 +34,12 @@ class ExperimentData:
     from all others, 0. `clean` and `validation` carry no cue, or random ones, and are held out of both, unless the
     settings make the pretraining images the clean set.
 
-    `splits` are the test images as NC, C, RC and RI, and `validation_splits` those of the validation set, which no
-    method sees; `train_splits` are the pretraining images, all with their own cue on C whatever the cue rate.
-    `fully_cued` are the images of all three training sets, each with its own cue. `rc_groups` (N,), int64, are the
-    groups of label and cue of the images of RC, where cues make groups. `clean_environments` (N,) are those of the
-    clean images, where these are not all of environment 0. `other_tests` are the test images in further versions that
-    the dataset offers, in the order of `splits`.
+    `splits` are the test images as NC, C, RC and RI, and `validation_splits` those of the validation set, of which
+    methods see no more than `validation`; `train_splits` are the pretraining images, all with their own cue on C
+    whatever the cue rate. `fully_cued` are the images of all three training sets, each with its own cue. `rc_groups`
+    (N,), int64, are the groups of label and cue of the images of RC, where cues make groups. `clean_environments` (N,)
+    are those of the clean images, where these are not all of environment 0. `other_tests` are the test images in
+    further versions that the dataset offers, in the order of `splits`.
     `cue_classes` returns the class of each cue code (n, …), int64 of shape (n,), or None where cues make no classes.
     """
 
