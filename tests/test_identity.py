@@ -159,8 +159,8 @@ def test_a_stages_digest_follows_its_own_files_alone(tmp_path, monkeypatch):
 @pytest.mark.parametrize("thing", locked_things(Registry.discover()), ids=lambda thing: thing.label)
 def test_the_lock_lists_the_source_at_hand(thing):
     assert thing.is_listed, (
-        f"{thing.label} was edited. Where its numbers change, raise its version; "
-        f"where they do not, show it: mmc-bench lock prove {thing.name}"
+        f"{thing.label} was edited. Where its numbers change, raise its version. "
+        f"In either case run: mmc-bench lock prove {thing.name}"
     )
 
 
@@ -256,13 +256,14 @@ def test_an_installed_wheels_version_is_its_distributions(tmp_path, monkeypatch)
         ("weights.npz", True),
         ("weights.txt", False),
         ("log.txt", False),
+        ("run.log", False),
         ("log", False),
         ("results.csv", False),
     ],
 )
 def test_a_one_file_plugins_version_follows_its_helpers_and_the_data_that_it_mentions(tmp_path, file, follows):
-    mentions = 'TABLE = "table.json"\nWEIGHTS = sorted(Path(__file__).parent.glob("*.npz"))\n'
-    (tmp_path / "own.py").write_text(f"from pathlib import Path\n{HOOKS.replace('.method', '')}{mentions}")
+    mentions = 'TABLE = "table.json"\nWEIGHTS = sorted(Path(__file__).parent.glob("*.npz"))\nONE = math.log(3)\n'
+    (tmp_path / "own.py").write_text(f"import math\nfrom pathlib import Path\n{HOOKS.replace('.method', '')}{mentions}")
 
     def version():
         for name in [name for name in sys.modules if "folder_plugins" in name]:  # as in a new process

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MARKS = {"ok": "ok", "failed": "FAILED", "not checked": "–"}
 
 #: What says more of a name than that no plugin of a kind has it.
-TELLING = ("is offered by", "one by one")
+TELLING = ("is offered by", "one by one", "failed to load")
 
 
 @click.command("check", short_help="Check that a plugin keeps its promises.")
@@ -45,6 +45,8 @@ def command(
     A failure says what is wrong, where, and how to mend it. The exit code is 0 when nothing failed, and 1
     otherwise. Image sources that need files are made up, unless --data gives them.
     """
+    if everything and names:
+        raise UserError(f"--all checks everything: leave out {' '.join(names)}, or --all")
     folders = folders_of(data)
     registry = discovered(plugins_dir)
     offers = selected(registry, ("*",) if everything else names, (kind,) if kind else tuple(KINDS))

@@ -110,8 +110,9 @@ class Registry:
             if not distribution or offer.plugin.distribution == distribution
         ]
         if not found:
+            offering = {offer.plugin.distribution for kind in KINDS for offer in self.offers(kind)}
             for plugin in self.failures:
-                if plugin.distribution == distribution:
+                if plugin.distribution == distribution and distribution not in offering:
                     raise UserError(
                         f"{kind} {name!r} is not there: plugin {plugin.name} failed to load: {plugin.error}"
                     )

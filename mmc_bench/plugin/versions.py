@@ -67,8 +67,8 @@ def digest_of_roots(module: ModuleType, roots: Iterable[Path], targets: Iterable
 def folder_roots(path: Path, module: ModuleType) -> list[Path]:
     """Return what a folder plugin may rest on: its package; or its one file, and the helpers and data beside it.
 
-    Helpers begin with an underscore. Data are files whose name or suffix the code mentions; a log that a run is written
-    to is none.
+    Helpers begin with an underscore. Data are files whose name or suffix ends a text in the code, as ``"table.json"``
+    and ``"*.json"`` do; a log that a run is written to is none.
     """
     if path.is_dir():
         return [path]
@@ -77,12 +77,13 @@ def folder_roots(path: Path, module: ModuleType) -> list[Path]:
     code = [path, *(file for one in helpers for file in ([one] if one.is_file() else files_below(one)))]
     text = b"\n".join(read_whole(file) for file in code if file.suffix == ".py")
     others = [entry for entry in beside if entry.is_file() and entry.suffix not in (".py", ".pyc")]
-    data = [entry for entry in others if any(os.fsencode(word) in text for word in _words(entry))]
+    data = [entry for entry in others if any(end in text for end in _ends(entry))]
     return [path, *helpers, *data]
 
 
-def _words(file: Path) -> list[str]:
-    return [file.name, *([file.suffix] if file.suffix else [])]
+def _ends(file: Path) -> list[bytes]:
+    """Return what ends a text that names a file, or all of its suffix."""
+    return [os.fsencode(word) + quote for word in (file.suffix or file.name, file.name) for quote in (b'"', b"'")]
 
 
 def editable_roots(distribution: Distribution, module: ModuleType) -> list[Path] | None:
