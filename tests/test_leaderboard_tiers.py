@@ -154,6 +154,10 @@ def test_settings_of_other_seeds_are_independent(board):
     (base,) = board.standings().overall
     expected = combined([estimate([value / 2 for value in own]) for own in (digits, letters)])
     assert base.mean.half_width == pytest.approx(expected.interval.half_width)
+    places[1]["seeds"] = [2, 3, 4]
+    board.listing(places)
+    with pytest.raises(UserError, match="share seed 2 and not all seeds"):
+        board.opened()
 
 
 def test_settings_that_differ_in_how_their_sets_are_drawn_count_by_themselves(board):
@@ -168,7 +172,7 @@ def test_settings_that_differ_in_how_their_sets_are_drawn_count_by_themselves(bo
     board.listing([{**place, "data": {"majority": "uncued"}}])
     with pytest.raises(UserError, match="there is no data setting 'majority': known are "):
         board.opened()
-    for wrong in ({"minority": "uncud"}, {"clean_images": 1}, {"test_images": "many"}):
+    for wrong in ({"minority": "uncud"}, {"clean_images": 1}, {"test_images": "many"}, {"test_images": "500"}):
         board.listing([{**place, "data": wrong}])
         with pytest.raises(UserError, match=f"{next(iter(wrong))} = "):
             board.opened()

@@ -9,6 +9,7 @@ BOARD/verifications/<name>.yaml              what was re-run, and how it went `V
 from collections import Counter
 from dataclasses import dataclass
 from datetime import date
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -58,9 +59,11 @@ def _data_settings(given: dict[str, Any]) -> dict[str, Any]:
         if name not in known:
             raise ValueError(f"there is no data setting {name!r}: known are {', '.join(known)}")
     try:
-        TypeAdapter(DataSettings).validate_python(given)
+        made = TypeAdapter(DataSettings).validate_python(given)
     except ValidationError as error:
         raise ValueError(first_problem(error)) from None
+    if changed := changed_kind(given, made):
+        raise ValueError(changed)
     return given
 
 
@@ -173,6 +176,12 @@ class BoardSettings(_File):
         for place in self.places:
             if times[place.label] > 1:
                 raise ValueError(f"the setting {place.label} is listed twice")
+        for one, other in combinations({place.seeds: place for place in self.counted}.values(), 2):
+            if shared := {*one.seeds} & {*other.seeds}:
+                raise ValueError(
+                    f"{one.label} and {other.label} share seed {min(shared)} and not all seeds: "
+                    "settings that count have the same seeds, or none in common"
+                )
         return self
 
 
