@@ -136,6 +136,9 @@ def _items(content: str) -> Iterator[str]:
         head, _, text = entry.partition("\n")
         words = " ".join(_inline(text).split())
         name, _, kind = head.partition(" : ")
+        if head.endswith(".") and not text:  # a sentence after the list
+            yield f"\n{_inline(head)}"
+            continue
         names = ", ".join(f"`{part.strip()}`" for part in name.split(","))
         yield f"- {names}{f' ({kind})' if kind else ''}{f': {words}' if words else ''}"
 

@@ -132,6 +132,14 @@ def test_failures_raise_nothing_and_are_named(here):
         ({"precision": "fp16"}, "unknown precision 'fp16': write auto, fp32, bf16"),
         ({"workers": -1}, "workers = -1: must be a whole number, 0 or more"),
         ({"time_limit": 0}, "time_limit = 0: must be a finite number above 0"),
+        ({"time_limit": "1"}, "time_limit = '1': must be a finite number above 0"),
+        ({"suite": ""}, "suite '': give a suite's name, its file or its content, or leave it out"),
+        ({"suite": {}}, "suite {}: give a suite's name"),
+        ({"methods": ""}, "methods = '' is empty: give one or more, or leave it out"),
+        ({"datasets": " , "}, "datasets = ' , ' is empty"),
+        ({"set": {1: 2}}, "set 1: write 'SECTION.key'"),
+        ({"data": "cifar10=x"}, "data = 'cifar10=x': give folders by image source"),
+        ({"data": ["cifar10=x"]}, "give folders by image source"),
         ({"engine": "slurm"}, "unknown engine 'slurm'"),
         ({"cpus_per_cell": 2}, "--engine ray"),
         ({"shard": "9/8"}, "'9/8' is no part of a suite"),
@@ -207,6 +215,9 @@ def test_load_selects_as_the_table_does(here):
         mmc_bench.load("nowhere")
     with pytest.raises(UserError, match="unknown format 'xml'"):
         loaded.table("xml")
+    for wrong in ({"seeds": "0"}, {"seeds": -1}, {"cue_rates": "0.9"}, {"cue_rates": 90}):
+        with pytest.raises(UserError, match=f"{next(iter(wrong))}.0 = "):
+            mmc_bench.load(**wrong)
 
 
 def test_plot_draws_what_the_command_draws(here):
@@ -220,6 +231,10 @@ def test_plot_draws_what_the_command_draws(here):
     )
     assert by_command == by_python and len(by_command) == 2 * len(pictures) == 6
     assert pictures._repr_html_().count("data:image/png") == 3
+    assert [path.suffix for path in pictures[0].save("one", "svg")] == [".svg"]
+    with pytest.raises(UserError, match="figures are saved as png, svg, csv, not as 'pdf'"):
+        pictures.save("others", ["csv", "pdf"])
+    assert not (here.folder / "others").exists()
 
 
 def test_lists_are_frames(here):
@@ -277,6 +292,37 @@ def test_a_task_keeps_what_is_not_declared(here):
         _ = task.cued
     with pytest.raises(UserError, match="a method cannot need"):
         mmc_bench.task(needs=["test"], **PLACE)
+    assert len(mmc_bench.task(needs="cued", **PLACE).cued)
+
+
+def test_a_task_has_everything_unless_needs_are_given(task):
+    assert len(task.cued) == len(task.environments) and len(task.fully_cued)
+
+
+def fails(images):
+    raise ValueError("7 channels are wanted")
+
+
+@pytest.mark.parametrize(
+    ("forward", "says"),
+    [
+        (
+            lambda images: images.flatten(1)[:, :5],
+            r"the model returns \(2, 5\) for 2 images: logits \(2, \d+\) are wanted",
+        ),
+        (lambda images: (images, images), "the model returns tuple for 2 images"),
+        (fails, "the model fails on images .* of torch.float32: ValueError: 7 channels are wanted"),
+    ],
+)
+def test_a_model_that_gives_no_logits_of_the_task_is_not_scored(task, forward, says):
+    from torch import nn
+
+    model = nn.Sequential(nn.Identity())
+    model.forward = forward
+    model.train()[0].eval()
+    with pytest.raises(UserError, match=says):
+        mmc_bench.score(model, task)
+    assert model.training and not model[0].training
 
 
 def test_models_in_memory_connect_as_their_weights_do(here):
@@ -307,6 +353,7 @@ def test_models_in_memory_connect_as_their_weights_do(here):
         (lambda task, net: mmc_bench.connect(net, net.head, task), "does not fit tiny-net"),
         (lambda task, net: mmc_bench.connect(net, net, task, paths="bent"), "unknown path 'bent'"),
         (lambda task, net: mmc_bench.connect(net, net, task, points=1), "points = 1"),
+        (lambda task, net: mmc_bench.connect(net, net, task, paths="linear", points=2).table("C,RX"), "unknown split"),
         (lambda task, net: mmc_bench.plot(net), "plot takes results"),
     ],
 )
@@ -321,7 +368,15 @@ def test_a_gallery_shows_the_task_s_images(task):
 
 
 def test_several_experiments_make_no_task(here):
-    with pytest.raises(UserError, match="2 experiments are selected"):
+    with pytest.raises(UserError, match=r"2 experiments are selected \(.*\): name one dataset, backbone, cue rate and"):
         mmc_bench.task(cue_rate=[0.5, 0.9], **PLACE)
     with pytest.raises(NothingSelectedError):
         mmc_bench.task("no-such-*", **PLACE)
+
+
+def test_a_task_is_at_one_point_of_its_suite_s_axes(here):
+    suite = {**yaml.safe_load(TINY_SUITE), "axes": {"data.clean_images": [4, 6]}}
+    place = {**PLACE, "suite": suite}
+    with pytest.raises(UserError, match=r"has data.clean_images = 4, 6: choose one, as set={'data.clean_images': …}"):
+        mmc_bench.task(**place)
+    assert len(mmc_bench.task(set={"data.clean_images": 6}, **place).clean) == 6

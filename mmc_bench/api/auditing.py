@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from mmc_bench.running.cluster import cluster_of
 from mmc_bench.running.display import Progress, display_of
+from mmc_bench.running.given import AnySuite, GivenAxes, GivenSettings
 from mmc_bench.running.launch import Computing
-from mmc_bench.running.session import AnySuite, GivenAxes, GivenSettings, Session
+from mmc_bench.running.session import Session
 
 if TYPE_CHECKING:
     import torch

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.errors import UserError
 from mmc_bench.running.devices import device_words
 from mmc_bench.running.display import Progress, display_of
+from mmc_bench.running.given import AnySuite, GivenAxes, GivenSettings, with_trials
 from mmc_bench.running.launch import Computing
-from mmc_bench.running.session import AnySuite, GivenAxes, GivenSettings, Session, with_trials
+from mmc_bench.running.session import Session
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ def task(
     seed: int = 0,
     *,
     suite: AnySuite = "quick",
-    needs: Iterable[str] = ("cued", "environments"),
+    needs: str | Iterable[str] | None = None,
     set: GivenSettings = (),
     checkpoint: "str | Path | nn.Module | Mapping[str, Any] | None" = None,
     data: Mapping[str, str | Path] | None = None,
@@ -46,9 +47,10 @@ def task(
     dataset, backbone, cue_rate, seed
         The experiment; what is not given is the suite's.
     suite
-        Where its recipe and sizes come from: with the same suite, `run` uses the same pretrained model.
+        Where its recipe and sizes come from: with the same suite, `run` uses the same pretrained model. `set` chooses a
+        point of its axes.
     needs
-        What the method may touch beyond the clean and validation images; everything unless given.
+        What the method may touch beyond the clean and validation images, as in `MethodSpec`; everything unless given.
     set, checkpoint, data, results, plugins_dir, download, device, precision, threads, progress
         As for `run`.
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError
+from mmc_bench.running.given import AnySuite, GivenAxes, GivenSettings, with_trials
 from mmc_bench.running.listing import entries_of
 from mmc_bench.running.outcome import Results
-from mmc_bench.running.session import AnySuite, GivenAxes, GivenSettings, Session, default_results, with_trials
+from mmc_bench.running.session import Session, default_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +65,9 @@ def load(
     if not folder.is_dir():
         raise UserError(f"there is no results folder {folder}: mmc_bench.run makes one")
     lists = {"methods": methods, "datasets": datasets, "backbones": backbones, "cue_rates": cue_rates, "seeds": seeds}
-    return Results(Session.of(suite, lists, with_trials(set, tune), data, folder, plugins_dir, axes=axes))
+    session = Session.of(suite, lists, with_trials(set, tune), data, folder, plugins_dir, axes=axes)
+    session.check_lists()
+    return Results(session)
 
 
 def list(kind: str = "methods", *, plugins_dir: Any = ()) -> "pd.DataFrame":

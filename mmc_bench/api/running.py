@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.running.cluster import cluster_of
 from mmc_bench.running.devices import device_words
 from mmc_bench.running.display import Progress, display_of
+from mmc_bench.running.given import AnySuite, GivenAxes, GivenSettings, with_trials
 from mmc_bench.running.launch import Computing, run_session
 from mmc_bench.running.outcome import Results
 from mmc_bench.running.preview import Preview, preview
-from mmc_bench.running.session import AnySuite, GivenAxes, GivenSettings, Session, with_trials
+from mmc_bench.running.session import Session
 
 if TYPE_CHECKING:
     import torch

@@ -14,8 +14,9 @@ from mmc_bench.cli.run import put
 from mmc_bench.results.metrics import SPLITS
 from mmc_bench.results.settings import Matching, MatchingImages
 from mmc_bench.running.connecting import PATHS, Connected, PathChanges, connect_ends, known
+from mmc_bench.running.given import several
 from mmc_bench.running.launch import Computing
-from mmc_bench.running.session import Session, several
+from mmc_bench.running.session import Session
 from mmc_bench.system.streams import tell
 
 
@@ -40,7 +41,7 @@ from mmc_bench.system.streams import tell
 )
 @click.option("--train-images", type=click.IntRange(min=0), help="Measure the paths on so many training images too.")
 @click.option("--out", default="figures", show_default=True, metavar="DIR", help="Folder for the figure and its CSV.")
-@click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True, help="File format.  [default: both]")
+@click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True, help="File format.  [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 @download_option
 @device_option

@@ -186,7 +186,7 @@ class MethodSpec(PluginSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "needs", frozenset(self.needs))
+        object.__setattr__(self, "needs", frozenset([self.needs] if isinstance(self.needs, str) else self.needs))
         if unknown := self.needs - NEEDS:
             raise ValueError(f"method {self.name!r} needs {sorted(unknown)}; a method can need {sorted(NEEDS)}")
         if "environments" in self.needs and "cued" not in self.needs:

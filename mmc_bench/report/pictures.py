@@ -40,14 +40,17 @@ class Picture:
         """The figure, drawn when it is first asked for: who wants the numbers alone need not wait for it."""
         return self.draw()
 
-    def save(self, folder: Path | str, formats: Sequence[str] = FORMATS) -> list[Path]:
+    def save(self, folder: Path | str, formats: str | Sequence[str] = FORMATS) -> list[Path]:
         """Write the figure and its numbers into a folder, which is made, and return the paths.
 
         Raises
         ------
         UserError
-            When the folder cannot be written to.
+            When the folder cannot be written to, or a format is unknown.
         """
+        formats = [formats] if isinstance(formats, str) else list(formats)
+        for unknown in (one for one in formats if one not in FORMATS):
+            raise UserError(f"figures are saved as {', '.join(FORMATS)}, not as {unknown!r}")
         with writable(Path(folder)):
             figure = None if set(formats) <= {"csv"} else self.figure
             return save(figure, Path(folder), self.name, formats, self.numbers, self.numbers_name)
@@ -68,7 +71,7 @@ class Pictures(tuple[Picture, ...]):
 
     __slots__ = ()
 
-    def save(self, folder: Path | str, formats: Sequence[str] = FORMATS) -> list[Path]:
+    def save(self, folder: Path | str, formats: str | Sequence[str] = FORMATS) -> list[Path]:
         """Write every picture into a folder and return the paths, each once."""
         return list(dict.fromkeys(path for picture in self for path in picture.save(folder, formats)))
 

@@ -17,9 +17,10 @@ from mmc_bench.results.records import ConnectionRecord
 from mmc_bench.results.settings import ConnectSettings, PathName
 from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.running.devices import resolve_device
+from mmc_bench.running.given import several
 from mmc_bench.running.launch import Computing, share_cores, worker_settings
 from mmc_bench.running.runner import check_plugins
-from mmc_bench.running.session import Session, several
+from mmc_bench.running.session import Session
 from mmc_bench.stages.checkpoints import Tensors, experiment_suite, locate
 from mmc_bench.suites.plan import Plan
 from mmc_bench.system.parts import Clock, timed
@@ -108,14 +109,15 @@ class Connected:
     cached: bool
     name: str
 
-    def table(self, splits: Sequence[str] = SPLITS) -> str:
+    def table(self, splits: str | Sequence[str] = SPLITS) -> str:
         """Return what ``mmc-bench connect`` prints, as Markdown."""
         from mmc_bench.report.checkpoint_tables import render
 
-        return render(self.record, splits, "md")
+        return render(self.record, known("split", several(splits), SPLITS), "md")
 
-    def plot(self, splits: Sequence[str] = SPLITS) -> Any:
+    def plot(self, splits: str | Sequence[str] = SPLITS) -> Any:
         """Return the picture of accuracy and loss along the paths; a notebook shows it."""
+        splits = known("split", several(splits), SPLITS)
         from mmc_bench.report.checkpoint_tables import render
         from mmc_bench.report.figures import draw_connection
         from mmc_bench.report.pictures import Picture
@@ -219,10 +221,11 @@ def _measured(
     from mmc_bench.stages.checkpoint_pairs import compare_checkpoints
 
     wanted = connection.connect
-    tell(f"measuring {', '.join(wanted.paths)} at {wanted.points} points on {device} in {settings.precision}")
     label = f"{connection.first.label} – {connection.second.label}"
     with timed(Clock()), as_if_fresh(), Leases(session.store.locks) as leases, leased(leases, connection.key, label):
         resources = open_resources(settings)
+        where = f"on {device} in {resources.precision}"
+        tell(f"measuring {', '.join(wanted.paths)} at {wanted.points} points {where}")
         found = resources.store.find_jobless(connection)
         return found or with_retries(lambda: compare_checkpoints(connection, weights, resources), resources)
 

@@ -17,6 +17,7 @@ from mmc_bench.data.splits import ExperimentData
 from mmc_bench.engines.worker import open_resources
 from mmc_bench.errors import UserError
 from mmc_bench.mechanisms.verdicts import way_back
+from mmc_bench.plugin.offers import one_line
 from mmc_bench.plugin.specs import NEEDS
 from mmc_bench.report.gallery import draw_gallery
 from mmc_bench.report.other_cue import with_reliance
@@ -38,8 +39,11 @@ from mmc_bench.stages.finetune import task_of
 from mmc_bench.stages.resources import Resources
 from mmc_bench.suites.plan import Plan
 from mmc_bench.training import Backbone, Task
-from mmc_bench.training.evaluate import evaluate
+from mmc_bench.training.evaluate import eval_mode, evaluate
 from mmc_bench.training.precision import arithmetic
+
+#: Experiments that a message names.
+MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,9 @@ class InteractiveTask(Task):
         return f"task {the_experiment(self).pretraining.label}: {sizes}, {self.num_classes} classes"
 
 
-def open_task(session: Session, computing: Computing, display: LineDisplay, needs: Iterable[str]) -> InteractiveTask:
+def open_task(
+    session: Session, computing: Computing, display: LineDisplay, needs: str | Iterable[str] | None
+) -> InteractiveTask:
     """Return the task of a session's one experiment, which is pretrained now unless its model is at hand.
 
     Raises
@@ -103,8 +109,13 @@ def open_task(session: Session, computing: Computing, display: LineDisplay, need
     session = replace(session, suite=replace(whole, methods=(), pairs=()), selection=selection, settings=())
     plan = session.plan
     if len(plan.pretrainings) != 1:
-        raise UserError(f"{len(plan.pretrainings)} experiments are selected: name one dataset and backbone")
-    if unknown := frozenset(needs) - NEEDS:
+        labels = [pretraining.label for pretraining in plan.pretrainings]
+        named = ", ".join(labels if len(labels) <= MOST_NAMED else [*labels[:MOST_NAMED], "…"])
+        raise UserError(
+            f"{len(labels)} experiments are selected ({named}): name one dataset, backbone, cue rate and seed"
+        )
+    wanted = NEEDS if needs is None else frozenset([needs] if isinstance(needs, str) else needs)
+    if unknown := wanted - NEEDS:
         raise UserError(f"a method cannot need {sorted(unknown)}: it can need {sorted(NEEDS)}")
     summary = run_session(session, replace(computing, workers=0), display)
     if summary.interrupted:
@@ -119,7 +130,7 @@ def open_task(session: Session, computing: Computing, display: LineDisplay, need
     data = resources.data(pretraining)
     pretrained, _ = resources.pretrained(pretraining, data)
     experiment = Experiment(session, plan, computing, resources, pretraining, data, pretrained)
-    return _fresh(experiment, frozenset(needs))
+    return _fresh(experiment, wanted)
 
 
 def _fresh(experiment: Experiment, needs: frozenset[str]) -> InteractiveTask:
@@ -159,6 +170,7 @@ def scores_of_model(model: nn.Module, task: object) -> Mapping[str, float]:
         raise UserError(f"{type(model).__name__} is no model: score takes a torch.nn.Module")
     sets = {**experiment.data.rendered, **experiment.data.other_tests}
     with arithmetic(experiment.resources.precision, experiment.resources.device):
+        _check_logits(model, experiment.data)
         scores = {name: evaluate(model, images) for name, images in sets.items()}
     if isinstance(experiment.data, GroupedData):
         return accuracies_of(experiment.data.scored(scores))
@@ -172,6 +184,20 @@ def scores_of_model(model: nn.Module, task: object) -> Mapping[str, float]:
         "cue_reliance": cue_reliance(found["RI"], num_classes),
         **with_reliance(others, found, num_classes),
     }
+
+
+def _check_logits(model: nn.Module, data: ExperimentData | GroupedData) -> None:
+    """Raise a `UserError` where a model does not give logits (2, K) of two images."""
+    images, _ = data.validation.batch(slice(2))
+    shape, wanted = tuple(images.shape), (len(images), data.num_classes)
+    try:
+        with eval_mode(model), torch.no_grad():
+            logits = model(images)
+    except Exception as error:
+        raise UserError(f"the model fails on images {shape} of {images.dtype}: {one_line(error)}") from error
+    found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if found != wanted:
+        raise UserError(f"the model returns {found} for {len(images)} images: logits {wanted} are wanted")
 
 
 def end_of(model: Any, name: str, session: Session) -> End:

@@ -86,7 +86,7 @@ class Computing:
                 raise UserError(f"{name} = {value!r}: must be a whole number, {smallest} or more")
         for name in ("time_limit", "cell_timeout", "cell_memory", "image_memory"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
+            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise UserError(f"{name} = {value!r}: must be a finite number above 0")
         if self.precision not in PRECISIONS:
             raise UserError(f"unknown precision {self.precision!r}: write {', '.join(PRECISIONS)}")

@@ -13,6 +13,7 @@ from mmc_bench.results.jobs import PROTOCOLS, Pretraining
 from mmc_bench.results.making import Budget
 from mmc_bench.results.records import CellRecord, Failure, PairRecord, PretrainRecord
 from mmc_bench.results.scores import CellScores, ModelScores
+from mmc_bench.running.given import several
 from mmc_bench.running.kept import (
     Kept,
     all_measures,
@@ -31,7 +32,7 @@ from mmc_bench.running.selection import (
     selected_records,
     selected_scores,
 )
-from mmc_bench.running.session import Session, several
+from mmc_bench.running.session import Session
 from mmc_bench.running.summary import Summary
 from mmc_bench.system.words import counted
 

@@ -1,18 +1,19 @@
 """Sessions: a suite with changes, plugins, images and a results folder; and the plan that follows."""
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.plugin.discovery import configured_folders
 from mmc_bench.plugin.offers import Offer
 from mmc_bench.plugin.registry import Registry
+from mmc_bench.running.given import AnySuite, GivenAxes, GivenSettings, check_given, part_of, several
 from mmc_bench.suites.settings import Setting, divided, read_settings, refuse_unused
 from mmc_bench.system.streams import notice, tell
 
@@ -30,46 +31,10 @@ MOST_NAMED = 10
 #: Folder below the results for weights that were given in Python.
 CHECKPOINTS = "checkpoints"
 
-GivenSettings = Mapping[str, Any] | Iterable[str]
-GivenAxes = Mapping[str, Any] | Iterable[str]
-AnySuite = Union[str, Path, "Suite", Mapping[str, Any]]
-
 
 def default_results() -> str:
     """Return ``$MMC_BENCH_RESULTS``, or ``results``."""
     return os.environ.get("MMC_BENCH_RESULTS") or "results"
-
-
-def several(values: Any, commas: bool = True) -> list[Any]:
-    """Return one value, or several, as a list; a text may have commas between its parts."""
-    if values is None:
-        return []
-    if isinstance(values, str):
-        return [part for word in values.split(",") if (part := word.strip())] if commas else [values]
-    return list(values) if isinstance(values, Iterable) and not isinstance(values, type) else [values]
-
-
-def with_trials(settings: GivenSettings, trials: int | None) -> GivenSettings:
-    """Return a caller's settings with that of the number of trials before them."""
-    if trials is None:
-        return settings
-    if isinstance(settings, Mapping):
-        return {"tune": trials, **settings}
-    return [f"tune={trials}", *([settings] if isinstance(settings, str) else settings)]
-
-
-def part_of(text: str) -> tuple[int, int]:
-    """Return which part of how many ``"3/8"`` is.
-
-    Raises
-    ------
-    UserError
-        When it reads otherwise.
-    """
-    matched = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-    if matched is None or not 1 <= int(matched[1]) <= int(matched[2]):
-        raise UserError(f"{text!r} is no part of a suite: write 3/8 for the third of eight")
-    return int(matched[1]), int(matched[2])
 
 
 class DamageReport:
@@ -152,7 +117,8 @@ class Session:
 
         if checkpoint is not None and start is not None:
             raise UserError("a checkpoint takes the place of a pretraining, which cannot start from weights then")
-        selection = {field: several(values) for field, values in (lists or {}).items()}
+        check_given(suite, lists or {}, data)
+        selection = {name: several(values) for name, values in (lists or {}).items()}
         folder = str(results or default_results())
         if not (checkpoint is None or isinstance(checkpoint, (str, Path))):
             checkpoint, selection = _kept(checkpoint, selection, folder)
@@ -161,7 +127,7 @@ class Session:
         return cls(
             suite=suite,
             selection=selection,
-            settings=read_settings([settings] if isinstance(settings, str) else settings),
+            settings=read_settings([settings] if isinstance(settings, str) else settings or ()),
             data={source: str(folder) for source, folder in (data or {}).items()},
             results=folder,
             plugin_folders=tuple(map(str, configured_folders(several(plugins_dir, commas=False)))),
@@ -255,8 +221,27 @@ class Session:
 
     @property
     def without_axes(self) -> "Session":
-        """The same at the suite's own settings."""
-        return replace(self, suite=replace(self._suite(), axes={}), axes={})
+        """The same at one point of its suite's axes.
+
+        Raises
+        ------
+        UserError
+            When the caller sets no value for one of them.
+        """
+        suite = self._suite()
+        for key in suite.axes:
+            owner, _, name = key.rpartition(".")
+            if not any(one.name == name and fnmatchcase(one.owner, owner) for one in self.settings):
+                values = ", ".join(map(str, suite.axes[key]))
+                raise UserError(f"suite {suite.name} has {key} = {values}: choose one, as set={{{key!r}: …}}")
+        return replace(self, suite=replace(suite, axes={}), axes={})
+
+    def check_lists(self) -> None:
+        """Raise a `UserError` for a cue rate or seed that no suite could have."""
+        from mmc_bench.suites.suite import overridden
+
+        given = {field: values for field, values in self.lists.items() if field in ("cue_rates", "seeds")}
+        overridden(self._suite(), given, (), self.origin)
 
     @property
     def set_plugins(self) -> list[str]:

@@ -75,6 +75,8 @@ class Setting:
 
     @classmethod
     def _of(cls, key: str, value: Any) -> "Setting | None":
+        if not isinstance(key, str):
+            return None
         owner, _, name = key.rpartition(".")
         return cls(owner, name, value) if name and (owner or key in WHOLE) else None
 

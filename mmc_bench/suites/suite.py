@@ -221,6 +221,10 @@ def _checked(content: Mapping[str, Any], origin: str) -> Suite:
     if problem["type"] == "missing":
         raise UserError(f"{origin}: the key {key!r} is missing; a suite has {', '.join(_allowed(Suite))}")
     wrong = problem["msg"].partition(" or an instance of ")[0]  # a class is nothing that a file can hold
+    if problem["type"] == "too_short":
+        wrong = f"a list of {problem['ctx']['min_length']} or more is wanted"
+    elif problem["type"] == "tuple_type":
+        wrong = "a list is wanted"
     raise UserError(f"{origin}: {key} = {shortened(problem['input'])}: {wrong[0].lower()}{wrong[1:]}")
 
 
