@@ -1,6 +1,7 @@
 """Models that somebody else trained: scored, repaired, connected, and in tables under their own name."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from mmc_bench import UserError
 from mmc_bench.leaderboard.record_checks import problems_of_pretraining
 from mmc_bench.results.store import Store
 from mmc_bench.results.weights import decoded_weights
-from mmc_bench.stages.checkpoints import Source, kept_checkpoint, own_weights, read_own
+from mmc_bench.stages.checkpoints import Source, kept_checkpoint, locate, own_weights, read_own
 from mmc_bench.stages.own_weights import fill
 
 TRAINING = """
@@ -247,3 +248,15 @@ def test_a_file_that_changes_after_planning_is_refused(tmp_path):
 def test_a_suite_that_compares_models_takes_no_checkpoint(bench, mine):
     result = bench("run", "--suite", "fig4", "--checkpoint", mine, "--backbone", "resnet8", "--dry-run")
     assert result.code == 4 and "compares pretrained models with one another: it takes no checkpoint" in result.err
+
+
+@pytest.mark.parametrize("folder", ["pretrained", "fine-tuned"])
+def test_the_name_of_a_file_of_weights_is_no_key_and_is_answered_with_the_file(tmp_path, folder):
+    file = tmp_path / folder / f"{'abcdef12' * 8}.safetensors"
+    file.parent.mkdir()
+    file.touch()
+    advice = f"but weights have: give their file, {file}, with --backbone and --dataset"
+    with pytest.raises(UserError, match=re.escape(advice)):
+        locate("abcdef12", Store(tmp_path))
+    with pytest.raises(UserError, match=r"has a key that begins with abcdef13$"):
+        locate("abcdef13", Store(tmp_path))

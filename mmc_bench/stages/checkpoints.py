@@ -16,7 +16,7 @@ from mmc_bench.results.codec import read_record
 from mmc_bench.results.jobs import Checkpoint, OwnWeights, PluginRef, Pretraining
 from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.results.settings import ConnectSettings, DataSettings, PathName
-from mmc_bench.results.store import Store
+from mmc_bench.results.store import WEIGHTS_FOLDERS, Store
 from mmc_bench.results.weights import Weights, checksum_of, decoded_weights
 from mmc_bench.suites.suite import Suite
 from mmc_bench.system.files import read_whole, write_whole
@@ -289,7 +289,10 @@ def _file_of_key(key: str, store: Store) -> Path:
         raise UserError(f"{key} is too short to name a record: give {FEWEST_DIGITS} digits of its key or more")
     files = store.files_of_keys(key)
     if not files:
-        raise UserError(f"no record in {store.root} has a key that begins with {key}")
+        folders = [store.root / name for name in WEIGHTS_FOLDERS.values()]
+        weights = [file for folder in folders for file in sorted(folder.glob(f"{key}*.safetensors"))]
+        advice = f", but weights have: give their file, {weights[0]}, with --backbone and --dataset" if weights else ""
+        raise UserError(f"no record in {store.root} has a key that begins with {key}{advice}")
     if len(files) > 1:
         found = ", ".join(f"{file.parent.name}/{file.stem}" for file in files)
         raise UserError(f"{len(files)} records in {store.root} have keys that begin with {key}: {found}")
