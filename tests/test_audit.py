@@ -265,6 +265,10 @@ def test_every_training_begins_with_weights_of_ones_own_where_they_are_given(fin
         ({"cue_rate": 0.0}, "one cue rate above 0"),
         ({"backbone": "tiny-*,resnet8"}, "is of one backbone, not of resnet8, tiny-net"),
         ({"datasets": ["images-border", "grouped-tiny"]}, "grouped-tiny has groups"),
+        (
+            {"datasets": ["images-border", "digits-box"]},
+            "does not reach dataset digits-box: leave it out",
+        ),
         ({"axes": {"pretrain.lr": [0.1, 0.2]}}, "has 2"),
         ({"suite": "quick", "datasets": ()}, "no selected dataset reads"),
         ({"set": {**SMALL, "tune": 2}}, "neither tunes methods"),

@@ -123,13 +123,13 @@ def test_status_counts_done_missing_and_failed(bench):
     assert content["cells"] == {"done": 1, "missing": 2, "failed": 1}
     assert "planted" in content["failures"][0]["error"]
     text = bench("status", "--suite", "tiny.yaml", "--methods", "tiny-ft,tiny-raise").out
-    assert "4 cells: 1 done, 2 missing, 1 failed" in text
+    assert "4 cells, 1 done, 2 missing, 1 failed" in text
 
 
 def test_a_shard_is_planned_and_told_of_alone(bench):
     words = ["--suite", "tiny.yaml", "--shard"]
-    assert "2 cells, 0 cached, 2 to run; 1 of 1 pretrainings" in bench("run", "--dry-run", *words, "2/2").out
-    assert "1 cell: 0 done, 1 missing" in bench("status", *words, "3/4").out
+    assert "2 cells, 0 cached, 2 to run; 1 of 1 pretraining " in bench("run", "--dry-run", *words, "2/2").out
+    assert "1 cell, 0 done, 1 missing" in bench("status", *words, "3/4").out
     empty = bench("run", *words, "5/5")
     assert empty.code == 5 and "shard 5/5 holds nothing" in empty.err
 
@@ -248,6 +248,19 @@ def test_light_commands_import_nothing_heavy(tmp_path, words):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60
     )
     assert done.stdout.splitlines()[-1] == "IMPORTED [] 0", done.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("leaderboard",), ("lock",)])
+def test_a_group_alone_answers_with_its_help(bench, words):
+    result = bench(*words)
+    assert (result.code, result.out) == (4, "")
+    assert result.err.splitlines() == bench(*words, "--help").out.splitlines()
+
+
+def test_help_says_what_is_read_without_a_suite(bench):
+    said = {name: " ".join(bench(name, "--help").out.split()) for name in ("run", "audit", "table")}
+    assert "YAML file. [default: quick]" in said["run"] and "YAML file. [default: audit]" in said["audit"]
+    assert "YAML file. [default: every record that the lists select]" in said["table"]
 
 
 def test_help_names_every_command_and_exit_is_clean(bench):

@@ -139,7 +139,7 @@ def test_dry_run_and_status_tell_of_pairs(suite):
     dry = suite("run", "--suite", "pairs.yaml", "--dry-run")
     assert "2 pairs, 0 cached, 2 to run; 3 of 3 pretrainings to run" in dry.out
     assert "pair tiny-set tiny-net cue rate 0.5 seed 0 – cue rate 0, seed 1" in dry.out
-    assert "2 pairs: 0 done" in suite("status", "--suite", "pairs.yaml").out
+    assert "2 pairs, 0 done" in suite("status", "--suite", "pairs.yaml").out
 
 
 def test_dry_run_and_status_tell_of_pretraining_alone(suite):
@@ -148,7 +148,7 @@ def test_dry_run_and_status_tell_of_pretraining_alone(suite):
     assert "pretraining alone; 2 of 2 pretrainings to run" in dry.out
     run(suite, "--cue-rates", "0.9")
     status = suite("status", "--suite", "pairs.yaml").out
-    assert "2 pretrainings: 1 done, 1 missing" in status
+    assert "2 pretrainings, 1 done, 1 missing" in status
     assert "tiny-set  tiny-net  cue rate 0.5  pretraining  1 missing" in status
 
 

@@ -75,7 +75,7 @@ def test_the_commands_that_are_measured_say_what_is_there(folder, bench):
     words = {name: [*own, "--results", folder / "results"] for name, own in COMMANDS.items()}
     words = {name: [folder / word if word == "scale.yaml" else word for word in own] for name, own in words.items()}
     assert "300 cells, 200 cached, 100 to run; 5 of 15 pretrainings" in bench(*words["dry run"]).out
-    assert "300 cells: 200 done, 100 missing" in bench(*words["status"]).out
+    assert "300 cells, 200 done, 100 missing" in bench(*words["status"]).out
     table, of_suite = bench(*words["table"]), bench(*words["table of the suite"])
     assert table.out.count("(mean ± standard deviation over seeds 0 1)") == 5
     assert table.out.count("\n| ") == of_suite.out.count("\n| ") == 5 * (1 + 1 + 20)

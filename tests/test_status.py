@@ -30,7 +30,7 @@ def test_status_tells_who_does_what_and_watches_until_all_is_done(bench):
     finally:
         nap.kill(), watch.kill()
     assert (watch.returncode, err) == (0, "")
-    assert "1 cell: 0 done, 1 missing" in out and "1 cell: 1 done, 0 missing" in out.splitlines()[-2]
+    assert "1 cell, 0 done, 1 missing" in out and "1 cell, 1 done, 0 missing" in out.splitlines()[-2]
     assert bench(*words).out.count("at work") == 0
 
 

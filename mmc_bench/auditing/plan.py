@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,7 @@ class AuditSession(Session):
         for pretraining in plan.pretrainings:
             if pretraining.cue_rate is None:
                 raise UserError(f"dataset {pretraining.dataset.name} has groups and no cue that could be planted")
+        self._check_strengths(plan.suite)
         return replace(plan, pretrainings=(*references(plan), *plan.pretrainings))
 
     @cached_property
@@ -80,6 +82,13 @@ class AuditSession(Session):
                     f"--set {readers[0].spec.name}.{PIXELS}=N chooses another size"
                 )
         return replace(suite, parameters=parameters)
+
+    def _check_strengths(self, suite: "Suite") -> None:
+        key = next(iter(suite.axes))
+        pattern = setting_of(key, None).plugin
+        for offer in self.registry.select("dataset", suite.datasets):
+            if not any(fnmatchcase(name, pattern) for name in offer.names):
+                raise UserError(f"this audit's axis, {key}, does not reach dataset {offer.spec.name}: leave it out")
 
     def _check_given(self, datasets: Sequence[str]) -> None:
         for name in self.wanted_sources(datasets):

@@ -29,7 +29,7 @@ _OWN = [
 
 @click.command("audit", short_help="Say which cues a network picks up from your images, and what removes them.")
 @cluster_options
-@session_options
+@session_options("audit")
 def command(session: Session, out: str, probe: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Plant cues in your images, train a network on them, repair it, and write a report.
 
@@ -58,4 +58,5 @@ def command(session: Session, out: str, probe: bool, dry_run: bool, as_json: boo
     raise click.exceptions.Exit(audited.summary.exit_code)
 
 
-command.params = [*_OWN, *(option for option in run.params if option.name not in LEFT_OUT)]
+_SUITE = {option.name: option for option in command.params if option.name == "suite"}  # with the default of its own
+command.params = [*_OWN, *(_SUITE.get(option.name, option) for option in run.params if option.name not in LEFT_OUT)]

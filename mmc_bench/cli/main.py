@@ -101,6 +101,9 @@ def run_command_line() -> int:
     except UserError as error:
         tell(f"mmc-bench: {sentence(error)}")
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        tell(error.format_message())
+        return EXIT_USAGE
     except click.ClickException as error:
         tell(f"mmc-bench: {sentence(error.format_message())}")
         return EXIT_USAGE

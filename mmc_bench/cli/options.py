@@ -10,7 +10,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.plugin.discovery import configured_folders
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import PROTOCOLS
-from mmc_bench.running.session import DEFAULT_SUITE, Session, default_results
+from mmc_bench.running.session import Session, default_results
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -47,9 +47,12 @@ class _Amount(click.FloatRange):
 AMOUNT = _Amount(min=0, min_open=True)
 
 
-def session_options(command: Command) -> Command:
-    """Add the options of a `Session`, which the command gets as ``session``."""
-    return _given_session(command, [*_SUITE_OPTIONS, *_PLACE_OPTIONS])
+def session_options(default: str) -> Callable[[Command], Command]:
+    """Return what adds the options of a `Session`, which a command gets as ``session``, its suite this by default."""
+    suite = click.option(
+        "--suite", metavar="NAME|FILE", help=f"Suite to use: a name or a YAML file.  [default: {default}]"
+    )
+    return lambda command: _given_session(command, [suite, *_SUITE_OPTIONS, *_PLACE_OPTIONS])
 
 
 def place_options(command: Command) -> Command:
@@ -89,7 +92,8 @@ def shard_option(command: Command) -> Command:
     return click.option(
         "--shard",
         metavar="I/N",
-        help="Only this part of the suite, 3/8 for the third of eight: what shares a pretrained model stays together.",
+        help="Only this part of the suite, 3/8 for the third of eight. What shares a pretrained model stays together; "
+        "with more parts than such models, several parts pretrain the same one.",
     )(command)
 
 
@@ -193,12 +197,10 @@ def precision_option(command: Command) -> Command:
     )(command)
 
 
+#: What commands about results at hand read without ``--suite``.
+EVERY_RECORD = "every record that the lists select"
+
 _SUITE_OPTIONS: list[Callable[[Any], Any]] = [
-    click.option(
-        "--suite",
-        metavar="NAME|FILE",
-        help=f"Suite to use: a name or a YAML file.  [default: {DEFAULT_SUITE}]",
-    ),
     list_option("methods", str, "Methods; names or globs, separated by commas."),
     list_option("datasets", str, "Datasets."),
     list_option("backbones", str, "Backbones.", "--backbone"),

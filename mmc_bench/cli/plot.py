@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mmc_bench.cli.options import download_option, protocol_option, session_options
+from mmc_bench.cli.options import EVERY_RECORD, download_option, protocol_option, session_options
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.running.selection import about_none, curves_of, records_of_protocol, selected_pairs
 from mmc_bench.running.session import Session
@@ -28,7 +28,7 @@ PICTURES = ("png", "svg")
 @click.option("--paths/--no-paths", default=True, help="Whether to draw the path curves of every cell.")
 @download_option
 @protocol_option
-@session_options
+@session_options(EVERY_RECORD)
 def command(
     session: Session,
     dataset: str | None,

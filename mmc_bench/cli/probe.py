@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from mmc_bench.cli.options import device_option, download_option, precision_option, session_options
+from mmc_bench.cli.options import EVERY_RECORD, device_option, download_option, precision_option, session_options
 from mmc_bench.cli.table import FORMATS
 from mmc_bench.running.launch import Computing
 from mmc_bench.running.session import Session
@@ -19,7 +19,7 @@ from mmc_bench.system.streams import tell
 @device_option
 @precision_option
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
-@session_options
+@session_options(EVERY_RECORD)
 def command(session: Session, form: str, plotted: bool, out: str, **options: Any) -> None:
     """Say of each repaired model what became of the cue: removed, hidden, unlinked or kept.
 

@@ -18,7 +18,7 @@ from mmc_bench.cli.options import (
     session_options,
     shard_option,
 )
-from mmc_bench.running.session import Session
+from mmc_bench.running.session import DEFAULT_SUITE, Session
 
 if TYPE_CHECKING:
     from mmc_bench.running.summary import Summary
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 @cluster_options
 @list_option("observe", str, "Observers of the run, separated by commas: see mmc-bench list observers.")
 @shard_option
-@session_options
+@session_options(DEFAULT_SUITE)
 def command(session: Session, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Run a suite: pretrain backbones on cued images, let methods repair them, score and connect the results.
 

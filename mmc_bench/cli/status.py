@@ -15,7 +15,7 @@ from mmc_bench.results.jobs import Job, models_of
 from mmc_bench.results.store import Store
 from mmc_bench.running.preview import size_of
 from mmc_bench.running.runner import find_missing
-from mmc_bench.running.session import Session
+from mmc_bench.running.session import DEFAULT_SUITE, Session
 from mmc_bench.suites.plan import Plan
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class State:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--watch", is_flag=True, help="Look again every few seconds until all is done; with --json, a line each.")
 @shard_option
-@session_options
+@session_options(DEFAULT_SUITE)
 def command(session: Session, as_json: bool, watch: bool) -> None:
     """Tell what of a suite is done, missing or failed in the results folder, and which runs are at work on it."""
     store = session.store
@@ -128,8 +128,8 @@ def _text(plan: Plan, store: Store, state: State) -> list[str]:
         for place, counts in state.groups.items()
     ]
     return [
-        f"suite {plan.suite.name} in {store.root}: {size_of(plan)}: {total['done']} done, "
-        f"{total['missing']} missing, {total['failed']} failed",
+        f"suite {plan.suite.name} in {store.root}: {size_of(plan)}, {total['done']:,} done, "
+        f"{total['missing']:,} missing, {total['failed']:,} failed",
         *("  " + line for line in aligned(rows)),
         *(f"  failed: {failure.label}: {failure.error}" for failure in state.failures),
         *("  " + line for line in lines(state.at_work)),

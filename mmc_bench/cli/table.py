@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from mmc_bench.cli.options import list_option, protocol_option, session_options, words_of
+from mmc_bench.cli.options import EVERY_RECORD, list_option, protocol_option, session_options, words_of
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.report.claims import read_claims
 from mmc_bench.report.columns import check_columns
@@ -51,7 +51,7 @@ MAKE_SOME = "mmc-bench run makes some"
 )
 @list_option("columns", str, "Columns to show, e.g. RC,flips,ece,brier_C: also measures of predictions that were kept.")
 @protocol_option
-@session_options
+@session_options(EVERY_RECORD)
 def command(
     session: Session,
     form: str,

@@ -119,16 +119,17 @@ def headline(plan: Plan, missing: Missing) -> str:
     pretrainings = [job for job in plan.pretrainings if job.key in to_run]
     cached = sum(job.key in missing.found for job in plan.results)
     left_out = len(plan.results) - cached - len(missing.results)
-    results = f"{size_of(plan)}, {cached} cached, {len(missing.results)} to run"
+    results = f"{size_of(plan)}, {cached:,} cached, {len(missing.results):,} to run"
     later = sum(map(len, expected_cells(plan, missing.jobs).values()))
     if later:
-        results += f", up to {later} cells more once parameters are chosen"
-    alone, models = "pretraining alone", f"pretrainings to run ({_epochs(plan)} epochs each)"
+        results += f", up to {counted(later, 'cell')} more once parameters are chosen"
+    one = len(plan.pretrainings) == 1
+    alone, models = "pretraining alone", f"pretraining{'' if one else 's'} to run ({_epochs(plan)} epochs each)"
     if plan.pretrainings and (own := plan.pretrainings[0].checkpoint):
         alone, models = "scores alone", f"experiments to score {own.name} in"
     return (
         f"suite {plan.suite.name}: {results if plan.results else alone}{f', {left_out} left out' if left_out else ''}; "
-        f"{len(pretrainings)} of {len(plan.pretrainings)} {models}{_for_predictions(missing)}"
+        f"{len(pretrainings):,} of {len(plan.pretrainings):,} {models}{_for_predictions(missing)}"
     )
 
 
