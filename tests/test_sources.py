@@ -244,7 +244,7 @@ def test_a_folder_for_an_unknown_source_keeps_its_images_size(tmp_path):
 def test_images_of_different_sizes_are_refused_where_no_size_is_given(tmp_path):
     write_class_folder(tmp_path)
     Image.fromarray(solid(7, size=(8, 9))).save(tmp_path / "train" / "bee" / "1.png")
-    with pytest.raises(UserError, match=r"1\.png is 9x8, and the first one 8x8: .*--set images-box\.pixels=32"):
+    with pytest.raises(UserError, match=r"1\.png is 9x8, and the first one 8x8: .*--set DATASET\.pixels=32"):
         folders.load_folder(tmp_path, size=None, channels=None)
 
 

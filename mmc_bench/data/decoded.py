@@ -240,7 +240,7 @@ def _decoded(
             path = pictures.root / pictures.names[row]
             raise UserError(
                 f"{path} is {image.width}x{image.height}, and the first one {width}x{height}: images of several sizes "
-                "need one to be resized to, such as --set images-box.pixels=32"
+                "need one to be resized to, such as --set DATASET.pixels=32"
             )
         box = pictures.boxes[row] if pictures.boxes else WHOLE
         return np.asarray(_fitted(image, (width, height), shape.fit, box)).reshape(height, width, channels)
