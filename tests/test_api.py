@@ -138,6 +138,10 @@ def test_failures_raise_nothing_and_are_named(here):
         ({"methods": ""}, "methods = '' is empty: give one or more, or leave it out"),
         ({"datasets": " , "}, "datasets = ' , ' is empty"),
         ({"set": {1: 2}}, "set 1: write 'SECTION.key'"),
+        ({"set": 5}, "set = 5: give a mapping"),
+        ({"set": 5, "tune": 2}, "set = 5: give a mapping"),
+        ({"axes": 5}, "axes = 5: give a mapping of settings"),
+        ({"time_limit": True}, "time_limit = True: must be a finite number above 0"),
         ({"data": "cifar10=x"}, "data = 'cifar10=x': give folders by image source"),
         ({"data": ["cifar10=x"]}, "give folders by image source"),
         ({"engine": "slurm"}, "unknown engine 'slurm'"),
@@ -290,8 +294,9 @@ def test_a_task_keeps_what_is_not_declared(here):
     task = mmc_bench.task(needs=(), **PLACE)
     with pytest.raises(UserError, match="declare needs"):
         _ = task.cued
-    with pytest.raises(UserError, match="a method cannot need"):
-        mmc_bench.task(needs=["test"], **PLACE)
+    for wrong, says in (("test", "a method can need"), (["environments"], "and so 'cued' as well"), (5, "needs = 5")):
+        with pytest.raises(UserError, match=says):
+            mmc_bench.task(needs=wrong, **PLACE)
     assert len(mmc_bench.task(needs="cued", **PLACE).cued)
 
 

@@ -267,7 +267,7 @@ def test_every_training_begins_with_weights_of_ones_own_where_they_are_given(fin
         ({"datasets": ["images-border", "grouped-tiny"]}, "grouped-tiny has groups"),
         (
             {"datasets": ["images-border", "digits-box"]},
-            "does not reach dataset digits-box: leave it out",
+            "does not reach dataset digits-box: leave that dataset",
         ),
         ({"axes": {"pretrain.lr": [0.1, 0.2]}}, "has 2"),
         ({"suite": "quick", "datasets": ()}, "no selected dataset reads"),

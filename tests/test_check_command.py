@@ -72,6 +72,14 @@ def test_wrong_input_gets_one_sentence(bench, words, code, says):
     assert len(result.err.strip().splitlines()) == 1
 
 
+def test_a_plugin_that_fails_to_load_is_blamed_for_its_own_names_alone(bench, tmp_path):
+    file = write_source(tmp_path, "broken.py", "raise ValueError")
+    typo = bench("check", "resnt8", "--plugins-dir", file)
+    assert typo.code == 4 and "observer is called 'resnt8': did you mean resnet8" in typo.err
+    own = bench("check", "broken:mine", "--plugins-dir", file)
+    assert own.code == 4 and "'broken:mine' is not there: plugin broken failed to load: ValueError" in own.err
+
+
 def test_a_planted_fault_fails_a_plugin_s_own_test_in_the_words_of_the_kit(tmp_path):
     file = write_source(tmp_path, "planted.py", source_of("backbone", "get_classifier = property()"))
     cases = {case.__name__: case for case in checks_of("backbone", "planted", plugins=[file])}

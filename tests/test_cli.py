@@ -260,7 +260,9 @@ def test_a_group_alone_answers_with_its_help(bench, words):
 def test_help_says_what_is_read_without_a_suite(bench):
     said = {name: " ".join(bench(name, "--help").out.split()) for name in ("run", "audit", "table")}
     assert "YAML file. [default: quick]" in said["run"] and "YAML file. [default: audit]" in said["audit"]
-    assert "YAML file. [default: every record that the lists select]" in said["table"]
+    assert (
+        "YAML file. [default: every record that the lists select; quick with --set, --axis or --tune]" in said["table"]
+    )
 
 
 def test_help_names_every_command_and_exit_is_clean(bench):

@@ -16,6 +16,7 @@ from mmc_bench.results.records import Failure
 from mmc_bench.running import devices, launch
 from mmc_bench.running.devices import device_words, resolve_device, resolve_devices
 from mmc_bench.running.launch import share_cores
+from mmc_bench.stages.provenance import device_name
 from mmc_bench.system.process_state import Changes, ProcessState
 
 
@@ -253,3 +254,9 @@ def test_that_a_job_is_the_first_to_use_cuda_is_no_change_of_its_process(monkeyp
     assert before.put_back() == Changes()
     current[0] = 1  # as after torch.cuda.set_device(1)
     assert "the GPU in use to 1" in before.put_back().lasting  # nothing puts it back here
+
+
+def test_a_processor_is_named_with_the_instructions_that_torch_uses():
+    """Processors of one name differ in them, and the same training then takes another course."""
+    name = device_name(torch.device("cpu"))
+    assert name.startswith("cpu (") and name.endswith(f"{torch.backends.cpu.get_cpu_capability()})")

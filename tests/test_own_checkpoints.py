@@ -255,7 +255,7 @@ def test_the_name_of_a_file_of_weights_is_no_key_and_is_answered_with_the_file(t
     file = tmp_path / folder / f"{'abcdef12' * 8}.safetensors"
     file.parent.mkdir()
     file.touch()
-    advice = f"but weights have: give their file, {file}, with --backbone and --dataset"
+    advice = f"but a file of weights does: give it, {file}, with --backbone and --dataset"
     with pytest.raises(UserError, match=re.escape(advice)):
         locate("abcdef12", Store(tmp_path))
     with pytest.raises(UserError, match=r"has a key that begins with abcdef13$"):

@@ -88,7 +88,8 @@ class AuditSession(Session):
         pattern = setting_of(key, None).plugin
         for offer in self.registry.select("dataset", suite.datasets):
             if not any(fnmatchcase(name, pattern) for name in offer.names):
-                raise UserError(f"this audit's axis, {key}, does not reach dataset {offer.spec.name}: leave it out")
+                name = offer.spec.name
+                raise UserError(f"this audit's axis, {key}, does not reach dataset {name}: leave that dataset out")
 
     def _check_given(self, datasets: Sequence[str]) -> None:
         for name in self.wanted_sources(datasets):

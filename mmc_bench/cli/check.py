@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MARKS = {"ok": "ok", "failed": "FAILED", "not checked": "–"}
 
 #: What says more of a name than that no plugin of a kind has it.
-TELLING = ("is offered by", "one by one", "failed to load")
+TELLING = ("is offered by", "one by one", "is not there: plugin")
 
 
 @click.command("check", short_help="Check that a plugin keeps its promises.")

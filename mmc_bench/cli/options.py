@@ -10,7 +10,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.plugin.discovery import configured_folders
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.jobs import PROTOCOLS
-from mmc_bench.running.session import Session, default_results
+from mmc_bench.running.session import DEFAULT_SUITE, Session, default_results
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -198,7 +198,7 @@ def precision_option(command: Command) -> Command:
 
 
 #: What commands about results at hand read without ``--suite``.
-EVERY_RECORD = "every record that the lists select"
+EVERY_RECORD = f"every record that the lists select; {DEFAULT_SUITE} with --set, --axis or --tune"
 
 _SUITE_OPTIONS: list[Callable[[Any], Any]] = [
     list_option("methods", str, "Methods; names or globs, separated by commas."),

@@ -2,13 +2,31 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/\*|/[\w.-]+)?")
 TARGET = re.compile(r"\.{0,2}[\w.]*:\w+")
 NEEDS = frozenset({"clean", "cued", "environments", "fully-cued"})
+
+
+def checked_needs(given: str | Iterable[str], who: str) -> frozenset[str]:
+    """Return what a method needs, one word or several.
+
+    Raises
+    ------
+    ValueError
+        When it cannot be given that; `who` begins the message.
+    """
+    needs = frozenset([given] if isinstance(given, str) else given)
+    if unknown := needs - NEEDS:
+        raise ValueError(f"{who} needs {sorted(unknown)}; a method can need {sorted(NEEDS)}")
+    if "environments" in needs and "cued" not in needs:
+        raise ValueError(f"{who} needs the environments of cued images, and so 'cued' as well")
+    return needs
+
+
 SPLITS = ("counterfactual", "groups")
 
 
@@ -186,11 +204,7 @@ class MethodSpec(PluginSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "needs", frozenset([self.needs] if isinstance(self.needs, str) else self.needs))
-        if unknown := self.needs - NEEDS:
-            raise ValueError(f"method {self.name!r} needs {sorted(unknown)}; a method can need {sorted(NEEDS)}")
-        if "environments" in self.needs and "cued" not in self.needs:
-            raise ValueError(f"method {self.name!r} needs the environments of cued images, and so 'cued' as well")
+        object.__setattr__(self, "needs", checked_needs(self.needs, f"method {self.name!r}"))
 
 
 @dataclass(frozen=True, kw_only=True)

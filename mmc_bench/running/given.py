@@ -26,7 +26,7 @@ def several(values: Any, commas: bool = True) -> list[Any]:
 
 def with_trials(settings: GivenSettings, trials: int | None) -> GivenSettings:
     """Return a caller's settings with that of the number of trials before them."""
-    if trials is None:
+    if trials is None or not isinstance(settings or (), Iterable):
         return settings
     if isinstance(settings, Mapping):
         return {"tune": trials, **settings}

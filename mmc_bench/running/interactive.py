@@ -18,7 +18,7 @@ from mmc_bench.engines.worker import open_resources
 from mmc_bench.errors import UserError
 from mmc_bench.mechanisms.verdicts import way_back
 from mmc_bench.plugin.offers import one_line
-from mmc_bench.plugin.specs import NEEDS
+from mmc_bench.plugin.specs import NEEDS, checked_needs
 from mmc_bench.report.gallery import draw_gallery
 from mmc_bench.report.other_cue import with_reliance
 from mmc_bench.report.pictures import Picture
@@ -114,9 +114,10 @@ def open_task(
         raise UserError(
             f"{len(labels)} experiments are selected ({named}): name one dataset, backbone, cue rate and seed"
         )
-    wanted = NEEDS if needs is None else frozenset([needs] if isinstance(needs, str) else needs)
-    if unknown := wanted - NEEDS:
-        raise UserError(f"a method cannot need {sorted(unknown)}: it can need {sorted(NEEDS)}")
+    try:
+        wanted = checked_needs(NEEDS if needs is None else needs, "the task's method")
+    except (TypeError, ValueError) as error:
+        raise UserError(f"needs = {needs!r}: {error}") from None
     summary = run_session(session, replace(computing, workers=0), display)
     if summary.interrupted:
         raise KeyboardInterrupt

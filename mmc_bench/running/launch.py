@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import dataclass, replace
 from importlib import import_module
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmc_bench.data.locations import check_present
 from mmc_bench.engines import GIGABYTE, Engine, Settings
@@ -86,10 +87,14 @@ class Computing:
                 raise UserError(f"{name} = {value!r}: must be a whole number, {smallest} or more")
         for name in ("time_limit", "cell_timeout", "cell_memory", "image_memory"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
+            if value is not None and not (_is_number(value) and 0 < value < math.inf):
                 raise UserError(f"{name} = {value!r}: must be a finite number above 0")
         if self.precision not in PRECISIONS:
             raise UserError(f"unknown precision {self.precision!r}: write {', '.join(PRECISIONS)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def run_session(session: Session, computing: Computing, display: LineDisplay) -> Summary:

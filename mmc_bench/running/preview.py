@@ -124,11 +124,13 @@ def headline(plan: Plan, missing: Missing) -> str:
     if later:
         results += f", up to {counted(later, 'cell')} more once parameters are chosen"
     one = len(plan.pretrainings) == 1
-    alone, models = "pretraining alone", f"pretraining{'' if one else 's'} to run ({_epochs(plan)} epochs each)"
+    epochs = f"({_epochs(plan)} epochs{'' if one else ' each'})"
+    alone, models = "pretraining alone", f"pretraining{'' if one else 's'} to run {epochs}"
     if plan.pretrainings and (own := plan.pretrainings[0].checkpoint):
-        alone, models = "scores alone", f"experiments to score {own.name} in"
+        alone, models = "scores alone", f"experiment{'' if one else 's'} to score {own.name} in"
+    aside = f", {left_out:,} left out" if left_out else ""
     return (
-        f"suite {plan.suite.name}: {results if plan.results else alone}{f', {left_out} left out' if left_out else ''}; "
+        f"suite {plan.suite.name}: {results if plan.results else alone}{aside}; "
         f"{len(pretrainings):,} of {len(plan.pretrainings):,} {models}{_for_predictions(missing)}"
     )
 

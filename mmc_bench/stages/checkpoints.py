@@ -291,8 +291,10 @@ def _file_of_key(key: str, store: Store) -> Path:
     if not files:
         folders = [store.root / name for name in WEIGHTS_FOLDERS.values()]
         weights = [file for folder in folders for file in sorted(folder.glob(f"{key}*.safetensors"))]
-        advice = f", but weights have: give their file, {weights[0]}, with --backbone and --dataset" if weights else ""
-        raise UserError(f"no record in {store.root} has a key that begins with {key}{advice}")
+        sentence = f"no record in {store.root} has a key that begins with {key}"
+        if weights:
+            sentence += f", but a file of weights does: give it, {weights[0]}, with --backbone and --dataset"
+        raise UserError(sentence)
     if len(files) > 1:
         found = ", ".join(f"{file.parent.name}/{file.stem}" for file in files)
         raise UserError(f"{len(files)} records in {store.root} have keys that begin with {key}: {found}")

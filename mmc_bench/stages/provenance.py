@@ -115,14 +115,17 @@ def _git_state() -> tuple[str | None, bool | None]:
 
 @cache
 def device_name(device: torch.device) -> str:
-    """Return the name of the processor or GPU."""
+    """Return the name of the GPU, or of the processor with the instructions that torch uses of it.
+
+    Processors of one name can differ in their instructions, which decide how sums are rounded.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    if device.type == "cpu":
-        try:
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-                if line.startswith("model name"):
-                    return f"cpu ({line.partition(':')[2].strip()})"
-        except OSError:
-            pass
-    return device.type
+    if device.type != "cpu":
+        return device.type
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"cpu ({', '.join([*names[:1], torch.backends.cpu.get_cpu_capability()])})"

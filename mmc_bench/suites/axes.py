@@ -22,6 +22,8 @@ def read_axes(given: Iterable[str] | Mapping[str, Any]) -> dict[str, list[Any]]:
     """
     if isinstance(given, Mapping):
         return {key: [*v] if isinstance(v, Iterable) and not isinstance(v, str) else [v] for key, v in given.items()}
+    if not isinstance(given, Iterable):
+        raise UserError(f"axes = {given!r}: give a mapping of settings to values, or texts KEY=VALUE,VALUE")
     return dict(map(_parsed, [given] if isinstance(given, str) else given))
 
 

@@ -105,6 +105,8 @@ def read_settings(given: Iterable[str] | Mapping[str, Any]) -> tuple[Setting, ..
     """
     if isinstance(given, Mapping):
         return tuple(Setting.of(key, value) for key, value in given.items())
+    if not isinstance(given, Iterable):
+        raise UserError(f"set = {given!r}: give a mapping such as {{'pretrain.epochs': 5}}, or texts KEY=VALUE")
     return tuple(map(Setting.parse, given))
 
 
