@@ -380,7 +380,8 @@ def test_several_experiments_make_no_task(here):
 
 
 def test_a_task_is_at_one_point_of_its_suite_s_axes(here):
-    suite = {**yaml.safe_load(TINY_SUITE), "axes": {"data.clean_images": [4, 6]}}
+    axes = {"data.clean_images": [4, 6], "tiny-ft.lr": [1, 2], "connect.points": [2, 3]}  # the first alone changes it
+    suite = {**yaml.safe_load(TINY_SUITE), "axes": axes}
     place = {**PLACE, "suite": suite}
     with pytest.raises(UserError, match=r"has data.clean_images = 4, 6: choose one, as set={'data.clean_images': …}"):
         mmc_bench.task(**place)

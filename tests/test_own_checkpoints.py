@@ -94,7 +94,7 @@ def test_score_is_a_run_without_methods(bench, mine):
     assert first.code == again.code == 0, first.err
     (row,) = json.loads(first.out)["rows"]
     assert (row["backbone"], row["method"], row["seeds"]) == ("timm/resnet18 (theirs)", "pretrained", [3])
-    assert json.loads(again.out)["rows"] == [row] and "1 of 1 experiments to score theirs in" in first.err
+    assert json.loads(again.out)["rows"] == [row] and "1 of 1 experiment to score theirs in" in first.err
 
 
 @pytest.mark.parametrize(

@@ -226,15 +226,21 @@ class Session:
         Raises
         ------
         UserError
-            When the caller sets no value for one of them.
+            When the caller sets no value for one that changes images or pretrained models.
         """
         suite = self._suite()
         for key in suite.axes:
             owner, _, name = key.rpartition(".")
-            if not any(one.name == name and fnmatchcase(one.owner, owner) for one in self.settings):
+            given = any(one.name == name and fnmatchcase(one.owner, owner) for one in self.settings)
+            if not given and self._changes_models(owner):
                 values = ", ".join(map(str, suite.axes[key]))
                 raise UserError(f"suite {suite.name} has {key} = {values}: choose one, as set={{{key!r}: …}}")
         return replace(self, suite=replace(suite, axes={}), axes={})
+
+    def _changes_models(self, owner: str) -> bool:
+        """Tell whether an axis's owner is a section or plugin that pretrained models rest on."""
+        offers = chain(self.registry.offers("dataset"), self.registry.offers("backbone"))
+        return owner in ("data", "pretrain") or any(fnmatchcase(name, owner) for one in offers for name in one.names)
 
     def check_lists(self) -> None:
         """Raise a `UserError` for a cue rate or seed that no suite could have."""
