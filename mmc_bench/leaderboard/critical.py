@@ -4,7 +4,7 @@ Tiers ask whether other seeds would turn an order round in the same settings; th
 dataset is one block, and a method's score in it is its mean over the dataset's settings, as in the mean over all
 settings. Cue rates and backbones of one dataset share its images and seeds: as blocks of their own they would pass for
 independent, and a dataset with many of them would decide the ranks. So few datasets separate little. Two datasets of
-the same images (CIFAR-10 with a box, and in Dominoes) are two blocks here, and say somewhat less than two.
+the same images under different cues are two blocks here, and say somewhat less than two.
 """
 
 import math

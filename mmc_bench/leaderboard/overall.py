@@ -14,7 +14,7 @@ from mmc_bench.results.jobs import PROTOCOLS
 
 Rows = Mapping[CountedPlace, RankedRow]
 #: Settings with the same seeds, and how much each adds to the mean. They share these seeds' draws, and different
-#: datasets can share images (CIFAR-10 with a box, and in Dominoes): their means are not independent.
+#: datasets can share images under different cues: their means are not independent.
 Block = Mapping[CountedPlace, float]
 #: What a method scores: by block, and by seed within it.
 Scores = Sequence[Sequence[float]]
