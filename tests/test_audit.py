@@ -12,9 +12,10 @@ from PIL import Image
 
 import mmc_bench
 from mmc_bench import UserError
-from mmc_bench.auditing.chance import of_another, reaches
+from mmc_bench.auditing.chance import of_another
 from mmc_bench.auditing.findings import short_names
 from mmc_bench.auditing.schema import AuditReport
+from mmc_bench.mechanisms.verdicts import reaches
 
 CLASSES = ("ant", "bee", "<img src=x onerror=alert(1)>")
 NOTHING = {"progress": False, "plugins_dir": str(PLUGINS), "workers": 0}

@@ -185,7 +185,7 @@ def test_the_core_mentions_no_built_in_plugin_by_name():
     names = [re.escape(offer.spec.name) for offer in offers if offer.plugin.distribution == "mmc-bench"]
     assert len(names) > 10
     names = [name.removesuffix(r"\*") if name.endswith(r"\*") else rf"{name}(?![\w-])" for name in names]
-    whole_word = re.compile(rf"(?<![\w-])(?:{'|'.join(names)})")
+    whole_word = re.compile(rf"(?<![\w-])(?:{'|'.join(names)})", re.IGNORECASE)
     mentions = [
         f"{relative(file)}:{number}: {line.strip()}"
         for file in python_files("mmc_bench")

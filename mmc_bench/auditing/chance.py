@@ -2,21 +2,9 @@
 
 import math
 
-#: Differences of shares are computed in floating point: one that is below its threshold by less than this reaches it.
-TOLERANCE = 1e-9
-
 #: By how much accuracy must be above guessing for a network to have learned something: so many standard errors of the
 #: test images, and at least this share.
 STANDARD_ERRORS, ABOVE = 3, 0.1
-
-
-def reaches(difference: float, threshold: float) -> bool:
-    """Tell whether a difference is at least its threshold.
-
-    >>> reaches(0.7 - 0.6, 0.1), reaches(0.69 - 0.6, 0.1)
-    (True, False)
-    """
-    return difference >= threshold - TOLERANCE
 
 
 def of_another(change: float, classes: int) -> float:

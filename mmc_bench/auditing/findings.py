@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from mmc_bench.auditing.chance import of_another, reaches
+from mmc_bench.auditing.chance import of_another
 from mmc_bench.auditing.schema import (
     AHEAD,
     PICKED_UP,
@@ -17,6 +17,7 @@ from mmc_bench.auditing.schema import (
     Repair,
     SplitAccuracies,
 )
+from mmc_bench.mechanisms.verdicts import reaches
 from mmc_bench.results.metrics import SPLITS
 from mmc_bench.results.records import CellRecord, Epoch, PretrainRecord
 

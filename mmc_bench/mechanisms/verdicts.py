@@ -29,8 +29,8 @@ WORDS = {
     UNDECIDED: "predictions do not change with the cue, which features of pretrained and cue-free tell alike",
 }
 
-#: Shares are numbers of images, and differences of theirs are rounded to this before they are compared: .7 - .6 < .1.
-DIGITS = 9
+#: Differences of shares are computed in floating point: one that is below its threshold by less than this reaches it.
+TOLERANCE = 1e-9
 
 #: Share of predictions that must change with the cue, beyond those of θ_NC.
 FLIPS = 0.1
@@ -63,6 +63,15 @@ class Verdict:
     left: float | None
 
 
+def reaches(difference: float, threshold: float) -> bool:
+    """Tell whether a difference is at least its threshold.
+
+    >>> reaches(0.7 - 0.6, 0.1), reaches(0.69 - 0.6, 0.1)
+    (True, False)
+    """
+    return difference >= threshold - TOLERANCE
+
+
 def verdict(own: Hold, cued: Hold, cue_free: Hold, barrier: float | None, tolerance: float) -> Verdict:
     """Return what became of the cue in a model.
 
@@ -76,12 +85,12 @@ def verdict(own: Hold, cued: Hold, cue_free: Hold, barrier: float | None, tolera
         The barrier (nats) up to which the path counts as open.
     """
     read, most, least = (hold.read[FEATURES] for hold in (own, cued, cue_free))
-    left = (read - least) / (most - least) if round(most - least, DIGITS) >= CONTRAST else None
-    if round(own.flips - cue_free.flips, DIGITS) > FLIPS:
+    left = (read - least) / (most - least) if reaches(most - least, CONTRAST) else None
+    if not reaches(FLIPS, own.flips - cue_free.flips):
         return Verdict(KEPT, left)
     if left is None:
         return Verdict(UNDECIDED, left)
-    if round(left, DIGITS) < HALF:
+    if not reaches(left, HALF):
         return Verdict(REMOVED, left)
     if barrier is None:
         return Verdict(None, left)

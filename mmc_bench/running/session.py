@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -228,19 +227,14 @@ class Session:
         UserError
             When the caller sets no value for one that changes images or pretrained models.
         """
-        suite = self._suite()
-        for key in suite.axes:
-            owner, _, name = key.rpartition(".")
-            given = any(one.name == name and fnmatchcase(one.owner, owner) for one in self.settings)
-            if not given and self._changes_models(owner):
-                values = ", ".join(map(str, suite.axes[key]))
-                raise UserError(f"suite {suite.name} has {key} = {values}: choose one, as set={{{key!r}: …}}")
-        return replace(self, suite=replace(suite, axes={}), axes={})
+        from mmc_bench.suites.axes import open_axes
 
-    def _changes_models(self, owner: str) -> bool:
-        """Tell whether an axis's owner is a section or plugin that pretrained models rest on."""
-        offers = chain(self.registry.offers("dataset"), self.registry.offers("backbone"))
-        return owner in ("data", "pretrain") or any(fnmatchcase(name, owner) for one in offers for name in one.names)
+        suite = self._suite()
+        models = chain(self.registry.offers("dataset"), self.registry.offers("backbone"))
+        for key in open_axes(suite, self.settings, models):
+            values = ", ".join(map(str, suite.axes[key]))
+            raise UserError(f"suite {suite.name} has {key} = {values}: choose one, as set={{{key!r}: …}}")
+        return replace(self, suite=replace(suite, axes={}), axes={})
 
     def check_lists(self) -> None:
         """Raise a `UserError` for a cue rate or seed that no suite could have."""

@@ -15,6 +15,7 @@ from mmc_bench.results.making import Cuda, Provenance
 from mmc_bench.results.versions import PACKAGE, digest_of_stage
 from mmc_bench.seeds import DRAWS, derive_seed
 from mmc_bench.stages.resources import Resources
+from mmc_bench.system.processes import cpu_info
 from mmc_bench.system.torch_state import float32_precision
 from mmc_bench.training.compiled import compiling_is_on
 
@@ -123,9 +124,4 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
         return device.type
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"cpu ({', '.join([*names[:1], torch.backends.cpu.get_cpu_capability()])})"
+    return f"cpu ({', '.join(filter(None, [cpu_info('model name'), torch.backends.cpu.get_cpu_capability()]))})"

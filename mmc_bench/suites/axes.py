@@ -83,6 +83,15 @@ def refuse_both(settings: Iterable[Setting], axes: Iterable[str], offers: Iterab
             raise UserError(f"{setting}: {key} is an axis of this run: choose its values there, or leave one out")
 
 
+def open_axes(suite: Suite, settings: Iterable[Setting], offers: Iterable[Offer]) -> list[str]:
+    """Return the axes along which images or these plugins change, and of which no setting chooses a value."""
+    reached = [tuple(offer.names) for offer in offers]
+    given = {target for setting in settings for target in _targets(setting, reached)}
+    axes = {key: setting_of(key, None) for key in suite.axes}
+    changing = {key: _targets(axis, reached) for key, axis in axes.items() if axis.section != "connect"}
+    return [key for key, targets in changing.items() if targets and not targets & given]
+
+
 def _targets(setting: Setting, reached: Iterable[tuple[str, ...]]) -> set[tuple[Any, str]]:
     """Return what a setting is for: a key of the suite, or a parameter of each plugin that its glob matches."""
     if not setting.owner:

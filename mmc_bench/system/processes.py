@@ -125,17 +125,16 @@ def available_cores() -> int:
 
 def multiplies_in_bf16() -> bool:
     """Tell whether the processor has instructions that multiply in bfloat16, as far as Linux says."""
-    return bool(BF16_FLAGS & _cpu_flags())
+    return bool(BF16_FLAGS & {*cpu_info("flags", "Features").split()})
 
 
-def _cpu_flags() -> frozenset[str]:
-    """Return the processor's flags as Linux lists them; none elsewhere."""
+def cpu_info(*names: str) -> str:
+    """Return what Linux says of the first processor under one of these names; nothing elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return frozenset()
-    flags = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
-    return frozenset(flags[0].split()) if flags else frozenset()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
 
 
 def may_have_gpu() -> bool:
