@@ -149,7 +149,9 @@ def test_failures_raise_nothing_and_are_named(here):
         ({"shard": "9/8"}, "'9/8' is no part of a suite"),
         ({"shard": 3}, "'3' is no part of a suite"),
         ({"plugins_dir": "nowhere"}, "plugin folder nowhere does not exist"),
+        ({"plugins_dir": 5}, "plugins_dir = 5: give a folder or file of plugins, or several"),
         ({"observe": "event-lgo"}, "did you mean event-log"),
+        ({"observe": [object]}, "observe = [<class 'object'>]: give an observer's name, or several"),
         ({"results": "tiny.yaml"}, "tiny.yaml"),
     ],
 )

@@ -1,5 +1,6 @@
 """What callers give in one of several forms: lists, settings, suites."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -47,8 +48,8 @@ def part_of(text: str) -> tuple[int, int]:
     return int(matched[1]), int(matched[2])
 
 
-def check_given(suite: AnySuite | None, lists: Mapping[str, Any], data: Any) -> None:
-    """Refuse empty text, which would stand for all, and images that are given otherwise than by source.
+def check_given(suite: AnySuite | None, lists: Mapping[str, Any], data: Any, plugins_dir: Any, observe: Any) -> None:
+    """Refuse empty text, which would stand for all, images that are given otherwise than by source, and non-names.
 
     Raises
     ------
@@ -62,3 +63,9 @@ def check_given(suite: AnySuite | None, lists: Mapping[str, Any], data: Any) -> 
             raise UserError(f"{name} = {values!r} is empty: give one or more, or leave it out")
     if not isinstance(data or {}, Mapping):
         raise UserError(f"data = {data!r}: give folders by image source, such as {{'cifar10': 'DIR'}}")
+    for folder in several(plugins_dir, commas=False):
+        if not isinstance(folder, (str, os.PathLike)):
+            raise UserError(f"plugins_dir = {plugins_dir!r}: give a folder or file of plugins, or several")
+    for name in several(observe):
+        if not isinstance(name, str):
+            raise UserError(f"observe = {observe!r}: give an observer's name, or several")

@@ -110,13 +110,13 @@ class Session:
         Raises
         ------
         UserError
-            When a setting, axis or shard is malformed, or a plugin folder does not exist.
+            When a setting, axis, shard or name is malformed, or a plugin folder does not exist.
         """
         from mmc_bench.suites.axes import read_axes
 
         if checkpoint is not None and start is not None:
             raise UserError("a checkpoint takes the place of a pretraining, which cannot start from weights then")
-        check_given(suite, lists or {}, data)
+        check_given(suite, lists or {}, data, plugins_dir, observe)
         selection = {name: several(values) for name, values in (lists or {}).items()}
         folder = str(results or default_results())
         if not (checkpoint is None or isinstance(checkpoint, (str, Path))):
