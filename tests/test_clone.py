@@ -32,7 +32,9 @@ def repository(made_once):
                 (made / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / name, made / name)
         git("add", "--all", folder=made)
-        git("-c", "user.name=Ann", "-c", "user.email=ann@example.org", "commit", "-qm", "All", folder=made)
+        # without gc: with this many files it would go on in the background, and move objects while they are cloned
+        who = ("-c", "user.name=Ann", "-c", "user.email=ann@example.org")
+        git("-c", "gc.auto=0", *who, "commit", "-qm", "All", folder=made)
 
     return made_once("repository", make)
 
