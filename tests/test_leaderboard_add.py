@@ -4,7 +4,7 @@ import json
 from datetime import date
 
 import pytest
-from helpers.leaderboard import TestBoard, cell, model, of_seeds, plugin, write_results
+from helpers.leaderboard import TestBoard, cell, model, of_seeds, plugin, tuning, write_results
 from helpers.plugins import GOOD, registry_of, write_source
 
 from mmc_bench.errors import NothingSelectedError, UserError
@@ -29,8 +29,9 @@ def everything(board):
 def refused(board, words, *cells, error=UserError, **options):
     """Send cells in, and check that they are refused with these words and leave nothing behind."""
     before = everything(board)
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=words) as caught:
         board.send_in(*cells, **options)
+    assert adding.NEW not in str(caught.value)
     assert everything(board) == before
     assert not list((board.root / "results").glob(".new*"))
 
@@ -92,8 +93,28 @@ def test_what_contradicts_the_leaderboard_is_refused(board):
     refused(board, "other parameters in force", forged)
 
 
-def test_one_cell_in_two_versions_is_refused(board):
-    refused(board, "is the same cell as", cell(0, "tune"), cell(0, plugin("tune", version="2+abc")))
+def test_one_cell_in_two_versions_is_refused_with_what_to_do(board):
+    older, newer = cell(0, "tune"), cell(0, plugin("tune", version="2+abc"))
+    first, second = sorted((older, newer), key=lambda record: record.key)
+    words = (
+        f"cells/{second.key}.json is the same cell as cells/{first.key}.json: .* run what you send in into a --results"
+    )
+    refused(board, words, older, newer)
+
+
+def test_what_would_make_an_earlier_record_wrong_is_refused(board):
+    board.send_in(cell(7, "tune"))
+    (earlier,) = board.files("results/*/cells/*.json")
+    score = (0.9, 0.9, 0.9, 0.5)
+    selection, *trials = tuning("base", ({}, score), ({"lr": 0.3}, score), seeds=(7,))
+    words = f"{earlier} is a result of seed 7, on which selections/{selection.key}.json was tuned$"
+    refused(board, words, selection, *trials, *of_seeds("base", (0.7, 0.8)))
+
+
+def test_a_setting_has_as_many_classes_as_the_leaderboard_says(board):
+    board.send_in(cell(0, "tune"))
+    other = cell(1, "tune", num_classes=7)
+    refused(board, "says 7 classes where results/2026-01-02-ann/", other, models=[model(1, num_classes=7)])
 
 
 def test_an_invalid_record_is_refused_by_name_with_all_others(board):

@@ -43,6 +43,8 @@ from mmc_bench.system.files import is_intact, read_whole, write_whole
 from mmc_bench.system.validation import first_problem
 
 MOST_SHOWN = 5
+#: Stands for the submission's folder, whose name is not known yet; no submission is called so.
+NEW = f"{RESULTS}/+/"
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,9 @@ def add(
     runs = [*_trials(results, submission, selections), *new]
     entries = [*_pretrainings(results, submission, runs), *selections, *runs]
     everything = [*on_board, *entries]
-    problems = [*entry_problems(entries, board.settings), *duplicates(entries)]
+    problems = [*entry_problems(everything, board.settings), *duplicates(entries)]
     problems += [*disagreements(everything, board.settings), *selection_problems(everything, board.settings)]
-    mine = {entry.file for entry in entries}
-    _refuse(results, [f"{problem.file} {problem.reason}" for problem in problems if problem.file in mine])
+    _refuse(results, [f"{one.file} {one.reason}" for one in problems if NEW in f"{one.file} {one.reason}"])
     versions, added = _versions(board.versions, entries, registry, results)
     folder = _write(board, submission, entries, results, versions if added else None)
     return Added(
@@ -193,8 +194,7 @@ def _entry(results: Path, file: str, submission: Submission) -> Entry:
     record = parse_record(file, content)
     if is_intact(content) is False:
         raise ValueError("does not match its own checksum")
-    # Two parts stand for the submission's folder, whose name is not known yet.
-    return Entry(f"{RESULTS}/new/{file}", sha256_of(content), submission, record)
+    return Entry(f"{NEW}{file}", sha256_of(content), submission, record)
 
 
 def _inner(entry: Entry) -> str:
@@ -203,9 +203,11 @@ def _inner(entry: Entry) -> str:
 
 def _refuse(results: Path, problems: Sequence[str]) -> None:
     if problems:
-        shown = "; ".join(problem.removeprefix(f"{RESULTS}/new/") for problem in problems[:MOST_SHOWN])
+        shown = "; ".join(problem.replace(NEW, "") for problem in problems[:MOST_SHOWN])
         more = f"; and {len(problems) - MOST_SHOWN} more" if len(problems) > MOST_SHOWN else ""
-        raise UserError(f"nothing of {results} was taken in: {shown}{more}")
+        among_themselves = any(problem.count(NEW) > 1 for problem in problems)
+        hint = "; records of several runs contradict each other: run what you send in into a --results of its own"
+        raise UserError(f"nothing of {results} was taken in: {shown}{more}{hint if among_themselves else ''}")
 
 
 def _versions(
