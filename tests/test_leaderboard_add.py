@@ -1,6 +1,7 @@
 """Taking results in: what is taken, what is refused, and that nothing is half done."""
 
 import json
+import signal
 from datetime import date
 
 import pytest
@@ -10,6 +11,8 @@ from helpers.plugins import GOOD, registry_of, write_source
 from mmc_bench.errors import NothingSelectedError, UserError
 from mmc_bench.leaderboard import adding
 from mmc_bench.leaderboard.schemas import Submission, read_model
+from mmc_bench.system.files import temporary_name
+from mmc_bench.system.processes import this_process
 
 AT_HAND = {"pretrain": "1+0123456789ab", "score": "1"}
 
@@ -225,6 +228,76 @@ def test_the_commands_take_in_build_and_check(bench):
     checked = bench("leaderboard", "check", "--board", "board")
     assert checked.code == 1 and record in checked.out and "Traceback" not in checked.err
     assert bench("leaderboard", "build", "--board", "board").code == 4
+
+
+#: The command line, which is sent a signal, named by its number, while it writes a submission or a generated file.
+CUT_OFF = """
+import os, sys
+from mmc_bench.cli.main import main
+from mmc_bench.leaderboard import adding
+
+number = int(sys.argv.pop(1))
+adding.manifest = os.fsync = lambda *_: os.kill(os.getpid(), number)
+main()
+"""
+ADD = ("leaderboard", "add", "results", "--by", "Ann", "--board", "board")
+BUILD = ("leaderboard", "build", "--board", "board")
+
+
+def cut_off(bench, number, words):
+    """Let a command be ended while it writes, and return what it left."""
+    board = TestBoard(bench.folder / "board")
+    write_results(bench.folder / "results", [cell(0, "tune")])
+    result = bench.apart(number, *words, executable_arguments=("-c", CUT_OFF))
+    assert result.code == (2 if number == signal.SIGINT else -number), result.err
+    (left,) = (path for path in board.root.rglob("*") if path.name.endswith(".tmp"))
+    return left
+
+
+@pytest.mark.skipif(not this_process().machine, reason="this system does not tell which processes live")
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGKILL, ADD), (signal.SIGINT, ADD), (signal.SIGKILL, BUILD)],
+    ids=["killed-add", "interrupted-add", "killed-build"],
+)
+def test_what_a_command_left_that_was_cut_off_is_named_and_a_build_removes_it(bench, number, words):
+    left = cut_off(bench, number, words)
+    checked = bench("leaderboard", "check", "--board", "board")
+    assert left.name in checked.out and "was left by a command that was killed" in checked.out
+    assert left.exists()
+    built = bench(*BUILD)
+    assert built.code == 0, built.err
+    assert not left.exists() and bench("leaderboard", "check", "--board", "board").code == 0
+
+
+@pytest.mark.skipif(not this_process().machine, reason="this system does not tell which processes live")
+def test_adding_anew_after_it_was_cut_off_removes_what_was_left(bench):
+    left = cut_off(bench, signal.SIGKILL, ADD)
+    assert bench(*ADD).code == 0
+    assert not left.exists() and len(TestBoard(bench.folder / "board").files("results/*")) == 1
+
+
+def test_what_another_command_is_writing_stays(bench):
+    board = TestBoard(bench.folder / "board")
+    folder, file = temporary_name(board.root / "results" / "new"), temporary_name(board.root / "README.md")
+    folder.mkdir(parents=True)
+    (folder / "submission.yaml").write_text("by: Ann")
+    file.write_text("half")
+    built = bench(*BUILD)
+    assert built.code == 4 and "is being written by one that runs" in built.err
+    write_results(bench.folder / "results", [cell(0, "tune")])
+    assert bench(*ADD).code == 0
+    assert file.read_text() == "half" and (folder / "submission.yaml").read_text() == "by: Ann"
+
+
+@pytest.mark.parametrize("name", [".x.tmp", "results/.x.tmp", "results/.x.tmp/a.json", "verifications/.x.tmp"])
+def test_what_was_left_is_told_from_foreign_files(board, name):
+    (board.root / name).parent.mkdir(exist_ok=True, parents=True)
+    (board.root / name).write_text("")
+    assert any(problem.startswith(f"{name}: was left by") for problem in board.problems())
+    (board.root / "results").mkdir(exist_ok=True)
+    (board.root / "results" / "x.tmp").write_text("")
+    assert any(problem.startswith("results/x.tmp: a file that does not belong") for problem in board.problems())
 
 
 def test_a_hostile_file_name_prints_on_one_line(bench):

@@ -72,6 +72,7 @@ def add(
     opened, folder = _open(board), Path(results)
     if not folder.is_dir():
         raise UserError(f"there is no results folder {results}")
+    opened.sweep()
     added = take_in(opened, folder, discovered(plugins_dir), by or _git_user(), _today(), note, words_of(methods))
     click.echo(f"taken into {added.folder}: {counted(added.cells, 'cell')} ({', '.join(added.methods)})")
     click.echo(f"with the records of their {counted(added.pretrainings, 'pretraining')}")
@@ -90,12 +91,13 @@ def add(
 def build(board: str) -> None:
     """Write README.md, its pictures, leaderboard.csv, overall.csv and index.html from the records.
 
-    The same records give the same bytes.
+    The same records give the same bytes. What a killed command left half written is removed first.
     """
     from mmc_bench.leaderboard.build import generated_files, write_generated
     from mmc_bench.leaderboard.checks import inspect
 
     opened = _open(board)
+    opened.sweep()
     files = generated_files(opened, inspect(opened))
     changed = write_generated(opened, files)
     for name in files:

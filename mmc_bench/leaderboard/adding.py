@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.records import TrialRecord
 from mmc_bench.results.selections import SelectionRecord
 from mmc_bench.results.versions import version_of_stage
-from mmc_bench.system.files import is_intact, read_whole, write_whole
+from mmc_bench.system.files import is_intact, read_whole, temporary_name, write_whole
 from mmc_bench.system.validation import first_problem
 
 MOST_SHOWN = 5
@@ -256,26 +255,27 @@ def _at_hand(registry: Registry, kind: str, name: str) -> tuple[str, Callable[[]
 def _write(
     board: Board, submission: Submission, entries: Sequence[Entry], results: Path, versions: Versions | None
 ) -> Path:
-    """Write a submission beside its place, then put it there by one rename; versions first, which alone do no harm."""
+    """Write a submission beside its place, then put it there by one rename; versions first, which alone do no harm.
+
+    What a killed process leaves has a name that `Board.sweep` knows.
+    """
     root = board.root / RESULTS
-    stage: Path | None = None
+    stage = temporary_name(root / "new")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
+        stage.mkdir()
         contents = {SUBMISSION: as_yaml(submission), **{_inner(e): (results / _inner(e)).read_bytes() for e in entries}}
         for file, content in contents.items():
             (stage / file).parent.mkdir(exist_ok=True)
             (stage / file).write_bytes(content)
         (stage / CHECKSUMS).write_bytes(manifest({file: sha256_of(content) for file, content in contents.items()}))
-        stage.chmod(0o755)  # temporary folders are for their owner alone
         if versions is not None:
             write_whole(board.root / VERSIONS, as_yaml(versions))
         return stage.rename(_free_name(root, submission))
     except OSError as error:
         raise UserError(f"{root} cannot be written: {error.strerror}") from None
     finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
+        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _free_name(root: Path, submission: Submission) -> Path:

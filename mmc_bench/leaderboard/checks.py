@@ -33,6 +33,7 @@ from mmc_bench.leaderboard.submissions import (
     read_verifications,
     sha256_of,
     stage_versions_of,
+    was_left,
 )
 from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.jobs import Pretraining
@@ -175,9 +176,16 @@ def _foreign_files(root: Path) -> Iterator[Problem]:
         for name in [*files, *(name for name in folders if (here / name).is_symlink())]:
             file = (here / name).relative_to(root).as_posix()
             if (here / name).is_symlink() or not _belongs(file):
-                weights = Path(name).suffix.lower() in WEIGHTS
-                what = "weights do not belong here" if weights else "a file that does not belong here"
-                yield Problem(file, f"{what}: only records, their {SUBMISSION} and {CHECKSUMS} do")
+                yield Problem(file, _why_foreign(file))
+
+
+def _why_foreign(file: str) -> str:
+    if was_left(file):
+        left = "was left by a command that was killed, or is being written by one that runs"
+        return f"{left}: mmc-bench leaderboard build removes it, after a day where it cannot tell which"
+    weights = Path(file).suffix.lower() in WEIGHTS
+    what = "weights do not belong here" if weights else "a file that does not belong here"
+    return f"{what}: only records, their {SUBMISSION} and {CHECKSUMS} do"
 
 
 def _belongs(file: str) -> bool:

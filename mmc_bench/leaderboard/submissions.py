@@ -10,6 +10,7 @@
 A key covers what was asked for and not what came out: the checksums show that a result was changed.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -26,7 +27,7 @@ from mmc_bench.leaderboard.schemas import BoardSettings, Submission, Verificatio
 from mmc_bench.results.jobs import PluginRef, Pretraining, references_of
 from mmc_bench.results.records import CellRecord, PretrainRecord, TrialRecord
 from mmc_bench.results.selections import SelectionRecord
-from mmc_bench.system.files import read_whole
+from mmc_bench.system.files import is_temporary, read_whole, sweep
 from mmc_bench.system.validation import first_problem
 
 RESULTS, VERIFICATIONS = "results", "verifications"
@@ -119,6 +120,18 @@ class Board:
     def path(self, file: str) -> Path:
         """Return where a file lies whose name is relative to the leaderboard."""
         return self.root / file
+
+    def sweep(self) -> None:
+        """Remove what commands that were killed left half written; what one that runs is writing stays."""
+        for folder in (self.root, self.root / RESULTS, self.root / VERIFICATIONS):
+            with contextlib.suppress(OSError):
+                sweep(folder)
+
+
+def was_left(file: str) -> bool:
+    """Tell whether a file, whose name is relative to the leaderboard, is or lies in what `Board.sweep` looks at."""
+    part, *below = file.split("/")
+    return is_temporary(below[0] if below and part in (RESULTS, VERIFICATIONS) else part)
 
 
 def read_entries(board: Board) -> tuple[list[Entry], list[Problem]]:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import stat
 from pathlib import Path
 
@@ -80,8 +81,13 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}+{os.urandom(4).hex()}+{this_process().tag}.tmp")
 
 
+def is_temporary(name: str) -> bool:
+    """Tell whether a file or folder of this name is one that `sweep` looks at."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
 def sweep(folder: Path) -> None:
-    """Remove what processes that were killed left half written in a folder."""
+    """Remove the files and folders that processes which were killed left half written in a folder."""
     left = list(folder.glob(".*.tmp"))
     if not left:
         return
@@ -94,7 +100,7 @@ def sweep(folder: Path) -> None:
         try:
             old = now - path.stat().st_mtime > ABANDONED_AFTER
             if old or (owner and owner.is_gone):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         except OSError:  # gone by now, or not ours to remove
             continue
 
