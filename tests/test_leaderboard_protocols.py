@@ -218,6 +218,16 @@ def test_parameters_are_not_chosen_from_several_selections(board):
         board.send_in(*records, *tuned_cells(records[0], "clean", (0.9, 0.9)), by="Mal")
 
 
+def test_a_method_is_not_tuned_again_with_another_parameter_given(board):
+    given = tuning(plugin("tune", width=2), ({}, LOW), ({"lr": 0.5}, HIGH), ({"lr": 0.6}, LOW))
+    with pytest.raises(UserError, match="is a second selection of tune in the setting of results/2026-01-02-ann/"):
+        board.send_in(*given, *tuned_cells(given[0], "clean", (0.9, 0.9)), by="Mal")
+    elsewhere = tuning(plugin("tune", width=2), ({}, LOW), ({"lr": 0.5}, HIGH), cue_rate=0.5)
+    board.send_in(*elsewhere, *tuned_cells(elsewhere[0], "clean", (0.9, 0.9), cue_rate=0.5))
+    board.build()
+    assert board.problems() == []
+
+
 def test_trials_and_selections_of_nothing_are_named(board, tmp_path):
     other = TestBoard(tmp_path / "nothing")
     spare = tuning("half", ({}, LOW), ({"lr": 0.3}, HIGH), ({"lr": 0.1}, HIGH))

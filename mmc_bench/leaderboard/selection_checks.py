@@ -87,11 +87,11 @@ def _unlike_budgets(selections: Selections) -> Iterator[Problem]:
 
 
 def _second_selections(selections: Selections) -> Iterator[Problem]:
-    """Yield selections of what was tuned before: parameters cannot be chosen from several of them."""
+    """Yield selections of a method that was tuned before in its setting: that would be more trials than others get."""
     first: dict[str, Entry] = {}
     for entry, record in selections:
         method = record.selection.method
-        what = [setting_key(record.selection.pretraining), method.distribution, method.name, method.parameters]
+        what = [setting_key(record.selection.pretraining), method.distribution, method.name]
         other_entry = first.setdefault(canonical_json(what), entry)
         if other_entry is not entry:
             yield Problem(entry.file, f"is a second selection of {method.name} in the setting of {other_entry.file}")

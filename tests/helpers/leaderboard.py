@@ -87,11 +87,15 @@ def trial(seed, method, validation, number=0, **changed):
 
 
 def tuning(method, *tried, seeds=(100,), **changed):
-    """Return a selection of a method and its trials; `tried` are what each draws and its validation accuracies."""
-    base = plugin(method)
+    """Return a selection of a method and its trials; `tried` are what each draws and its validation accuracies.
+
+    `method` is a name, or a reference with the parameters that it was given before the search.
+    """
+    base = plugin(method) if isinstance(method, str) else method
+    methods = [base.with_changes(parameters={**base.parameters, **drawn}) for drawn, _ in tried]
     runs = [
-        [trial(seed, base.with_changes(parameters=drawn), validation, number, **changed) for seed in seeds]
-        for number, (drawn, validation) in enumerate(tried)
+        [trial(seed, own, validation, number, **changed) for seed in seeds]
+        for number, (own, (_, validation)) in enumerate(zip(methods, tried, strict=True))
     ]
     keys = tuple(tuple(record.key for record in own) for own in runs)
     described = Selection(pretraining=runs[0][0].trial.pretraining, method=base, seeds=tuple(seeds), trials=keys)
