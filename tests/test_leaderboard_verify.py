@@ -12,6 +12,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.schemas import Tolerances, Verification, read_model
 from mmc_bench.leaderboard.submissions import cell_of, read_entries
 from mmc_bench.leaderboard.verify import check_writable, compared, sample_cells
+from mmc_bench.results.store import Store
 
 SETTINGS = """
 title: Tiny
@@ -113,6 +114,27 @@ def test_a_cell_that_fails_verifies_nothing(bench, monkeypatch):
     assert result.code == 1
     assert result.out.startswith("FAILED ") and "in a bad mood" in result.err
     assert not board.files("verifications/*")
+
+
+@pytest.mark.slow
+def test_cells_of_other_threads_start_from_a_pretraining_of_their_own(bench, monkeypatch):
+    """The two cells share their pretraining's key, which does not name the threads."""
+    board = _sent_in(bench, monkeypatch, "--methods", "tiny-ft", "--seeds", "0")
+    others = ("--methods", "tiny-still", "--seeds", "0", "--threads", 2, "--results", "others")
+    assert bench.tiny(*others).code == 0
+    assert bench("leaderboard", "add", "others", "--by", "Ann", "--board", "board").code == 0
+    assert len({path.rpartition("/")[2] for path in board.files("results/*/pretrained/*")}) == 1
+    made = []
+    save = Store.save
+
+    def watched(store, record, *arguments, **options):
+        made.append((record.kind, record.provenance.threads))
+        return save(store, record, *arguments, **options)
+
+    monkeypatch.setattr(Store, "save", watched)
+    result = verify(bench)
+    assert result.out.count("agrees") == 2, result.out + result.err
+    assert made == [(kind, threads) for threads in (1, 2) for kind in ("pretraining", "cell")]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +25,7 @@ from mmc_bench.cli.options import (
 )
 from mmc_bench.errors import UserError
 from mmc_bench.running.interrupts import raised_interrupts
-from mmc_bench.running.session import Session, default_results
+from mmc_bench.running.session import DamageReport, Session, default_results
 from mmc_bench.system.streams import notice, printable, tell
 from mmc_bench.system.words import counted
 
@@ -187,11 +188,15 @@ def verify(
 def _run_again(
     session: Session, chosen: "Sequence[Entry]", download: bool, device: str, workers: int
 ) -> "dict[str, CellRecord]":
-    """Run the chosen cells in the session's scratch folder, and return their new records by the old ones' files."""
+    """Run the chosen cells in the session's scratch folder, and return their new records by the old ones' files.
+
+    Those of one precision and number of threads share a folder and its pretrainings, whose keys name neither.
+    """
     from mmc_bench.data.locations import check_present, identify
     from mmc_bench.engines.local import InProcessEngine, LocalEngine
     from mmc_bench.leaderboard.verify import by_arithmetic, known_sources, plan_again, wanted_sources
     from mmc_bench.results.records import CellRecord
+    from mmc_bench.results.store import Store
     from mmc_bench.running.devices import resolve_devices
     from mmc_bench.running.display import display_of
     from mmc_bench.running.launch import Computing, worker_settings
@@ -202,20 +207,22 @@ def _run_again(
     known = known_sources(session.registry)
     images = identify(session.data, {**known, **wanted}, notice)
     check_present(session.data, wanted, download)
-    session.store.check_writable()
     devices = resolve_devices(device)
     records: dict[str, CellRecord] = {}
     for (precision, threads), entries in by_arithmetic(chosen).items():
         plan, cells = plan_again(entries, session.registry, images)
         check_plugins(plan)
+        store = Store(Path(session.results) / f"{precision}-{threads}", DamageReport())
+        store.check_writable()
         settings = worker_settings(session, Computing(download, devices[0], precision, threads=threads))
+        settings = replace(settings, results=str(store.root.resolve()))
         engine: Engine = LocalEngine(workers, devices=devices) if workers else InProcessEngine()
         with display_of(plan.suite.name) as display:
-            missing = find_missing(plan, session.store)
+            missing = find_missing(plan, store)
             summary = run_plan(plan, missing, engine, settings, Observers.of(()), display)
         if summary.interrupted:
             raise KeyboardInterrupt
-        found = {file: session.store.find(cell) for file, cell in cells.items()}
+        found = {file: store.find(cell) for file, cell in cells.items()}
         records |= {file: record for file, record in found.items() if isinstance(record, CellRecord)}
     return records
 
