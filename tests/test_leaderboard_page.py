@@ -163,6 +163,19 @@ def test_a_tuned_row_tells_its_gap_and_how_it_was_tuned(page):
     assert "+1.2 ± 0.5" in text and "clean: lr = 0.1" in text
     assert "in 8 trials on seed 100, drawn from lr log-uniform" in text
     assert "3 more within 1 percentage point of the validation NC" in text
+    assert "batch_size = 64 (by the suite, the command or the method’s definition, before the search)" in text
+
+
+def test_a_row_tells_which_parameters_it_was_given(page):
+    page = page()
+    given = "return [...document.querySelectorAll('dialog dt')].map((name) => name.textContent).includes('Given')"
+    page.open_row("r1")
+    assert not page.run(given)
+    page.run("document.querySelector('dialog .close').click()")
+    page.open_row("r2")
+    assert page.run(given)
+    text = page.run("return document.querySelector('dialog').innerText")
+    assert "batch_size = 64, lr = 0.001 (by the suite, the command or the method’s definition)" in text
 
 
 def test_every_column_is_in_sight_at_1400_pixels(page):
@@ -203,6 +216,7 @@ def test_an_address_opens_a_row(page):
 
 def test_hostile_names_are_shown_and_run_nothing(page, payload):
     payload["rows"][1] |= {"method": HOSTILE, "by": HOSTILE, "versions": {HOSTILE: HOSTILE}, "device": HOSTILE}
+    payload["rows"][1] |= {"given": {HOSTILE: HOSTILE}}
     payload["rows"][1] |= {"records": [HOSTILE, "javascript:window.hacked=1"], "summary": HOSTILE, "needs": [HOSTILE]}
     payload["settings"][0] |= {"dataset": HOSTILE}
     page = page(payload)

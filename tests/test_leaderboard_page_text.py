@@ -69,6 +69,13 @@ def test_without_the_script_every_protocol_is_named_and_explained():
     assert "Nothing was tuned in these settings" in alone and "Gap" not in alone
 
 
+def test_without_the_script_a_row_says_which_parameters_were_given():
+    text = " ".join(Seen(page_html(make_tuned_payload())).text.split())
+    assert "by the suite, the command or the method’s definition: batch_size = 64, lr = 0.001." in text
+    assert "by the suite, the command or the method’s definition, before the search: batch_size = 64." in text
+    assert text.count("Given by") == 2  # the others were given none
+
+
 def test_one_setting_is_not_repeated_over_all_settings(payload):
     heading = '<h2 id="overall-title">'
     assert heading in page_html(payload) and heading not in page_html({**payload, "counted": 1})
@@ -90,6 +97,7 @@ def test_a_difference_between_other_pretrained_networks_is_marked(payload):
 
 def test_hostile_text_stays_text(payload):
     payload["rows"][1] |= {"method": HOSTILE, "note": HOSTILE, "by": HOSTILE, "needs": [HOSTILE], "summary": HOSTILE}
+    payload["rows"][1] |= {"given": {HOSTILE: HOSTILE}}
     payload["settings"][0] |= {"dataset": HOSTILE, "backbone": HOSTILE}
     seen = Seen(page_html(payload))
     assert seen.text.count(HOSTILE_SHOWN) > 10

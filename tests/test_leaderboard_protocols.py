@@ -92,6 +92,14 @@ def test_the_tables_tell_the_protocols_apart_and_name_the_gap(board):
     assert [row["protocol"] for row in overall] == [p for p in PROTOCOLS for _ in range(2)]
 
 
+def test_a_tuned_row_names_what_was_given_apart_from_what_was_chosen(tmp_path):
+    board = TestBoard(tmp_path / "board").counting()
+    records = tuning(plugin("tune", width=2), ({}, LOW), ({"lr": 0.3}, HIGH))
+    board.send_in(*records, *tuned_cells(records[0], "clean", (0.7, 0.8)), *of_seeds("base", (0.2, 0.3)))
+    rows = list(csv.DictReader(io.StringIO(board.build()["leaderboard.csv"].decode())))
+    assert {(row["given"], row["chosen"]) for row in rows if row["method"] == "tune"} == {("width=2", "lr=0.3")}
+
+
 def test_a_method_that_is_tuned_differently_in_two_settings_is_one_over_all(tmp_path):
     board = TestBoard(tmp_path / "board").counting(rates=(0.9, 0.5))
     for rate, best in ((0.9, 0.3), (0.5, 0.1)):

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from helpers.leaderboard import TestBoard, cell, model, of_seeds
+from helpers.leaderboard import TestBoard, cell, model, of_seeds, plugin
 from test_leaderboard_verifications import verification
 
 from mmc_bench.leaderboard import markdown, untrusted
@@ -58,7 +58,7 @@ def hostile_payload(board, name):
     row = row_of(content, "tune")
     row.update(method=name, note=name, by=name, device=name, needs=[name], summary=name)
     row["paired"]["baseline"] = name
-    row["versions"][name] = name
+    row["versions"][name] = row["given"][name] = name
     content["settings"][0].update(dataset=name, backbone=name, note=name)
     content["overall"][0].update(method=name, note=name, missing=[name])
     content.update(title=name, baseline=name, counted=2)
@@ -85,6 +85,15 @@ def test_a_row_says_who_ran_it_on_what_with_which_versions(board):
     assert (row["summary"], row["needs"]) == ("tunes", ["clean", "cued"])
     assert len(row["records"]) == 2
     assert all((board.root / record).is_file() for record in row["records"])
+
+
+def test_a_row_says_which_parameters_it_was_given(board):
+    board.send_in(*of_seeds(plugin("other", lr=0.1234, barrier=False), (0.7, 0.8)))
+    content = payload(board)
+    assert row_of(content, "other")["given"] == {"lr": "0.1234", "barrier": "False"}
+    assert row_of(content, "tune")["given"] == row_of(content, "pretrained")["given"] == {}
+    rows = {row["method"]: row for row in csv.DictReader(io.StringIO(markdown.rows_csv(content)))}
+    assert (rows["other"]["given"], rows["tune"]["given"]) == ("lr=0.1234 barrier=False", "")
 
 
 def test_what_several_people_sent_in_names_them_all(board):

@@ -111,7 +111,8 @@ def _flat(setting: Mapping[str, Any], row: Mapping[str, Any], versions: Iterable
         "trials": tuning and tuning["trials"],
         "close_trials": tuning and tuning["close"],
         "tuning_seeds": tuning and _words(tuning["seeds"]),
-        "chosen": tuning and " ".join(f"{name}={value}" for name, value in tuning["chosen"].items()),
+        "given": _pairs(row["given"]),
+        "chosen": tuning and _pairs(tuning["chosen"]),
         "selection": tuning and tuning["selection"],
         "standing": row["standing"],
         "by": row["by"],
@@ -137,6 +138,10 @@ def _field(value: Any) -> Any:
 
 def _words(values: Iterable[Any]) -> str:
     return " ".join(map(str, values))
+
+
+def _pairs(parameters: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in parameters.items())
 
 
 def _title(setting: Mapping[str, Any]) -> str:

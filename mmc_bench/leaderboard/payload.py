@@ -38,11 +38,11 @@ def make_payload(
     """Return what is shown, as plain data that JSON can hold: fractions, nats, seconds; schema 2.
 
     `protocols` are those that have rows, with their meanings, and `protocol` is the one to show first. An incomplete
-    row's values are all null; so are its barriers where its paths were not measured as the baseline's. `tuning` says of
-    a tuned row how its parameters were chosen. `standing` is ``"verified"`` where at least one cell of a row was re-run
-    by one of the board's verifiers who did not report it, and all that were re-run agree; `verified` names them and how
-    many cells they re-ran. Elsewhere it names who re-ran how many, whoever it was, and `disputed` does so where one
-    disagrees.
+    row's values are all null; so are its barriers where its paths were not measured as the baseline's. `given` are the
+    parameters that a method was given in place of its defaults; `tuning` says of a tuned row how others were chosen.
+    `standing` is ``"verified"`` where at least one cell of a row was re-run by one of the board's verifiers who did not
+    report it, and all that were re-run agree; `verified` names them and how many cells they re-ran. Elsewhere it names
+    who re-ran how many, whoever it was, and `disputed` does so where one disagrees.
     """
     verifiers = {name.casefold() for name in board.verifiers}
     by_record: dict[str, list[ReRun]] = {}
@@ -104,6 +104,7 @@ def _row(
         "values": {name: _interval(value) for name, value in row.values.items()},
         "paired": _paired(row),
         "gap": _interval(row.gap),
+        "given": _given(row),
         "tuning": _tuning(row),
         **_standing(row, re_runs, verifiers),
         "device": _joined(run.provenance.device for run in runs),
@@ -138,6 +139,13 @@ def _paired(row: RankedRow) -> dict[str, Any] | None:
         "seeds": list(row.paired.seeds),
         "same_start": row.paired.same_start,
     }
+
+
+def _given(row: RankedRow) -> dict[str, str]:
+    """Return the parameters that the suite, the command or the method's definition set, before any search."""
+    own = [method for entry in row.entries if (method := _method_of(entry))]
+    methods = own if row.selection is None else [row.selection.selection.method]
+    return {name: str(value) for method in methods for name, value in method.parameters.items()}
 
 
 def _tuning(row: RankedRow) -> dict[str, Any] | None:

@@ -31,6 +31,7 @@ def row(identity, setting, method, worst, tier, **others):
         "values": values | {"barrier_C": [0.5, 0.1], "barrier_NC": None},
         "paired": {"baseline": "naive", "difference": [worst - 0.5, 0.02], "seeds": [0, 1, 2], "same_start": True},
         "gap": None,
+        "given": {},
         "tuning": None,
         "standing": "reported",
         "by": "A. Author",
@@ -74,7 +75,7 @@ def make_payload():
                 standing="verified",
                 verified={"by": "B. Reader", "cells": 2, "of": 3},
             ),
-            row("r2", "s0", "tune", 0.8, 2),
+            row("r2", "s0", "tune", 0.8, 2, given={"lr": "0.001", "batch_size": "64"}),
             row("r3", "s0", "naive", 0.5, 3, paired=None, curves=curves(40.0)),
             row("r4", "s0", "unfinished", 0.0, None, seeds=[0], values=nothing, paired=None, curves=None),
             row("r5", "s1", "pretrained", 0.45, None, **reference),
@@ -101,7 +102,7 @@ def make_tuned_payload():
     }
     rows = [
         row("r8", "s0", "pretrained", 0.4, None, pretrained=True, curves=None, paired=None, needs=[]),
-        row("r9", "s0", "tune", 0.95, 1, tuning=tuning, gap=[0.012, 0.005]),
+        row("r9", "s0", "tune", 0.95, 1, given={"batch_size": "64"}, tuning=tuning, gap=[0.012, 0.005]),
         row("r10", "s0", "naive", 0.85, 2, tuning=tuning | {"chosen": {}}, paired=None),
     ]
     for one in rows:

@@ -84,11 +84,14 @@ const details = (() => {
       node("div", { className: "curves" }, accuracy, loss), curveTable(curves)];
   }
 
-  function parameters({ protocol, tuning }) {
-    if (!tuning) return [["Parameters", protocol]];
+  function parameters({ protocol, given, tuning }) {
     const pairs = (content, between) => Object.entries(content).map(([name, text]) => `${name}${between}${text}`);
+    const set = pairs(given, " = ").join(", ");
+    const by = ` (by the suite, the command or the method’s definition${tuning ? ", before the search" : ""})`;
+    const before = set ? [["Given", bdi(set), by]] : [];
+    if (!tuning) return [["Parameters", protocol], ...before];
     const chosen = pairs(tuning.chosen, " = ").join(", ") || "the published ones";
-    return [["Parameters", `${protocol}: `, bdi(chosen)],
+    return [["Parameters", `${protocol}: `, bdi(chosen)], ...before,
       ["Chosen", `in ${tuning.trials} trials on seed${tuning.seeds.length > 1 ? "s" : ""} ${tuning.seeds.join(" ")}, drawn from `,
         bdi(pairs(tuning.space, " ").join("; "))],
       ["Close trials", `${tuning.close} more within 1 percentage point of the validation NC of the clean winner`]];
