@@ -12,7 +12,10 @@ import pytest
 import yaml
 
 from mmc_bench.cli.main import COMMANDS
+from mmc_bench.leaderboard.submissions import SCHEMAS
+from mmc_bench.plugin.hookspecs import API_VERSION
 from mmc_bench.plugin.registry import KINDS, Registry
+from mmc_bench.results.canonical import KEY_VERSION
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -126,6 +129,17 @@ def test_the_page_on_design_describes_every_package_of_the_core():
     text = (ROOT / "benchmarks" / "docs" / "design.md").read_text(encoding="utf-8")
     packages = {file.parent.name for file in (ROOT / "mmc_bench").glob("*/__init__.py")}
     assert sorted(name for name in packages if f"`{name}`" not in text) == []
+
+
+def test_the_page_on_stability_has_the_versions_of_the_code():
+    text = (ROOT / "benchmarks" / "docs" / "stability.md").read_text(encoding="utf-8")
+    found = dict(re.findall(r"(mmc_bench_api|schema_version|key version).*?now (\d+)", text))
+    schemas = {model.model_fields["schema_version"].default for model in SCHEMAS.values()}
+    assert found == {
+        "mmc_bench_api": str(API_VERSION),
+        "schema_version": " ".join(map(str, schemas)),
+        "key version": str(KEY_VERSION),
+    }
 
 
 @pytest.mark.parametrize("file", [*DOCUMENTS, *DATA], ids=name_of)
