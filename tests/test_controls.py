@@ -88,6 +88,18 @@ def test_training_from_scratch_equals_a_hand_written_loop_on_a_new_network(make_
     assert_same_state(result, model)
 
 
+def test_weights_that_a_backbone_freezes_stay_as_they_are_drawn(make_task, tiny_net):
+    def frozen_stem():
+        network = tiny_net(5)
+        network.stem.requires_grad_(False)
+        return network
+
+    result = make_method("from-scratch", **STEPS).fine_tune(make_task(_untrained=frozen_stem))
+    drawn = frozen_stem()
+    assert torch.equal(result.stem.weight, drawn.stem.weight)
+    assert not torch.equal(result.head.weight, drawn.head.weight)
+
+
 def test_a_task_made_by_hand_has_no_network_to_start_from(make_task):
     with pytest.raises(UserError, match="no backbone"):
         make_method("from-scratch").fine_tune(make_task())

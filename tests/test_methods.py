@@ -360,6 +360,8 @@ def test_the_cued_set_is_refused_to_a_method_that_does_not_declare_it(make_task)
 def test_environments_are_refused_to_a_method_that_does_not_declare_them(make_task):
     with pytest.raises(UndeclaredDataError, match=r"needs=\{\"cued\", \"environments\"\}"):
         _ = make_task(needs={"cued"}).environments
+    with pytest.raises(UndeclaredDataError, match=r"needs=\{\"cued\", \"environments\"\}"):
+        _ = make_task(needs={"cued"}).pool_attributes
 
 
 def test_environments_are_those_of_cued_images_so_a_spec_declares_both():
@@ -387,5 +389,5 @@ def test_a_task_has_no_place_for_test_images():
     assert fields == {
         *("model", "pretrained", "clean", "validation", "num_classes"),
         *("device", "generator", "progress", "needs", "_untrained"),
-        *("_cued", "_environments", "_clean_environments", "_fully_cued", "_all_fully_cued"),
+        *("_cued", "_environments", "_clean_environments", "_cue_classes", "_fully_cued", "_all_fully_cued"),
     }

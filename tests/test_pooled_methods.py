@@ -215,26 +215,39 @@ def test_where_the_pretrained_model_errs_nowhere_upsampling_changes_nothing(make
 # --- LISA
 
 
-def allowed_partners(groups, row, within_label):
-    environment, label = groups[row]
-    if within_label:
-        return [other for other, (e, y) in enumerate(groups) if y == label and e != environment]
-    return [other for other, (e, y) in enumerate(groups) if y != label and e == environment]
+#: The code of the cue that each image carries, clean images first: -1 for none.
+CODES = {
+    "no cue on some": [-1] * CLEAN + [0, 1, -1, 2, 0, 1, -1, 2, 0, 1, -1, 2, 0, 1],
+    "random cues on all": [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 2, 0, 0, 1, 1, 2, 0, 1, 2, 0, 1, 2, 0],
+    "one cue on all": [1] * (CLEAN + CUED),
+    "codes with gaps": [7, 40, 7, 40, 7, 40, 7, 40, 7, 40, 7] + [40, 7] * (CUED // 2),
+}
+LABELS = {
+    "three": [0, 1, 2, 1, 0, 2, 2, 1, 0, 0, 1, 2, 0, 1, 2, 1, 0, 2, 2, 1, 0, 0, 1, 2, 0],
+    "apart": [2] * CLEAN + [0, 2] * (CUED // 2),
+    "one": [0] * (CLEAN + CUED),
+}
 
 
-@pytest.mark.parametrize("environments", ENVIRONMENTS)
+def allowed_partners(labels, attributes, row, within_label):
+    """Return who may be mixed with an image: of its label with another attribute, or the other way round."""
+    shared, differing = (labels, attributes) if within_label else (attributes, labels)
+    own = shared[row], differing[row]
+    pairs = enumerate(zip(shared, differing, strict=True))
+    return [other for other, (same, another) in pairs if same == own[0] and another != own[1]]
+
+
+@pytest.mark.parametrize("codes", CODES)
 @pytest.mark.parametrize("within_label", [True, False])
-@pytest.mark.parametrize("labels", [None, [2] * CLEAN + [0, 2] * (CUED // 2), [0] * (CLEAN + CUED)])
-def test_partners_are_drawn_evenly_from_those_allowed_else_the_image_itself(
-    make_task, environments, within_label, labels
-):
-    task, draws = make_task(environments, labels=labels), 400
-    _, labels, groups = pool_by_hand(task, environments)
-    partners = Partners(torch.tensor(labels), task.pool_environments, CLASSES)
-    rows = torch.arange(len(groups)).repeat(draws)
-    drawn = partners.draw(rows, torch.tensor(within_label), task.generator).view(draws, -1)
-    for row in range(len(groups)):
-        allowed = allowed_partners(groups, row, within_label) or [row]
+@pytest.mark.parametrize("labels", LABELS)
+def test_partners_are_drawn_evenly_from_those_allowed_else_the_image_itself(codes, within_label, labels):
+    labels, attributes, draws = LABELS[labels], CODES[codes], 400
+    partners = Partners(torch.tensor(labels), torch.tensor(attributes))
+    rows = torch.arange(len(labels)).repeat(draws)
+    generator = torch.Generator().manual_seed(7)
+    drawn = partners.draw(rows, torch.tensor(within_label), generator).view(draws, -1)
+    for row in range(len(labels)):
+        allowed = allowed_partners(labels, attributes, row, within_label) or [row]
         seen = drawn[:, row].tolist()
         share = 1 / len(allowed)
         assert set(seen) == set(allowed)
@@ -242,14 +255,22 @@ def test_partners_are_drawn_evenly_from_those_allowed_else_the_image_itself(
         assert all(abs(seen.count(partner) - draws * share) <= slack for partner in allowed)
 
 
-def test_rows_of_one_draw_may_differ_in_what_they_want(make_task):
-    task = make_task()
-    _, labels, groups = pool_by_hand(task, "some without a cue")
-    partners = Partners(torch.tensor(labels), task.pool_environments, CLASSES)
-    wants = torch.arange(len(groups)) % 2 == 0
-    drawn = partners.draw(torch.arange(len(groups)), wants, task.generator).tolist()
+def test_rows_of_one_draw_may_differ_in_what_they_want():
+    labels, attributes = LABELS["three"], CODES["random cues on all"]
+    wants = torch.arange(len(labels)) % 2 == 0
+    partners = Partners(torch.tensor(labels), torch.tensor(attributes))
+    drawn = partners.draw(torch.arange(len(labels)), wants, torch.Generator().manual_seed(7)).tolist()
     for row, partner in enumerate(drawn):
-        assert partner in (allowed_partners(groups, row, bool(wants[row])) or [row])
+        assert partner in (allowed_partners(labels, attributes, row, bool(wants[row])) or [row])
+
+
+def test_a_draw_that_is_rounded_up_stays_among_those_allowed():
+    labels, attributes = torch.tensor(LABELS["three"]), torch.tensor(CODES["random cues on all"])
+    partners = Partners(labels, attributes)
+    last = torch.ones(len(labels), dtype=torch.float64)
+    for kin, within_label in zip(partners.within, (True, False), strict=True):
+        for row, partner in enumerate(kin.at(torch.arange(len(labels)), last).tolist()):
+            assert partner in (allowed_partners(labels.tolist(), attributes.tolist(), row, within_label) or [row])
 
 
 def mixed_loss_by_hand(model, images, labels, shares):
@@ -278,7 +299,8 @@ def test_the_mixed_loss_is_that_of_mixed_images_and_mixed_labels(tiny_net, image
 def lisa_by_hand(task, environments, epochs, batch_size, lr, intra_label, mixing):
     images, labels, groups = pool_by_hand(task, environments)
     generator, model = torch.Generator().manual_seed(7), copy.deepcopy(task.model)
-    partners = Partners(torch.tensor(labels), task.pool_environments, CLASSES)
+    attributes = [label if cued else -1 for cued, label in groups]  # an own cue is that of the label
+    partners = Partners(torch.tensor(labels), torch.tensor(attributes))
     steps = epochs * math.ceil(CLEAN / batch_size)
     descent = Descent(model, lr, steps)
     strategies = (torch.rand(steps, generator=generator) < intra_label).tolist()

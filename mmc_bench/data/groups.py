@@ -211,10 +211,15 @@ def derive_groups(
         input_shape=tuple(tested.batch(slice(0, 1))[0].shape[1:]),
         image_memory=image_memory,
         clean_environments=known.aligned(clean).long(),
+        cue_classes=_attributes,
         groups=groups,
         validation_groups=validation_groups,
         test_halves=known.halves_of(tested),
     )
+
+
+def _attributes(codes: torch.Tensor) -> torch.Tensor:
+    return codes
 
 
 def _images(part: LabelledImages, rows: torch.Tensor) -> CuedImages:

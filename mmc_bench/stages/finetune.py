@@ -104,6 +104,7 @@ def task_of(
         _cued=replace(data.pretraining, role="cued") if "cued" in needs else None,
         _environments=data.environments.clone() if "environments" in needs else None,
         _clean_environments=data.clean_environments,
+        _cue_classes=data.cue_classes,
         _fully_cued=replace(data.all_cued, role="cued") if "fully-cued" in needs else None,
         _all_fully_cued=replace(data.fully_cued, role="cued") if "fully-cued" in needs else None,
         _untrained=partial(resources.model, pretraining, data) if pretraining.backbone.weights is None else _refused,

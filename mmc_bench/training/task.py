@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from mmc_bench.data.contract import has_cue
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.errors import UserError
 from mmc_bench.training.backbone import Backbone
@@ -57,6 +58,7 @@ class Task:
     _cued: CuedImages | None = None
     _environments: torch.Tensor | None = None
     _clean_environments: torch.Tensor | None = None
+    _cue_classes: Callable[[torch.Tensor], torch.Tensor | None] | None = None
     _fully_cued: CuedImages | None = None
     _all_fully_cued: CuedImages | None = None
     _untrained: Callable[[], Backbone] | None = None
@@ -135,10 +137,30 @@ class Task:
         cued, clean = self.environments, self._clean_environments
         return torch.cat([cued.new_zeros(len(self.clean)) if clean is None else clean, cued])
 
+    @property
+    def pool_attributes(self) -> torch.Tensor:
+        """The spurious attribute (N,) of each image of `clean`, then of each of `cued`, as a whole number.
+
+        It is the class of the cue that an image carries, -1 for none. Where images come in groups, it is the attribute
+        that the dataset gives. Where cues make no classes, an image with its own cue has its label's, all others none.
+
+        Raises
+        ------
+        UndeclaredDataError
+            When the method's spec does not declare ``needs={"cued", "environments"}``.
+        """
+        own = self.pool_environments == 1
+        codes = torch.cat([self.clean.cues, self.cued.cues])
+        classes = self._cue_classes(codes) if self._cue_classes else None
+        if classes is None:
+            return torch.where(own, torch.cat([self.clean.labels, self.cued.labels]), -1)
+        return torch.where(has_cue(codes), classes.long(), -1)
+
     def untrained(self) -> Backbone:
         """Return a new network of the same architecture, in training mode, with weights that it draws at random.
 
-        They come from torch's global generator, which is seeded for each cell.
+        They come from torch's global generator, which is seeded for each cell. Weights that the backbone freezes are
+        frozen in it, too.
 
         Raises
         ------
@@ -147,8 +169,10 @@ class Task:
         """
         if self._untrained is None:
             raise UserError("this task has no backbone to make a network of: take one from mmc_bench.task(…)")
-        model = copy.deepcopy(self.pretrained).requires_grad_(True)  # passes through copies of θ_C are counted
-        model.load_state_dict(self._untrained().state_dict())
+        model, fresh = copy.deepcopy(self.pretrained), self._untrained()  # passes through copies of θ_C are counted
+        model.load_state_dict(fresh.state_dict())
+        for weight, new in zip(model.parameters(), fresh.parameters(), strict=True):
+            weight.requires_grad_(new.requires_grad)
         return model.train()
 
     def training(

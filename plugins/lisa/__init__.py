@@ -1,11 +1,11 @@
-"""Selective augmentation: mixup within a label or within an environment."""
+"""Selective augmentation: mixup within a label or within a spurious attribute."""
 
 from collections.abc import Callable
 
 from mmc_bench import MethodSpec, hookimpl
 
 mmc_bench_api = 1
-VERSION = 2
+VERSION = 3
 
 
 @hookimpl
@@ -16,6 +16,6 @@ def register_methods(register: Callable[[MethodSpec], None]) -> None:
             name="lisa",
             target=".method:LISA",
             needs=frozenset({"cued", "environments"}),
-            summary="Selective mixup, within a label or an environment (Yao et al., 2022)",
+            summary="Selective mixup, within a label or a spurious attribute (Yao et al., 2022)",
         )
     )

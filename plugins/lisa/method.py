@@ -13,15 +13,19 @@ from mmc_bench.training import Backbone, Task, cross_entropy, equal_chances, wid
 
 class LISA:
     """Train on mixtures λx + (1-λ)x' of two images of the clean and the cued set, whose labels mix alike: for one
-    batch images of one label from both environments, for another of one environment and two labels.
+    batch images of one label with two attributes, for another of one attribute with two labels.
+
+    The attribute is the class of the cue that an image carries, or that it carries none; where images come in groups,
+    that of the dataset. It is the domain of algorithm 1, as the background is in Waterbirds and the colour in CMNIST
+    (train.py, `mix_forward`).
 
     The first images of a step are a batch of the clean set, which is passed over once an epoch, and as many cued ones,
     drawn with equal chances for their groups (label, environment). The authors' code, too, takes as much of each group
     as of the others, and its epoch ends with the smallest group (huaxiuyao/LISA, subpopulation_shifts/train.py,
     `run_epoch_mix_every_batch`); algorithm 1 draws from the whole set.
 
-    An image whose partner would have to come from an empty group is its own partner. Unless the minority conflicts, no
-    cue of a pair contradicts its label, so mixtures make the cue weaker evidence, never wrong.
+    An image that has no possible partner is its own. Unless the minority conflicts, images of one cue have one label:
+    only those without a cue are mixed across labels then.
     """
 
     class Config(BaseConfig):
@@ -48,9 +52,9 @@ class LISA:
         """Return the fine-tuned model."""
         c = self.config
         pool = task.clean.joined(task.cued)
-        partners = Partners(pool.labels, task.pool_environments, task.num_classes)
+        partners = Partners(pool.labels, task.pool_attributes)
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
-        cued = partners.groups[len(task.clean) :]
+        cued = task.environments * task.num_classes + task.cued.labels
         within_label = torch.rand(training.steps, generator=task.generator, device=task.device) < c.intra_label
         alpha = torch.tensor(c.mixing, device=task.device)
         shares = Beta(alpha, alpha, validate_args=False)
@@ -76,37 +80,48 @@ def mixed_loss(
 
 
 class Partners:
-    """Who may be mixed with whom in a pool of clean images, then cued ones; all on the device.
+    """Who may be mixed with whom in a pool of images; all on the device.
 
     Parameters
     ----------
-    labels, environments
-        Of the whole pool, (N,).
-    num_classes
-        K.
+    labels, attributes
+        Of the whole pool, (N,), whole numbers.
     """
 
-    def __init__(self, labels: torch.Tensor, environments: torch.Tensor, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.groups = environments * num_classes + labels  # (N,), environment by environment
-        self.order = self.groups.argsort(stable=True)  # rows, group by group
-        self.counts = torch.bincount(self.groups, minlength=2 * num_classes)  # (2K,)
-        self.starts = self.counts.cumsum(0) - self.counts  # each group's first place in the order
+    def __init__(self, labels: torch.Tensor, attributes: torch.Tensor) -> None:
+        self.within = _Kin(labels, attributes), _Kin(attributes, labels)
 
     def draw(self, rows: torch.Tensor, within_label: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw a partner for each row (n,), uniformly among those it may have; the row itself where there is none.
 
-        `within_label`, a scalar or (n,), tells which wants the other environment's images of its label; the others
-        want the images of their environment with another label.
+        `within_label`, a scalar or (n,), tells which want an image of their label with another attribute; the others
+        want an image of their attribute with another label.
         """
-        own = self.groups[rows]
-        opposite = (own + self.num_classes) % (2 * self.num_classes)
-        first_of_environment = own // self.num_classes * self.num_classes
-        size = self.counts.view(2, -1).sum(1)[own // self.num_classes]  # of the environment
-        start = torch.where(within_label, self.starts[opposite], self.starts[first_of_environment])
-        count = torch.where(within_label, self.counts[opposite], size - self.counts[own])
         uniform = torch.rand(len(rows), dtype=widest_float(rows.device), generator=generator, device=rows.device)
-        place = start + (uniform * count).long()
-        # An environment's images lie side by side: skip those of the row's own label among them.
-        place = torch.where(~within_label & (place >= self.starts[own]), place + self.counts[own], place)
+        of_label, of_attribute = (kin.at(rows, uniform) for kin in self.within)
+        return torch.where(within_label, of_label, of_attribute)
+
+
+class _Kin:
+    """Images that share one value and differ in another."""
+
+    def __init__(self, shared: torch.Tensor, differing: torch.Tensor) -> None:
+        pairs, group = torch.stack([shared, differing], dim=1).unique(dim=0, return_inverse=True)
+        family = pairs[:, 0].unique(return_inverse=True)[1][group]
+        self.order = group.argsort(stable=True)  # rows, group by group, and the groups of a family side by side
+        self.start, self.size = (values[group] for values in _places(group))
+        self.family_start, self.family_size = (values[family] for values in _places(family))
+
+    def at(self, rows: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        """Return for each row (n,) the relative of it that lies at a place in [0, 1); the row itself where none is."""
+        start, size = self.start[rows], self.size[rows]
+        count = self.family_size[rows] - size
+        place = self.family_start[rows] + (uniform * count).long().minimum(count - 1)  # float32 may round up to it
+        place = torch.where(place >= start, place + size, place)  # past the row's own group
         return torch.where(count > 0, self.order[place.clamp(max=len(self.order) - 1)], rows)
+
+
+def _places(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return where each group begins when all rows are sorted by group, and how many rows it has."""
+    counts = torch.bincount(groups)
+    return counts.cumsum(0) - counts, counts
