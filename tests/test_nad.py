@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 from helpers.pooling import CLEAN, WrittenOutSGD, assert_same_state, make_method, pooled_task
 from mmc_bench_plugins.nad.method import attention, attention_distance, last_of_each_resolution
@@ -55,6 +56,21 @@ def test_a_network_without_feature_maps_is_refused(make_task):
 
     with pytest.raises(UserError, match="feature maps"):
         last_of_each_resolution(Flat(), torch.zeros(2, 2, 6, 6))
+
+
+@pytest.mark.parametrize(("name", "size"), [("convnext_tiny", 64), ("swin_tiny_patch4_window7_224", 224)])
+def test_a_network_whose_maps_have_their_channels_last_is_refused(name, size):
+    network = timm.create_model(name, depths=(1, 1, 1, 1), num_classes=2)
+    with pytest.raises(UserError, match=r"puts out \(n, .*\) for images of .* pixels: take a convolutional one"):
+        last_of_each_resolution(network, torch.zeros(2, 3, size, size))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("resnet18", (65, 47)), ("vgg11", (33, 35)), ("mobilenetv3_small_050", (50, 70))]
+)
+def test_maps_of_sides_that_do_not_halve_evenly_are_taken(name, shape):
+    places = last_of_each_resolution(timm.create_model(name, num_classes=2).eval(), torch.zeros(2, 3, *shape))
+    assert len(places) >= 5
 
 
 def fine_tuned_by_hand(model, task, epochs, generator, loss_of):
