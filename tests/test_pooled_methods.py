@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmc_bench_plugins.groupdro.method import groups_of, reweighted
 from mmc_bench_plugins.jtt.method import objective_weights
-from mmc_bench_plugins.lisa.method import Partners, mixed_loss
+from mmc_bench_plugins.lisa.method import Partners, domains_of, mixed_loss
 from torch.distributions import Beta
 from torch.nn import functional as F
 
@@ -229,9 +229,9 @@ LABELS = {
 }
 
 
-def allowed_partners(labels, attributes, row, within_label):
-    """Return who may be mixed with an image: of its label with another attribute, or the other way round."""
-    shared, differing = (labels, attributes) if within_label else (attributes, labels)
+def allowed_partners(labels, domains, row, within_label):
+    """Return who may be mixed with an image: of its label from another domain, or the other way round."""
+    shared, differing = (labels, domains) if within_label else (domains, labels)
     own = shared[row], differing[row]
     pairs = enumerate(zip(shared, differing, strict=True))
     return [other for other, (same, another) in pairs if same == own[0] and another != own[1]]
@@ -241,13 +241,13 @@ def allowed_partners(labels, attributes, row, within_label):
 @pytest.mark.parametrize("within_label", [True, False])
 @pytest.mark.parametrize("labels", LABELS)
 def test_partners_are_drawn_evenly_from_those_allowed_else_the_image_itself(codes, within_label, labels):
-    labels, attributes, draws = LABELS[labels], CODES[codes], 400
-    partners = Partners(torch.tensor(labels), torch.tensor(attributes))
+    labels, domains, draws = LABELS[labels], CODES[codes], 400
+    partners = Partners(torch.tensor(labels), torch.tensor(domains))
     rows = torch.arange(len(labels)).repeat(draws)
     generator = torch.Generator().manual_seed(7)
     drawn = partners.draw(rows, torch.tensor(within_label), generator).view(draws, -1)
     for row in range(len(labels)):
-        allowed = allowed_partners(labels, attributes, row, within_label) or [row]
+        allowed = allowed_partners(labels, domains, row, within_label) or [row]
         seen = drawn[:, row].tolist()
         share = 1 / len(allowed)
         assert set(seen) == set(allowed)
@@ -256,21 +256,48 @@ def test_partners_are_drawn_evenly_from_those_allowed_else_the_image_itself(code
 
 
 def test_rows_of_one_draw_may_differ_in_what_they_want():
-    labels, attributes = LABELS["three"], CODES["random cues on all"]
+    labels, domains = LABELS["three"], CODES["random cues on all"]
     wants = torch.arange(len(labels)) % 2 == 0
-    partners = Partners(torch.tensor(labels), torch.tensor(attributes))
+    partners = Partners(torch.tensor(labels), torch.tensor(domains))
     drawn = partners.draw(torch.arange(len(labels)), wants, torch.Generator().manual_seed(7)).tolist()
     for row, partner in enumerate(drawn):
-        assert partner in (allowed_partners(labels, attributes, row, bool(wants[row])) or [row])
+        assert partner in (allowed_partners(labels, domains, row, bool(wants[row])) or [row])
 
 
 def test_a_draw_that_is_rounded_up_stays_among_those_allowed():
-    labels, attributes = torch.tensor(LABELS["three"]), torch.tensor(CODES["random cues on all"])
-    partners = Partners(labels, attributes)
+    labels, domains = torch.tensor(LABELS["three"]), torch.tensor(CODES["random cues on all"])
+    partners = Partners(labels, domains)
     last = torch.ones(len(labels), dtype=torch.float64)
     for kin, within_label in zip(partners.within, (True, False), strict=True):
         for row, partner in enumerate(kin.at(torch.arange(len(labels)), last).tolist()):
-            assert partner in (allowed_partners(labels.tolist(), attributes.tolist(), row, within_label) or [row])
+            assert partner in (allowed_partners(labels.tolist(), domains.tolist(), row, within_label) or [row])
+
+
+def domains_by_hand(labels, attributes, environments):
+    several = {
+        a for a, label in zip(attributes, labels) if any(b == a and y != label for b, y in zip(attributes, labels))
+    }
+    return [a if a in several else ("environment", e) for a, e in zip(attributes, environments)]
+
+
+@pytest.mark.parametrize("codes", CODES)
+@pytest.mark.parametrize("labels", LABELS)
+def test_a_domain_is_an_attribute_or_the_environment_where_one_label_has_all_of_it(codes, labels):
+    labels, attributes = LABELS[labels], CODES[codes]
+    environments = [int(a == y) for a, y in zip(attributes, labels)]
+    found = domains_of(*map(torch.tensor, (labels, attributes, environments))).tolist()
+    expected = domains_by_hand(labels, attributes, environments)
+    assert [[a == b for b in found] for a in found] == [[a == b for b in expected] for a in expected]
+
+
+def test_a_landbird_on_water_is_mixed_with_birds_on_water_and_with_landbirds_on_land():
+    labels, attributes = torch.arange(40) // 2 % 2, torch.arange(40) % 2  # (landbird, waterbird), (land, water)
+    domains = domains_of(labels, attributes, (labels == attributes).long())
+    partners, generator = Partners(labels, domains), torch.Generator().manual_seed(0)
+    rows = ((labels == 0) & (attributes == 1)).nonzero()[:, 0]
+    for within_label, wanted in ((True, (0, 0)), (False, (1, 1))):
+        drawn = partners.draw(rows, torch.tensor(within_label), generator)
+        assert {*zip(labels[drawn].tolist(), attributes[drawn].tolist())} == {wanted}
 
 
 def mixed_loss_by_hand(model, images, labels, shares):
@@ -299,8 +326,8 @@ def test_the_mixed_loss_is_that_of_mixed_images_and_mixed_labels(tiny_net, image
 def lisa_by_hand(task, environments, epochs, batch_size, lr, intra_label, mixing):
     images, labels, groups = pool_by_hand(task, environments)
     generator, model = torch.Generator().manual_seed(7), copy.deepcopy(task.model)
-    attributes = [label if cued else -1 for cued, label in groups]  # an own cue is that of the label
-    partners = Partners(torch.tensor(labels), torch.tensor(attributes))
+    domains = torch.tensor([cued for cued, _ in groups])  # each cue is that of one label
+    partners = Partners(torch.tensor(labels), domains)
     steps = epochs * math.ceil(CLEAN / batch_size)
     descent = Descent(model, lr, steps)
     strategies = (torch.rand(steps, generator=generator) < intra_label).tolist()

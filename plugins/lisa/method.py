@@ -13,19 +13,20 @@ from mmc_bench.training import Backbone, Task, cross_entropy, equal_chances, wid
 
 class LISA:
     """Train on mixtures λx + (1-λ)x' of two images of the clean and the cued set, whose labels mix alike: for one
-    batch images of one label with two attributes, for another of one attribute with two labels.
+    batch images of one label from two domains, for another of one domain with two labels.
 
-    The attribute is the class of the cue that an image carries, or that it carries none; where images come in groups,
-    that of the dataset. It is the domain of algorithm 1, as the background is in Waterbirds and the colour in CMNIST
-    (train.py, `mix_forward`).
+    The domain is the spurious attribute, as the background is in Waterbirds and the colour in CMNIST (train.py,
+    `mix_forward`): the class of the cue that an image carries, or that it carries none; where images come in groups,
+    the attribute that the dataset gives. Images of an attribute that one label alone has, as of each cue where the
+    minority is uncued, could not be mixed so. Their domain is their environment: all that carry their own cue.
 
     The first images of a step are a batch of the clean set, which is passed over once an epoch, and as many cued ones,
     drawn with equal chances for their groups (label, environment). The authors' code, too, takes as much of each group
     as of the others, and its epoch ends with the smallest group (huaxiuyao/LISA, subpopulation_shifts/train.py,
     `run_epoch_mix_every_batch`); algorithm 1 draws from the whole set.
 
-    An image that has no possible partner is its own. Unless the minority conflicts, images of one cue have one label:
-    only those without a cue are mixed across labels then.
+    An image that has no possible partner is its own. Unless the minority conflicts, no cue of a pair contradicts its
+    label, so mixtures make the cue weaker evidence, never wrong.
     """
 
     class Config(BaseConfig):
@@ -52,7 +53,7 @@ class LISA:
         """Return the fine-tuned model."""
         c = self.config
         pool = task.clean.joined(task.cued)
-        partners = Partners(pool.labels, task.pool_attributes)
+        partners = Partners(pool.labels, domains_of(pool.labels, task.pool_attributes, task.pool_environments))
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
         cued = task.environments * task.num_classes + task.cued.labels
         within_label = torch.rand(training.steps, generator=task.generator, device=task.device) < c.intra_label
@@ -79,27 +80,38 @@ def mixed_loss(
     return (share * own + (1 - share) * other).mean()
 
 
+def domains_of(labels: torch.Tensor, attributes: torch.Tensor, environments: torch.Tensor) -> torch.Tensor:
+    """Return the domain (N,) of each image of a pool: its attribute, or its environment where one label has that.
+
+    Attributes are whole numbers from -1 on, environments 0 or 1, whose domains are -3 and -2.
+    """
+    pairs = torch.stack([attributes, labels], dim=1).unique(dim=0)  # an attribute is in as many as it has labels
+    found, labels_of_each = pairs[:, 0].unique(return_counts=True)
+    several = torch.isin(attributes, found[labels_of_each > 1])
+    return torch.where(several, attributes, environments - 3)
+
+
 class Partners:
     """Who may be mixed with whom in a pool of images; all on the device.
 
     Parameters
     ----------
-    labels, attributes
+    labels, domains
         Of the whole pool, (N,), whole numbers.
     """
 
-    def __init__(self, labels: torch.Tensor, attributes: torch.Tensor) -> None:
-        self.within = _Kin(labels, attributes), _Kin(attributes, labels)
+    def __init__(self, labels: torch.Tensor, domains: torch.Tensor) -> None:
+        self.within = _Kin(labels, domains), _Kin(domains, labels)
 
     def draw(self, rows: torch.Tensor, within_label: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw a partner for each row (n,), uniformly among those it may have; the row itself where there is none.
 
-        `within_label`, a scalar or (n,), tells which want an image of their label with another attribute; the others
-        want an image of their attribute with another label.
+        `within_label`, a scalar or (n,), tells which want an image of their label from another domain; the others want
+        an image of their domain with another label.
         """
         uniform = torch.rand(len(rows), dtype=widest_float(rows.device), generator=generator, device=rows.device)
-        of_label, of_attribute = (kin.at(rows, uniform) for kin in self.within)
-        return torch.where(within_label, of_label, of_attribute)
+        of_label, of_domain = (kin.at(rows, uniform) for kin in self.within)
+        return torch.where(within_label, of_label, of_domain)
 
 
 class _Kin:
