@@ -1,6 +1,7 @@
 """Taking results in: what is taken, what is refused, and that nothing is half done."""
 
 import json
+import os
 import signal
 from datetime import date
 
@@ -290,14 +291,34 @@ def test_what_another_command_is_writing_stays(bench):
     assert file.read_text() == "half" and (folder / "submission.yaml").read_text() == "by: Ann"
 
 
-@pytest.mark.parametrize("name", [".x.tmp", "results/.x.tmp", "results/.x.tmp/a.json", "verifications/.x.tmp"])
+LEFT = ".x+0a1b2c3d+m.12.b.tmp"
+
+
+@pytest.mark.parametrize("name", [LEFT, f"results/{LEFT}", f"results/{LEFT}/a.json", f"verifications/{LEFT}"])
 def test_what_was_left_is_told_from_foreign_files(board, name):
     (board.root / name).parent.mkdir(exist_ok=True, parents=True)
     (board.root / name).write_text("")
     assert any(problem.startswith(f"{name}: was left by") for problem in board.problems())
-    (board.root / "results").mkdir(exist_ok=True)
-    (board.root / "results" / "x.tmp").write_text("")
-    assert any(problem.startswith("results/x.tmp: a file that does not belong") for problem in board.problems())
+
+
+@pytest.mark.parametrize("name", ["results/x.tmp", ".tmp", ".notes.tmp", "results/.a+b.tmp", ".cache.tmp/x.json"])
+def test_other_hidden_files_are_foreign_and_stay_however_old(board, name):
+    file = board.root / name
+    file.parent.mkdir(exist_ok=True, parents=True)
+    file.write_text("mine")
+    for path in (file, file.parent):
+        os.utime(path, (0, 0))
+    assert any(problem.startswith(f"{name}: a file that does not belong") for problem in board.problems())
+    board.opened().sweep()
+    assert file.read_text() == "mine"
+
+
+def test_a_link_to_nowhere_that_was_left_is_removed(board):
+    left = board.root / LEFT
+    left.symlink_to("nowhere")
+    os.utime(left, (0, 0), follow_symlinks=False)
+    board.opened().sweep()
+    assert not left.is_symlink()
 
 
 def test_a_hostile_file_name_prints_on_one_line(bench):

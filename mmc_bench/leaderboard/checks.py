@@ -182,7 +182,7 @@ def _foreign_files(root: Path) -> Iterator[Problem]:
 def _why_foreign(file: str) -> str:
     if was_left(file):
         left = "was left by a command that was killed, or is being written by one that runs"
-        return f"{left}: mmc-bench leaderboard build removes it, after a day where it cannot tell which"
+        return f"{left}: mmc-bench leaderboard build removes it; where it cannot tell which, delete it"
     weights = Path(file).suffix.lower() in WEIGHTS
     what = "weights do not belong here" if weights else "a file that does not belong here"
     return f"{what}: only records, their {SUBMISSION} and {CHECKSUMS} do"

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from mmc_bench.errors import UserError
-from mmc_bench.system.processes import tagged, this_process
+from mmc_bench.system.processes import ProcessId, tagged, this_process
 
 #: Seconds after which a temporary file of another machine counts as abandoned.
 ABANDONED_AFTER = 86_400
@@ -82,13 +82,17 @@ def temporary_name(path: Path) -> Path:
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether a file or folder of this name is one that `sweep` looks at."""
-    return name.startswith(".") and name.endswith(".tmp")
+    """Tell whether a file or folder has a name that `temporary_name` gives."""
+    return name.startswith(".") and name.endswith(".tmp") and _owner(name) is not None
+
+
+def _owner(name: str) -> ProcessId | None:
+    return tagged(name.removesuffix(".tmp").rpartition("+")[2])
 
 
 def sweep(folder: Path) -> None:
     """Remove the files and folders that processes which were killed left half written in a folder."""
-    left = list(folder.glob(".*.tmp"))
+    left = [path for path in folder.glob(".*.tmp") if is_temporary(path.name)]
     if not left:
         return
     import tempfile
@@ -96,9 +100,9 @@ def sweep(folder: Path) -> None:
     with tempfile.TemporaryFile(dir=folder) as probe:
         now = os.fstat(probe.fileno()).st_mtime  # by the clock that the others' times are of
     for path in left:
-        owner = tagged(path.name.removesuffix(".tmp").rpartition("+")[2])
+        owner = _owner(path.name)
         try:
-            old = now - path.stat().st_mtime > ABANDONED_AFTER
+            old = now - path.lstat().st_mtime > ABANDONED_AFTER
             if old or (owner and owner.is_gone):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         except OSError:  # gone by now, or not ours to remove
