@@ -44,6 +44,26 @@ def test_cues_that_a_dataset_puts_into_classes_are_of_these_and_no_cue_is_of_non
     assert task_on(data).pool_attributes.tolist() == expected
 
 
+def test_a_hundred_cues_make_as_many_attributes():
+    dataset = fake_dataset(train=600)
+    dataset.num_classes = 100
+    for part in (dataset.train, dataset.test):
+        part.labels[:] = part.cues[:] = torch.arange(len(part.labels)) % 100
+    dataset.random_cue = lambda n, generator: torch.randint(100, (n,), generator=generator)
+    data = derived(dataset, minority="conflicting")
+    assert len(data.pretraining.cues.unique()) == 100
+    assert torch.equal(task_on(data).pool_attributes, torch.cat([data.clean.cues, data.pretraining.cues]))
+
+
+def test_a_dataset_is_not_asked_for_the_class_of_no_cue():
+    dataset = fake_dataset()
+    dataset.cue_groups = lambda cues: torch.tensor([{0: 4, 1: 6, 2: 8}[cue] for cue in cues.tolist()])
+    for cue_rate in (0.0, 0.5):
+        data = derived(dataset, cue_rate)
+        codes = torch.cat([data.clean.cues, data.pretraining.cues])
+        assert torch.equal(task_on(data).pool_attributes, torch.where(codes < 0, -1, 4 + 2 * codes))
+
+
 def test_where_cues_make_no_classes_an_own_cue_is_that_of_the_label():
     dataset = fake_dataset()
     dataset.cue_groups = lambda cues: None

@@ -229,25 +229,36 @@ LABELS = {
 }
 
 
-def allowed_partners(labels, domains, row, within_label):
-    """Return who may be mixed with an image: of its label from another domain, or the other way round."""
-    shared, differing = (labels, domains) if within_label else (domains, labels)
-    own = shared[row], differing[row]
-    pairs = enumerate(zip(shared, differing, strict=True))
-    return [other for other, (same, another) in pairs if same == own[0] and another != own[1]]
+def domains_by_hand(labels, attributes, environments):
+    pairs = {*zip(attributes, labels)}
+    several = {a for a in attributes if sum(b == a for b, _ in pairs) > 1}
+    return [a if a in several else ("environment", e) for a, e in zip(attributes, environments)]
+
+
+def allowed_partners(labels, attributes, environments, row, within_label):
+    """Return who may be mixed with an image: of its label with another attribute, or of its domain with another."""
+    if within_label:
+        return [other for other, a in enumerate(attributes) if labels[other] == labels[row] and a != attributes[row]]
+    domains = domains_by_hand(labels, attributes, environments)
+    return [other for other, d in enumerate(domains) if d == domains[row] and labels[other] != labels[row]]
+
+
+def a_pool(labels="three", codes="random cues on all"):
+    """Return labels, attributes and environments of a pool of images, as lists."""
+    labels, attributes = LABELS[labels], CODES[codes]
+    return labels, attributes, [int(a == y) for a, y in zip(attributes, labels)]
 
 
 @pytest.mark.parametrize("codes", CODES)
 @pytest.mark.parametrize("within_label", [True, False])
 @pytest.mark.parametrize("labels", LABELS)
 def test_partners_are_drawn_evenly_from_those_allowed_else_the_image_itself(codes, within_label, labels):
-    labels, domains, draws = LABELS[labels], CODES[codes], 400
-    partners = Partners(torch.tensor(labels), torch.tensor(domains))
-    rows = torch.arange(len(labels)).repeat(draws)
-    generator = torch.Generator().manual_seed(7)
+    pool, draws = a_pool(labels, codes), 400
+    partners, generator = Partners(*map(torch.tensor, pool)), torch.Generator().manual_seed(7)
+    rows = torch.arange(CLEAN + CUED).repeat(draws)
     drawn = partners.draw(rows, torch.tensor(within_label), generator).view(draws, -1)
-    for row in range(len(labels)):
-        allowed = allowed_partners(labels, domains, row, within_label) or [row]
+    for row in range(CLEAN + CUED):
+        allowed = allowed_partners(*pool, row, within_label) or [row]
         seen = drawn[:, row].tolist()
         share = 1 / len(allowed)
         assert set(seen) == set(allowed)
@@ -256,48 +267,44 @@ def test_partners_are_drawn_evenly_from_those_allowed_else_the_image_itself(code
 
 
 def test_rows_of_one_draw_may_differ_in_what_they_want():
-    labels, domains = LABELS["three"], CODES["random cues on all"]
-    wants = torch.arange(len(labels)) % 2 == 0
-    partners = Partners(torch.tensor(labels), torch.tensor(domains))
-    drawn = partners.draw(torch.arange(len(labels)), wants, torch.Generator().manual_seed(7)).tolist()
+    pool, rows = a_pool(), torch.arange(CLEAN + CUED)
+    wants = rows % 2 == 0
+    drawn = Partners(*map(torch.tensor, pool)).draw(rows, wants, torch.Generator().manual_seed(7)).tolist()
     for row, partner in enumerate(drawn):
-        assert partner in (allowed_partners(labels, domains, row, bool(wants[row])) or [row])
+        assert partner in (allowed_partners(*pool, row, bool(wants[row])) or [row])
 
 
 def test_a_draw_that_is_rounded_up_stays_among_those_allowed():
-    labels, domains = torch.tensor(LABELS["three"]), torch.tensor(CODES["random cues on all"])
-    partners = Partners(labels, domains)
-    last = torch.ones(len(labels), dtype=torch.float64)
+    pool, rows = a_pool(), torch.arange(CLEAN + CUED)
+    partners, last = Partners(*map(torch.tensor, pool)), torch.ones(CLEAN + CUED, dtype=torch.float64)
     for kin, within_label in zip(partners.within, (True, False), strict=True):
-        for row, partner in enumerate(kin.at(torch.arange(len(labels)), last).tolist()):
-            assert partner in (allowed_partners(labels.tolist(), domains.tolist(), row, within_label) or [row])
-
-
-def domains_by_hand(labels, attributes, environments):
-    several = {
-        a for a, label in zip(attributes, labels) if any(b == a and y != label for b, y in zip(attributes, labels))
-    }
-    return [a if a in several else ("environment", e) for a, e in zip(attributes, environments)]
+        for row, partner in enumerate(kin.at(rows, last).tolist()):
+            assert partner in (allowed_partners(*pool, row, within_label) or [row])
 
 
 @pytest.mark.parametrize("codes", CODES)
 @pytest.mark.parametrize("labels", LABELS)
 def test_a_domain_is_an_attribute_or_the_environment_where_one_label_has_all_of_it(codes, labels):
-    labels, attributes = LABELS[labels], CODES[codes]
-    environments = [int(a == y) for a, y in zip(attributes, labels)]
-    found = domains_of(*map(torch.tensor, (labels, attributes, environments))).tolist()
-    expected = domains_by_hand(labels, attributes, environments)
+    pool = a_pool(labels, codes)
+    found, expected = domains_of(*map(torch.tensor, pool)).tolist(), domains_by_hand(*pool)
     assert [[a == b for b in found] for a in found] == [[a == b for b in expected] for a in expected]
 
 
 def test_a_landbird_on_water_is_mixed_with_birds_on_water_and_with_landbirds_on_land():
     labels, attributes = torch.arange(40) // 2 % 2, torch.arange(40) % 2  # (landbird, waterbird), (land, water)
-    domains = domains_of(labels, attributes, (labels == attributes).long())
-    partners, generator = Partners(labels, domains), torch.Generator().manual_seed(0)
+    partners = Partners(labels, attributes, (labels == attributes).long())
     rows = ((labels == 0) & (attributes == 1)).nonzero()[:, 0]
     for within_label, wanted in ((True, (0, 0)), (False, (1, 1))):
-        drawn = partners.draw(rows, torch.tensor(within_label), generator)
+        drawn = partners.draw(rows, torch.tensor(within_label), torch.Generator().manual_seed(0))
         assert {*zip(labels[drawn].tolist(), attributes[drawn].tolist())} == {wanted}
+
+
+def test_attributes_that_one_label_alone_has_are_still_mixed_within_it():
+    labels = torch.arange(40) % 2
+    attributes = 2 * labels + torch.arange(40) // 2 % 2  # label 0 has 0 and 1, label 1 has 2 and 3
+    partners, rows = Partners(labels, attributes, torch.ones_like(labels)), torch.arange(40)
+    drawn = partners.draw(rows, torch.tensor(True), torch.Generator().manual_seed(0))
+    assert torch.equal(labels[drawn], labels) and (attributes[drawn] != attributes).all()
 
 
 def mixed_loss_by_hand(model, images, labels, shares):
@@ -326,8 +333,8 @@ def test_the_mixed_loss_is_that_of_mixed_images_and_mixed_labels(tiny_net, image
 def lisa_by_hand(task, environments, epochs, batch_size, lr, intra_label, mixing):
     images, labels, groups = pool_by_hand(task, environments)
     generator, model = torch.Generator().manual_seed(7), copy.deepcopy(task.model)
-    domains = torch.tensor([cued for cued, _ in groups])  # each cue is that of one label
-    partners = Partners(torch.tensor(labels), domains)
+    attributes = [label if cued else -1 for cued, label in groups]  # an own cue is that of the label
+    partners = Partners(*map(torch.tensor, (labels, attributes, [cued for cued, _ in groups])))
     steps = epochs * math.ceil(CLEAN / batch_size)
     descent = Descent(model, lr, steps)
     strategies = (torch.rand(steps, generator=generator) < intra_label).tolist()

@@ -67,7 +67,7 @@ class Dataset(Protocol):
 
     Records have the worst group over label and cue on RC besides the worst split. Cue codes (N,) that are whole numbers
     of at most 100 values make these groups as they are; for others, ``cue_groups(cues)`` returns a whole number (n,)
-    for each code (n, …), or None where cues make no groups.
+    for each code (n, …) of a cue, or None where cues make no groups. These are also the attributes that methods see.
 
     `other_tests`, a mapping of names to `LabelledImages`, may hold further versions of the test images, in the order of
     `test` and with its labels, each image drawn with the cue that it has there. Names begin with ``other_``. Models are

@@ -40,8 +40,8 @@ class ExperimentData:
     (N,), int64, are the groups of label and cue of the images of RC, where cues make groups. `clean_environments` (N,)
     are those of the clean images, where these are not all of environment 0. `other_tests` are the test images in
     further versions that the dataset offers, in the order of `splits`.
-    `cue_classes` returns the class of each cue code (n, …), a whole number (n,), or None where cues make no classes; of
-    the code of no cue, it is undefined.
+    `cue_classes` returns the class of each cue code (n, …), a whole number (n,), or None where cues make no classes. It
+    is not asked for that of no cue.
     """
 
     pretraining: CuedImages

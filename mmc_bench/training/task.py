@@ -149,18 +149,18 @@ class Task:
         UndeclaredDataError
             When the method's spec does not declare ``needs={"cued", "environments"}``.
         """
-        own = self.pool_environments == 1
+        labels = torch.cat([self.clean.labels, self.cued.labels])
+        attributes = torch.where(self.pool_environments == 1, labels, -1)
         codes = torch.cat([self.clean.cues, self.cued.cues])
-        classes = self._cue_classes(codes) if self._cue_classes else None
-        if classes is None:
-            return torch.where(own, torch.cat([self.clean.labels, self.cued.labels]), -1)
-        return torch.where(has_cue(codes), classes.long(), -1)
+        shown = has_cue(codes)
+        classes = self._cue_classes(codes[shown]) if self._cue_classes and shown.any() else None
+        return attributes if classes is None else torch.full_like(labels, -1).masked_scatter(shown, classes.to(labels))
 
     def untrained(self) -> Backbone:
         """Return a new network of the same architecture, in training mode, with weights that it draws at random.
 
-        They come from torch's global generator, which is seeded for each cell. Weights that the backbone freezes are
-        frozen in it, too.
+        They come from torch's global generator, which is seeded for each cell. Weights that the backbone makes frozen
+        are frozen.
 
         Raises
         ------

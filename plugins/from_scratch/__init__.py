@@ -5,7 +5,7 @@ from collections.abc import Callable
 from mmc_bench import MethodSpec, hookimpl
 
 mmc_bench_api = 1
-VERSION = 1
+VERSION = 2
 
 
 @hookimpl

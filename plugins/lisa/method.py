@@ -18,7 +18,8 @@ class LISA:
     The domain is the spurious attribute, as the background is in Waterbirds and the colour in CMNIST (train.py,
     `mix_forward`): the class of the cue that an image carries, or that it carries none; where images come in groups,
     the attribute that the dataset gives. Images of an attribute that one label alone has, as of each cue where the
-    minority is uncued, could not be mixed so. Their domain is their environment: all that carry their own cue.
+    minority is uncued, have no other label to be mixed with. They are mixed within their environment: with any others
+    that carry their own cue.
 
     The first images of a step are a batch of the clean set, which is passed over once an epoch, and as many cued ones,
     drawn with equal chances for their groups (label, environment). The authors' code, too, takes as much of each group
@@ -53,7 +54,7 @@ class LISA:
         """Return the fine-tuned model."""
         c = self.config
         pool = task.clean.joined(task.cued)
-        partners = Partners(pool.labels, domains_of(pool.labels, task.pool_attributes, task.pool_environments))
+        partners = Partners(pool.labels, task.pool_attributes, task.pool_environments)
         training = task.training(lr=c.lr, epochs=c.epochs, batch_size=c.batch_size)
         cued = task.environments * task.num_classes + task.cued.labels
         within_label = torch.rand(training.steps, generator=task.generator, device=task.device) < c.intra_label
@@ -81,7 +82,8 @@ def mixed_loss(
 
 
 def domains_of(labels: torch.Tensor, attributes: torch.Tensor, environments: torch.Tensor) -> torch.Tensor:
-    """Return the domain (N,) of each image of a pool: its attribute, or its environment where one label has that.
+    """Return within what each image of a pool is mixed across labels, (N,): its attribute, or its environment where one
+    label alone has that.
 
     Attributes are whole numbers from -1 on, environments 0 or 1, whose domains are -3 and -2.
     """
@@ -96,18 +98,18 @@ class Partners:
 
     Parameters
     ----------
-    labels, domains
+    labels, attributes, environments
         Of the whole pool, (N,), whole numbers.
     """
 
-    def __init__(self, labels: torch.Tensor, domains: torch.Tensor) -> None:
-        self.within = _Kin(labels, domains), _Kin(domains, labels)
+    def __init__(self, labels: torch.Tensor, attributes: torch.Tensor, environments: torch.Tensor) -> None:
+        self.within = _Kin(labels, attributes), _Kin(domains_of(labels, attributes, environments), labels)
 
     def draw(self, rows: torch.Tensor, within_label: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw a partner for each row (n,), uniformly among those it may have; the row itself where there is none.
 
-        `within_label`, a scalar or (n,), tells which want an image of their label from another domain; the others want
-        an image of their domain with another label.
+        `within_label`, a scalar or (n,), tells which want an image of their label with another attribute; the others
+        want an image of their domain with another label.
         """
         uniform = torch.rand(len(rows), dtype=widest_float(rows.device), generator=generator, device=rows.device)
         of_label, of_domain = (kin.at(rows, uniform) for kin in self.within)
