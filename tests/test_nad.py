@@ -58,10 +58,12 @@ def test_a_network_without_feature_maps_is_refused(make_task):
         last_of_each_resolution(Flat(), torch.zeros(2, 2, 6, 6))
 
 
-@pytest.mark.parametrize(("name", "size"), [("convnext_tiny", 64), ("swin_tiny_patch4_window7_224", 224)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("convnext_tiny", 64), ("edgenext_xx_small", 64), ("swin_tiny_patch4_window7_224", 224)]
+)
 def test_a_network_whose_maps_have_their_channels_last_is_refused(name, size):
     network = timm.create_model(name, depths=(1, 1, 1, 1), num_classes=2)
-    with pytest.raises(UserError, match=r"puts out \(n, .*\) for images of .* pixels: take a convolutional one"):
+    with pytest.raises(UserError, match="has the channels last: take another network"):
         last_of_each_resolution(network, torch.zeros(2, 3, size, size))
 
 
@@ -71,6 +73,29 @@ def test_a_network_whose_maps_have_their_channels_last_is_refused(name, size):
 def test_maps_of_sides_that_do_not_halve_evenly_are_taken(name, shape):
     places = last_of_each_resolution(timm.create_model(name, num_classes=2).eval(), torch.zeros(2, 3, *shape))
     assert len(places) >= 5
+
+
+@pytest.mark.parametrize("shape", [(64, 32), (33, 96), (32, 32)])
+def test_maps_of_a_fixed_size_or_without_padding_are_taken(shape):
+    layers = nn.Conv2d(3, 4, 5), nn.Conv2d(4, 4, 9, stride=2), nn.AdaptiveAvgPool2d(7)
+
+    class Pooled(nn.Sequential):
+        def forward_features(self, x):
+            return self(x).flatten(1)
+
+    assert last_of_each_resolution(Pooled(*layers), torch.zeros(2, 3, *shape)) == ["0", "1", "2"]
+
+
+def test_maps_that_a_network_makes_of_vectors_are_taken():
+    class Folded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fold, self.conv = nn.Unflatten(1, (1, 6, 12)), nn.Conv2d(1, 2, 3)
+
+        def forward_features(self, x):
+            return self.conv(self.fold(x)).flatten(1)
+
+    assert last_of_each_resolution(Folded(), torch.zeros(2, 72)) == ["fold", "conv"]
 
 
 def fine_tuned_by_hand(model, task, epochs, generator, loss_of):
