@@ -301,7 +301,7 @@ def test_what_was_left_is_told_from_foreign_files(board, name):
     assert any(problem.startswith(f"{name}: was left by") for problem in board.problems())
 
 
-@pytest.mark.parametrize("name", ["results/x.tmp", ".tmp", ".notes.tmp", "results/.a+b.tmp", ".cache.tmp/x.json"])
+@pytest.mark.parametrize("name", ["results/x.tmp", ".tmp", ".2026.notes.tmp", "results/.a+b.1.c.tmp", ".cache.tmp/x"])
 def test_other_hidden_files_are_foreign_and_stay_however_old(board, name):
     file = board.root / name
     file.parent.mkdir(exist_ok=True, parents=True)

@@ -16,6 +16,8 @@ ABANDONED_AFTER = 86_400
 
 MOST_AT_ONCE = 2**16  # bytes
 
+_TEMPORARY = re.compile(r"\..+\+[0-9a-f]{8}\+([^+]+)\.tmp")
+
 _CHECKSUM = re.compile(rb',\n {1,2}"sha256": "([0-9a-f]{64})"')
 
 
@@ -83,11 +85,12 @@ def temporary_name(path: Path) -> Path:
 
 def is_temporary(name: str) -> bool:
     """Tell whether a file or folder has a name that `temporary_name` gives."""
-    return name.startswith(".") and name.endswith(".tmp") and _owner(name) is not None
+    return _owner(name) is not None
 
 
 def _owner(name: str) -> ProcessId | None:
-    return tagged(name.removesuffix(".tmp").rpartition("+")[2])
+    found = _TEMPORARY.fullmatch(name)
+    return tagged(found[1]) if found else None
 
 
 def sweep(folder: Path) -> None:
