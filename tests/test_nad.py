@@ -59,12 +59,19 @@ def test_a_network_without_feature_maps_is_refused(make_task):
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("convnext_tiny", 64), ("edgenext_xx_small", 64), ("swin_tiny_patch4_window7_224", 224)]
+    ("name", "size"),
+    [("convnext_tiny", 64), ("edgenext_xx_small", 64), ("swin_tiny_patch4_window7_224", 224), ("pvt_v2_b0", 64)],
 )
-def test_a_network_whose_maps_have_their_channels_last_is_refused(name, size):
+def test_a_network_that_works_on_tokens_or_on_maps_with_the_channels_last_is_refused(name, size):
     network = timm.create_model(name, depths=(1, 1, 1, 1), num_classes=2)
-    with pytest.raises(UserError, match="has the channels last: take another network"):
+    with pytest.raises(UserError, match="take a network of convolutions alone"):
         last_of_each_resolution(network, torch.zeros(2, 3, size, size))
+
+
+def test_a_vision_transformer_is_refused():
+    network = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=1, qk_norm=True)
+    with pytest.raises(UserError, match="take a network of convolutions alone"):
+        last_of_each_resolution(network, torch.zeros(2, 3, 32, 32))
 
 
 @pytest.mark.parametrize(

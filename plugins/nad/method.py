@@ -50,7 +50,7 @@ class NeuralAttentionDistillation:
         Raises
         ------
         UserError
-            When the network has no feature maps, or some with the channels last.
+            When the network has no feature maps, or works on tokens or on maps with the channels last.
         """
         c, student, teacher = self.config, task.model, copy.deepcopy(task.model)
         places = last_of_each_resolution(task.pretrained, task.clean.batch(slice(2))[0])
@@ -88,18 +88,20 @@ def last_of_each_resolution(model: Backbone, x: torch.Tensor) -> list[str]:
     Raises
     ------
     UserError
-        When nothing in the network puts out maps (n, C, h, w), or something puts out maps with the channels last.
+        When nothing in the network puts out maps (n, C, h, w), or a linear layer works on tokens, as in transformers,
+        or on maps with the channels last, as in ConvNeXt.
     """
     with outputs_at(model, [name for name, _ in model.named_modules() if name]) as found:
         model.forward_features(x)
     maps = {name: output for name, output in found.items() if isinstance(output, torch.Tensor) and output.ndim == 4}
     if not maps:
         raise UserError("nad compares feature maps (n, C, h, w), and this network has none: take a convolutional one")
-    # A linear layer works on the last dimension.
-    if last := [name for name in maps if isinstance(model.get_submodule(name), nn.Linear)]:
-        raise UserError(
-            f"nad compares feature maps (n, C, h, w), and {last[0]} has the channels last: take another network"
-        )
+    for name, output in found.items():
+        if isinstance(model.get_submodule(name), nn.Linear) and output.ndim > 2:  # it works on the last dimension
+            raise UserError(
+                f"nad compares feature maps (n, C, h, w), and {name} of this network works on tokens, or on maps with "
+                "the channels last: take a network of convolutions alone"
+            )
     return list({output.shape[2:]: name for name, output in maps.items()}.values())
 
 
