@@ -11,6 +11,7 @@ from plugins.grouped import TinyGroups
 
 from mmc_bench.data.groups import derive_groups
 from mmc_bench.data.sources import Sources
+from mmc_bench.data.splits import cue_classes
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.settings import DataSettings
 from mmc_bench.results.store import Store
@@ -62,6 +63,19 @@ def test_a_dataset_is_not_asked_for_the_class_of_no_cue():
         data = derived(dataset, cue_rate)
         codes = torch.cat([data.clean.cues, data.pretraining.cues])
         assert torch.equal(task_on(data).pool_attributes, torch.where(codes < 0, -1, 4 + 2 * codes))
+
+
+@pytest.mark.parametrize("codes", [torch.tensor([0, -1, 2]), torch.tensor([[0, 4], [-1, -1], [2, 9]])])
+def test_no_cue_is_of_the_class_minus_1_whatever_the_dataset_makes_of_codes(codes):
+    def cue_groups(cues):
+        assert (cues >= 0).all() and len(cues)
+        return (cues if cues.ndim == 1 else cues[:, 0]).to(torch.int32) + 3
+
+    dataset = SimpleNamespace(cue_groups=cue_groups)
+    assert cue_classes(dataset, codes).tolist() == [3, -1, 5]
+    assert cue_classes(dataset, torch.full_like(codes, -1)).tolist() == [-1, -1, -1]
+    assert cue_classes(SimpleNamespace(cue_groups=lambda cues: None), codes) is None
+    assert (cue_classes(SimpleNamespace(), codes) is None) == (codes.ndim > 1)
 
 
 def test_where_cues_make_no_classes_an_own_cue_is_that_of_the_label():

@@ -40,8 +40,8 @@ class ExperimentData:
     (N,), int64, are the groups of label and cue of the images of RC, where cues make groups. `clean_environments` (N,)
     are those of the clean images, where these are not all of environment 0. `other_tests` are the test images in
     further versions that the dataset offers, in the order of `splits`.
-    `cue_classes` returns the class of each cue code (n, …), a whole number (n,), or None where cues make no classes. It
-    is not asked for that of no cue.
+    `cue_classes` returns the class of each cue code (n, …), int64 of shape (n,), -1 for no cue; or None where cues make
+    no classes.
     """
 
     pretraining: CuedImages
@@ -246,10 +246,13 @@ def _four_splits(
 
 
 def cue_classes(dataset: Dataset, cues: torch.Tensor) -> torch.Tensor | None:
-    """Return the class of each cue code (n, …), a whole number (n,), or None where cues make no classes."""
+    """Return the class of each cue code (n, …), int64 (n,), -1 for no cue; or None where cues make no classes."""
     own: Callable[[torch.Tensor], torch.Tensor | None] | None = getattr(dataset, "cue_groups", None)
-    is_code = cues.ndim == 1 and not cues.is_floating_point() and len(cues.unique()) <= MOST_CUE_GROUPS
-    return own(cues) if own else cues if is_code else None
+    shown = has_cue(cues)
+    codes, no_cue = cues[shown], torch.full_like(shown, -1, dtype=torch.int64)
+    is_code = cues.ndim == 1 and not cues.is_floating_point() and len(codes.unique()) <= MOST_CUE_GROUPS
+    classes = own(codes) if own and len(codes) else codes if own or is_code else None
+    return None if classes is None else no_cue.masked_scatter(shown, classes.to(no_cue))
 
 
 def _other_tests(dataset: Dataset, order: torch.Tensor, device: torch.device | str) -> dict[str, CuedImages]:

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import torch
 
-from mmc_bench.data.contract import has_cue
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.errors import UserError
 from mmc_bench.training.backbone import Backbone
@@ -149,12 +148,9 @@ class Task:
         UndeclaredDataError
             When the method's spec does not declare ``needs={"cued", "environments"}``.
         """
-        labels = torch.cat([self.clean.labels, self.cued.labels])
-        attributes = torch.where(self.pool_environments == 1, labels, -1)
-        codes = torch.cat([self.clean.cues, self.cued.cues])
-        shown = has_cue(codes)
-        classes = self._cue_classes(codes[shown]) if self._cue_classes and shown.any() else None
-        return attributes if classes is None else torch.full_like(labels, -1).masked_scatter(shown, classes.to(labels))
+        own = self.pool_environments == 1
+        classes = self._cue_classes(torch.cat([self.clean.cues, self.cued.cues])) if self._cue_classes else None
+        return torch.where(own, torch.cat([self.clean.labels, self.cued.labels]), -1) if classes is None else classes
 
     def untrained(self) -> Backbone:
         """Return a new network of the same architecture, in training mode, with weights that it draws at random.

@@ -18,8 +18,8 @@ class LISA:
     The domain is the spurious attribute, as the background is in Waterbirds and the colour in CMNIST (train.py,
     `mix_forward`): the class of the cue that an image carries, or that it carries none; where images come in groups,
     the attribute that the dataset gives. Images of an attribute that one label alone has, as of each cue where the
-    minority is uncued, have no other label to be mixed with. They are mixed within their environment: with any others
-    that carry their own cue.
+    minority is uncued, have no other label to be mixed with. Among these the environment is the domain: those that
+    carry their own cue are mixed with one another.
 
     The first images of a step are a batch of the clean set, which is passed over once an epoch, and as many cued ones,
     drawn with equal chances for their groups (label, environment). The authors' code, too, takes as much of each group
