@@ -276,6 +276,7 @@
     }
   }
   details.dialog.addEventListener("close", () => {
+    if (details.dialog.open) return; // the event comes late: another row was opened meanwhile
     delete details.dialog.dataset.row;
     change({ row: "" });
   });
