@@ -171,11 +171,23 @@ def test_a_row_tells_which_parameters_it_was_given(page):
     given = "return [...document.querySelectorAll('dialog dt')].map((name) => name.textContent).includes('Given')"
     page.open_row("r1")
     assert not page.run(given)
-    page.run("document.querySelector('dialog .close').click()")
+    page.open()
     page.open_row("r2")
     assert page.run(given)
     text = page.run("return document.querySelector('dialog').innerText")
     assert "batch_size = 64, lr = 0.001 (by the suite, the command or the method’s definition)" in text
+
+
+def test_details_that_are_opened_while_others_close_stay_open(page):
+    page = page()
+    page.open_row("r1")
+    page.run("""
+        const dialog = document.querySelector("dialog");
+        dialog.addEventListener("close", () => { window.heard = true; });
+        dialog.querySelector(".close").click();
+        document.querySelector("a[href='#r2']").click();""")
+    page.wait("window.heard")
+    assert page.run("return document.querySelector('dialog').open")
 
 
 def test_every_column_is_in_sight_at_1400_pixels(page):
