@@ -27,8 +27,10 @@ def activation_patterns(model: Backbone, images: CuedImages) -> torch.Tensor:
 def pattern_distance(first: Backbone, second: Backbone, images: CuedImages) -> float | None:
     """Return the Wasserstein-1 distance between two networks' activation patterns on these images.
 
-    None where the last linear layer sees means over positions: these are above 0 nearly always, and no neuron's
-    being active can be read from them.
+    None where the network's `forward_features` puts out maps or tokens: the last linear layer sees means over positions
+    then, which are above 0 nearly always, and no neuron's being active can be read from them. A network that pools
+    within `forward_features`, as every one does that lacks timm's interface, has a distance all the same; it means
+    little where it pools.
     """
     x, _ = images.batch(slice(0, 2))
     with eval_mode(first), torch.no_grad():

@@ -138,7 +138,7 @@ class Comparison(Part):
     `scores` are those of the models as they are; a path's ends have re-estimated BatchNorm statistics. `similar` is
     definition 4: both have the same invariances, and `effects` say how much each model changes. `pattern_distance` is
     the Wasserstein-1 distance between the activation patterns of their last hidden layers on C (paper, App. F.3), None
-    where pooling hides these.
+    where `forward_features` puts out maps or tokens, which are pooled afterwards.
     """
 
     scores: dict[str, tuple[Score, Score]]
