@@ -11,7 +11,7 @@ import pytest
 from helpers.records import cell_record, plugin, pretrain_record
 
 from mmc_bench.report.row_tables import render
-from mmc_bench.report.rows import COLUMNS, cue_reliance, make_rows
+from mmc_bench.report.rows import COLUMNS, cell_names, cue_reliance, make_rows
 from mmc_bench.results.settings import ConnectSettings, DataSettings, Recipe
 
 # --- statistics
@@ -111,6 +111,9 @@ DIFFERENT_METHODS = {
     "version": ({}, {"method": plugin("tune", version="2+def")}, "version=2+def"),
     "distribution": ({}, {"method": plugin("tune", distribution="other")}, "distribution=other"),
     "path": ({}, {"connect": ConnectSettings(points=5)}, "points=5"),
+    "version of fine-tuning": ({}, {"stages": {"fine-tune": "2"}}, "stages.fine-tune=2"),
+    "version of the paths": ({}, {"stages": {"connect": "1+def"}}, "stages.connect=1+def"),
+    "version of the scores": ({}, {"stages": {"score": "2"}}, "stages.score=2"),
 }
 DIFFERENT_SETTINGS = {
     "recipe": ({}, {"recipe": Recipe(epochs=7)}, "epochs=7"),
@@ -131,6 +134,13 @@ def test_methods_that_differ_in_more_than_the_seed_never_share_a_row(difference)
     assert [row.seeds for row in rows] == [(0, 1, 2), (0, 2), (1,)]
     first, second = (row.method for row in rows[1:])
     assert first != second and second == f"tune ({note})"
+
+
+def test_no_seed_counts_twice_after_a_stage_of_the_core_has_changed():
+    versions = ({}, {"connect": "2"}, {"fine-tune": "2"})
+    records = [cell_record(seed, stages=own) for own in versions for seed in (0, 1, 2)]
+    assert [row.seeds for row in make_rows(records, [])] == [(0, 1, 2)] * 3
+    assert len({label for _, label in cell_names(records).values()}) == 3
 
 
 @pytest.mark.parametrize("difference", DIFFERENT_SETTINGS)

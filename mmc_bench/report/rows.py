@@ -53,8 +53,9 @@ class Row:
     `COLUMNS`, and ``worst_group`` where records tell it; where the dataset has further test sets, the accuracies on
     these, and `OTHER_COLUMNS` where they tell the reliance on a second cue (`mmc_bench.report.other_cue`).
     `loss_differences` has for each split but C how far its loss lies from that on C, above or below, in nats.
-    `worst_by_seed` has the accuracy on the worst split, or group. Where methods are tuned, `protocol` says what chose
-    the parameters, and `gap` is what the worst gains where the choice may know the cue (`mmc_bench.report.protocols`).
+    `worst_by_seed` has the accuracy on the worst split, or group, and `keys` name the records, by seed. Where methods
+    are tuned, `protocol` says what chose the parameters, and `gap` is what the worst gains where the choice may know
+    the cue (`mmc_bench.report.protocols`).
     """
 
     dataset: str
@@ -66,6 +67,7 @@ class Row:
     values: Mapping[str, Statistic | None]
     loss_differences: Mapping[str, Statistic] = field(default_factory=dict)
     worst_by_seed: Mapping[int, float] = field(default_factory=dict)
+    keys: Mapping[int, str] = field(default_factory=dict)
     protocol: str | None = None
     gap: Statistic | None = None
 
@@ -171,7 +173,8 @@ def _row(
     losses = {} if cue_rate is None else _loss_differences([record.metrics for record in records])
     headline = "worst_group" if cue_rate is None else "worst_split"
     worst = {seed: value[headline] or 0.0 for seed, value in zip(seeds, values, strict=True)}
-    return Row(dataset, backbone, cue_rate, method, seeds, records[0].num_classes, columns, losses, worst)
+    keys = {seed: record.key for seed, record in zip(seeds, records, strict=True)}
+    return Row(dataset, backbone, cue_rate, method, seeds, records[0].num_classes, columns, losses, worst, keys)
 
 
 def _loss_differences(metrics: Sequence[Metrics | SplitScores]) -> dict[str, Statistic]:
@@ -245,7 +248,7 @@ def _setting_key(pretraining: Pretraining) -> str:
 
 
 def _method_key(cell: Cell) -> str:
-    return f"[{cell.method.canonical},{cell.connect.canonical}]"
+    return f"[{cell.method.canonical},{cell.connect.canonical},{canonical_json(cell.versions)}]"
 
 
 def _setting_labels(settings: Mapping[str, Pretraining]) -> dict[str, tuple[str, str]]:
@@ -270,6 +273,7 @@ def _by_method(cells: Iterable[OneCell], setting_of: Mapping[str, str]) -> dict[
                 "version": cell.method.version,
                 "distribution": cell.method.distribution,
                 "connect": cell.connect.content(),
+                "stages": cell.versions,
             }
             for key, cell in examples.items()
         }

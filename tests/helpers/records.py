@@ -68,12 +68,16 @@ def cell_record(
     seconds=4.0,
     num_classes=10,
     connect=None,
+    stages=None,
     **changed,
 ):
-    """Return the record of a cell; `barriers` are those in loss on C and NC, `method` a name or a reference."""
+    """Return the record of a cell; `barriers` are those in loss on C and NC, `method` a name or a reference.
+
+    `stages` are versions of stages that differ from the usual ones.
+    """
     method = plugin(method) if isinstance(method, str) else method
     cell = Cell(
-        versions=CELL_VERSIONS,
+        versions={**CELL_VERSIONS, **(stages or {})},
         pretraining=pretraining(seed, **changed),
         method=method,
         connect=connect or ConnectSettings(),
