@@ -84,7 +84,8 @@ def rows_of(
         return make_rows(cells, models, measures)
     scores = {cell.key: cell for cell in cells}
     found = {name: [scores[cell.key] for cell in own if cell.key in scores] for name, own in plan.protocols.items()}
-    return protocol_rows(found, models, protocols or PROTOCOLS, measures)
+    searched = [{name: cell.key for name, cell in own.items()} for own in plan.searched]
+    return protocol_rows(found, models, searched, protocols or PROTOCOLS, measures)
 
 
 def selected_curves(session: Session, protocol: str | None = None) -> list[AxisCurves]:

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from mmc_bench.engines import Outcome
-from mmc_bench.results.jobs import PROTOCOLS, PUBLISHED, RULES, Cell, Job, Trial
+from mmc_bench.results.jobs import PUBLISHED, RULES, Cell, Job, Trial
 from mmc_bench.results.store import Store
 from mmc_bench.suites.plan import Plan
 from mmc_bench.suites.tuning import Tuning
@@ -17,21 +17,20 @@ if TYPE_CHECKING:
 
 
 def resolved(plan: Plan, store: Store) -> Plan:
-    """Return a plan with the cells whose parameters are chosen by now, and the cells of each protocol.
+    """Return a plan with the cells whose parameters are chosen by now, and which is which in each protocol.
 
     A plan without tuning is returned as it is.
     """
     if not plan.tunings:
         return plan
-    protocols: dict[str, list[Cell]] = {protocol: [] for protocol in PROTOCOLS}
+    searched: list[dict[str, Cell]] = []
     for tuning in plan.tunings:
-        protocols[PUBLISHED] += tuning.cells
         record = selection_of(tuning, store)
-        for rule, own in (tuning.chosen(record) if record else {}).items():
-            protocols[rule] += own
-    cells = {cell.key: cell for cell in chain(plan.cells, *protocols.values())}
-    shown = {protocol: tuple({cell.key: cell for cell in found}.values()) for protocol, found in protocols.items()}
-    return replace(plan, cells=tuple(cells.values()), protocols=shown)
+        protocols = {PUBLISHED: tuning.cells, **(tuning.chosen(record) if record else {})}
+        searched += [dict(zip(protocols, own, strict=True)) for own in zip(*protocols.values(), strict=True)]
+    with_chosen = replace(plan, searched=tuple(searched))
+    cells = {cell.key: cell for cell in chain(plan.cells, *with_chosen.protocols.values())}
+    return replace(with_chosen, cells=tuple(cells.values()))
 
 
 def selection_of(tuning: Tuning, store: Store) -> "SelectionRecord | None":

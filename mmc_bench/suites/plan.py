@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import product
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.plugin.offers import Offer
 from mmc_bench.plugin.registry import Registry
-from mmc_bench.results.jobs import Cell, Job, OwnWeights, Pair, PluginRef, Pretraining, Trial, models_of
+from mmc_bench.results.jobs import PROTOCOLS, Cell, Job, OwnWeights, Pair, PluginRef, Pretraining, Trial, models_of
 from mmc_bench.results.settings import Recipe
 from mmc_bench.results.versions import versions_of_stages
 from mmc_bench.suites.axes import combinations, setting_of, suite_at
@@ -31,8 +31,9 @@ class Plan:
     """Every pretraining, trial, cell and pair of a suite, each once, in the order in which they run.
 
     The cells of `tunings` get their parameters from trials: `mmc_bench.running.tuning.resolved` adds those whose trials
-    are done, and tells by `protocols` which cells are of which protocol, where methods are tuned. `points` are the
-    plans of the single combinations of the axes' values, where the suite has axes.
+    are done, and tells by `searched` what became of each ranked cell of a tuned method: the cell that it is in each
+    protocol that has one by now. `points` are the plans of the single combinations of the axes' values, where the suite
+    has axes.
     """
 
     suite: "Suite"
@@ -41,13 +42,21 @@ class Plan:
     offers: tuple[tuple[Offer, PluginRef], ...]
     pairs: tuple[Pair, ...] = ()
     tunings: tuple[Tuning, ...] = ()
-    protocols: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
+    searched: tuple[Mapping[str, Cell], ...] = ()
     points: "tuple[Point, ...]" = ()
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
         """The trials of all methods, each once."""
         return tuple({trial.key: trial for tuning in self.tunings for trial in tuning.jobs}.values())
+
+    @cached_property
+    def protocols(self) -> dict[str, tuple[Cell, ...]]:
+        """The cells of each protocol, each once, where methods are tuned; of those whose trials are done by now."""
+        if not self.searched:
+            return {}
+        cells = {protocol: [own[protocol] for own in self.searched if protocol in own] for protocol in PROTOCOLS}
+        return {protocol: tuple({cell.key: cell for cell in own}.values()) for protocol, own in cells.items()}
 
     @cached_property
     def ranked_pretrainings(self) -> tuple[Pretraining, ...]:
