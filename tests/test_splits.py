@@ -37,6 +37,19 @@ def test_digits_are_split_into_997_150_150_and_500_images(digits):
     assert data.input_shape == (3, 16, 16) and data.num_classes == 10
 
 
+@pytest.mark.parametrize("form", ["rendered", "held"])
+@pytest.mark.parametrize("rows", [slice(0, 8), torch.arange(8)])
+def test_a_network_that_changes_its_input_in_place_leaves_the_images_as_they_are(digits, form, rows):
+    split = derived(digits).splits["C"]
+    split = split.rendered() if form == "held" else split
+    before = [one.clone() for one in split.batch(rows)]
+    for one in split.batch(rows):
+        one.mul_(0)
+    for one in next(split.in_order(8)):
+        one.add_(1)
+    assert all(map(torch.equal, split.batch(rows), before))
+
+
 def test_held_out_digits_are_disjoint_from_each_other_and_from_pretraining(digits):
     data = derived(digits)
     parts = [set(part.index.tolist()) for part in (data.pretraining, data.clean, data.validation)]
