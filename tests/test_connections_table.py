@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -63,6 +64,32 @@ def test_a_path_s_largest_barrier_is_that_of_all_splits_and_verdicts_are_the_rec
     assert (summary.mode_connected["NC"], summary.mode_connected["C"]) == (True, False)
     assert summary.mechanistically_connected is False
     assert only(connections([pair(linear=path())], [], [])).paths["linear"].test.mechanistically_connected is True
+
+
+def ends_alone(first=0.2, last=0.2):
+    """Return a path of two points with these losses on all splits."""
+    losses = {split: [first, last] for split in ("NC", "C", "RC", "RI")}
+    return PathRecord(test=connectivity_record(flat(points=2), losses=losses))
+
+
+def test_two_points_tell_no_barrier_and_at_most_that_a_path_does_not_connect():
+    level, steep = ends_alone().test, ends_alone(0.2, 0.9).test
+    assert (level.height("C"), level.largest_barrier, steep.height("C")) == (None, None, None)
+    assert (level.connected("C"), level.fully_connected) == (None, None)
+    assert (steep.connected("C"), steep.fully_connected) == (False, False)
+    found = connections([pair(similar=True, linear=ends_alone())], [], [])
+    assert only(found).linearly_connected is None and sum(tally(found).values()) == unpermuted(found) == 0
+    assert "– / – / – | – / – / – | – |" in re.sub(r" +", " ", render(found, "md"))
+    line = next(csv.DictReader(io.StringIO(render(found, "csv"))))
+    assert {line[name] for name in ("linear_barrier_C", "linear_connected_C", "linearly_connected")} == {""}
+    assert json.loads(render(found, "json"))["connections"][0]["linearly_connected"] is None
+
+
+def test_a_path_that_is_not_straight_tells_nothing_of_linear_connectivity():
+    found = connections([pair(similar=True, quadratic=path())], [], [])
+    assert only(found).linearly_connected is None
+    mixed = connections([pair(similar=True, linear=ends_alone(), permuted=path(C=1.0))], [], [])
+    assert only(mixed).linearly_connected is False
 
 
 @pytest.mark.parametrize(

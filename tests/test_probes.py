@@ -23,6 +23,7 @@ from mmc_bench.mechanisms.reading import readability
 from mmc_bench.mechanisms.stages import MOST_VALUES, stage_features, stages_of, vectors
 from mmc_bench.mechanisms.verdicts import HALF, HIDDEN, KEPT, REMOVED, UNDECIDED, UNLINKED, WORDS, verdict, way_back
 from mmc_bench.results.jobs import Checkpoint, Probe
+from mmc_bench.results.metrics import SPLITS, Score
 from mmc_bench.results.probes import Hold
 from mmc_bench.results.settings import DataSettings
 from mmc_bench.testing.tiny_data import MANY, SQUARE, tiny_experiment
@@ -121,6 +122,12 @@ def test_a_planted_model_of_each_kind_gets_its_word(planted, data, word):
     barrier, tolerance = way_back(connectivity(*along))
     own, *references = (measure_hold(one, data) for one in (model, planted.cued, planted.cue_free))
     assert verdict(own, *references, barrier, tolerance).word == word
+
+
+def test_the_ends_of_a_path_alone_tell_no_barrier_on_the_way_back():
+    scores = {split: [Score(accuracy=0.9, loss=0.2)] * 2 for split in SPLITS}
+    assert way_back(connectivity([0, 1], scores))[0] is None
+    assert way_back(connectivity([0, 0.5, 1], {split: [*own, own[0]] for split, own in scores.items()}))[0] == 0
 
 
 def test_hidden_and_unlinked_models_classify_images_whatever_their_cue(planted, data):

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers.records import cell_record, plugin, pretrain_record
+from helpers.records import cell_record, flat, plugin, pretrain_record, with_paths
 
 from mmc_bench.report.row_tables import render
 from mmc_bench.report.rows import COLUMNS, cell_names, cue_reliance, make_rows
@@ -134,6 +134,15 @@ def test_methods_that_differ_in_more_than_the_seed_never_share_a_row(difference)
     assert [row.seeds for row in rows] == [(0, 1, 2), (0, 2), (1,)]
     first, second = (row.method for row in rows[1:])
     assert first != second and second == f"tune ({note})"
+
+
+def test_barriers_are_unknown_where_only_the_ends_of_a_path_were_measured():
+    ends = cell_record(0)
+    ends = with_paths(ends, {"linear": flat(points=2)})
+    (row,) = make_rows([ends], [])
+    assert row.values["barrier_C"] is None is row.values["barrier_NC"]
+    (whole,) = make_rows([with_paths(ends, {"linear": flat(points=3)})], [])
+    assert whole.values["barrier_C"].mean == 0
 
 
 def test_no_seed_counts_twice_after_a_stage_of_the_core_has_changed():

@@ -97,6 +97,10 @@ def verdict(own: Hold, cued: Hold, cue_free: Hold, barrier: float | None, tolera
     return Verdict(UNLINKED if barrier > tolerance else HIDDEN, left)
 
 
-def way_back(path: Connectivity) -> tuple[float, float]:
-    """Return the barrier on the straight path from θ_C to θ, in loss (nats), and the tolerance of the record."""
-    return max(path.barriers[split].loss for split in BOTH_CLASSIFY), path.tolerance
+def way_back(path: Connectivity) -> tuple[float | None, float]:
+    """Return the barrier on the straight path from θ_C to θ, in loss (nats), and the tolerance of the record.
+
+    The barrier is None where nothing was measured between the ends.
+    """
+    heights = [height.loss for split in BOTH_CLASSIFY if (height := path.height(split))]
+    return max(heights, default=None), path.tolerance

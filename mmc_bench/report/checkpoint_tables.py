@@ -61,12 +61,16 @@ def _path_table(record: ConnectionRecord, splits: Sequence[str]) -> TextTable:
     rows = []
     for name, where, path, _ in _measured(record):
         cells = [
-            f"{100 * path.barriers[split].accuracy:.1f} / {path.barriers[split].loss:.2f} / "
-            f"{yes_or_no(path.mode_connected[split])}"
+            (
+                f"{100 * height.accuracy:.1f} / {height.loss:.2f}"
+                if (height := path.height(split))
+                else f"{ABSENT} / {ABSENT}"
+            )
+            + f" / {yes_or_no(path.connected(split))}"
             for split in splits
         ]
         label = name if where == "test" else f"{name}, training images"
-        rows.append([label, *cells, yes_or_no(path.mechanistically_connected)])
+        rows.append([label, *cells, yes_or_no(path.fully_connected)])
     return TextTable(["path", *splits, "mechanistically connected"], rows)
 
 

@@ -8,6 +8,7 @@ from mmc_bench.landscape.invariance import TOLERANCE
 from mmc_bench.report.connections import JUDGED, ModelConnection, tally, unpermuted
 from mmc_bench.report.curves import PATHS
 from mmc_bench.report.tables import ABSENT, Report, TextTable, yes_or_no
+from mmc_bench.results.records import Connectivity
 
 SHOWN = ("C", "NC")
 PATH_COLUMNS = (
@@ -126,9 +127,10 @@ def _effects(item: ModelConnection) -> dict[str, float]:
 
 def _shown(item: ModelConnection, name: str) -> list[str]:
     path = item.paths[name].test
-    barriers = (*(path.barriers[split].loss for split in SHOWN), path.largest_barrier)
-    connected = (*(path.mode_connected[split] for split in SHOWN), path.mechanistically_connected)
-    return [" / ".join(f"{value:.2f}" for value in barriers), " / ".join(map(yes_or_no, connected))]
+    barriers = (*(_loss_barrier(path, split) for split in SHOWN), path.largest_barrier)
+    connected = (*(path.connected(split) for split in SHOWN), path.fully_connected)
+    heights = (ABSENT if height is None else f"{height:.2f}" for height in barriers)
+    return [" / ".join(heights), " / ".join(map(yes_or_no, connected))]
 
 
 def _counts(found: Sequence[ModelConnection]) -> Iterator[str | TextTable]:
@@ -146,7 +148,7 @@ def _counts(found: Sequence[ModelConnection]) -> Iterator[str | TextTable]:
     if untried := unpermuted(found):
         notes.append(f"Of those not connected, {untried} were not tried with a permutation.")
     if left:
-        notes.append(f"Left out, for want of invariances or of a straight path: {left}.")
+        notes.append(f"Left out, for want of invariances or of a straight path with points between its ends: {left}.")
     yield " ".join(notes)
 
 
@@ -161,8 +163,13 @@ def _line(item: ModelConnection) -> dict[str, Any]:
 
 def _path(item: ModelConnection, name: str) -> dict[str, Any]:
     path = item.paths[name].test
-    values = [*(path.barriers[split].loss for split in SHOWN), *(path.mode_connected[split] for split in SHOWN)]
-    return dict(zip(PATH_COLUMNS, [*values, path.largest_barrier, path.mechanistically_connected], strict=True))
+    values = [*(_loss_barrier(path, split) for split in SHOWN), *(path.connected(split) for split in SHOWN)]
+    return dict(zip(PATH_COLUMNS, [*values, path.largest_barrier, path.fully_connected], strict=True))
+
+
+def _loss_barrier(path: Connectivity, split: str) -> float | None:
+    height = path.height(split)
+    return height.loss if height else None
 
 
 def _ends(item: ModelConnection) -> dict[str, Any]:

@@ -34,14 +34,19 @@ class ModelConnection:
     pattern_distance: float | None = None
 
     @property
-    def linearly_connected(self) -> bool:
-        """Whether the loss along a straight path, permuted or not, rises at most `TOLERANCE` above the chord on C."""
-        return any(self.paths[name].test.barriers[JUDGED].loss <= TOLERANCE for name in STRAIGHT if name in self.paths)
+    def linearly_connected(self) -> bool | None:
+        """Whether the loss along a straight path, permuted or not, rises at most `TOLERANCE` above the chord on C.
+
+        None where no straight path was measured, or nothing between its ends.
+        """
+        straight = (self.paths[name].test.height(JUDGED) for name in STRAIGHT if name in self.paths)
+        heights = [barrier.loss for barrier in straight if barrier]
+        return min(heights) <= TOLERANCE if heights else None
 
     @property
     def is_judged(self) -> bool:
         """Whether both sides of the conjecture are known."""
-        return self.similar is not None and any(name in self.paths for name in STRAIGHT)
+        return self.similar is not None and self.linearly_connected is not None
 
 
 def connections(
@@ -77,8 +82,8 @@ def connections(
 
 
 def tally(found: Iterable[ModelConnection]) -> dict[tuple[bool, bool], int]:
-    """Count connections by (linearly connected, similar); those of which either is unknown are left out."""
-    verdicts = [(item.linearly_connected, item.similar) for item in found if item.is_judged]
+    """Count connections by (linearly connected, similar); those of which either is unknown are in no count."""
+    verdicts = [(item.linearly_connected, item.similar) for item in found]
     return {(linear, similar): verdicts.count((linear, similar)) for linear, similar in product(BOTH, BOTH)}
 
 

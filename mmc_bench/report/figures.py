@@ -100,8 +100,9 @@ def draw_path(record: CellRecord, label: str, pretrained: PretrainRecord | None 
     """
     path = record.paths["linear"].test
     splits = splits_of(path)
-    barriers = "   ".join(f"{split} {path.barriers[split].loss:.2f}" for split in splits)
-    title = f"{label}\nloss barriers: {barriers}"
+    heights = {split: path.height(split) for split in splits}
+    barriers = "   ".join(f"{split} {height.loss:.2f}" for split, height in heights.items() if height)
+    title = f"{label}\nloss barriers: {barriers}" if barriers else f"{label}\nonly the ends were measured"
     own = {"test": own_scores_of_cell(record, pretrained)}
     ends = "from pretrained (0) to fine-tuned (1)"
     return _draw_paths({"test": PathRecord(test=path)}, splits, title, ends, own, record.num_classes)

@@ -64,8 +64,8 @@ def quantities_of(paths: Mapping[str, PathRecord], ends: Sequence[Mapping[str, I
 
 
 def _of_path(name: str, part: str, path: Connectivity) -> dict[str, float]:
-    quantities = {}
-    for split, curve in path.splits.items():
+    quantities: dict[str, float] = {}
+    for split, curve in path.splits.items() if path.has_inner_points else ():
         place = f"of {name} on {part}{split}"
         quantities[f"drop {place}"] = 100 * (min(curve.accuracy[0], curve.accuracy[-1]) - min(curve.accuracy))
         quantities[f"fall {place}"] = 100 * (max(curve.accuracy[0], curve.accuracy[-1]) - min(curve.accuracy))

@@ -222,8 +222,8 @@ def values_of_cell(
 ) -> dict[str, float | None]:
     """Return the values of a row's columns of a cell; `before` is the model that it started from, if it is known."""
     names = BARRIERS_OF_GROUPS if isinstance(record.metrics, GroupMetrics) else BARRIERS
-    found = record.paths["linear"].test.barriers
-    barriers = {name: found[split].loss for name, split in names.items()}
+    heights = {name: record.paths["linear"].test.height(split) for name, split in names.items()}
+    barriers = {name: height.loss if height else None for name, height in heights.items()}
     seconds = {"seconds": record.timing.seconds.get("fine_tune")}
     grown = growth(_other_scores(record), _other_scores(before)) if before else {}
     return {**_scores(record), **grown, **barriers, **seconds, "worst_group": _worst_group(record)}

@@ -46,7 +46,11 @@ class Barrier(Part):
 
 
 class Connectivity(Part):
-    """What one kind of images shows along a path from one model (t = 0) to another (t = 1)."""
+    """What one kind of images shows along a path from one model (t = 0) to another (t = 1).
+
+    Two points are the path's ends, between which nothing is measured. `barriers` are 0 then, and the verdicts are those
+    of the ends: `height`, `connected`, `largest_barrier` and `fully_connected` say None of what is not known.
+    """
 
     t: tuple[Fraction, ...]
     splits: dict[str, Curve]
@@ -68,9 +72,28 @@ class Connectivity(Part):
         return self
 
     @property
-    def largest_barrier(self) -> float:
+    def has_inner_points(self) -> bool:
+        """Whether anything is measured between the ends."""
+        return len(self.t) > 2
+
+    def height(self, split: str) -> Barrier | None:
+        """Return the barrier on a split; None where nothing is measured between the ends."""
+        return self.barriers[split] if self.has_inner_points else None
+
+    def connected(self, split: str) -> bool | None:
+        """Return whether the path is mode connected on a split; ends alone can only tell that it is not."""
+        return None if self.mode_connected[split] and not self.has_inner_points else self.mode_connected[split]
+
+    @property
+    def largest_barrier(self) -> float | None:
         """The largest barrier in loss (nats) of all splits."""
-        return max(barrier.loss for barrier in self.barriers.values())
+        return max(barrier.loss for barrier in self.barriers.values()) if self.has_inner_points else None
+
+    @property
+    def fully_connected(self) -> bool | None:
+        """Whether the path is mode connected on every split."""
+        verdict = self.mechanistically_connected
+        return None if verdict and not self.has_inner_points else verdict
 
 
 def _check_kind(pretraining: Pretraining, metrics: Metrics | GroupMetrics) -> None:

@@ -35,9 +35,14 @@ class BarrierHeight(msgspec.Struct, frozen=True):
 
 
 class BarrierHeights(msgspec.Struct, frozen=True):
-    """A path's barriers on test images, by split."""
+    """A path's barriers on test images, by split, and the points t that they were looked for at."""
 
+    t: tuple[float, ...]
     barriers: dict[str, BarrierHeight]
+
+    def height(self, split: str) -> BarrierHeight | None:
+        """Return the barrier on a split; None where nothing was measured between the ends."""
+        return self.barriers[split] if len(self.t) > 2 else None
 
 
 class PathHeights(msgspec.Struct, frozen=True):

@@ -138,9 +138,10 @@ def _in_per_cent(accuracies: Mapping[str, float]) -> str:
 
 
 def _of_pair(record: PairRecord) -> str:
-    barriers = ", ".join(f"{name} {path.test.largest_barrier:.2f}" for name, path in record.comparison.paths.items())
-    mechanisms = "similar" if record.comparison.similar else "dissimilar"
-    return f"largest loss barrier {barriers}; mechanistically {mechanisms}"
+    heights = {name: path.test.largest_barrier for name, path in record.comparison.paths.items()}
+    barriers = ", ".join(f"{name} {height:.2f}" for name, height in heights.items() if height is not None)
+    mechanisms = f"mechanistically {'similar' if record.comparison.similar else 'dissimilar'}"
+    return f"largest loss barrier {barriers}; {mechanisms}" if barriers else mechanisms
 
 
 def closing_lines(summary: Summary, results: Path) -> list[str]:

@@ -50,7 +50,8 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
     for name, score in metrics.items():
         figures |= {f"accuracy/{name}": score["accuracy"], f"loss/{name}": score["loss"]}
     for name, path in record.get("comparison", record).get("paths", {}).items():
-        figures |= {f"barrier/{name}/{split}": found["loss"] for split, found in path["test"]["barriers"].items()}
+        if len(path["test"]["t"]) > 2:  # between two points, which are the ends, nothing is measured
+            figures |= {f"barrier/{name}/{split}": found["loss"] for split, found in path["test"]["barriers"].items()}
     return {**figures, "seconds": sum(record["timing"]["seconds"].values())}
 
 
