@@ -132,6 +132,25 @@ def test_curves_follow_the_axes_of_numbers_alone(curves):
     assert [one.mean for one in found.along("cut", "cue_reliance").values()] == pytest.approx([0.6, 0.2, 0.1])
 
 
+def without(curves, method, *points):
+    """Return curves in which a method lacks these (value, seed)."""
+    scores = {
+        value: {seed: one for seed, one in own.items() if (value, seed) not in points}
+        for value, own in curves.scores[method].items()
+    }
+    return replace(curves, scores={**curves.scores, method: scores})
+
+
+def test_a_row_over_fewer_seeds_names_them_and_all_its_numbers_are_theirs(curves):
+    (whole,) = curves
+    uneven = {**whole.scores["cut"], 160: dict(whole.scores["cut"][160])}
+    uneven[10] = {0: uneven[10][0], 1: {**uneven[10][1], "cue_reliance": 0.9, "NC": 0.9}}
+    found = without(replace(whole, scores={**whole.scores, "cut": uneven}), "cut", (160, 1))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in render([found], "md").splitlines()]
+    assert ["cut (seeds 0)", "20", "–", "52.5", "0.60", "0.20", "0.10"] in lines
+    assert "over seeds 0 1)" in render([found], "md") and "keep (seeds" not in render([found], "md")
+
+
 def test_every_format_says_what_lies_outside_the_axis(curves):
     markdown = render(curves, "md").splitlines()
     assert [cell.strip() for cell in markdown[-2].split("|")[1:5]] == ["cut", "20", "20", "52.5"]

@@ -44,11 +44,22 @@ class AxisCurves:
         """The values of the axis that have records, ascending."""
         return sorted({*chain.from_iterable(self.scores.values())})
 
-    def along(self, method: str, column: str) -> dict[float, Statistic]:
-        """Return the mean and deviation over seeds of one of `SHOWN` at each value with records, ascending."""
-        points = sorted(self.scores[method].items())
-        found = ((value, statistic_of([own[column] for own in seeds.values()])) for value, seeds in points)
-        return {value: statistic for value, statistic in found if statistic}
+    def seeds_of(self, method: str) -> tuple[int, ...]:
+        """Return the seeds of which a method has a record at each of its values."""
+        return tuple(sorted(set.intersection(*map(set, self.scores[method].values()))))
+
+    def along(self, method: str, column: str, seeds: Iterable[int] | None = None) -> dict[float, Statistic]:
+        """Return the mean and deviation of one of `SHOWN` at each value with records, ascending.
+
+        They are over these seeds, as far as a value has them, or over all.
+        """
+        wanted = None if seeds is None else {*seeds}
+        along = {}
+        for value, own in sorted(self.scores[method].items()):
+            found = [scores[column] for seed, scores in own.items() if wanted is None or seed in wanted]
+            if found and (statistic := statistic_of(found)):
+                along[value] = statistic
+        return along
 
     def as_csv(self) -> str:
         """Return every point of every method: means over seeds and their deviations."""

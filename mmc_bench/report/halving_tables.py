@@ -7,7 +7,7 @@ from typing import Any
 from mmc_bench.report.axis_curves import AxisCurves
 from mmc_bench.report.halving import LEVEL, Halving, halving, height_at
 from mmc_bench.report.rows import PRETRAINED
-from mmc_bench.report.tables import ABSENT, Report, TextTable, one_line, rounded
+from mmc_bench.report.tables import ABSENT, Report, TextTable, of_seeds, one_line, rounded
 
 #: How a number stands to the value that it stands for, which may lie outside the axis.
 AT, AT_MOST, ABOVE = "at", "at most", "above"
@@ -47,22 +47,25 @@ def _halving(curves: AxisCurves, method: str) -> Halving | None:
 
 def _table(curves: AxisCurves, halvings: dict[str, Halving | None]) -> TextTable:
     values = curves.values
+    seeds_of = {name: half.seeds if (half := halvings.get(name)) else curves.seeds_of(name) for name in curves.scores}
+    every = max(seeds_of.values(), key=len)
     lines = []
-    for name in curves.scores:
-        half, along = halvings.get(name), curves.along(name, "cue_reliance")
+    for name, seeds in seeds_of.items():
+        half, along = halvings.get(name), curves.along(name, "cue_reliance", seeds)
         reliance = [rounded(along[value].mean, 2) if value in along else ABSENT for value in values]
         bounds = [_shown(bound, half) for bound in half.interval] if half and half.interval else [ABSENT]
         interval = " to ".join(dict.fromkeys(bounds))
         accuracy = _accuracy(curves, name, half)
         there = ABSENT if accuracy is None else rounded(100 * accuracy, 1)
-        lines.append([name, _shown(half.estimate, half) if half else ABSENT, interval, there, *reliance])
-    seeds = max((half.seeds for half in halvings.values() if half), key=len, default=())
+        lines.append(
+            [of_seeds(name, seeds, every), _shown(half.estimate, half) if half else ABSENT, interval, there, *reliance]
+        )
     headers = ["method", f"{curves.name} to halve the cue's hold", f"{100 * LEVEL:g} % interval", "NC there"]
     return TextTable(
         [*headers, *(f"cue reliance at {value:g}" for value in values[:1]), *(f"{value:g}" for value in values[1:])],
         lines,
         title=[one_line(curves.dataset), one_line(curves.backbone), f"cue rate {curves.cue_rate:g}"],
-        note=f"means and bootstrap intervals over seeds {' '.join(map(str, seeds))}" if seeds else "",
+        note=f"means and bootstrap intervals over seeds {' '.join(map(str, every))}" if any(halvings.values()) else "",
     )
 
 
@@ -70,7 +73,7 @@ def _accuracy(curves: AxisCurves, method: str, half: Halving | None) -> float | 
     """Return the mean accuracy without the cue where a method halves the cue's hold; None where it does not."""
     if half is None or half.estimate == inf:
         return None
-    along = curves.along(method, "NC")
+    along = curves.along(method, "NC", half.seeds)
     value, _ = _bounded(half.estimate, half)
     return height_at(list(along), [one.mean for one in along.values()], value)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mmc_bench.mechanisms.verdicts import WORDS
 from mmc_bench.report.probed import ProbedModel, ProbedSetting, frame_rows, settings_of
 from mmc_bench.report.rows import PRETRAINED, statistic_of
-from mmc_bench.report.tables import ABSENT, Report, TextTable, rounded
+from mmc_bench.report.tables import ABSENT, Report, TextTable, of_seeds, rounded
 from mmc_bench.results.probes import Hold
 
 
@@ -37,8 +37,9 @@ def _table(setting: ProbedSetting) -> TextTable:
 
 def _line(setting: ProbedSetting, name: str, holds: Sequence[Hold], stages: Sequence[str]) -> list[str]:
     models = setting.by_name.get(name, ())
+    seeds = [model.experiment.seed for model in models] if models else setting.seeds
     return [
-        name,
+        of_seeds(name, sorted(seeds), setting.seeds),
         setting.words(name) or ABSENT,
         *(_shown([hold.read[stage] for hold in holds]) for stage in stages),
         _shown([hold.attribution for hold in holds]),

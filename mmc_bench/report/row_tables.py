@@ -9,7 +9,7 @@ from mmc_bench.report.columns import check_columns, columns_named, measure_colum
 from mmc_bench.report.other_cue import GROWTH, OTHER_COLUMNS
 from mmc_bench.report.protocols import in_words
 from mmc_bench.report.rows import ACCURACIES, COLUMNS, GROUP_COLUMNS, Row, Statistic
-from mmc_bench.report.tables import ABSENT, Report, TextTable, one_line, rounded
+from mmc_bench.report.tables import ABSENT, Report, TextTable, of_seeds, one_line, rounded
 from mmc_bench.results.jobs import rate_in_words
 
 HEADERS = {
@@ -85,10 +85,8 @@ def _table(rows: Sequence[Row], columns: Sequence[str], *title: str) -> TextTabl
     every = max((row.seeds for row in rows), key=len)
     lines = []
     for row in rows:
-        # A mean over fewer seeds than the other rows' says so.
-        partial = f" (seeds {' '.join(map(str, row.seeds))})" if row.seeds != every else ""
         values = {**row.values, "gap": row.gap}
-        lines.append([row.method + partial, *(_cell(name, values.get(name)) for name in columns)])
+        lines.append([of_seeds(row.method, row.seeds, every), *(_cell(name, values.get(name)) for name in columns)])
     note = f"mean ± standard deviation over seeds {' '.join(map(str, every))}" if len(every) > 1 else f"seed {every[0]}"
     return TextTable(["method", *(HEADERS.get(name, name) for name in columns)], lines, title=title, note=note)
 

@@ -131,6 +131,11 @@ def rounded(value: float, digits: int, sign: str = "") -> str:
     return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
+def of_seeds(label: str, seeds: Sequence[int], every: Sequence[int]) -> str:
+    """Return a row's label, with its seeds where they are not those that the table's note names."""
+    return label if tuple(seeds) == tuple(every) else f"{label} (seeds {' '.join(map(str, seeds))})"
+
+
 def yes_or_no(value: bool | None) -> str:
     """Return a verdict in a word; an unknown one is `ABSENT`."""
     return ABSENT if value is None else "yes" if value else "no"
