@@ -142,6 +142,31 @@ def test_a_method_that_does_not_load_is_tuned_by_none_and_the_others_are(tmp_pat
     assert {cell.method.name for cell in made.cells} == {"broken", "tiny-ft"}
 
 
+CHOICES = """
+from typing import Annotated
+
+from mmc_bench import BaseConfig, Choice
+
+
+class Chooser:
+    class Config(BaseConfig):
+        mode: Annotated[str, Choice("mean", "most")] = "mean"
+
+    config: Config
+"""
+
+
+def test_a_draw_of_the_published_parameters_is_trial_0(tmp_path):
+    write_source(tmp_path, "chooser.py", registering("chooser", target=":Chooser") + CHOICES)
+    folders = [Path(__file__).parent / "plugins", tmp_path / "chooser.py"]
+    made = make_plan(suite_of({**TINY, "methods": ["chooser"], "tune": 8}), Registry(folder_candidates(folders)))
+    for tuning in made.tunings:
+        assert {str(drawn) for drawn in tuning.drawn} == {"{}", "{'mode': 'most'}"}
+        assert len(tuning.jobs) == 2 and len(tuning.trials) == 8
+        given = [trial.method.parameters for (trial,) in tuning.trials]
+        assert given == [*tuning.drawn]
+
+
 # --- what is chosen
 
 

@@ -97,20 +97,19 @@ def tunings_of(
     UserError
         When a search space has values that its method does not allow, or `fixed` names no parameter of a method.
     """
-    found = {reference.canonical: _space_of(offer, reference, settings) for offer, reference in plugins["method"]}
-    spaces = {method: space for method, space in found.items() if space is not None}
+    found = {reference.canonical: _search_of(offer, reference, settings) for offer, reference in plugins["method"]}
+    searches = {method: search for method, search in found.items() if search is not None}
     _refuse_unknown(settings, [offer for own in plugins.values() for offer, _ in own])
     versions = versions_of_stages("fine-tune", "score")
     seeds = tuple(dict.fromkeys(settings.seeds))
     groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
-        if cell.method.canonical in spaces:
+        if cell.method.canonical in searches:
             groups[cell.pretraining.with_changes(seed=0).key, cell.method.canonical].append(cell)
     tunings = []
     for own in groups.values():
-        method, space = own[0].method, spaces[own[0].method.canonical]
+        method, (space, drawn) = own[0].method, searches[own[0].method.canonical]
         starts = [own[0].pretraining.with_changes(seed=seed) for seed in seeds]
-        drawn = tuple(space.draw(number) for number in range(settings.trials))
         trials = tuple(
             tuple(
                 Trial(versions=versions, pretraining=start, method=_with_drawn(method, parameters), number=number)
@@ -129,7 +128,10 @@ def tunings_of(
     return tuple(tunings)
 
 
-def _space_of(offer: "Offer", reference: PluginRef, settings: "TuneSettings") -> "SearchSpace | None":
+def _search_of(
+    offer: "Offer", reference: PluginRef, settings: "TuneSettings"
+) -> tuple["SearchSpace", tuple[dict[str, Any], ...]] | None:
+    """Return a method's search space, and what each trial draws: nothing, where it draws the published parameters."""
     from mmc_bench.plugin.parameters import parameters_of
     from mmc_bench.plugin.search import search_space
 
@@ -139,14 +141,16 @@ def _space_of(offer: "Offer", reference: PluginRef, settings: "TuneSettings") ->
             schema = parameters_of(offer.load())
         except UserError:
             return None
-        space = search_space(schema, reference.parameters, _fixed(offer, settings))
+        space, drawn, published = search_space(schema, reference.parameters, _fixed(offer, settings)), [], None
         for number in range(settings.trials):
-            drawn = space.draw(number)
+            own = space.draw(number)
             try:
-                offer.configure({**reference.parameters, **drawn})
+                in_force = offer.configure({**reference.parameters, **own}).model_dump()
             except UserError as error:
                 raise UserError(f"{error} (drawn from its search space, for trial {number})") from None
-    return space
+            published = in_force if published is None else published
+            drawn.append({} if in_force == published else own)
+    return space, tuple(drawn)
 
 
 def _refuse_unknown(settings: "TuneSettings", offers: Sequence["Offer"]) -> None:
