@@ -62,7 +62,7 @@ def test_without_the_script_every_protocol_is_named_and_explained():
     text = " ".join(Seen(page_html(make_tuned_payload())).text.split())
     assert "Clean: the best on validation NC." in text and "10 classes · parameters chosen by clean" in text
     assert (
-        "Chosen in 8 trials on seeds 100: lr = 0.1. 3 other trials lie within 1 percentage point" in text
+        "Chosen in 8 trials on seeds 100: lr = 0.1. 3 other sets of parameters lie within 1 percentage point" in text
         and "+1.2 ±0.5" in text
     )
     alone = " ".join(Seen(page_html(make_payload())).text.split())

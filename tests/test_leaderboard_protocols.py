@@ -92,6 +92,17 @@ def test_the_tables_tell_the_protocols_apart_and_name_the_gap(board):
     assert [row["protocol"] for row in overall] == [p for p in PROTOCOLS for _ in range(2)]
 
 
+def test_close_trials_are_those_with_other_parameters_than_the_winner(tmp_path):
+    board = TestBoard(tmp_path / "board").counting()
+    near = (HIGH[0] - 0.005, *HIGH[1:])
+    records = tuning(
+        "tune", ({}, LOW), ({"lr": 0.3}, HIGH), ({"lr": 0.1}, near), ({"lr": 0.3}, HIGH), ({"lr": 0.1}, near)
+    )
+    board.send_in(*records, *tuned_cells(records[0], "clean", (0.7, 0.8)), *of_seeds("base", (0.2, 0.3)))
+    rows = list(csv.DictReader(io.StringIO(board.build()["leaderboard.csv"].decode())))
+    assert {row["close_trials"] for row in rows if (row["protocol"], row["method"]) == ("clean", "tune")} == {"1"}
+
+
 def test_a_tuned_row_names_what_was_given_apart_from_what_was_chosen(tmp_path):
     board = TestBoard(tmp_path / "board").counting()
     records = tuning(plugin("tune", width=2), ({}, LOW), ({"lr": 0.3}, HIGH))

@@ -336,6 +336,16 @@ def test_curves_are_means_over_seeds(board):
     assert loss == pytest.approx((1, 2, 1))
 
 
+def test_the_pretrained_row_mixes_no_versions_and_has_those_of_most_seeds(board):
+    versions = json.loads((board.root / "versions.yaml").read_text())
+    versions["stages"]["pretrain"] = ["1", "2"]
+    (board.root / "versions.yaml").write_text(json.dumps(versions))
+    board.send_in(cell(0, "tune", versions={"pretrain": "2", "score": "1"}), by="Ann")
+    board.send_in(*of_seeds("base", (0.2, 0.3)), by="Zoe")
+    row = rows(board)["pretrained"]
+    assert row.seeds == (0, 1) and {entry.submission.by for entry in row.entries} == {"Zoe"}
+
+
 def test_the_pretrained_row_is_made_of_the_first_folder_s(board):
     other = model(0, (0.5, 0.9, 0.41, 0.8)).model_copy(update={"weights_sha256": "1" * 64})
     board.send_in(cell(0, "tune"), by="Ann")

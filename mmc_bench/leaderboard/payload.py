@@ -13,6 +13,7 @@ from mmc_bench.leaderboard.ranked_rows import RankedRow
 from mmc_bench.leaderboard.schemas import BoardSettings, VerifiedCell, Versions
 from mmc_bench.leaderboard.standings import Standings
 from mmc_bench.leaderboard.submissions import Entry, run_of, stage_versions_of
+from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.jobs import PROTOCOLS, PUBLISHED, PluginRef
 from mmc_bench.results.records import CellRecord
 from mmc_bench.results.versions import STAGES
@@ -151,17 +152,20 @@ def _given(row: RankedRow) -> dict[str, str]:
 def _tuning(row: RankedRow) -> dict[str, Any] | None:
     """Return how a tuned row's parameters were chosen: from what, in how many trials, on which seeds, and which.
 
-    `close` is the number of other trials whose validation NC accuracy is within `CLOSE` of that of the clean winner.
+    `close` is the number of other sets of parameters whose validation NC accuracy is within `CLOSE` of that of the
+    clean winner: trials can have drawn the same.
     """
     if row.selection is None:
         return None
     trials, winners = row.selection.trials, row.selection.winners
     chosen = trials[winners[row.protocol]].parameters
-    clean = [trial.validation["NC"].accuracy for trial in trials if trial.diverged is None]
+    clean = {
+        canonical_json(trial.parameters): trial.validation["NC"].accuracy for trial in trials if trial.diverged is None
+    }
     lowest = trials[winners[FAIR]].validation["NC"].accuracy - CLOSE
     return {
         "trials": len(trials),
-        "close": sum(round(accuracy - lowest, DIGITS) >= 0 for accuracy in clean) - 1,
+        "close": sum(round(accuracy - lowest, DIGITS) >= 0 for accuracy in clean.values()) - 1,
         "seeds": list(row.selection.selection.seeds),
         "space": row.selection.space,
         "chosen": {name: str(value) for name, value in chosen.items()},

@@ -26,7 +26,7 @@ from mmc_bench.report.rows import (
     values_of_model,
 )
 from mmc_bench.results.canonical import canonical_json
-from mmc_bench.results.jobs import PUBLISHED, PluginRef
+from mmc_bench.results.jobs import PUBLISHED, PluginRef, Pretraining
 from mmc_bench.results.metrics import SPLITS
 from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.results.selections import SelectionRecord
@@ -100,13 +100,20 @@ class RankedRow:
 
 
 def pretrained_rows(entries: Sequence[Entry], settings: Mapping[str, ComparedSetting]) -> dict[str, RankedRow]:
-    """Return the row of the pretrained models by the key of each setting; of a seed's, the first folder's counts."""
-    found: dict[str, dict[int, tuple[Entry, PretrainRecord]]] = {key: {} for key in settings}
+    """Return the row of the pretrained models by the key of each setting: those of the versions that most seeds have.
+
+    Of several records of a seed the first folder's counts, as do its versions where others have as many seeds.
+    """
+    found: dict[str, dict[str, dict[int, tuple[Entry, PretrainRecord]]]] = {key: defaultdict(dict) for key in settings}
     for entry, record in sorted(pretrained_of(entries), key=lambda pair: (pair[0].folder, pair[0].file)):
-        found.get(setting_key(record.pretraining), {}).setdefault(record.pretraining.seed, (entry, record))
+        setting, seed = settings.get(setting_key(record.pretraining)), record.pretraining.seed
+        if setting and seed in setting.seeds:
+            versions = canonical_json([stage_versions_of(record), *_plugin_versions(record.pretraining).values()])
+            found[setting.key][versions].setdefault(seed, (entry, record))
     rows = {}
     for key, setting in settings.items():
-        models = {seed: found[key][seed] for seed in setting.seeds if seed in found[key]}
+        most = max(found[key].values(), key=len, default={})
+        models = {seed: most[seed] for seed in setting.seeds if seed in most}
         by_seed = {seed: values_of_model(record) for seed, (_, record) in models.items()}
         own = {seed: entry for seed, (entry, _) in models.items()}
         rows[key] = _row(setting, PUBLISHED, PluginRef(name=PRETRAINED, distribution="", version=""), "", own, by_seed)
@@ -155,9 +162,12 @@ def _method_content(record: CellRecord, selection: SelectionRecord | None) -> di
         "distribution": cell.method.distribution,
         "connect": cell.connect.content(),
         **{f"{stage} version": version for stage, version in stage_versions_of(record).items()},
-        "dataset version": cell.pretraining.dataset.version,
-        "backbone version": cell.pretraining.backbone.version,
+        **_plugin_versions(cell.pretraining),
     }
+
+
+def _plugin_versions(pretraining: Pretraining) -> dict[str, str]:
+    return {"dataset version": pretraining.dataset.version, "backbone version": pretraining.backbone.version}
 
 
 def _notes(contents: Mapping[RowKey, dict[str, Any]], names: Mapping[RowKey, str]) -> dict[RowKey, str]:

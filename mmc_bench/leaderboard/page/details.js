@@ -94,7 +94,7 @@ const details = (() => {
     return [["Parameters", `${protocol}: `, bdi(chosen)], ...before,
       ["Chosen", `in ${tuning.trials} trials on seed${tuning.seeds.length > 1 ? "s" : ""} ${tuning.seeds.join(" ")}, drawn from `,
         bdi(pairs(tuning.space, " ").join("; "))],
-      ["Close trials", `${tuning.close} more within 1 percentage point of the validation NC of the clean winner`]];
+      ["Close parameters", `${tuning.close} other sets within 1 percentage point of the validation NC of the clean winner`]];
   }
 
   function provenance(row) {
