@@ -12,7 +12,7 @@ from PIL import Image
 
 import mmc_bench
 from mmc_bench import UserError
-from mmc_bench.auditing.chance import of_another
+from mmc_bench.auditing.chance import ScoredImages, of_another
 from mmc_bench.auditing.findings import short_names
 from mmc_bench.auditing.schema import AuditReport
 from mmc_bench.mechanisms.verdicts import reaches
@@ -114,6 +114,7 @@ def test_numbers_are_those_of_the_records(finished, report):
     assert repair.seconds == pytest.approx(cell["timing"]["seconds"]["fine_tune"])
     images = report.images
     assert (images.classes, images.pretraining, images.clean, images.test) == (3, 90, 15, 24)
+    assert images.largest_class == pytest.approx(1 / 3)
 
 
 def test_a_method_that_changes_nothing_leaves_everything(report):
@@ -229,6 +230,20 @@ def test_the_command_prints_the_answer_and_a_report_of_what_there_is(bench, fini
     ran = bench(*words, "--json", "--out", "out")
     assert ran.code == 0 and json.loads(ran.out) == json.loads((bench.folder / "out" / "audit.json").read_text())
     assert json.loads(ran.out)["answer"][0].startswith("After 6 epochs, tiny-net picks up the one kind of cue")
+
+
+def test_the_share_of_the_largest_class_is_that_of_the_test_images(finished, tmp_path):
+    from mmc_bench.auditing.pictures import Shown
+    from mmc_bench.auditing.plan import AuditSession
+    from mmc_bench.running.session import Session
+
+    shutil.copytree(finished / "images", tmp_path / "images")
+    for path in sorted((tmp_path / "images" / "test" / "bee").iterdir())[4:]:
+        path.unlink()
+    given = Session.of(None, {"datasets": "images-box"}, {"data.test_images": 28}, data={"images": tmp_path / "images"})
+    session = AuditSession.auditing(given)
+    shown = Shown.of(session, {model.key for model in session.plan.pretrainings})
+    assert shown.tested == ScoredImages(3, 28, 12 / 28)
 
 
 def test_images_that_are_few_or_large_are_fitted_and_said_so(tmp_path, capsys):

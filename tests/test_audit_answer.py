@@ -45,12 +45,14 @@ def method(name, flips=None, before=0.4, repaired=1, **changes):
     return MethodSummary(method=name, summary=name, needs=("clean",), repaired=repaired, **own, **changes)
 
 
-def report_of(*cues, methods=(), NC=0.8, classes=3, test=1500, **changes):
+def report_of(*cues, methods=(), NC=0.8, classes=3, test=1500, largest=None, **changes):
     made = AuditReport(
         made=datetime(2024, 1, 1, tzinfo=UTC),
         mmc_bench="1",
         backbone="net",
-        images=Images(folders=("images",), classes=classes, test=test, size=(32, 32)),
+        images=Images(
+            folders=("images",), classes=classes, largest_class=largest or 1 / classes, test=test, size=(32, 32)
+        ),
         cue_rate=0.8,
         strength="relative_strength",
         epochs=6,
@@ -71,10 +73,23 @@ def test_nothing_to_remove_is_said_of_networks_that_learned_the_images_and_of_no
     ignored = cue("box", strength(0.02))
     assert said(ignored) == "After 6 epochs, net does not pick up box at these strengths: there is nothing to remove."
     guesses = said(ignored, NC=0.57, test=30)
-    assert "hardly learned these images (57 % of test images are right, 33 % by guessing)" in guesses
+    assert (
+        "hardly learned these images (57 % of test images are right, 33 % by always naming the largest class)"
+        in guesses
+    )
     assert "nothing to remove" not in guesses and "--set pretrain.epochs" in guesses
     assert "nothing to remove" not in said(cue("box", strength(0.0, C=0.34)))  # its own network guesses
     assert "nothing to remove" not in said(ignored, NC=0.01, classes=100, test=200)
+
+
+def test_a_network_that_names_the_largest_class_only_learned_nothing():
+    box, patch = cue("box", strength(0.0, C=0.9)), cue("patch", strength(0.0, C=0.9))
+    majority = said(box, patch, NC=0.9, classes=2, largest=0.9)
+    assert "nothing to remove" not in majority and "Little can be said of box and patch" in majority
+    assert "(90 % of test images are right, 90 % by always naming the largest class)" in majority
+    learned = cue("box", strength(0.0, C=0.97))
+    assert "nothing to remove" in said(learned, NC=0.97, classes=2, largest=0.9)
+    assert "Little can be said" in said(learned, NC=0.97, classes=2, largest=0.9, test=60)
 
 
 def test_kinds_are_counted_whether_or_not_they_have_run():

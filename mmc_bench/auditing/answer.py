@@ -66,14 +66,14 @@ def _picked_up(report: AuditReport) -> Iterator[str]:
 
 def _guessing(report: AuditReport, ignored: Sequence[Cue]) -> str | None:
     """Return a sentence where a network that ignores its cue, or the reference, is hardly better than guessing."""
-    classes, images = report.images.classes, report.images.test
+    largest, images = report.images.largest_class, report.images.test
     reached = [one.accuracy.C for cue in ignored for one in cue.strengths if one.accuracy]
     reached += [report.reference.NC] if report.reference else []
-    if not classes or not images or learned(min(reached), classes, images):
+    if not largest or not images or learned(min(reached), largest, images):
         return None
     return (
         f"Little can be said of {listed([cue.name for cue in ignored])}: a network hardly learned these images "
-        f"({_percent(min(reached))} of test images are right, {_percent(1 / classes)} by guessing). "
+        f"({_percent(min(reached))} of test images are right, {_percent(largest)} by always naming the largest class). "
         "Train longer (--set pretrain.epochs=N) or give more images."
     )
 

@@ -1,10 +1,23 @@
 """What chance does to the numbers of an audit: random cues that are an image's own, guesses, few test images."""
 
 import math
+from dataclasses import dataclass
 
-#: By how much accuracy must be above guessing for a network to have learned something: so many standard errors of the
-#: test images, and at least this share.
-STANDARD_ERRORS, ABOVE = 3, 0.1
+#: By how many standard errors of the test images a number must be above what chance gives.
+STANDARD_ERRORS = 3
+
+#: By how much accuracy must be above guessing, too, for a network to have learned something; half of what guessing gets
+#: wrong is enough.
+ABOVE = 0.1
+
+
+@dataclass(frozen=True)
+class ScoredImages:
+    """The test images: the number of classes and of images, and the share of the largest class."""
+
+    classes: int
+    images: int
+    largest_class: float
 
 
 def of_another(change: float, classes: int) -> float:
@@ -19,14 +32,16 @@ def of_another(change: float, classes: int) -> float:
     return max(-1.0, min(1.0, round(change * classes / (classes - 1), 12)))
 
 
-def learned(accuracy: float, classes: int, images: int) -> bool:
-    """Tell whether accuracy on so many test images is clearly above guessing one of the classes.
+def learned(accuracy: float, largest_class: float, images: int) -> bool:
+    """Tell whether accuracy on so many test images is clearly above the share of the largest class.
 
-    >>> learned(0.57, 3, 30), learned(0.57, 3, 1500)
-    (False, True)
+    This share is what always naming that class gets right: 1 / K where classes are of one size, and more otherwise.
+
+    >>> learned(0.57, 1 / 3, 30), learned(0.57, 1 / 3, 1500), learned(0.91, 0.9, 1500), learned(0.97, 0.9, 1500)
+    (False, True, False, True)
     """
-    guess = 1 / classes
-    return accuracy > guess + max(STANDARD_ERRORS * math.sqrt(guess * (1 - guess) / images), ABOVE)
+    error = math.sqrt(largest_class * (1 - largest_class) / images)
+    return accuracy > largest_class + max(STANDARD_ERRORS * error, min(ABOVE, (1 - largest_class) / 2))
 
 
 def interval(images: int) -> float:

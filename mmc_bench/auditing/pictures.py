@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
+from mmc_bench.auditing.chance import ScoredImages
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.data.sources import Sources
 from mmc_bench.running.session import Session
@@ -28,8 +29,8 @@ class Shown:
         A test image with each cue, by dataset and strength, as a ``data:`` address.
     without
         The same image without a cue.
-    num_classes
-        The number of classes; None where no dataset was loaded.
+    tested
+        The test images; None where no dataset was loaded.
     size
         Height and width of the images.
     counts
@@ -38,7 +39,7 @@ class Shown:
 
     pictures: Mapping[str, Mapping[float, str]]
     without: str | None
-    num_classes: int | None
+    tested: ScoredImages | None
     size: tuple[int, ...]
     counts: Mapping[str, int]
 
@@ -51,7 +52,7 @@ class Shown:
         sources = Sources(dict(session.data), download=False)
         resources = Resources(session.registry, session.store, sources, device=torch.device("cpu"), threads=1)
         pictures: dict[str, dict[float, str]] = defaultdict(dict)
-        without, num_classes = None, None
+        without, tested = None, None
         size: tuple[int, ...] = ()
         counts: dict[str, int] = {}
         for point in session.plan.points:
@@ -62,12 +63,14 @@ class Shown:
                 data = resources.data(job)
                 row = sample(data.splits["NC"])
                 plain, cued = (address_of(data.splits[name].batch(row)[0][0]) for name in ("NC", "C"))
-                without, num_classes, size = without or plain, data.num_classes, data.input_shape[1:]
+                without, size = without or plain, data.input_shape[1:]
                 sets = {"pretraining": data.pretraining, "clean": data.clean, "test": data.splits["NC"]}
                 counts = {name: len(images) for name, images in sets.items()}
+                largest = int(data.splits["NC"].labels.bincount().max())
+                tested = ScoredImages(data.num_classes, counts["test"], largest / counts["test"])
                 if cued:
                     pictures[job.dataset.name][strength] = cued
-        return cls(pictures, without, num_classes, size, counts)
+        return cls(pictures, without, tested, size, counts)
 
 
 def sample(images: CuedImages) -> torch.Tensor:

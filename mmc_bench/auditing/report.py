@@ -99,9 +99,9 @@ def audit(
         reason = f": {summary.failures[0].label}: {summary.failures[0].error}" if summary.failures else ""
         raise FailedError(f"no network of this audit has been trained yet{reason}")
     shown, probes = Shown.of(session, found), Probes()
-    if probe and shown.num_classes:
+    if probe and shown.tested:
         goes_on = not summary.interrupted and summary.stopped is None
-        probes = probe_networks(session, computing, found, shown.num_classes, started, goes_on, progress)
+        probes = probe_networks(session, computing, found, shown.tested.classes, started, goes_on, progress)
         summary.interrupted |= probes.interrupted
     report = make_report(session, found, probes, shown)
     return Audited(report, summary, *write(report, page_html(report, shown.pictures, shown.without), out))
@@ -133,11 +133,11 @@ def make_report(
     shown: Shown,
 ) -> AuditReport:
     """Return the report of the records that there are, by key."""
-    plan = session.plan
+    plan, tested = session.plan, shown.tested
     models = {key: record for key, record in found.items() if isinstance(record, PretrainRecord)}
     cells = {key: record for key, record in found.items() if isinstance(record, CellRecord)}
     reference = reference_of([models[job.key] for job in references(plan) if job.key in models])
-    cues = cues_of(plan, models, cells, probes.models, reference, shown.num_classes or 2)
+    cues = cues_of(plan, models, cells, probes.models, reference, tested.classes if tested else 2)
     offers = {offer.qualified_name: offer for offer, _ in plan.offers}
     missing = find_missing(plan, session.store)
     failed = [(job, failure) for job in missing.jobs if (failure := session.store.find_failure(job))]
@@ -148,7 +148,8 @@ def make_report(
         backbone=plan.pretrainings[0].network,
         images=Images(
             folders=tuple(str(folder.root) for folder in session.folders.values()),
-            classes=shown.num_classes,
+            classes=tested.classes if tested else None,
+            largest_class=tested.largest_class if tested else None,
             size=shown.size,
             **shown.counts,
         ),

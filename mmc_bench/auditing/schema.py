@@ -163,10 +163,14 @@ class Reference(Part):
 
 
 class Images(Part):
-    """The images: where they are, how many are used for what, and their size in pixels."""
+    """The images: where they are, how many are used for what, and their size in pixels.
+
+    `largest_class` is the share of the test images that the largest class has.
+    """
 
     folders: tuple[str, ...]
     classes: Count | None = None
+    largest_class: Fraction | None = None
     pretraining: Count | None = None
     clean: Count | None = None
     test: Count | None = None
