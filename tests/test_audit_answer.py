@@ -183,6 +183,16 @@ def test_a_page_says_what_strengths_and_numbers_mean(strength, text):
     assert "none are tuned to your images" in page
 
 
+@pytest.mark.parametrize(("classes", "changed", "cost"), [(2, "5.1", "7.2"), (10, "2.8", "5.3")])
+def test_a_page_says_how_far_the_numbers_of_a_swap_are_known(classes, changed, cost):
+    page = page_html(report_of(cue("box", strength(0.3)), classes=classes), {})
+    assert "± 2.5 points (95&#8239;%) at most" in page
+    assert f"what a swap changes to ± {changed} and the points that it costs to ± {cost}" in page
+    alone = report_of(cue("box", strength(0.3)))
+    alone = alone.model_copy(update={"images": alone.images.model_copy(update={"classes": None})})
+    assert "what a swap changes to" not in page_html(alone, {})
+
+
 def test_a_method_counts_networks_and_failures_and_means_are_over_networks():
     def repair(flips, *seeds):
         own = {"left": None, "gain": 0.0, "behind_reference": None, "seconds": 1.0, "words": ("kept",) * len(seeds)}

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mmc_bench.auditing.chance import interval
+from mmc_bench.auditing.chance import interval, swap_intervals
 from mmc_bench.auditing.schema import AHEAD, PICKED_UP, AuditReport
 from mmc_bench.mechanisms.verdicts import CONTRAST, FLIPS, HALF
 from mmc_bench.report.html import asset, environment, harmless, number, policy, shared_style
@@ -60,6 +60,7 @@ def page_html(report: AuditReport, pictures: Mapping[str, Mapping[float, str]], 
     templates = environment()
     templates.filters.update(percent=percent, points=points, curve=curve, heat=heat)
     words = {word for method in report.methods for word in method.words}
+    classes, tested = report.images.classes, report.images.test
     return templates.from_string(asset("mmc_bench.auditing", "audit.html.j2")).render(
         harmless(report.model_dump(mode="json")),
         style=Markup(style),
@@ -73,7 +74,8 @@ def page_html(report: AuditReport, pictures: Mapping[str, Mapping[float, str]], 
         strength_in_words=STRENGTHS.get(report.strength, f"parameter {report.strength}"),
         any_repairs=any(strength.repairs for cue in report.cues for strength in cue.strengths),
         picked_up_networks=report.picked_up_networks,
-        half_interval=interval(report.images.test) if report.images.test else None,
+        half_interval=interval(tested) if tested else None,
+        swap_intervals=swap_intervals(classes, tested) if tested and classes and classes > 1 else None,
         picked_up_from=PICKED_UP,
         ahead_from=AHEAD,
         width=WIDTH,
