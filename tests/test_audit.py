@@ -107,6 +107,8 @@ def test_numbers_are_those_of_the_records(finished, report):
     strong = report.cues[0].strengths[1]
     repair = next(one for one in strong.repairs if one.method == "tiny-ft")
     assert before["RC"]["accuracy"] == strong.accuracy.RC
+    changed = cell["effects"]["randomise cue"]["flips"][0]
+    assert strong.chance == pytest.approx(3 * (changed / 24) ** 0.5 * 3 / 2)
     assert cell["metrics"]["NC"]["accuracy"] == repair.accuracy.NC
     assert repair.gain == pytest.approx(cell["metrics"]["NC"]["accuracy"] - before["NC"]["accuracy"])
     assert reference["metrics"]["NC"]["accuracy"] == report.reference.NC
@@ -115,6 +117,21 @@ def test_numbers_are_those_of_the_records(finished, report):
     images = report.images
     assert (images.classes, images.pretraining, images.clean, images.test) == (3, 90, 15, 24)
     assert images.largest_class == pytest.approx(1 / 3)
+
+
+def test_what_chance_may_do_is_known_before_any_repair(again, finished, report, monkeypatch, tmp_path):
+    from mmc_bench.auditing import report as reporting
+
+    read = reporting._records
+    only = {"pretraining"}
+    monkeypatch.setattr(
+        reporting, "_records", lambda *places: {key: one for key, one in read(*places).items() if one.kind in only}
+    )
+    strong = again(tmp_path).report.cues[0].strengths[1]
+    own, random = strong.accuracy.C, strong.accuracy.RC
+    independent = own * (1 - random) + random * (1 - own)
+    assert strong.flips is None and strong.fall == report.cues[0].strengths[1].fall
+    assert strong.chance == pytest.approx(3 * (independent / 24) ** 0.5 * 3 / 2)
 
 
 def test_a_method_that_changes_nothing_leaves_everything(report):

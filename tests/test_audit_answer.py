@@ -25,11 +25,10 @@ def accuracies(all=0.8):
     return SplitAccuracies(NC=all, C=all, RC=all, RI=all)
 
 
-def strength(fall, word="strong", value=1.0, C=0.8, **changes):
-    picked = fall >= 0.1
-    return CueStrength(
-        word=word, value=value, seeds=(0,), accuracy=accuracies(C), fall=fall, picked_up=picked, **changes
-    )
+def strength(fall, word="strong", value=1.0, C=0.8, chance=0.0, **changes):
+    picked = fall >= max(0.1, chance)
+    found = {"fall": fall, "chance": chance, "picked_up": picked, "unclear": fall >= 0.1 and not picked}
+    return CueStrength(word=word, value=value, seeds=(0,), accuracy=accuracies(C), **found, **changes)
 
 
 def unknown(word="strong", value=1.0):
@@ -99,6 +98,31 @@ def test_kinds_are_counted_whether_or_not_they_have_run():
     partly = said(box, cue("border", unknown()), cue("patch", strength(0.0, "weak", 0.25), unknown()))
     assert "picks up 1 of 3 kinds of cue at these strengths: box. Of border and patch it is not known." in partly
     assert "nothing to remove" not in said(patch, cue("border", unknown()))
+
+
+def test_what_may_be_chance_is_neither_picked_up_nor_ignored():
+    unclear, ignored = cue("box", strength(0.2, chance=0.3)), cue("patch", strength(0.02, chance=0.05))
+    alone = said(unclear, test=60)
+    assert alone == "Whether net picks up box cannot be told with 60 test images: a swap’s cost may be chance."
+    both = said(unclear, ignored, test=60)
+    assert both.startswith(
+        "After 6 epochs, net does not pick up patch at these strengths. Whether net picks up box cannot"
+    )
+    clear = said(unclear, cue("border", strength(0.5, chance=0.3)), test=60)
+    assert (
+        "net picks up 1 of 2 kinds of cue at these strengths: border. Whether net picks up box cannot be told" in clear
+    )
+    page = page_html(report_of(unclear, test=60), {})
+    assert '<p class="verdict">cannot be told</p>' in page and "with 60 test images" in page
+    weak_only = cue("box", strength(0.2, "weak", 0.5, chance=0.3), strength(0.4, chance=0.3))
+    assert "cannot be told" not in said(weak_only)
+
+
+def test_few_test_images_give_no_all_clear():
+    box, patch = cue("box", strength(0.02, chance=0.14)), cue("patch", strength(0.5, chance=0.14))
+    few = "After 6 epochs, net does not pick up box at these strengths, as far as 100 test images can tell."
+    assert said(box, test=100) == few
+    assert "patch, but not box, as far as 100 test images can tell." in said(box, patch, test=100)
 
 
 def test_an_unfinished_audit_says_so_first():

@@ -1,10 +1,10 @@
 """The answer of an audit in a few sentences, made from its numbers alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 
 from mmc_bench.auditing.chance import learned
-from mmc_bench.auditing.schema import AuditReport, Cue, MethodSummary
+from mmc_bench.auditing.schema import PICKED_UP, AuditReport, Cue, MethodSummary
 from mmc_bench.system.words import counted
 
 
@@ -44,24 +44,35 @@ def _unfinished(report: AuditReport) -> Iterator[str]:
 def _picked_up(report: AuditReport) -> Iterator[str]:
     cues, backbone = report.cues, report.backbone
     yes = [cue.name for cue in cues if cue.picked_up]
-    ignored = [cue for cue in cues if not cue.picked_up and _known(cue)]
+    ignored = [cue for cue in cues if not cue.picked_up and not cue.unclear and _known(cue)]
     no = [cue.name for cue in ignored]
+    unclear = [cue.name for cue in cues if cue.unclear and _known(cue)]
     unknown = [cue.name for cue in cues if not cue.picked_up and not _known(cue)]
     after = f"After {counted(report.epochs, 'epoch')}, {backbone}"
     every = {1: "the one kind", 2: "both kinds"}.get(len(cues), f"all {len(cues)} kinds")
     guessing = _guessing(report, ignored) if ignored else None
+    images = counted(report.images.test or 0, "test image")
+    told = f", as far as {images} can tell" if _within_chance(ignored) else ""
     if yes:
         count = every if len(yes) == len(cues) else f"{len(yes)} of {len(cues)} kinds"
-        but = f", but not {listed(no)}" if no else ""
+        but = f", but not {listed(no)}{told}" if no else ""
         yield f"{after} picks up {count} of cue at these strengths: {listed(yes)}{but}."
     elif no:
         none = f"does not pick up {no[0]}" if len(no) == 1 else f"picks up none of {listed(no)}"
-        nothing = "" if guessing or unknown else ": there is nothing to remove"
-        yield f"{after} {none} at these strengths{nothing}."
+        nothing = "" if told or guessing or unclear or unknown else ": there is nothing to remove"
+        yield f"{after} {none} at these strengths{told}{nothing}."
+    if unclear:
+        chance = f"cannot be told with {images}: a swap’s cost may be chance"
+        yield f"Whether {backbone} picks up {listed(unclear)} {chance}."
     if guessing:
         yield guessing
     if unknown:
         yield f"Of {listed(unknown)} it is not known."
+
+
+def _within_chance(cues: Iterable[Cue]) -> bool:
+    """Tell whether a swap could cost `PICKED_UP` of accuracy and be taken for chance."""
+    return any((strength.chance or 0.0) > PICKED_UP for cue in cues for strength in cue.strengths)
 
 
 def _guessing(report: AuditReport, ignored: Sequence[Cue]) -> str | None:

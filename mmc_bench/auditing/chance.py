@@ -44,6 +44,26 @@ def learned(accuracy: float, largest_class: float, images: int) -> bool:
     return accuracy > largest_class + max(STANDARD_ERRORS * error, min(ABOVE, (1 - largest_class) / 2))
 
 
+def cost_by_chance(changed: float, classes: int, images: int) -> float:
+    """Return the accuracy that a swap may seem to cost by chance, in a network that ignores the cue.
+
+    These are `STANDARD_ERRORS` of the paired difference between C and RC under McNemar's hypothesis (1947,
+    https://doi.org/10.1007/BF02295996): a changed prediction is as likely to become right as to become wrong. Changes
+    from one wrong prediction to another are counted, too, so that it is no smaller.
+
+    Parameters
+    ----------
+    changed
+        The share of test images whose prediction a random cue changes.
+    classes, images
+        How many there are; the cost of another class's cue is K / (K - 1) times that of a random one.
+
+    >>> round(cost_by_chance(0.05, 2, 60), 3), round(cost_by_chance(0.05, 2, 1500), 3)
+    (0.173, 0.035)
+    """
+    return STANDARD_ERRORS * math.sqrt(changed / images) * classes / (classes - 1)
+
+
 def interval(images: int) -> float:
     """Return half the 95 % interval of a share of 1/2 of so many images, which is the widest.
 

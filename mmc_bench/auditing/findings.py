@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from mmc_bench.auditing.chance import of_another
+from mmc_bench.auditing.chance import ScoredImages, cost_by_chance, of_another
 from mmc_bench.auditing.schema import (
     AHEAD,
     PICKED_UP,
@@ -39,7 +39,7 @@ def cues_of(
     cells: Mapping[str, CellRecord],
     probed: "Mapping[str, ProbedModel]",
     reference: Reference | None,
-    classes: int,
+    images: ScoredImages | None,
 ) -> tuple[Cue, ...]:
     """Return what is found of each kind of cue.
 
@@ -53,8 +53,8 @@ def cues_of(
         Of cells whose networks were probed, what became of the cue, by the cell's key.
     reference
         The network that never saw a cue.
-    classes
-        The number of classes, 2 or more.
+    images
+        The test images; None where there is no network of a kind of cue.
     """
     points = sorted(plan.points, key=lambda point: float(next(iter(point.values.values()))))
     words = WORDS.get(len(points), [f"{next(iter(point.values.values())):g}" for point in points])
@@ -66,7 +66,7 @@ def cues_of(
             own = [models[job.key] for job in point.plan.pretrainings if job.dataset.name == name and job.key in models]
             there = {model.key for model in own}
             mine = [cells[job.key] for job in point.plan.cells if job.key in cells and job.pretraining.key in there]
-            strengths.append(_strength(word, value, own, mine, probed, reference, classes))
+            strengths.append(_strength(word, value, own, mine, probed, reference, images))
     names = short_names(list(found))
     return tuple(
         Cue(dataset=name, name=names[name], summary=summaries[name], strengths=tuple(strengths))
@@ -93,31 +93,36 @@ def _strength(
     cells: Sequence[CellRecord],
     probed: "Mapping[str, ProbedModel]",
     reference: Reference | None,
-    classes: int,
+    images: ScoredImages | None,
 ) -> CueStrength:
-    if not models:
+    if not models or images is None:
         return CueStrength(word=word, value=value)
     curve = _curve(models)
     by_method: dict[str, list[CellRecord]] = defaultdict(list)
     for cell in cells:
         by_method[cell.cell.method.name].append(cell)
     before = {model.key: model for model in models}
-    falls = [_fall(model, classes) for model in models]
-    flips = {cell.pretraining_key: of_another(cell.effects[SWAP].flips[0], classes) for cell in cells}
+    changed = {cell.pretraining_key: cell.effects[SWAP].flips[0] for cell in cells}
+    flips = [of_another(share, images.classes) for share in changed.values()]
+    falls = [_fall(model, images.classes) for model in models]
+    fall, chance = fmean(falls), fmean(_chance(model, changed.get(model.key), images) for model in models)
+    picked = _exceeds_chance(fall, chance)
     return CueStrength(
         word=word,
         value=value,
         seeds=tuple(model.pretraining.seed for model in models),
         accuracy=_accuracies(models),
-        fall=fmean(falls),
+        fall=fall,
         fall_spread=_spread(falls),
-        flips=_mean(flips.values()),
-        flips_spread=_spread([*flips.values()]),
+        chance=chance,
+        flips=_mean(flips),
+        flips_spread=_spread(flips),
         reference_flips=_mean(probed[cell.key].cue_free.flips for cell in cells if cell.key in probed),
-        picked_up=reaches(fmean(falls), PICKED_UP),
+        picked_up=picked,
+        unclear=reaches(fall, PICKED_UP) and not picked,
         first_epoch=next((point.epoch for point in curve if reaches(point.C - point.NC, AHEAD)), None),
         curve=curve,
-        repairs=tuple(_repair(name, own, before, probed, reference, classes) for name, own in by_method.items()),
+        repairs=tuple(_repair(name, own, before, probed, reference, images.classes) for name, own in by_method.items()),
     )
 
 
@@ -147,15 +152,32 @@ def _repair(
     )
 
 
-def picked_up(model: PretrainRecord, classes: int) -> bool:
-    """Tell whether one network picked up its cue."""
-    return reaches(_fall(model, classes), PICKED_UP)
+def picked_up(model: PretrainRecord, changed: float, images: ScoredImages) -> bool:
+    """Tell whether one network picked up its cue, of whose predictions a random cue changes this share."""
+    return _exceeds_chance(_fall(model, images.classes), _chance(model, changed, images))
+
+
+def _exceeds_chance(fall: float, chance: float) -> bool:
+    return reaches(fall, max(PICKED_UP, chance))
 
 
 def _fall(model: PretrainRecord, classes: int) -> float:
     """Return the accuracy that one network loses when cues are swapped for another class's."""
     accuracy = _accuracies([model])
     return of_another(accuracy.C - accuracy.RC, classes)
+
+
+def _chance(model: PretrainRecord, changed: float | None, images: ScoredImages) -> float:
+    """Return what a swap may seem to cost one network by chance.
+
+    Where it is not known how many predictions a random cue changes (no method was applied), it is as many as if right
+    and wrong on C and on RC were independent. It is at least as many as change where a swap costs `PICKED_UP`: that a
+    few images show no change does not rule such a cost out.
+    """
+    own, random = (model.metrics.splits[split].accuracy for split in ("C", "RC"))
+    share = own * (1 - random) + random * (1 - own) if changed is None else changed
+    least = PICKED_UP * (images.classes - 1) / images.classes
+    return cost_by_chance(max(share, least), images.classes, images.images)
 
 
 def reference_of(models: Sequence[PretrainRecord]) -> Reference | None:

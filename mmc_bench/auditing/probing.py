@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mmc_bench.auditing.findings import picked_up
+from mmc_bench.auditing.chance import ScoredImages
+from mmc_bench.auditing.findings import SWAP, picked_up
 from mmc_bench.auditing.plan import references
 from mmc_bench.auditing.schema import AuditProblem
 from mmc_bench.errors import UserError
@@ -90,7 +91,7 @@ def probe(
     session: "AuditSession",
     computing: Computing,
     found: Mapping[str, PretrainRecord | CellRecord],
-    classes: int,
+    images: ScoredImages,
     since: float,
     measures: bool = True,
     progress: Progress = None,
@@ -103,14 +104,14 @@ def probe(
     ----------
     found
         The audit's records, by key.
-    classes
-        The number of classes.
+    images
+        The test images.
     since
         The reading of ``time.monotonic`` from which a time limit counts.
     measures
         Whether networks are probed that are not yet; otherwise only records are read.
     """
-    pairs = [*_to_probe(found, classes)]
+    pairs = [*_to_probe(found, images)]
     prober, probes = AuditProber(session, computing, progress), Probes()
     prober.measures = measures
     prober.prepare([start.pretraining for _, start in pairs])
@@ -145,12 +146,14 @@ def _probe_all(prober: AuditProber, waiting: list[tuple[CellRecord, PretrainReco
 
 
 def _to_probe(
-    found: Mapping[str, PretrainRecord | CellRecord], classes: int
+    found: Mapping[str, PretrainRecord | CellRecord], images: ScoredImages
 ) -> Iterator[tuple[CellRecord, PretrainRecord]]:
     """Yield repaired networks that had picked up their cue, and what they were before."""
     for cell in found.values():
         start = found.get(cell.pretraining_key) if isinstance(cell, CellRecord) else None
-        if isinstance(cell, CellRecord) and isinstance(start, PretrainRecord) and picked_up(start, classes):
+        if not isinstance(cell, CellRecord) or not isinstance(start, PretrainRecord):
+            continue
+        if picked_up(start, cell.effects[SWAP].flips[0], images):
             yield cell, start
 
 

@@ -101,7 +101,7 @@ def audit(
     shown, probes = Shown.of(session, found), Probes()
     if probe and shown.tested:
         goes_on = not summary.interrupted and summary.stopped is None
-        probes = probe_networks(session, computing, found, shown.tested.classes, started, goes_on, progress)
+        probes = probe_networks(session, computing, found, shown.tested, started, goes_on, progress)
         summary.interrupted |= probes.interrupted
     report = make_report(session, found, probes, shown)
     return Audited(report, summary, *write(report, page_html(report, shown.pictures, shown.without), out))
@@ -137,7 +137,7 @@ def make_report(
     models = {key: record for key, record in found.items() if isinstance(record, PretrainRecord)}
     cells = {key: record for key, record in found.items() if isinstance(record, CellRecord)}
     reference = reference_of([models[job.key] for job in references(plan) if job.key in models])
-    cues = cues_of(plan, models, cells, probes.models, reference, tested.classes if tested else 2)
+    cues = cues_of(plan, models, cells, probes.models, reference, tested)
     offers = {offer.qualified_name: offer for offer, _ in plan.offers}
     missing = find_missing(plan, session.store)
     failed = [(job, failure) for job in missing.jobs if (failure := session.store.find_failure(job))]

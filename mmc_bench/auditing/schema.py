@@ -8,7 +8,8 @@ from pydantic import AwareDatetime, Field
 from mmc_bench.results.metrics import Count, Number, Part
 from mmc_bench.results.settings import Fraction
 
-#: Accuracy that a network must lose when its images' cues are swapped, for the cue to count as picked up.
+#: Accuracy that a network must lose when its images' cues are swapped, and more than by chance, for the cue to count as
+#: picked up.
 PICKED_UP = 0.1
 
 #: By how much images with their cue must be ahead of images without it, for the cue to show in the learning curve.
@@ -91,12 +92,17 @@ class CueStrength(Part):
         classes.
     flips
         Share of test images whose prediction then changes; None where no method was applied.
+    chance
+        What `fall` may be by chance (`mmc_bench.auditing.chance.cost_by_chance`). It is a mean over seeds: these share
+        the test images.
     fall_spread, flips_spread
         Their standard deviations over seeds, where there are several.
     reference_flips
         The same of the network that never saw a cue, where it was probed.
     picked_up
-        Whether `fall` is at least `PICKED_UP`.
+        Whether `fall` is at least `PICKED_UP`, and at least `chance`.
+    unclear
+        Whether `fall` is at least `PICKED_UP`, but below `chance`.
     first_epoch
         The first epoch after which images with their cue are `AHEAD` of images without; None where there is none.
     curve
@@ -111,10 +117,12 @@ class CueStrength(Part):
     accuracy: SplitAccuracies | None = None
     fall: Number | None = None
     fall_spread: Number | None = None
+    chance: Number | None = None
     flips: Fraction | None = None
     flips_spread: Number | None = None
     reference_flips: Fraction | None = None
     picked_up: bool = False
+    unclear: bool = False
     first_epoch: int | None = None
     curve: tuple[EpochAccuracies, ...] = ()
     repairs: tuple[Repair, ...] = ()
@@ -132,6 +140,11 @@ class Cue(Part):
     def picked_up(self) -> bool:
         """Whether the cue is picked up at one of its strengths."""
         return any(strength.picked_up for strength in self.strengths)
+
+    @property
+    def unclear(self) -> bool:
+        """Whether it cannot be told if the cue is picked up: at none of its strengths clearly, at one perhaps."""
+        return not self.picked_up and any(strength.unclear for strength in self.strengths)
 
 
 class MethodSummary(Part):
