@@ -39,8 +39,8 @@ def cue(name, *strengths):
     return Cue(dataset=f"images-{name}", name=name, summary=name, strengths=strengths)
 
 
-def method(name, flips=None, before=0.4, repaired=1, **changes):
-    own = {} if flips is None else {"flips": flips, "flips_before": before, "gain": 0.0, "seconds": 1.0}
+def method(name, flips=None, before=0.4, repaired=1, gain=0.0, **changes):
+    own = {} if flips is None else {"flips": flips, "flips_before": before, "gain": gain, "seconds": 1.0}
     return MethodSummary(method=name, summary=name, needs=("clean",), repaired=repaired, **own, **changes)
 
 
@@ -153,6 +153,39 @@ def test_methods_are_compared_by_what_is_shown_and_over_the_same_networks():
     alone = said(two, methods=(method("a", 0.2, repaired=2), method("b", 0.1)))
     assert "after a, the only method that has repaired all of these networks, a swapped" in alone
     assert "cannot be compared" in said(two, methods=(method("a", 0.2),))
+
+
+def test_a_method_that_ruins_the_network_is_left_out_and_named_with_its_cost():
+    box = cue("box", strength(0.4))
+    ruin, good = method("ft-large", 0.0, gain=-0.42, behind_reference=0.45), method("cbft", 0.03, gain=0.02)
+    found = said(box, methods=(ruin, good, method("llr", 0.2)))
+    assert "Of the methods, with these settings, cbft leaves least: a swapped cue still changes 3 %" in found
+    left_out = (
+        "Left out, with accuracy without cues more than 10 points below that after cbft: ft-large (44 points below, "
+    )
+    assert f"{left_out}a swap changes 0 %)." in found
+    two = said(box, methods=(ruin, good))
+    assert "With these settings, after cbft a swapped cue still changes 3 %" in two and "the only method" not in two
+    alone = said(box, methods=(ruin,))
+    kept = (
+        "keeps accuracy without cues within 10 points of that before the repair: ft-large (42 points below, a swap chan"
+    )
+    assert kept in alone and "leave" not in alone and "after ft-large" not in alone.lower()
+
+
+@pytest.mark.parametrize(
+    ("changes", "left_out"),
+    [
+        ({"gain": -0.12}, True),
+        ({"gain": -0.104}, False),  # shown as 10 points
+        ({"gain": -0.12, "behind_reference": 0.05}, False),  # the networks were further than one without cues
+        ({"gain": -0.12, "behind_reference": 0.2}, True),
+        ({"gain": 0.03, "behind_reference": 0.3}, False),  # no method comes near the cue-free network
+    ],
+)
+def test_a_cost_is_one_against_what_can_be_had(changes, left_out):
+    methods = (method("a", 0.0, **changes), method("b", 0.2))
+    assert ("Left out" in said(cue("box", strength(0.4)), methods=methods)) == left_out
 
 
 def test_methods_that_do_not_help_are_not_recommended():

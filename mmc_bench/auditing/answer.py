@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 
 from mmc_bench.auditing.chance import learned
-from mmc_bench.auditing.schema import PICKED_UP, AuditReport, Cue, MethodSummary
+from mmc_bench.auditing.schema import COSTLY, PICKED_UP, AuditReport, Cue, MethodSummary
 from mmc_bench.system.words import counted
 
 
@@ -112,7 +112,7 @@ def _falls(cue: Cue) -> dict[float, float]:
 
 
 def _repaired(report: AuditReport) -> Iterator[str]:
-    """Say which method leaves least of the cues, of those that have repaired every network."""
+    """Say which method leaves least of the cues, of those that have repaired every network and cost little accuracy."""
     tried = [method for method in report.methods if method.repaired]
     whole = [method for method in tried if method.repaired == report.picked_up_networks and method.flips is not None]
     if not tried:
@@ -123,16 +123,51 @@ def _repaired(report: AuditReport) -> Iterator[str]:
     if not whole:
         yield "No method has repaired all of these networks, so that methods cannot be compared."
         return
-    least = min(_shown(method.flips) for method in whole)
-    best = [method for method in whole if _shown(method.flips) == least]
+    costly = [method for method in whole if _is_costly(method, whole)]
+    if fair := [method for method in whole if method not in costly]:
+        alone = len(whole) == 1 < len(report.methods)
+        yield from _least(fair, ", the only method that has repaired all of these networks," if alone else "")
+    if costly:
+        yield _left_out(costly, whole)
+
+
+def _is_costly(method: MethodSummary, methods: Sequence[MethodSummary]) -> bool:
+    """Tell whether accuracy without cues is far below both the highest at hand and that of the cue-free network."""
+    behind = method.behind_reference
+    return _shown(_cost(method, methods)) > _shown(COSTLY) and (behind is None or _shown(behind) > _shown(COSTLY))
+
+
+def _cost(method: MethodSummary, methods: Sequence[MethodSummary]) -> float:
+    """Return how far accuracy without cues is below the highest, that before the repair or after one of the methods."""
+    return max(0.0, *(one.gain or 0.0 for one in methods)) - (method.gain or 0.0)
+
+
+def _left_out(costly: Sequence[MethodSummary], methods: Sequence[MethodSummary]) -> str:
+    """Name the methods that are left out for their cost."""
+    best = max(methods, key=lambda method: method.gain or 0.0)
+    highest = f"that {f'after {best.method}' if _shown(best.gain) > 0 else 'before the repair'}"
+    if len(costly) < len(methods):
+        why = f"Left out, with accuracy without cues more than {_points(COSTLY)} below {highest}"
+    else:
+        why = f"No method that has repaired all of these networks keeps accuracy without cues within {_points(COSTLY)} "
+        why += f"of {highest}"
+    left = [(one.method, _points(_cost(one, methods)), _percent(one.flips or 0.0)) for one in costly]
+    return f"{why}: {listed([f'{name} ({cost} below, a swap changes {flips})' for name, cost, flips in left])}."
+
+
+def _least(methods: Sequence[MethodSummary], only: str) -> Iterator[str]:
+    """Say which of these methods leaves least; `only` is said of one that could not be compared."""
+    least = min(_shown(method.flips) for method in methods)
+    best = [method for method in methods if _shown(method.flips) == least]
     before = _shown(best[0].flips_before)
-    only = ", the only method that has repaired all of these networks," if len(whole) == 1 < len(report.methods) else ""
     names = listed([method.method for method in best])
     changes = f"a swapped cue still changes {least} % of the predictions, {before} % before"
     if least >= before:
-        none = f"{names}{only} does not help" if len(whole) == 1 else f"None of the methods helps; {names} leaves least"
+        none = (
+            f"{names}{only} does not help" if len(methods) == 1 else f"None of the methods helps; {names} leaves least"
+        )
         yield f"With these settings, {none}: {changes}."
-    elif len(whole) == 1:
+    elif len(methods) == 1:
         yield f"With these settings, after {names}{only} {changes}."
     else:
         yield f"Of the methods, with these settings, {names} leave{'s' if len(best) == 1 else ''} least: {changes}."

@@ -6,7 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from mmc_bench.auditing.chance import interval, swap_intervals
-from mmc_bench.auditing.schema import AHEAD, PICKED_UP, AuditReport
+from mmc_bench.auditing.schema import AHEAD, COSTLY, PICKED_UP, AuditReport
 from mmc_bench.mechanisms.verdicts import CONTRAST, FLIPS, HALF
 from mmc_bench.report.html import asset, environment, harmless, number, policy, shared_style
 
@@ -78,6 +78,7 @@ def page_html(report: AuditReport, pictures: Mapping[str, Mapping[float, str]], 
         swap_intervals=swap_intervals(classes, tested) if tested and classes and classes > 1 else None,
         picked_up_from=PICKED_UP,
         ahead_from=AHEAD,
+        costly=COSTLY,
         width=WIDTH,
         height=HEIGHT,
     )

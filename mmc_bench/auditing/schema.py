@@ -12,6 +12,9 @@ from mmc_bench.results.settings import Fraction
 #: picked up.
 PICKED_UP = 0.1
 
+#: Accuracy without cues that a method may cost and still be named as the one that leaves least.
+COSTLY = 0.1
+
 #: By how much images with their cue must be ahead of images without it, for the cue to show in the learning curve.
 AHEAD = 0.1
 
