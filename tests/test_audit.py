@@ -116,6 +116,7 @@ def test_numbers_are_those_of_the_records(finished, report):
     assert repair.seconds == pytest.approx(cell["timing"]["seconds"]["fine_tune"])
     images = report.images
     assert (images.classes, images.pretraining, images.clean, images.test) == (3, 90, 15, 24)
+    assert report.path_points == 2
     assert images.largest_class == pytest.approx(1 / 3)
 
 

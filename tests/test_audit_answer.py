@@ -56,6 +56,7 @@ def report_of(*cues, methods=(), NC=0.8, classes=3, test=1500, largest=None, **c
         strength="relative_strength",
         epochs=6,
         seeds=(0,),
+        path_points=3,
         reference=Reference(NC=NC, seeds=(0,)),
         cues=cues,
         methods=methods,
@@ -238,6 +239,16 @@ def test_a_page_says_what_strengths_and_numbers_mean(strength, text):
     assert f"The number beside a strength is the {text}." in page
     assert "multiplied by 3/2" in page and "± 2.5 points" in page and "also further training" in page
     assert "none are tuned to your images" in page
+
+
+@pytest.mark.parametrize(
+    ("points", "text"), [(2, "at its ends alone"), (3, "at its midpoint alone"), (5, "at 3 points between its ends")]
+)
+def test_a_page_with_words_for_repairs_says_where_the_path_back_was_measured(points, text):
+    box = cue("box", strength(0.4))
+    hidden = report_of(box, methods=(method("a", 0.0, words={"hidden": 1}),)).model_copy(update={"path_points": points})
+    assert f"Whether the straight path back is open was measured {text}" in page_html(hidden, {})
+    assert "straight path back" not in page_html(report_of(box, methods=(method("a", 0.0),)), {})
 
 
 @pytest.mark.parametrize(("classes", "changed", "cost"), [(2, "5.1", "7.2"), (10, "2.8", "5.3")])

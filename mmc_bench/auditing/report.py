@@ -157,6 +157,7 @@ def make_report(
         strength=next(iter(plan.suite.axes)).rpartition(".")[2],
         epochs=plan.suite.pretrain.epochs,
         seeds=plan.suite.seeds,
+        path_points=plan.suite.connect.points,
         reference=reference,
         cues=cues,
         methods=methods_of(offers.values(), cues, failures),

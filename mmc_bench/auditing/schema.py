@@ -205,7 +205,8 @@ class AuditReport(Part):
 
     `answer` is the result in a few sentences. `missing` counts the pretrainings and cells that have not run yet, but
     for those that failed, and `unprobed` the repaired networks that have not been probed yet. `cue_rate` is the share
-    of pretraining images that carried their cue; `strength` names the parameter that is how strong cues are.
+    of pretraining images that carried their cue; `strength` names the parameter that is how strong cues are, and
+    `path_points` counts the points at which the straight path back from a repair is measured, its two ends included.
     """
 
     schema_version: Literal[1] = 1
@@ -217,6 +218,7 @@ class AuditReport(Part):
     strength: str
     epochs: Count
     seeds: tuple[int, ...]
+    path_points: Count
     picked_up_from: Number = PICKED_UP
     ahead_from: Number = AHEAD
     reference: Reference | None
