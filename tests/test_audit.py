@@ -8,16 +8,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from conftest import PLUGINS
-from PIL import Image
+from helpers.audited import write_images
 
 import mmc_bench
 from mmc_bench import UserError
-from mmc_bench.auditing.chance import ScoredImages, of_another
+from mmc_bench.auditing.chance import of_another
 from mmc_bench.auditing.findings import short_names
 from mmc_bench.auditing.schema import AuditReport
 from mmc_bench.mechanisms.verdicts import reaches
 
-CLASSES = ("ant", "bee", "<img src=x onerror=alert(1)>")
 NOTHING = {"progress": False, "plugins_dir": str(PLUGINS), "workers": 0}
 SMALL = {
     "data.pretrain_images": 90,
@@ -38,19 +37,6 @@ TINY = {
     "set": SMALL,
     **NOTHING,
 }
-
-
-def write_images(root, train=40, test=12, side=16):
-    """Write images of noise: there is nothing to learn in them but a cue."""
-    rng = np.random.default_rng(0)
-    for part, n in (("train", train), ("test", test)):
-        for name in CLASSES:
-            folder = root / part / name
-            folder.mkdir(parents=True)
-            for index in range(n):
-                pixels = rng.integers(100, 150, (side, side, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{index}.png")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +110,11 @@ def test_what_chance_may_do_is_known_before_any_repair(again, finished, report, 
     from mmc_bench.auditing import report as reporting
 
     read = reporting._records
-    only = {"pretraining"}
-    monkeypatch.setattr(
-        reporting, "_records", lambda *places: {key: one for key, one in read(*places).items() if one.kind in only}
-    )
+
+    def trained(*arguments):
+        return {key: one for key, one in read(*arguments).items() if one.kind == "pretraining"}
+
+    monkeypatch.setattr(reporting, "_records", trained)
     strong = again(tmp_path).report.cues[0].strengths[1]
     own, random = strong.accuracy.C, strong.accuracy.RC
     independent = own * (1 - random) + random * (1 - own)
@@ -248,36 +235,6 @@ def test_the_command_prints_the_answer_and_a_report_of_what_there_is(bench, fini
     ran = bench(*words, "--json", "--out", "out")
     assert ran.code == 0 and json.loads(ran.out) == json.loads((bench.folder / "out" / "audit.json").read_text())
     assert json.loads(ran.out)["answer"][0].startswith("After 6 epochs, tiny-net picks up the one kind of cue")
-
-
-def test_the_share_of_the_largest_class_is_that_of_the_test_images(finished, tmp_path):
-    from mmc_bench.auditing.pictures import Shown
-    from mmc_bench.auditing.plan import AuditSession
-    from mmc_bench.running.session import Session
-
-    shutil.copytree(finished / "images", tmp_path / "images")
-    for path in sorted((tmp_path / "images" / "test" / "bee").iterdir())[4:]:
-        path.unlink()
-    given = Session.of(None, {"datasets": "images-box"}, {"data.test_images": 28}, data={"images": tmp_path / "images"})
-    session = AuditSession.auditing(given)
-    shown = Shown.of(session, {model.key for model in session.plan.pretrainings})
-    assert shown.tested == ScoredImages(3, 28, 12 / 28)
-
-
-def test_images_that_are_few_or_large_are_fitted_and_said_so(tmp_path, capsys):
-    from mmc_bench.auditing.plan import AuditSession
-    from mmc_bench.running.session import Session
-
-    folder = write_images(tmp_path, side=70)
-    session = AuditSession.auditing(Session.of(None, {"datasets": "images-box"}, data={"images": folder}))
-    sizes = session.plan.pretrainings[0].data
-    assert (sizes.pretrain_images, sizes.clean_images, sizes.validation_images) == (None, None, None)
-    assert session.plan.pretrainings[0].dataset.parameters["pixels"] == 64
-    said = capsys.readouterr().err
-    assert "120 training images are few" in said and "--set images-box.pixels=N" in said
-    own = {"images-box.pixels": 32}
-    session = AuditSession.auditing(Session.of(None, {"datasets": "images-box"}, own, data={"images": folder}))
-    assert session.plan.pretrainings[0].dataset.parameters["pixels"] == 32
 
 
 def test_every_training_begins_with_weights_of_ones_own_where_they_are_given(finished, tmp_path):
@@ -401,17 +358,3 @@ def test_a_notebook_shows_the_page_in_a_frame_of_its_own(again, tmp_path):
     shown = Page(audited._repr_html_())
     assert shown.tags == ["iframe"]
     assert shown.frames == [audited.page.read_text(encoding="utf-8")]
-
-
-def test_few_steps_of_training_are_said_beforehand(finished, capsys):
-    from mmc_bench.auditing.plan import AuditSession
-    from mmc_bench.running.session import Session
-
-    def said(epochs):
-        places = {"data": {"images": finished / "images"}}
-        given = Session.of(None, {"datasets": "images-box"}, {"pretrain.epochs": epochs}, **places)
-        assert AuditSession.auditing(given).plan
-        return capsys.readouterr().err
-
-    assert "6 steps of training are few" in said(6) and "--set pretrain.epochs=100 trains longer" in said(6)
-    assert "steps" not in said(100)
