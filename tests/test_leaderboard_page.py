@@ -162,7 +162,7 @@ def test_a_tuned_row_tells_its_gap_and_how_it_was_tuned(page):
     text = page.run("return document.querySelector('dialog').innerText")
     assert "+1.2 ± 0.5" in text and "clean: lr = 0.1" in text
     assert "in 8 trials on seed 100, drawn from lr log-uniform" in text
-    assert "3 more within 1 percentage point of the validation NC" in text
+    assert "3 other sets within 1 percentage point of the validation NC" in text
     assert "batch_size = 64 (by the suite, the command or the method’s definition, before the search)" in text
 
 
