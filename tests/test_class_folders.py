@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from mmc_bench import UserError
-from mmc_bench.data.class_folders import is_class_folder, read_class_folders
+from mmc_bench.data.class_folders import identity_of_folders, is_class_folder, read_class_folders
 from mmc_bench.data.folders import load_folder
 from mmc_bench.data.locations import Wanted, identify
+from mmc_bench.data.sources import Sources
 
 
 def draw(path, shade=0):
@@ -97,6 +98,54 @@ def test_all_that_is_left_out_is_counted_in_one_sentence(root, tmp_path):
         "1 neither file nor folder (train/bee/pipe.png); "
         "4 without a known image suffix (test/bee/LICENSE, test/bee/drawing.svg, train/ant/0.png.bak, …)"
     ]
+
+
+def kinds_of_images(root):
+    """Write 20 training images of each of two kinds into each class, and return the folder."""
+    for name in ("ant", "bee"):
+        for kind in "xy":
+            for index in range(20):
+                draw(root / "train" / name / kind / f"{index:02}.png", shade=index)
+        draw(root / "test" / name / "b.png")
+        draw(root / "test" / name / "a.png")
+    return root
+
+
+def test_a_drawn_order_mixes_what_folders_sort_and_leaves_test_images_as_they_are(tmp_path):
+    root = kinds_of_images(tmp_path / "images")
+    by_name, drawn = (read_class_folders(root, order).images for order in ("by name", "drawn"))
+    assert drawn["test"] == by_name["test"]
+    assert {*drawn["train"]} == {*by_name["train"]} and len(drawn["train"]) == 80
+    for label in (0, 1):
+        kinds = [image.name.split("/")[2] for image in drawn["train"] if image.label == label]
+        assert all(2 < kinds[start : start + 10].count("x") < 8 for start in range(0, 40, 10))
+    assert all(image.label == ("bee" in image.name) for image in drawn["train"])
+
+
+def test_a_drawn_order_is_the_same_wherever_and_in_whatever_order_files_were_written(tmp_path):
+    root = kinds_of_images(tmp_path / "images")
+    order = [image.name for image in read_class_folders(root, "drawn").images["train"]]
+    elsewhere = tmp_path / "deeper" / "elsewhere"
+    for name in (*reversed(order), "test/ant/a.png", "test/bee/a.png"):
+        (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, elsewhere / name)
+    assert [image.name for image in read_class_folders(elsewhere, "drawn").images["train"]] == order
+
+
+def test_the_order_is_drawn_unless_a_folder_stands_for_a_built_in_source_and_is_part_of_its_identity(root):
+    draw(root / "train" / "ant" / "2.png", shade=2)
+    shades = {
+        source: [int(image[0, 0, 0]) for image in Sources({source: str(root)}).load(source)[0].images]
+        for source in ("cifar10", "insects")
+    }
+    assert shades["cifar10"] == [0, 1, 2, 10, 11]
+    drawn = [image.name for image in read_class_folders(root, "drawn").images["train"]]
+    shade_of = {"train/ant/0.png": 0, "train/ant/1.png": 1, "train/ant/2.png": 2, "train/bee/0.png": 10}
+    assert shades["insects"] == [shade_of.get(name, 11) for name in drawn] != shades["cifar10"]
+    identities = identify(dict.fromkeys(shades, str(root)), dict.fromkeys(shades, Wanted(2)))
+    assert identities["cifar10"] == f"folder:{identity_of_folders(read_class_folders(root))}"
+    assert identities["insects"] == f"folder:{identity_of_folders(read_class_folders(root, 'drawn'))}"
+    assert identities["insects"] != identities["cifar10"]
 
 
 def test_images_below_a_class_are_read_in_the_order_of_their_folders(root):

@@ -51,6 +51,17 @@ def test_classes_sort_into_labels_and_every_fifth_file_of_a_kind_is_for_testing(
     assert len({*found.files}) == len(found.files) == 1 + 25 + 25
 
 
+def test_training_cut_outs_are_in_an_order_that_mixes_their_kinds(folder):
+    for kind in "ab":
+        (folder / "cutouts" / "owl").joinpath(kind).mkdir()
+    for number in range(15):
+        owl = folder / "cutouts" / "owl" / f"{number:02}.png"
+        owl.rename(owl.parent / ("a" if number < 7 else "b") / owl.name)
+    owls = [name for name in found_in(folder).cutouts["train"].names if "owl" in name]
+    assert len(owls) == 12 and {name.split("/")[2] for name in owls[-4:]} == {"a", "b"}
+    assert [*found_in(folder).cutouts["test"].names] == sorted(found_in(folder).cutouts["test"].names)
+
+
 def test_patterns_say_what_is_for_testing(folder):
     describe(folder, test=["*/03.png", "cutouts/owl/1*"])
     found = found_in(folder)
@@ -310,7 +321,7 @@ def test_files_that_a_table_names_must_be_there(folder):
     tables(folder)
     describe(folder, cutouts="cutouts.csv", scenes="scenes.csv")
     drop(folder, "cutouts/owl/*.png")
-    with pytest.raises(UserError, match=r"images lacks cutouts/owl/01.png, .* and 10 more: each file that is named"):
+    with pytest.raises(UserError, match=r"images lacks cutouts/owl/00.png, .* and 10 more: each file that is named"):
         found_in(folder)
 
 
@@ -341,9 +352,10 @@ def test_cats_go_with_forests_and_dogs_with_the_sea(tmp_path):
                 Image.new("RGBA", (4, 4), "red").save(tmp_path / f"{kind}_{part}.png")
     found = sources_of(tmp_path, name="catdog-scenes").listing("catdog-scenes")
     for part, suffixes in (("train", ("train", "val")), ("test", ("test",))):
-        assert found.cutouts[part].names == tuple(f"{kind}_{s}.png" for kind in ("cat", "dog") for s in suffixes)
-        assert found.scenes[part].names == tuple(f"{kind}_{s}.png" for kind in ("forest", "sea") for s in suffixes)
-        assert found.cutouts[part].labels == found.scenes[part].labels
+        for pictures, kinds in ((found.cutouts[part], ("cat", "dog")), (found.scenes[part], ("forest", "sea"))):
+            assert dict(zip(pictures.names, pictures.labels, strict=True)) == {
+                f"{kind}_{suffix}.png": label for label, kind in enumerate(kinds) for suffix in suffixes
+            }
     drop(tmp_path, "scenes.csv")
     with pytest.raises(UserError, match=r"lacks scenes\.csv: a table of cut-outs"):
         sources_of(tmp_path, name="catdog-scenes").listing("catdog-scenes")

@@ -42,6 +42,27 @@ def load(folder):
     return load
 
 
+def test_of_every_kind_of_images_in_a_class_some_carry_the_cue_and_some_do_not(tmp_path):
+    shade = 0
+    for part, n in (("train", 30), ("test", 1)):
+        for name in ("cat", "dog"):
+            for kind in range(5):
+                (tmp_path / part / name / f"breed{kind}").mkdir(parents=True)
+                for index in range(n):
+                    shade += 1  # tells the file
+                    colour = shade // 256, shade % 256, kind
+                    Image.new("RGB", (8, 8), colour).save(tmp_path / part / name / f"breed{kind}" / f"{index}.png")
+    offer = Registry.discover().get("dataset", "images-patch")
+    dataset = offer.make(offer.configure({}))
+    dataset.load(Sources({"images": str(tmp_path)}))
+    data = derive_experiment(dataset, DataSettings(clean_images=10, validation_images=10), 0.8, seed=0)
+    kinds = dataset.train.images[data.pretraining.index, 2, 7, 7]
+    for label in range(2):
+        for kind in range(5):
+            cued = data.environments[(data.pretraining.labels == label) & (kinds == kind)]
+            assert 0 < cued.sum() < len(cued)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_cue_is_blended_in_by_its_mask_and_by_nothing_else(load, kind):
     dataset = load(kind)

@@ -6,13 +6,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from mmc_bench_plugins.foregrounds.birds import read_metadata
 from mmc_bench_plugins.foregrounds.waterbirds import middle_of
 from PIL import Image
 from PIL.ExifTags import Base
 
 from mmc_bench import UserError
 from mmc_bench.data.sources import Sources
-from mmc_bench.data.splits import derive_experiment
+from mmc_bench.data.splits import derive_experiment, first_of_each_class
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.settings import DataSettings
 
@@ -165,9 +166,11 @@ def with_pairs(official):
 
 def test_composites_of_the_official_pairs_are_the_official_ones(official, with_pairs):
     rows = official_rows(official)
-    for part, split in ((with_pairs.train, "0"), (with_pairs.test, "2")):
-        own = [row for row in rows if row["split"] == split]
-        assert len(own) == len(part.labels)
+    for name, split in (("train", "0"), ("test", "2")):
+        part = getattr(with_pairs, name)
+        of_bird = {f"images/{row['img_filename']}": row for row in rows if row["split"] == split}
+        own = [of_bird[pair.bird] for pair in listings(official).listing("waterbirds-metadata").of[name]]
+        assert len(own) == len(of_bird) == len(part.labels)
         assert part.labels.tolist() == [int(row["y"]) for row in own]
         first = 0 if split == "0" else 20
         seen = with_pairs.render(part.images.float() / 127.5 - 1, first + torch.arange(len(own)))
@@ -243,6 +246,26 @@ def test_a_cue_rate_with_conflicting_minorities_makes_the_official_setting(offic
         own = matching[data.pretraining.labels == label]
         assert own.sum() == int(0.75 * len(own))
     assert torch.equal(matching, data.pretraining.cues == dataset.train.cues[data.pretraining.index])
+
+
+def species_without_a_cue(names, labels, cue_rate):
+    """Return the species of the birds to which the cue rate leaves no cue of their own."""
+    cued = first_of_each_class(torch.tensor(labels), 2, cue_rate).tolist()
+    return {name.split("/")[1] for name, has_cue in zip(names, cued, strict=True) if not has_cue}
+
+
+def test_birds_without_their_own_cue_are_of_all_species(official):
+    birds = listings(official, "waterbirds").listing("cub").of["train"]
+    assert species_without_a_cue(birds.names, birds.labels, 0.6) == {*SPECIES}
+
+
+def test_birds_of_the_official_table_without_their_own_cue_are_of_all_species(tmp_path):
+    birds = [(f"{species}/{number}.jpg", int(species in WATER)) for species in SPECIES for number in range(20)]
+    rows = [f"{name},{label},{split},{label},/sea.jpg" for split in (0, 2) for name, label in birds]
+    rows = [row.replace("/", f"/{number}_", 1) for number, row in enumerate(rows)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["img_filename,y,split,place,place_filename", *rows]))
+    pairs = read_metadata(tmp_path).of["train"]
+    assert species_without_a_cue([pair.bird for pair in pairs], [pair.label for pair in pairs], 0.8) == {*SPECIES}
 
 
 # --- wrong layouts

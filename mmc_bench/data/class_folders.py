@@ -1,14 +1,16 @@
 """Class folders, ``train/<class>/*`` and ``test/<class>/*``: which files are images, and which images they are."""
 
 import errno
+import hashlib
 import os
 import stat
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from mmc_bench.data.listing import FileState, fingerprint, unreadable
+from mmc_bench.data.listing import FileState, drawn_place, fingerprint, unreadable
 from mmc_bench.errors import UserError
 
 IMAGE_SUFFIXES = frozenset(
@@ -16,6 +18,10 @@ IMAGE_SUFFIXES = frozenset(
     | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 PARTS = ("train", "test")
+
+#: The order of training images: by class, folder and file name; or drawn once (`mmc_bench.data.listing.drawn_place`).
+#: Test images are always by class, folder and file name.
+Order = Literal["by name", "drawn"]
 
 #: File names that a message quotes for each reason why files are left out.
 QUOTED = 3
@@ -42,16 +48,19 @@ class ClassFolders:
     classes
         Class names in label order.
     images
-        For ``"train"`` and ``"test"``, the images by class, folder and file name.
+        For ``"train"`` and ``"test"``, the images.
     left_out
         For each reason (``"behind a dangling link"``), the names below `root` that are not read for it. Hidden files
         and folders are no part of the images, and not among these.
+    order
+        How the training images are ordered.
     """
 
     root: Path
     classes: tuple[str, ...]
     images: Mapping[str, tuple[ImageFile, ...]]
     left_out: Mapping[str, tuple[str, ...]]
+    order: Order = "by name"
 
     @property
     def remark(self) -> str | None:
@@ -84,7 +93,7 @@ def is_class_folder(folder: Path) -> bool:
         raise unreadable(error, folder) from None
 
 
-def read_class_folders(root: Path) -> ClassFolders:
+def read_class_folders(root: Path, order: Order = "by name") -> ClassFolders:
     """List the images of class folders.
 
     Class names sort into labels. Images may lie in folders below a class. Hidden files and folders
@@ -104,7 +113,9 @@ def read_class_folders(root: Path) -> ClassFolders:
     except OSError as error:
         raise unreadable(error, root) from None
     _check_filled(root, classes, images, left_out)
-    return ClassFolders(root, classes, images, {reason: tuple(names) for reason, names in left_out.items()})
+    if order == "drawn":
+        images["train"] = tuple(sorted(images["train"], key=lambda image: drawn_place(image.name)))
+    return ClassFolders(root, classes, images, {reason: tuple(names) for reason, names in left_out.items()}, order)
 
 
 def _class_names(root: Path, left_out: dict[str, list[str]]) -> tuple[str, ...]:
@@ -216,5 +227,6 @@ def _counted(left_out: Mapping[str, Sequence[str]]) -> str:
 
 
 def identity_of_folders(folders: ClassFolders) -> str:
-    """Return a digest of the images' names and contents (`mmc_bench.data.listing.fingerprint`)."""
-    return fingerprint(folders.root, (image for part in PARTS for image in folders.images[part]))
+    """Return a digest of the images' names, contents (`mmc_bench.data.listing.fingerprint`) and order."""
+    files = fingerprint(folders.root, (image for part in PARTS for image in folders.images[part]))
+    return files if folders.order == "by name" else hashlib.sha256(f"{files} {folders.order}".encode()).hexdigest()[:16]

@@ -4,14 +4,18 @@ from pathlib import Path
 
 import torch
 
-from mmc_bench.data.class_folders import PARTS, identity_of_folders, read_class_folders
+from mmc_bench.data.class_folders import PARTS, Order, identity_of_folders, read_class_folders
 from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.decoded import DecodedShape, PictureFiles, decode
 from mmc_bench.data.stored import IMAGE_MEMORY
 
 
 def load_folder(
-    folder: Path, size: tuple[int, int] | None, channels: int | None, memory: int = IMAGE_MEMORY
+    folder: Path,
+    size: tuple[int, int] | None,
+    channels: int | None,
+    memory: int = IMAGE_MEMORY,
+    order: Order = "by name",
 ) -> tuple[SourceImages, SourceImages]:
     """Return the train and test images of a folder in ``ImageFolder`` layout.
 
@@ -26,13 +30,15 @@ def load_folder(
         1 (grey) or 3 (RGB); None means 3.
     memory
         Bytes; images that take more stay in a file.
+    order
+        How the training images are ordered.
 
     Raises
     ------
     UserError
         When the folder is malformed or an image cannot be read.
     """
-    found, shape = read_class_folders(folder), DecodedShape(size, channels or 3)
+    found, shape = read_class_folders(folder, order), DecodedShape(size, channels or 3)
     identity = identity_of_folders(found)
 
     def part(name: str) -> SourceImages:

@@ -116,6 +116,15 @@ def fingerprint(root: Path, files: Iterable[FileState]) -> str:
     return result
 
 
+def drawn_place(name: str) -> bytes:
+    """Return a key that sorts training files into an order drawn once, from their names alone.
+
+    Names and folders often sort images into kinds. In their order, the first images of a class, to which the cue goes,
+    would be of other kinds than the rest.
+    """
+    return hashlib.sha256(_bytes(name)).digest()
+
+
 def unreadable(error: OSError, place: Path) -> UserError:
     """Return the error of a file or folder that cannot be read."""
     return UserError(f"{error.filename or place} cannot be read: {error.strerror}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmc_bench.data.cache import cache_root
-from mmc_bench.data.class_folders import identity_of_folders, is_class_folder, read_class_folders
+from mmc_bench.data.class_folders import Order, identity_of_folders, is_class_folder, read_class_folders
 from mmc_bench.data.listing import Layout, identity_of, read_listing
 from mmc_bench.errors import UserError, nearest
 
@@ -56,6 +56,14 @@ def data_root() -> Path:
     return Path(os.environ.get("MMC_BENCH_DATA") or cache_root() / "data")
 
 
+def order_of(source: str) -> Order:
+    """Return the order of the training images where class folders stand for a source.
+
+    Copies of the built-in datasets number the images of a class in the dataset's own order, which is random.
+    """
+    return "by name" if source in KNOWN_SOURCES else "drawn"
+
+
 def identify(
     folders: Mapping[str, str],
     wanted: Mapping[str, Wanted],
@@ -96,7 +104,7 @@ def identify(
             _check_classes(name, path, listing.num_classes, need.num_classes)
             identities[name] = f"folder:{identity_of(listing)}"
         elif is_class_folder(folder):
-            found = read_class_folders(folder)
+            found = read_class_folders(folder, order_of(name))
             _check_classes(name, path, len(found.classes), need.num_classes)
             identities[name] = f"folder:{identity_of_folders(found)}"
             remarks += [found.remark] if found.remark else []

@@ -19,7 +19,7 @@ from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.decoded import Box, DecodedShape, Fit, PictureFiles, decode
 from mmc_bench.data.folders import load_folder
 from mmc_bench.data.listing import Layout, Listing, identity_of, read_listing
-from mmc_bench.data.locations import KNOWN_SOURCES, KnownSource, data_root
+from mmc_bench.data.locations import KNOWN_SOURCES, KnownSource, data_root, order_of
 from mmc_bench.data.stored import IMAGE_MEMORY, Images
 from mmc_bench.errors import UserError, nearest
 
@@ -71,7 +71,7 @@ class Sources:
         folder = self.folders.get(name)
         if folder is not None and (known is None or is_class_folder(Path(folder))):
             size, channels = (known.size, known.channels) if known else (size, None)
-            train, test = load_folder(Path(folder), size, channels, self.memory)
+            train, test = load_folder(Path(folder), size, channels, self.memory, order_of(name))
             return train, test
         if name == "digits":
             return load_digits()

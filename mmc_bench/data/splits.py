@@ -119,9 +119,9 @@ def derive_experiment(
     """Derive all sets of one experiment from a loaded dataset.
 
     Held-out sets are drawn at random without replacement; the cue goes to the first `cue_rate` of each class
-    of the pretraining images in dataset order. RC and RI are drawn once, from the seed alone, so that every
-    method is scored on the very same images. A training image's conflicting or random cue follows from the seed alone,
-    too, whatever the cue rate and the sizes of the sets.
+    of the pretraining images in dataset order, which must therefore be random within a class. RC and RI are drawn once,
+    from the seed alone, so that every method is scored on the very same images. A training image's conflicting or
+    random cue follows from the seed alone, too, whatever the cue rate and the sizes of the sets.
 
     Every set lies in a random order of its own, fixed by the seed: a dataset may come class by class, and
     the first images of a set, or a batch of it in order, must be a sample of all classes.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from mmc_bench import DatasetSpec, hookimpl
 
 mmc_bench_api = 1
-VERSION = 1
+VERSION = 2
 
 CUB_AND_PLACES = {"cub": ".birds:read_cub", "places": ".birds:read_places"}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmc_bench import UserError
-from mmc_bench.data.listing import Listing, unreadable
+from mmc_bench.data.listing import Listing, drawn_place, unreadable
 
 from .layout import PARTS, Pictures, check_filled, every, pictures_of
 from .tables import Entry, check_once, exists, images_below, read_rows, require
@@ -51,7 +51,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs(Listing):
-    """The official pairs of bird and place, for ``"train"``, ``"val"`` and ``"test"``."""
+    """The official pairs of bird and place, for ``"train"`` in an order drawn once, ``"val"`` and ``"test"``."""
 
     of: Mapping[str, tuple[Pair, ...]] = field(repr=False)
 
@@ -131,7 +131,7 @@ def _parts(folder: Path, entries: list[Entry], one: str, tables: tuple[str, ...]
     of = {part: pictures_of(entries, part, CLASSES) for part in PARTS}
     check_filled(folder, of, CLASSES, one)
     files = [name for part in PARTS for name in of[part].files]
-    require(folder, files, what)
+    require(folder, sorted(files), what)
     return Parts(root=folder, files=(*tables, *files), num_classes=len(CLASSES), of=of)
 
 
@@ -161,4 +161,5 @@ def read_metadata(folder: Path) -> Pairs:
         for name, label in CLASSES.items():
             if all(pair.label != label for pair in of[part]):
                 raise UserError(f"{folder / table} has no {name} in the {part} part")
+    of["train"].sort(key=lambda pair: drawn_place(pair.bird))
     return Pairs(root=folder, files=(table,), of={part: tuple(pairs) for part, pairs in of.items()})

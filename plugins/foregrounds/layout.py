@@ -11,7 +11,7 @@ import yamlcore
 from pydantic import ConfigDict, Field, ValidationError
 
 from mmc_bench import BaseConfig, UserError
-from mmc_bench.data.listing import Listing, unreadable
+from mmc_bench.data.listing import Listing, drawn_place, unreadable
 
 from .tables import Entry, entries_of, images_below, require
 
@@ -137,7 +137,7 @@ def described(folder: Path, description: Description, *read: str) -> Pasted:
     for what, of_part in zip(("cut-out", "scene"), of_parts, strict=True):
         check_filled(folder, of_part, labels, what)
     files = [name for of_part in of_parts for part in PARTS for name in of_part[part].files]
-    require(folder, files, "each file that is named")
+    require(folder, sorted(files), "each file that is named")
     tables = [where for where in (d.cutouts, d.scenes) if isinstance(where, str)]
     cutouts_of, scenes_of = of_parts
     return Pasted(
@@ -146,8 +146,10 @@ def described(folder: Path, description: Description, *read: str) -> Pasted:
 
 
 def pictures_of(entries: Iterable[Entry], part: str, labels: Mapping[str, int]) -> Pictures:
-    """Return the entries of one part as columns."""
+    """Return the entries of one part as columns, those for training in an order drawn once."""
     own = [entry for entry in entries if entry.part == part]
+    if part == "train":
+        own.sort(key=lambda entry: drawn_place(entry.name))
     masks = tuple(entry.mask for entry in own if entry.mask)
     return Pictures(
         names=tuple(entry.name for entry in own),

@@ -40,8 +40,9 @@ class Waterbirds(Foregrounds):
     official form: a photograph is stretched to a square, of which the middle 7/8 are seen.
 
     Of 5,994 birds for training 1,379 are waterbirds, and 1,284 of 5,794 for testing; by default as many landbirds are
-    used. With all birds (`balanced` is false), a cue rate of .95 and conflicting minorities make a training set as the
-    official one is: 600 clean and 600 validation birds leave 4,794, and officially there are 4,795.
+    used. With all birds (`balanced` is false), a cue rate of .95 and conflicting minorities make a training set like
+    the official one: 600 clean and 600 validation birds leave 4,794, and officially there are 4,795. Birds in front of
+    the other kind of place are a random sample of their class, the same for all seeds.
     """
 
     class Config(Foregrounds.Config):
