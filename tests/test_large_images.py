@@ -216,7 +216,7 @@ def test_the_kit_looks_at_images_in_a_file(bench, tmp_path, monkeypatch):
                 noise = np.random.default_rng(10 * index + label).integers(0, 256, (16, 16, 3), dtype=np.uint8)
                 Image.fromarray(noise).save(tmp_path / part / str(label) / f"{index}.png")
     load = sources.load_folder
-    monkeypatch.setattr(sources, "load_folder", lambda folder, size, channels, memory: load(folder, size, channels, 0))
+    monkeypatch.setattr(sources, "load_folder", lambda folder, size, channels, *_: load(folder, size, channels, 0))
     result = bench("check", "images-box", "--data", f"images={tmp_path}")
     assert "FAILED" not in result.out, result.out
 

@@ -1,16 +1,18 @@
 """Folders of a dataset's own layout: what a plugin lists of them is their identity, and all that it may decode."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.plugins import registry_of, write_source
 from PIL import Image
 
 from mmc_bench import DatasetSpec, UserError
 from mmc_bench.data.locations import Wanted, check_present, identify
 from mmc_bench.data.sources import Sources
-from mmc_bench.running.session import wanted_by
-from mmc_bench.stages.resources import sources_of
+from mmc_bench.running.session import Session, wanted_by
+from mmc_bench.stages.resources import Resources, sources_of
 
 PLUGIN = """
 from mmc_bench import DatasetSpec, UserError, hookimpl
@@ -77,6 +79,30 @@ def test_only_listed_files_are_decoded(offers, folder):
         sources.decode("pairs", ["a.png", "c.png"], (2, 2))
     with pytest.raises(UserError, match="its spec must list it in sources"):
         sources.listing("others")
+
+
+@pytest.mark.parametrize("file", ["labels.csv", "a.png"])
+def test_listed_files_that_changed_since_the_run_was_planned_are_refused(offers, folder, file):
+    planned = {"pairs": identified(offers, folder)}
+    before, after = (sources_of(offers["pairs"], Sources({"pairs": str(folder)}, images=planned)) for _ in range(2))
+    assert before.listing("pairs").files == ("labels.csv", "b.png", "a.png")
+    (folder / file).write_bytes((folder / file).read_bytes()[:-1])
+    for read in (lambda: before.decode("pairs", ["a.png"], (2, 2)), lambda: after.listing("pairs")):
+        with pytest.raises(UserError, match=rf"^images of {folder} were changed during the run: run the same command"):
+            read()
+
+
+def test_a_run_refuses_images_that_changed_after_it_was_planned(folder, tmp_path):
+    for part in ("train", "test"):
+        for name in "ab":
+            (tmp_path / "classes" / part / name).mkdir(parents=True)
+            shutil.copy(folder / f"{name}.png", tmp_path / "classes" / part / name)
+    session = Session.of(lists={"datasets": "images-box"}, data={"images": tmp_path / "classes"}, results=tmp_path)
+    job = session.plan.pretrainings[0]
+    shutil.copy(folder / "c.png", tmp_path / "classes" / "train" / "a")
+    resources = Resources(session.registry, session.store, Sources(dict(session.data)), torch.device("cpu"), threads=1)
+    with pytest.raises(UserError, match="classes were changed during the run"):
+        resources.data(job)
 
 
 def test_what_is_wrong_with_a_folder_is_said_before_a_run(offers, folder):

@@ -321,6 +321,16 @@ def test_an_error_while_decoding_leaves_no_cache_behind(tmp_path):
     assert len(train.labels) == 5
 
 
+def test_images_that_changed_since_the_run_was_planned_are_refused(tmp_path):
+    write_class_folder(tmp_path)
+    planned = identify({"insects": str(tmp_path)}, {"insects": Wanted()})
+    sources = Sources({"insects": str(tmp_path)}, images={**planned, "digits": "original"})
+    assert len(sources.load("insects")[0].labels) == 4
+    Image.fromarray(solid(9)).save(tmp_path / "test" / "ant" / "0.png")
+    with pytest.raises(UserError, match=f"^images of {re.escape(str(tmp_path))} were changed during the run: run"):
+        sources.load("insects")
+
+
 # --- what is checked before anything is decoded
 
 

@@ -7,6 +7,7 @@ import torch
 from mmc_bench.data.class_folders import PARTS, Order, identity_of_folders, read_class_folders
 from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.decoded import DecodedShape, PictureFiles, decode
+from mmc_bench.data.listing import refuse_changed
 from mmc_bench.data.stored import IMAGE_MEMORY
 
 
@@ -16,6 +17,7 @@ def load_folder(
     channels: int | None,
     memory: int = IMAGE_MEMORY,
     order: Order = "by name",
+    planned: str | None = None,
 ) -> tuple[SourceImages, SourceImages]:
     """Return the train and test images of a folder in ``ImageFolder`` layout.
 
@@ -32,14 +34,17 @@ def load_folder(
         Bytes; images that take more stay in a file.
     order
         How the training images are ordered.
+    planned
+        The identity of the images that a run was planned with, if there is one.
 
     Raises
     ------
     UserError
-        When the folder is malformed or an image cannot be read.
+        When the folder is malformed, has other images than were planned with, or an image cannot be read.
     """
     found, shape = read_class_folders(folder, order), DecodedShape(size, channels or 3)
     identity = identity_of_folders(found)
+    refuse_changed(folder, identity, planned)
 
     def part(name: str) -> SourceImages:
         listing = found.images[name]

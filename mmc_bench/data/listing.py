@@ -116,6 +116,12 @@ def fingerprint(root: Path, files: Iterable[FileState]) -> str:
     return result
 
 
+def refuse_changed(folder: Path, identity: str, planned: str | None) -> None:
+    """Raise a `UserError` where a folder's images have another identity than those that a run was planned with."""
+    if planned not in (None, f"folder:{identity}"):
+        raise UserError(f"images of {folder} were changed during the run: run the same command again")
+
+
 def drawn_place(name: str) -> bytes:
     """Return a key that sorts training files into an order drawn once, from their names alone.
 

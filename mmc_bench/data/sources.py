@@ -18,7 +18,7 @@ from mmc_bench.data.class_folders import is_class_folder
 from mmc_bench.data.contract import SourceImages
 from mmc_bench.data.decoded import Box, DecodedShape, Fit, PictureFiles, decode
 from mmc_bench.data.folders import load_folder
-from mmc_bench.data.listing import Layout, Listing, identity_of, read_listing
+from mmc_bench.data.listing import Layout, Listing, identity_of, read_listing, refuse_changed
 from mmc_bench.data.locations import KNOWN_SOURCES, KnownSource, data_root, order_of
 from mmc_bench.data.stored import IMAGE_MEMORY, Images
 from mmc_bench.errors import UserError, nearest
@@ -49,6 +49,8 @@ class Sources:
         What finds the files in the folders of sources that are no class folders.
     memory
         Bytes; images that take more stay in a file.
+    images
+        The identities of the images that the run was planned with, by source; those of others are not compared.
     """
 
     folders: Mapping[str, str] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class Sources:
     allowed: tuple[str, ...] | None = None
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     memory: int = IMAGE_MEMORY
+    images: Mapping[str, str] = field(default_factory=dict)
     _listings: dict[str, Listing] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def load(self, name: str, size: tuple[int, int] | None = None) -> tuple[SourceImages, SourceImages]:
@@ -64,15 +67,15 @@ class Sources:
         Raises
         ------
         UserError
-            When the source is unknown, or its images are missing, damaged or malformed.
+            When the source is unknown, or its images are missing, damaged, malformed or others than were planned with.
         """
         self._check_allowed(name)
         known = KNOWN_SOURCES.get(name)
         folder = self.folders.get(name)
         if folder is not None and (known is None or is_class_folder(Path(folder))):
             size, channels = (known.size, known.channels) if known else (size, None)
-            train, test = load_folder(Path(folder), size, channels, self.memory, order_of(name))
-            return train, test
+            planned = self.images.get(name)
+            return load_folder(Path(folder), size, channels, self.memory, order_of(name), planned)
         if name == "digits":
             return load_digits()
         if known is None:
@@ -89,7 +92,7 @@ class Sources:
         Raises
         ------
         UserError
-            When the folder is not given, or is not what the function looks for.
+            When the folder is not given, is not what the function looks for, or has other files than were planned with.
         """
         self._check_allowed(name)
         if name not in self.layouts:
@@ -97,7 +100,9 @@ class Sources:
         if name not in self.folders:
             raise UserError(f"the images of {name} are not given: say where they are with --data {name}=DIR")
         if name not in self._listings:
-            self._listings[name] = read_listing(self.layouts[name], Path(self.folders[name]))
+            listing = read_listing(self.layouts[name], Path(self.folders[name]))
+            self._identity_of(name, listing)
+            self._listings[name] = listing
         return self._listings[name]
 
     def decode(
@@ -120,8 +125,14 @@ class Sources:
         listing = self.listing(name)
         if strange := {*files, *(masks or ())} - {*listing.files}:
             raise UserError(f"the listing of {name} lacks {min(strange)}: it must have every file that is read")
-        pictures = PictureFiles(listing.root, files, identity_of(listing), masks, boxes)
+        pictures = PictureFiles(listing.root, files, self._identity_of(name, listing), masks, boxes)
         return decode(pictures, DecodedShape(size, channels, fit), self.memory)
+
+    def _identity_of(self, name: str, listing: Listing) -> str:
+        """Return the identity of a source's files; raises a `UserError` where others were planned with."""
+        identity = identity_of(listing)
+        refuse_changed(Path(self.folders[name]), identity, self.images.get(name))
+        return identity
 
     def _check_allowed(self, name: str) -> None:
         if self.allowed is not None and name not in self.allowed:

@@ -92,7 +92,7 @@ class Resources:
             self.forget()
             offer = self.offer("dataset", pretraining.dataset)
             dataset = offer.make(offer.configure(pretraining.dataset.parameters))
-            dataset.load(sources_of(offer, self.sources))
+            dataset.load(sources_of(offer, replace(self.sources, images=pretraining.images)))
             self._loaded[dataset_key] = dataset
         key = canonical_json([dataset_key, pretraining.data.content(), pretraining.cue_rate, pretraining.data_seed])
         if key not in self._derived:
