@@ -1,10 +1,14 @@
 """What an audit makes of the images at hand: the sizes of its sets, its steps of training, the share of a class."""
 
+import pytest
 from helpers.audited import write_images
+from PIL import Image
 
 from mmc_bench.auditing.chance import ScoredImages
+from mmc_bench.auditing.folders import pixels_for
 from mmc_bench.auditing.pictures import Shown
 from mmc_bench.auditing.plan import AuditSession
+from mmc_bench.data.class_folders import read_class_folders
 from mmc_bench.running.session import Session
 
 
@@ -41,3 +45,11 @@ def test_the_share_of_the_largest_class_is_that_of_the_test_images(tmp_path):
     session = AuditSession.auditing(given)
     shown = Shown.of(session, {model.key for model in session.plan.pretrainings})
     assert shown.tested == ScoredImages(3, 28, 12 / 28)
+
+
+@pytest.mark.parametrize(("test_side", "pixels"), [(16, None), (24, 64), (80, 64)])
+def test_images_are_resized_where_those_for_testing_are_larger_or_of_another_size(tmp_path, test_side, pixels):
+    write_images(tmp_path, train=2)
+    for file in (tmp_path / "test").rglob("*.png"):
+        Image.new("RGB", (test_side, test_side)).save(file)
+    assert pixels_for(read_class_folders(tmp_path)) == pixels

@@ -248,6 +248,15 @@ def test_images_of_different_sizes_are_refused_where_no_size_is_given(tmp_path):
         folders.load_folder(tmp_path, size=None, channels=None)
 
 
+def test_test_images_of_another_size_are_refused_where_no_size_is_given(tmp_path):
+    write_class_folder(tmp_path)
+    for file in (tmp_path / "test").rglob("*.png"):
+        Image.fromarray(solid(7, size=(8, 9))).save(file)
+    with pytest.raises(UserError, match=r"test/ant/0\.png is 9x8, and the first one 8x8: .*--set DATASET\.pixels=32"):
+        folders.load_folder(tmp_path, size=None, channels=None)
+    assert [part.images.shape[2:] for part in folders.load_folder(tmp_path, (4, 4), None)] == [(4, 4), (4, 4)]
+
+
 def test_a_folder_is_decoded_once_and_then_read_from_the_cache(tmp_path, monkeypatch):
     write_class_folder(tmp_path)
     first = folders.load_folder(tmp_path, size=(8, 8), channels=3)

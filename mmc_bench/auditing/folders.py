@@ -17,7 +17,7 @@ FEWEST = {"train": 10, "test": 2}
 #: Pixels of the side that images are resized to where they are larger, or not all alike.
 SIDE = 64
 
-#: Images that are looked at to tell whether all are alike.
+#: Images of train and of test that are looked at to tell whether all are alike.
 SAMPLE = 100
 
 #: Pretraining images that there must be for each clean one; otherwise the held-out sets are cut as well.
@@ -79,8 +79,9 @@ def about_steps(recipe: Recipe, data: DataSettings, folder: ClassFolders) -> str
 
 def pixels_for(folder: ClassFolders) -> int | None:
     """Return the side that images are resized to; None where they can stay as they are."""
-    images = folder.images["train"]
-    sizes = {_size_of(folder, image) for image in images[:: -(-len(images) // SAMPLE)]}
+    sizes = {
+        _size_of(folder, image) for images in folder.images.values() for image in images[:: -(-len(images) // SAMPLE)]
+    }
     return None if len(sizes) == 1 and max(*sizes.pop()) <= SIDE else SIDE
 
 

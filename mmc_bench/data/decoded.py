@@ -136,6 +136,14 @@ def decode(
     return opened
 
 
+def several_sizes(path: Path, size: tuple[int, int], first: tuple[int, int]) -> UserError:
+    """Return the error of an image whose (width, height) is not that of the first, where these stay as they are."""
+    return UserError(
+        f"{path} is {size[0]}x{size[1]}, and the first one {first[0]}x{first[1]}: images of several sizes need one to "
+        "be resized to, such as --set DATASET.pixels=32"
+    )
+
+
 def _size_of(pictures: PictureFiles, channels: int) -> tuple[int, int]:
     first = read_image(pictures.root / pictures.names[0], channels)
     return first.height, first.width
@@ -237,11 +245,7 @@ def _decoded(
         mask = None if pictures.masks is None else pictures.root / pictures.masks[row]
         image = read_image(pictures.root / pictures.names[row], channels, mask)
         if shape.size is None and image.size != (width, height):
-            path = pictures.root / pictures.names[row]
-            raise UserError(
-                f"{path} is {image.width}x{image.height}, and the first one {width}x{height}: images of several sizes "
-                "need one to be resized to, such as --set DATASET.pixels=32"
-            )
+            raise several_sizes(pictures.root / pictures.names[row], image.size, (width, height))
         box = pictures.boxes[row] if pictures.boxes else WHOLE
         return np.asarray(_fitted(image, (width, height), shape.fit, box)).reshape(height, width, channels)
 

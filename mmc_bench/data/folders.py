@@ -6,7 +6,7 @@ import torch
 
 from mmc_bench.data.class_folders import PARTS, Order, identity_of_folders, read_class_folders
 from mmc_bench.data.contract import SourceImages
-from mmc_bench.data.decoded import DecodedShape, PictureFiles, decode
+from mmc_bench.data.decoded import DecodedShape, PictureFiles, decode, several_sizes
 from mmc_bench.data.listing import refuse_changed
 from mmc_bench.data.stored import IMAGE_MEMORY
 
@@ -53,4 +53,7 @@ def load_folder(
         return SourceImages(decode(pictures, shape, memory), labels)
 
     train, test = map(part, PARTS)
+    (height, width), (test_height, test_width) = train.images.shape[2:], test.images.shape[2:]
+    if (test_width, test_height) != (width, height):
+        raise several_sizes(folder / found.images["test"][0].name, (test_width, test_height), (width, height))
     return train, test
