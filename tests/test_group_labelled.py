@@ -162,8 +162,10 @@ def test_spawrious_takes_the_images_that_its_authors_loader_takes(tmp_path, monk
         loaded(Spawrious, read_spawrious, tmp_path, benchmark="o2o_medium")
 
 
-def test_colours_agree_with_a_noisy_label_as_arjovsky_et_al_say():
+@pytest.mark.parametrize("class_by_class", [False, True])
+def test_colours_agree_with_a_noisy_label_as_arjovsky_et_al_say(class_by_class):
     labels = torch.arange(20000) % 10
+    labels = labels.sort().values if class_by_class else labels
     source = SourceImages(torch.full((20000, 1, 28, 28), 200, dtype=torch.uint8), labels)
 
     class Mnist:
@@ -174,8 +176,10 @@ def test_colours_agree_with_a_noisy_label_as_arjovsky_et_al_say():
     dataset.load(Mnist())
     train, test = dataset.train, dataset.test
     agree = (train.labels == train.cues).double()
-    shares = [agree[:10000].mean(), agree[10000:].mean(), (test.labels == test.cues).double().mean()]
+    shares = [agree[::2].mean(), agree[1::2].mean(), (test.labels == test.cues).double().mean()]
     assert shares == pytest.approx([0.8, 0.9, 0.1], abs=0.02)
+    if class_by_class:
+        assert [agree[labels == digit].mean() for digit in range(10)] == pytest.approx([0.85] * 10, abs=0.03)
     assert (train.labels == (labels >= 5)).double().mean() == pytest.approx(0.75, abs=0.02)
     red, green, blue = train.images.amax((2, 3)).T
     assert torch.equal(red, 200 * train.cues) and torch.equal(green, 200 * (1 - train.cues)) and not blue.any()

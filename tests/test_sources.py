@@ -378,6 +378,26 @@ def test_the_wrong_number_of_classes_is_refused_where_the_cue_needs_a_certain_on
     assert identify({"insects": str(tmp_path)}, {"insects": Wanted()})
 
 
+@pytest.mark.parametrize(
+    ("classes", "fits"),
+    [
+        ([*"0123456789"], True),
+        ([f"{digit} - digit" for digit in range(10)], True),
+        ([f"{digit:02}" for digit in range(10)], True),
+        ([*"123456789", "10"], False),
+        ([*"0123456"], False),
+        (["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"], False),
+    ],
+)
+def test_folders_in_place_of_mnist_are_the_ten_digits(tmp_path, classes, fits):
+    write_class_folder(tmp_path, classes=classes, images=1)
+    if fits:
+        assert identify({"mnist": str(tmp_path)}, {"mnist": Wanted()})
+        return
+    with pytest.raises(UserError, match=r"^--data mnist=.*: its classes must be named 0 to 9, and are \w+, "):
+        identify({"mnist": str(tmp_path)}, {"mnist": Wanted()})
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere: there is no such folder"):
         checks(tmp_path / "nowhere")

@@ -1,7 +1,8 @@
 """Where images lie, and which images they are: checks and identities that need no torch."""
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from mmc_bench.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class KnownSource:
-    """An image source that the core reads: torchvision's, or (without a class of its own) embedded."""
+    """An image source that the core reads: torchvision's, or (without a class of its own) embedded.
+
+    Where labels have a meaning, `digits` says that they are the digits 0 to 9, and class folders must be named so.
+    """
 
     name: str
     torchvision_class: str
@@ -21,6 +25,7 @@ class KnownSource:
     present: str
     size: tuple[int, int]
     channels: int
+    digits: bool = False
 
 
 KNOWN_SOURCES = {
@@ -29,7 +34,7 @@ KNOWN_SOURCES = {
         KnownSource("digits", "", "", "", (16, 16), 3),
         KnownSource("cifar10", "CIFAR10", "cifar-10-batches-py/", "cifar-10-batches-py", (32, 32), 3),
         KnownSource("cifar100", "CIFAR100", "cifar-100-python/", "cifar-100-python", (32, 32), 3),
-        KnownSource("mnist", "MNIST", "MNIST/raw/", "MNIST/raw", (28, 28), 1),
+        KnownSource("mnist", "MNIST", "MNIST/raw/", "MNIST/raw", (28, 28), 1, digits=True),
         KnownSource("fashion-mnist", "FashionMNIST", "FashionMNIST/raw/", "FashionMNIST/raw", (28, 28), 1),
     )
 }
@@ -89,7 +94,8 @@ def identify(
     Raises
     ------
     UserError
-        When a folder is missing, empty or of the wrong kind or class count, or no dataset reads the source.
+        When a folder is missing, empty or of the wrong kind, its classes are not those wanted, or no dataset reads
+        the source.
     """
     identities = {}
     remarks = []
@@ -106,6 +112,8 @@ def identify(
         elif is_class_folder(folder):
             found = read_class_folders(folder, order_of(name))
             _check_classes(name, path, len(found.classes), need.num_classes)
+            if known and known.digits:
+                _check_digits(name, path, found.classes)
             identities[name] = f"folder:{identity_of_folders(found)}"
             remarks += [found.remark] if found.remark else []
         elif not (known and known.present and (folder / known.present).exists()):
@@ -119,6 +127,12 @@ def identify(
 def _check_classes(name: str, path: str, found: int | None, wanted: int | None) -> None:
     if None not in (found, wanted) and found != wanted:
         raise UserError(f"--data {name}={path}: {found} classes, but the cue is made for {wanted}")
+
+
+def _check_digits(name: str, path: str, classes: Sequence[str]) -> None:
+    numbers = [[*map(int, re.findall("[0-9]+", each))] for each in classes]
+    if numbers != [[digit] for digit in range(10)]:
+        raise UserError(f"--data {name}={path}: its classes must be named 0 to 9, and are {', '.join(classes[:12])}")
 
 
 def check_present(folders: Mapping[str, str], wanted: Mapping[str, Wanted], download: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from mmc_bench import DatasetSpec, hookimpl
 
 mmc_bench_api = 1
-VERSION = 1
+VERSION = 2
 
 
 def _of_folder(name: str, target: str, layout: str, summary: str, num_classes: int | None = None) -> DatasetSpec:
