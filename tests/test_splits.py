@@ -143,6 +143,24 @@ def test_the_cue_goes_to_the_first_of_each_class_in_data_set_order(cue_rate, see
     assert {number: cue for number, cue, _ in contents(data.pretraining)} == expected
 
 
+@pytest.mark.parametrize("part", ["train", "test", "other_dim"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int8, torch.float32])
+def test_cue_codes_of_a_type_without_negative_numbers_are_refused(part, dtype):
+    dataset = fake_dataset()
+    dataset.other_tests = {"other_dim": dataset.test}
+    parts = {"train": dataset.train, "test": dataset.test, **dataset.other_tests}
+    changed = parts[part].with_cues(parts[part].cues.to(dtype))
+    if part == "other_dim":
+        dataset.other_tests = {part: changed}
+    else:
+        setattr(dataset, part, changed)
+    if dtype.is_signed:
+        assert (derived(dataset, 0.5).splits["NC"].cues == -1).all()
+        return
+    with pytest.raises(UserError, match=rf"^the {part} images have (uint8|bool) cue codes: make them int64, since -1"):
+        derived(dataset, 0.5)
+
+
 def test_the_uncued_pretraining_set_has_the_same_images_and_labels():
     data = derived()
     with_cue, without = contents(data.pretraining), contents(data.pretraining_nc)

@@ -144,8 +144,9 @@ def derive_experiment(
     Raises
     ------
     UserError
-        When the training images are too few for the sizes asked for.
+        When the training images are too few for the sizes asked for, or cue codes cannot be negative.
     """
+    _check_codes({"train": dataset.train, "test": dataset.test, **getattr(dataset, "other_tests", {})})
     train, test = placed(dataset.train, device), placed(dataset.test, device)
     rows = _partition(len(train.labels), dataset, settings, seed)
     no_cue = torch.full_like(train.cues, -1)
@@ -185,6 +186,14 @@ def derive_experiment(
         cue_classes=partial(cue_classes, dataset),
         other_tests=_other_tests(dataset, order, device),
     )
+
+
+def _check_codes(parts: Mapping[str, LabelledImages]) -> None:
+    """Refuse cue codes of a type without negative numbers: -1 would become a cue."""
+    for name, part in parts.items():
+        if not part.cues.dtype.is_signed:
+            has = str(part.cues.dtype).removeprefix("torch.")
+            raise UserError(f"the {name} images have {has} cue codes: make them int64, since -1 means no cue")
 
 
 def first_of_each_class(labels: torch.Tensor, num_classes: int, rate: float) -> torch.Tensor:
