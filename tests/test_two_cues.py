@@ -196,6 +196,14 @@ def test_images_beyond_the_memory_are_refused_in_a_sentence(tmp_path):
         load(sources=Large())
 
 
+def test_images_with_a_second_cue_are_not_cut_and_mirrored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    how = {"plugins_dir": PLUGINS, "workers": 0, "progress": False, "set": {"pretrain.augment": "crop-flip"}}
+    results = mmc_bench.run(datasets="digits-two-cues", backbones="tiny-net", methods="tiny-still", seeds=0, **how)
+    failure = results.failures[0]
+    assert "crop-flip cuts and mirrors the second cue, which is part of the images of digits-two-cues" in failure.error
+
+
 @pytest.mark.parametrize(
     ("others", "message"),
     [

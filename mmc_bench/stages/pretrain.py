@@ -9,6 +9,7 @@ import torch
 from mmc_bench.data.augmentation import augmented
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.data.splits import ExperimentData
+from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Pretraining
 from mmc_bench.results.making import Budget
 from mmc_bench.results.records import Epoch, GroupEpoch
@@ -18,6 +19,9 @@ from mmc_bench.system.tally import tallied
 from mmc_bench.training import Backbone, Progress, Training, evaluate, stepped
 from mmc_bench.training.checks import check_weights
 from mmc_bench.training.passes import counted_passes, counting, place_of_passes
+
+#: The further test sets of images that have a second cue (`mmc_bench.data.contract.Dataset`).
+OTHER_CUE = frozenset({"other_random_NC", "other_random_C"})
 
 
 def pretrain(
@@ -85,9 +89,20 @@ def pretrain(
 
 
 def _training_images(pretraining: Pretraining, data: ExperimentData, resources: Resources) -> CuedImages:
-    """Return the pretraining set, augmented if the recipe says so, by draws that no other draw depends on."""
+    """Return the pretraining set, augmented if the recipe says so, by draws that no other draw depends on.
+
+    Raises
+    ------
+    UserError
+        When the images cannot be augmented, or have a second cue.
+    """
     images = replace(data.pretraining, role="cued")
     if pretraining.recipe.augment == "none":
         return images
+    if OTHER_CUE & data.other_tests.keys():
+        raise UserError(
+            f"pretrain.augment = {pretraining.recipe.augment} cuts and mirrors the second cue, which is part of the "
+            f"images of {pretraining.dataset.name}: set it to none"
+        )
     seed = derive_seed("augmentation", pretraining.seed)
     return augmented(images, torch.Generator(device=resources.device).manual_seed(seed))
