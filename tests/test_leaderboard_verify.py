@@ -193,6 +193,10 @@ def test_the_draw_follows_from_its_seed(tmp_path):
     assert len({entry.file for entry in sample_cells(entries, 9, 0)}) == 9
 
 
+def with_provenance(record, **changes):
+    return record.model_copy(update={"provenance": record.provenance.model_copy(update=changes)})
+
+
 @pytest.mark.parametrize(
     ("changed", "pretrain", "found", "tolerance", "agrees"),
     [
@@ -201,17 +205,18 @@ def test_the_draw_follows_from_its_seed(tmp_path):
         ({"device": "cpu (other)"}, "1", 0.92, 0.02, True),
         ({"threads": 9}, "1", 0.93, 0.02, False),
         ({"packages": {"torch": "3"}}, "1", 0.88, 0.02, True),
+        ({"packages": {"torch": "2", "pillow": "12"}}, "1", 0.91, 0.0, False),
         ({}, "2", 0.80, 0.1, True),
         ({}, "2", 0.79, 0.1, False),
     ],
 )
 def test_the_tolerance_is_that_of_what_differs(tmp_path, changed, pretrain, found, tolerance, agrees):
     board = TestBoard(tmp_path / "board")
-    board.send_in(cell(0, "tune"))
+    board.send_in(with_provenance(cell(0, "tune"), packages={"torch": "2"}))
     entries, _ = read_entries(board.opened())
     (entry,) = sample_cells(entries, 1, 0)
     again = cell(0, "tune", (found, 0.8, 0.7, 0.2), versions={"pretrain": pretrain, "score": "1"})
-    again = again.model_copy(update={"provenance": again.provenance.model_copy(update=changed)})
+    again = with_provenance(again, **{"packages": {"torch": "2"}, **changed})
     result = compared(entry, again, Tolerances(same_machine=0.0, same_code=0.02, other=0.1))
     assert (result.tolerance, result.agrees) == (tolerance, agrees)
     assert result.reported["NC"] == cell_of(entry).metrics.NC.accuracy == 0.9
@@ -220,7 +225,7 @@ def test_the_tolerance_is_that_of_what_differs(tmp_path, changed, pretrain, foun
 def test_a_gpu_is_not_asked_for_the_same_bits(tmp_path):
     board = TestBoard(tmp_path / "board")
     record = cell(0, "tune")
-    gpu = record.model_copy(update={"provenance": record.provenance.model_copy(update={"device": "NVIDIA"})})
+    gpu = with_provenance(record, device="NVIDIA")
     board.send_in(gpu)
     entries, _ = read_entries(board.opened())
     (entry,) = sample_cells(entries, 1, 0)

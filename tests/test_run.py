@@ -73,7 +73,7 @@ def test_records_hold_what_they_promise(bench):
     assert provenance.threads == 1
     assert set(provenance.seeds) == {"experiment", "pretraining", "fine-tuning", *DRAWS}
     assert cell.pretrained_sha256 == pretrained.weights_sha256
-    assert {"torch", "timm"} <= set(provenance.packages)
+    assert {"torch", "timm", "pillow"} <= set(provenance.packages)
     assert {"tiny:tiny-set", "tiny:tiny-net", "tiny:tiny-ft"} == set(provenance.plugins)
 
 

@@ -158,8 +158,13 @@ def _accuracies(record: CellRecord) -> dict[str, float]:
 
 def _same_machine(first: Provenance, second: Provenance) -> bool:
     """Tell whether the same bits can be expected; a GPU adds in an order of its own each time."""
-    fields = ("device", "precision", "threads", "packages", "platform", "python")
-    return first.device.startswith("cpu") and all(getattr(first, name) == getattr(second, name) for name in fields)
+    fields = ("device", "precision", "threads", "platform", "python")
+    packages = first.packages.keys() & second.packages.keys()  # an older record may lack some
+    return (
+        first.device.startswith("cpu")
+        and all(getattr(first, name) == getattr(second, name) for name in fields)
+        and all(first.packages[name] == second.packages[name] for name in packages)
+    )
 
 
 def check_writable(board: Board) -> None:

@@ -19,7 +19,7 @@ from mmc_bench.system.processes import cpu_info
 from mmc_bench.system.torch_state import float32_precision
 from mmc_bench.training.compiled import compiling_is_on
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow")
 
 #: Where Linux says which of NVIDIA's kernel modules it has.
 DRIVER = Path("/proc/driver/nvidia/version")
