@@ -1,6 +1,7 @@
 """Dominoes: pairing, enlargement, rendering and randomisation, against loops over single images."""
 
 import gzip
+import hashlib
 import json
 import struct
 
@@ -13,7 +14,7 @@ from scipy.stats import chi2_contingency, chisquare
 
 from mmc_bench import UserError
 from mmc_bench.data.contract import SourceImages
-from mmc_bench.data.sources import Sources
+from mmc_bench.data.sources import MNIST_MD5, Sources
 from mmc_bench.data.splits import derive_experiment
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.settings import DataSettings
@@ -336,7 +337,7 @@ def idx(values):
 
 
 @pytest.fixture
-def fashion_mnist(tmp_path):
+def fashion_mnist(tmp_path, monkeypatch):
     """Write a small Fashion-MNIST in its own format and return its folder, pixels and labels by part."""
     raw = tmp_path / "fashion" / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
@@ -346,6 +347,9 @@ def fashion_mnist(tmp_path):
         written[name] = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8), labels
         (raw / f"{name}-images-idx3-ubyte").write_bytes(idx(written[name][0]))
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(idx(labels))
+        files = (raw / f"{name}-{values}-ubyte" for values in ("images-idx3", "labels-idx1"))
+        sums = tuple(hashlib.md5(file.read_bytes()).hexdigest() for file in files)
+        monkeypatch.setitem(MNIST_MD5, ("fashion-mnist", name == "train"), sums)
     return raw, written
 
 
@@ -356,6 +360,16 @@ def test_fashion_mnist_is_read_pixel_by_pixel_from_its_own_files(fashion_mnist):
         assert images.images.shape == (len(labels), 1, 28, 28) and images.images.dtype == torch.uint8
         assert images.images[:, 0].tolist() == pixels.tolist()
         assert images.labels.tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("part", ["train", "t10k"])
+@pytest.mark.parametrize("values", ["images-idx3", "labels-idx1"])
+def test_files_of_another_dataset_are_not_taken_for_fashion_mnist(fashion_mnist, part, values):
+    raw, written = fashion_mnist
+    other = 255 - written[part][0] if "images" in values else 9 - written[part][1]
+    (raw / f"{part}-{values}-ubyte").write_bytes(idx(other))
+    with pytest.raises(UserError, match=r"^fashion-mnist is not in .*, or is damaged: put FashionMNIST/raw/ into"):
+        Sources(folders={"fashion-mnist": str(raw.parents[1])}).load("fashion-mnist")
 
 
 @pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])

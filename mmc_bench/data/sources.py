@@ -1,6 +1,8 @@
 """Image sources: torchvision's datasets, scikit-learn's digits, and class folders that replace them."""
 
+import hashlib
 import os
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -28,6 +30,15 @@ UNREADABLE = (
     *(OSError, UnpicklingError, EOFError, KeyError, ValueError),
     *(AttributeError, IndexError, TypeError, AssertionError),
 )
+
+#: MD5 sums of the unpacked images and labels, by source and whether they are for training. torchvision checks archives
+#: alone, and other datasets have files of the same names.
+MNIST_MD5 = {
+    ("mnist", True): ("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624"),
+    ("mnist", False): ("2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
+    ("fashion-mnist", True): ("f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9"),
+    ("fashion-mnist", False): ("8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965"),
+}
 
 DIGITS_SEED = 20260101
 DIGITS_TEST_IMAGES = 500
@@ -120,7 +131,8 @@ class Sources:
         Raises
         ------
         UserError
-            When a file is not in the source's listing, and so no part of its identity, or cannot be read.
+            When a file is not in the source's listing, and so no part of its identity, or cannot be read; or when files
+            are others than were planned with.
         """
         listing = self.listing(name)
         if strange := {*files, *(masks or ())} - {*listing.files}:
@@ -145,13 +157,13 @@ def load_torchvision(known: KnownSource, root: Path, download: bool) -> tuple[So
     Raises
     ------
     UserError
-        When the files are not there, fail torchvision's own check, or cannot be downloaded.
+        When the files are not there, are not the dataset's own, or cannot be downloaded.
     """
     where = f"put {known.archive} into {root}, or give class folders with --data {known.name}=DIR"
     try:
         try:
             return _read_torchvision(known, root)
-        except RuntimeError:  # torchvision's word for files that are missing or fail its check
+        except RuntimeError:  # torchvision's word, and the one here, for files that are missing or fail a check
             if not download:
                 raise
         try:
@@ -180,9 +192,18 @@ def _read_torchvision(known: KnownSource, root: Path) -> tuple[SourceImages, Sou
         labels = torch.as_tensor(part.targets, dtype=torch.int64)
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images and {len(labels)} labels")
+        own = MNIST_MD5.get((known.name, train))
+        if own and (md5_of_idx(pixels), md5_of_idx(labels)) != own:
+            raise RuntimeError("the files are those of another dataset")
         return SourceImages(images.contiguous(memory_format=torch.channels_last), labels)  # as they lie: no copy
 
     return read(train=True), read(train=False)
+
+
+def md5_of_idx(values: torch.Tensor) -> str:
+    """Return the MD5 sum of 8-bit values in MNIST's file format, IDX."""
+    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    return hashlib.md5(header + values.byte().numpy().tobytes(), usedforsecurity=False).hexdigest()
 
 
 def _dataset_class(known: KnownSource) -> Any:
