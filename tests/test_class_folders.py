@@ -1,6 +1,7 @@
 """Which files of class folders are images, and what is said of those that are left out."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -98,6 +99,45 @@ def test_all_that_is_left_out_is_counted_in_one_sentence(root, tmp_path):
         "1 neither file nor folder (train/bee/pipe.png); "
         "4 without a known image suffix (test/bee/LICENSE, test/bee/drawing.svg, train/ant/0.png.bak, …)"
     ]
+
+
+def test_test_images_of_another_size_are_refused_where_no_size_is_given(root):
+    for file in (root / "test").rglob("*.png"):
+        Image.new("L", (9, 8)).save(file)
+    with pytest.raises(UserError, match=r"test/ant/0\.png is 9x8, and the first one 4x4: .*--set DATASET\.pixels=32"):
+        load_folder(root, size=None, channels=None)
+    assert [part.images.shape[2:] for part in load_folder(root, size=(6, 6), channels=None)] == [(6, 6), (6, 6)]
+
+
+def test_images_that_changed_since_the_run_was_planned_are_refused(root):
+    planned = identify({"insects": str(root)}, {"insects": Wanted()})
+    sources = Sources({"insects": str(root)}, images={**planned, "digits": "original"})
+    assert len(sources.load("insects")[0].labels) == 4
+    draw(root / "test" / "ant" / "0.png", shade=9)
+    with pytest.raises(UserError, match=f"^images of {re.escape(str(root))} were changed during the run: run the same"):
+        sources.load("insects")
+
+
+@pytest.mark.parametrize(
+    ("classes", "fits"),
+    [
+        ([*"0123456789"], True),
+        ([f"{digit} - digit" for digit in range(10)], True),
+        ([f"{digit:02}" for digit in range(10)], True),
+        ([*"123456789", "10"], False),
+        ([*"0123456"], False),
+        (["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"], False),
+    ],
+)
+def test_folders_in_place_of_mnist_are_the_ten_digits(tmp_path, classes, fits):
+    for name in classes:
+        draw(tmp_path / "train" / name / "0.png")
+        draw(tmp_path / "test" / name / "0.png")
+    if fits:
+        assert identify({"mnist": str(tmp_path)}, {"mnist": Wanted()})
+        return
+    with pytest.raises(UserError, match=r"^--data mnist=.*: its classes must be named 0 to 9, and are \w+, "):
+        identify({"mnist": str(tmp_path)}, {"mnist": Wanted()})
 
 
 def kinds_of_images(root):

@@ -248,15 +248,6 @@ def test_images_of_different_sizes_are_refused_where_no_size_is_given(tmp_path):
         folders.load_folder(tmp_path, size=None, channels=None)
 
 
-def test_test_images_of_another_size_are_refused_where_no_size_is_given(tmp_path):
-    write_class_folder(tmp_path)
-    for file in (tmp_path / "test").rglob("*.png"):
-        Image.fromarray(solid(7, size=(8, 9))).save(file)
-    with pytest.raises(UserError, match=r"test/ant/0\.png is 9x8, and the first one 8x8: .*--set DATASET\.pixels=32"):
-        folders.load_folder(tmp_path, size=None, channels=None)
-    assert [part.images.shape[2:] for part in folders.load_folder(tmp_path, (4, 4), None)] == [(4, 4), (4, 4)]
-
-
 def test_a_folder_is_decoded_once_and_then_read_from_the_cache(tmp_path, monkeypatch):
     write_class_folder(tmp_path)
     first = folders.load_folder(tmp_path, size=(8, 8), channels=3)
@@ -330,16 +321,6 @@ def test_an_error_while_decoding_leaves_no_cache_behind(tmp_path):
     assert len(train.labels) == 5
 
 
-def test_images_that_changed_since_the_run_was_planned_are_refused(tmp_path):
-    write_class_folder(tmp_path)
-    planned = identify({"insects": str(tmp_path)}, {"insects": Wanted()})
-    sources = Sources({"insects": str(tmp_path)}, images={**planned, "digits": "original"})
-    assert len(sources.load("insects")[0].labels) == 4
-    Image.fromarray(solid(9)).save(tmp_path / "test" / "ant" / "0.png")
-    with pytest.raises(UserError, match=f"^images of {re.escape(str(tmp_path))} were changed during the run: run"):
-        sources.load("insects")
-
-
 # --- what is checked before anything is decoded
 
 
@@ -376,26 +357,6 @@ def test_the_wrong_number_of_classes_is_refused_where_the_cue_needs_a_certain_on
     with pytest.raises(UserError, match="3 classes, but the cue is made for 10"):
         identify({"cifar10": str(tmp_path)}, {"cifar10": Wanted(10)})
     assert identify({"insects": str(tmp_path)}, {"insects": Wanted()})
-
-
-@pytest.mark.parametrize(
-    ("classes", "fits"),
-    [
-        ([*"0123456789"], True),
-        ([f"{digit} - digit" for digit in range(10)], True),
-        ([f"{digit:02}" for digit in range(10)], True),
-        ([*"123456789", "10"], False),
-        ([*"0123456"], False),
-        (["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"], False),
-    ],
-)
-def test_folders_in_place_of_mnist_are_the_ten_digits(tmp_path, classes, fits):
-    write_class_folder(tmp_path, classes=classes, images=1)
-    if fits:
-        assert identify({"mnist": str(tmp_path)}, {"mnist": Wanted()})
-        return
-    with pytest.raises(UserError, match=r"^--data mnist=.*: its classes must be named 0 to 9, and are \w+, "):
-        identify({"mnist": str(tmp_path)}, {"mnist": Wanted()})
 
 
 def test_a_missing_folder_is_named(tmp_path):
