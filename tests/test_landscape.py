@@ -123,6 +123,24 @@ def test_a_layer_that_is_used_twice_gets_the_statistics_that_it_would_get_anyhow
     assert same_statistics(parts, whole)
 
 
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_layer_s_uses_in_one_pass_weigh_as_many_images_as_each_batch_has(image_set, parts):
+    class Twice(nn.Module):
+        """Normalises images, and what is 5 above them."""
+
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(2).double()
+
+        def forward(self, x):
+            return self.norm(x) + self.norm(x + 5)
+
+    model, images = Twice(), image_set(23)
+    with cut_into(parts):
+        reestimate_batchnorm(model, images, batch_size=10)
+    assert torch.allclose(model.norm.running_mean, images.storage.mean((0, 2, 3)) + 2.5)
+
+
 def test_layers_other_than_batchnorm_run_in_eval_mode(tiny_net, image_set):
     model = tiny_net().train()
     expected = statistics_by_hand(model, image_set(20), 8)

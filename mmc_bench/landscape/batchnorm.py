@@ -2,7 +2,8 @@
 
 import contextlib
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 from torch import nn
@@ -33,9 +34,10 @@ def reestimate_batchnorm(
     """Replace the running statistics by sample-weighted averages over `images`, in place.
 
     torch's own cumulative mode (``momentum=None``) gives every batch one weight; here a batch weighs as much
-    as it has images, so that the last, smaller one counts for no more than it holds. Only BatchNorm layers
-    run in training mode. A network without them is left as it is, and runs no image. A batch has 250 images, on a
-    GPU 1,000, unless said otherwise; where memory is short its statistics are gathered from parts of it.
+    as it has images, so that the last, smaller one counts for no more than it holds. A layer that a pass uses
+    several times averages over all its uses. Only BatchNorm layers run in training mode. A network without them is
+    left as it is, and runs no image. A batch has 250 images, on a GPU 1,000, unless said otherwise; where memory is
+    short its statistics are gathered from parts of it.
 
     Parameters
     ----------
@@ -52,27 +54,39 @@ def reestimate_batchnorm(
         for layer in layers:
             layer.reset_running_stats()
             layer.train()
-        batches, seen = (x for x, _ in images.in_order(batch_size) if len(x) > 1), 0
+        batches, seen = (x for x, _ in images.in_order(batch_size) if len(x) > 1), dict.fromkeys(layers, 0)
         if graphs is not None and runs_each_once:
             _average(model, layers, batches, graphs)
         for x in batches:
-            seen += len(x)
-            for layer in layers:
-                layer.momentum = len(x) / seen
+            weigh = partial(_weigh, seen, len(x))
             if micro_batches() < WORTHWHILE_PARTS:
-                model(x)
+                with _before_each(layers, weigh):
+                    model(x)
             else:
-                _update_in_parts(model, layers, x, micro_batches())
+                _update_in_parts(model, layers, x, weigh, micro_batches())
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
+
+
+def _weigh(seen: dict[_BatchNorm, int], count: int, layer: _BatchNorm, *_: object) -> None:
+    """Let a layer's next use, of so many images, count for its share of all images that the layer has seen."""
+    seen[layer] += count
+    layer.momentum = count / seen[layer]
+
+
+@contextlib.contextmanager
+def _before_each(layers: list[_BatchNorm], call: Callable[..., None]) -> Iterator[None]:
+    """Call ``call(layer, inputs)`` before each use of a layer."""
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_pre_hook(call).remove)
+        yield
 
 
 def _runs_each_once(model: nn.Module, layers: list[_BatchNorm], x: torch.Tensor) -> bool:
     """Tell whether a pass runs no layer more than once."""
     passed: list[nn.Module] = []
-    with contextlib.ExitStack() as stack:
-        for layer in layers:
-            stack.callback(layer.register_forward_pre_hook(lambda layer, _: passed.append(layer)).remove)
+    with _before_each(layers, lambda layer, _: passed.append(layer)):
         model(x)
     return len(passed) == len(set(passed))
 
@@ -102,7 +116,9 @@ class _Reached(Exception):  # noqa: N818  # no error: it ends a pass
     """A part of a batch came to a layer whose statistics are wanted."""
 
 
-def _update_in_parts(model: nn.Module, layers: list[_BatchNorm], x: torch.Tensor, parts: int) -> None:
+def _update_in_parts(
+    model: nn.Module, layers: list[_BatchNorm], x: torch.Tensor, weigh: Callable[..., None], parts: int
+) -> None:
     """Update the layers' running statistics as ``model(x)`` does but for rounding, running a part of x at a time.
 
     One layer is done after the other, as a pass comes to them: all parts are run up to it, normalised by the whole
@@ -121,9 +137,7 @@ def _update_in_parts(model: nn.Module, layers: list[_BatchNorm], x: torch.Tensor
             seen.append((layer, values.numel() // values.shape[1], in_float64(variance), in_float64(mean)))
             raise _Reached
 
-    with contextlib.ExitStack() as stack:
-        for layer in layers:
-            stack.callback(layer.register_forward_pre_hook(look).remove)
+    with _before_each(layers, look):
         while True:
             seen.clear()
             for part in x.split(-(-len(x) // parts)):
@@ -141,8 +155,10 @@ def _update_in_parts(model: nn.Module, layers: list[_BatchNorm], x: torch.Tensor
     for layer in layers:
         layer.train().load_state_dict(before[layer])
     if len(passed) > len(set(passed)):
-        model(x)
+        with _before_each(layers, weigh):
+            model(x)
         return
     for layer, (mean, variance) in found.items():
+        weigh(layer)
         for running, value in ((layer.running_mean, mean), (layer.running_var, variance)):
             running.lerp_(value.to(running), layer.momentum)  # type: ignore[union-attr,arg-type]
