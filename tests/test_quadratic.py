@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from mmc_bench.landscape.barriers import barrier
@@ -73,6 +74,26 @@ def test_a_random_start_is_neither_the_middle_nor_the_same_for_another_seed(tiny
     middle = (parameters_of(start)[0] + parameters_of(end)[0]) / 2
     assert not torch.allclose(bends[0], middle, atol=1e-3)
     assert torch.allclose(bend_of(start, end, image_set(10), lr=1e-9)[0], middle, atol=1e-6)
+
+
+def test_a_random_start_keeps_no_parameter_of_the_first_model(image_set):
+    class Transformer(nn.Module):
+        """One layer of attention, with parameters that are no layer's."""
+
+        def __init__(self):
+            super().__init__()
+            self.token = nn.Parameter(torch.randn(1, 1, 6))
+            self.attention, self.head = nn.MultiheadAttention(6, 1, batch_first=True), nn.Linear(6, 3)
+
+        def forward(self, x):
+            x = torch.cat([self.token.expand(len(x), -1, -1), x.flatten(1, 2)], 1)
+            return self.head(self.attention(x, x, x, need_weights=False)[0][:, 0])
+
+    torch.manual_seed(0)
+    start, end = Transformer().double(), Transformer().double()
+    bend = bend_of(start, end, image_set(10), start="random", lr=1e-9)
+    for (name, own), value in zip(start.named_parameters(), bend, strict=True):
+        assert name.endswith("bias") or not torch.allclose(value, own, atol=1e-3), name
 
 
 def trained(net, images, seed):

@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from mmc_bench.data.cued_images import CuedImages
 from mmc_bench.landscape.paths import linear_path, parameters_of, quadratic_path
+from mmc_bench.plugin.random_weights import draw_weights
 from mmc_bench.results.settings import QuadraticSettings
 from mmc_bench.training import Progress, Training, cross_entropy, stepped
 
@@ -64,7 +65,5 @@ def train_bend(
 
 def _random_weights(model: nn.Module) -> list[torch.Tensor]:
     fresh = copy.deepcopy(model)
-    for module in fresh.modules():
-        if callable(reset := getattr(module, "reset_parameters", None)):
-            reset()
+    draw_weights(fresh)
     return parameters_of(fresh)

@@ -16,6 +16,7 @@ from mmc_bench.plugin.class_source import PLAIN, compiled, constant, digest_of_c
 from mmc_bench.plugin.in_memory import DISTRIBUTION, InMemoryOffer, kebab
 from mmc_bench.plugin.offers import Plugin
 from mmc_bench.plugin.parameters import CONTEXT
+from mmc_bench.plugin.random_weights import draw_weights
 from mmc_bench.plugin.specs import BackboneSpec
 from mmc_bench.system.digests import digest_of_text
 
@@ -34,11 +35,7 @@ class InMemoryBackbone(InMemoryOffer):
 
 @dataclass(frozen=True)
 class Architecture:
-    """The architecture of a network at hand: each call returns another one of random weights.
-
-    Layers draw theirs by their ``reset_parameters()``; parameters of others come from a normal distribution with the
-    mean and deviation that they have.
-    """
+    """The architecture of a network at hand: each call returns another one of random weights (`draw_weights`)."""
 
     network: "nn.Module"
 
@@ -47,13 +44,7 @@ class Architecture:
         model: Any = copy.deepcopy(self.network)
         if getattr(model, "num_classes", num_classes) != num_classes and hasattr(model, "reset_classifier"):
             model.reset_classifier(num_classes)
-        for module in model.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
-                continue
-            for weight in (weight.data for weight in module.parameters(recurse=False) if weight.numel()):
-                mean, deviation = weight.mean().nan_to_num(), weight.std(correction=0).nan_to_num()
-                weight.normal_(mean.item(), deviation.item())
+        draw_weights(model)
         return model.requires_grad_(True)  # type: ignore[no-any-return]
 
 

@@ -39,7 +39,7 @@ STAGES = {
     "pretrain": Stage(3, (*_COMMON, "stages/pretrain.py")),
     "fine-tune": Stage(3, (*_COMMON, "stages/finetune.py")),
     "score": Stage(3, (*_COMMON, "stages/score.py", "landscape/effects.py", "landscape/invariance.py")),
-    "connect": Stage(3, (*_COMMON, "stages/connect.py", "landscape")),
+    "connect": Stage(3, (*_COMMON, "stages/connect.py", "landscape", "plugin/random_weights.py")),
     "probe": Stage(2, (*_COMMON, *(f"mechanisms/{name}.py" for name in _MEASURED))),
 }
 
