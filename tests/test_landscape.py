@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from timm.layers import EvoNorm2dB0
 from torch import nn
 
 from mmc_bench import UserError
@@ -206,6 +207,49 @@ def test_a_model_and_itself_have_a_barrier_of_exactly_zero(tiny_net, image_set, 
     assert {(barrier.loss, barrier.accuracy) for barrier in path.barriers.values()} == {(0.0, 0.0)}
     assert path.mechanistically_connected
     assert abs(path.splits["NC"].loss[0] - evaluate(model, sets["NC"]).loss) > 1e-3
+
+
+def two_of(middle, changed=None):
+    """Return a network with this layer in its middle, and one that differs from it in a buffer of the layer."""
+    torch.manual_seed(0)
+    first = nn.Sequential(nn.Conv2d(2, 4, 3), middle, nn.Flatten(), nn.Linear(64, 3)).eval()
+    second = copy.deepcopy(first)
+    if changed:
+        second.get_buffer(changed).add_(1)
+    return first, second
+
+
+def paths_between(first, second, images, paths=("linear",)):
+    sets = PathImages(dict.fromkeys(SPLITS, images), *[images] * 4, test_scores=dict)
+    settings = ConnectSettings(paths=paths, points=3)
+    ends = tuple(end_scores(model, sets.sets, images, {}) for model in (first, second))
+    return measure_paths(first, second, sets, settings, ends, lambda name: torch.Generator(), Progress())
+
+
+@pytest.mark.parametrize(
+    ("layer", "buffer"),
+    [
+        (nn.InstanceNorm2d(4, track_running_stats=True), "1.running_mean"),
+        (EvoNorm2dB0(4), "1.running_var"),
+        (nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1)), "1.parametrizations.weight.0._u"),
+    ],
+)
+def test_buffers_that_nothing_reestimates_lie_between_those_of_the_ends_in_both_directions(image_set, layer, buffer):
+    images = image_set(20, dtype=torch.float32)
+    first, second = two_of(layer, buffer)
+    middle = copy.deepcopy(first)
+    middle.get_buffer(buffer).lerp_(second.get_buffer(buffer), 0.5)
+    there, back = (paths_between(*ends, images)["linear"].test for ends in ((first, second), (second, first)))
+    assert there.splits["NC"].loss == pytest.approx(back.splits["NC"].loss[::-1])
+    assert there.splits["NC"].loss[1] == pytest.approx(evaluate(middle, images).loss)
+    assert there.splits["NC"].loss[0] != there.splits["NC"].loss[1]
+    assert paths_between(*two_of(layer), images)["linear"].test.barriers["NC"].loss == 0
+
+
+@pytest.mark.parametrize("buffer", ["1.running_mean", "1.running_var", "1.num_batches_tracked"])
+def test_ends_may_differ_in_batchnorm_statistics_and_in_counts(image_set, buffer):
+    ends = two_of(nn.BatchNorm2d(4), buffer)
+    assert paths_between(*ends, image_set(20, dtype=torch.float32))["linear"].test.barriers["NC"].loss == 0
 
 
 def test_models_of_different_architecture_are_refused_and_the_first_odd_weight_named(tiny_net):

@@ -96,12 +96,13 @@ def measure_paths(
     check_same_architecture(first, second)
     records: dict[str, PathRecord] = {}
     for name in settings.paths:
-        alignment, bend_loss = None, None
+        start, alignment, bend_loss = first, None, None
         if name == "linear":
             path: Path = linear_path(first, second)
         elif name == "permuted":
             aligned = _aligned(first, second, images, settings.matching)
-            path, alignment = linear_path(aligned.model, second), summary_of(aligned, settings.matching)
+            start, alignment = aligned.model, summary_of(aligned, settings.matching)
+            path = linear_path(start, second)
         else:
             seen = images.with_cues if name == "quadratic" else images.without_cues
             losses: list[float] = []
@@ -110,7 +111,7 @@ def measure_paths(
                 bend = train_bend(first, second, seen, settings.quadratic, generator_of(name), own)
             progress.include(own)
             path, bend_loss = quadratic_path(first, bend, second), tuple(losses)
-        ts, along = evaluate_path(path, second, images.sets, images.batchnorm, settings.points, ends, progress)
+        ts, along = evaluate_path(path, second, images.sets, images.batchnorm, settings.points, ends, progress, start)
         records[name] = PathRecord(
             test=connectivity(ts, _of_test(along, images.test_scores)),
             train=_of_train(ts, along),

@@ -73,6 +73,7 @@ def evaluate_path(
     points: int,
     ends: tuple[Mapping[str, Score], Mapping[str, Score]],
     progress: Progress | None = None,
+    start: nn.Module | None = None,
 ) -> tuple[list[float], dict[str, list[Score]]]:
     """Score γ(t) at `points` equidistant t in [0, 1].
 
@@ -82,13 +83,16 @@ def evaluate_path(
     Parameters
     ----------
     like
-        A model of the path's architecture; it is left as it is.
+        The model at the path's end; it is left as it is.
     sets
         Image sets by name.
     ends
         What `end_scores` returns for the path's ends.
     progress
         Is told what came of CUDA graphs, by which a GPU passes batches through the network.
+    start
+        The model at t = 0. Buffers that are not re-estimated, as running statistics of other layers than BatchNorm,
+        lie on the straight line from its values to those of `like`.
 
     Returns
     -------
@@ -103,8 +107,11 @@ def evaluate_path(
     ts = [index / (points - 1) for index in range(points)]
     scores: dict[str, list[Score]] = {name: [ends[0][name]] for name in sets}
     between, graphs = copy.deepcopy(like), graphs_on(batchnorm_images.labels.device)
+    moving = [] if start is None else _other_buffers(between, start, like)
     for t in ts[1:-1]:
         set_parameters(between, path(t))
+        for buffer, first, last in moving:
+            buffer.copy_(torch.lerp(first, last, t))
         reestimate_batchnorm(between, batchnorm_images, graphs=graphs)
         try:
             of_point = evaluate_sets(between, sets, graphs=graphs)
@@ -117,3 +124,19 @@ def evaluate_path(
     if graphs and progress:
         progress.replayed(graphs)
     return ts, scores
+
+
+def _other_buffers(
+    model: nn.Module, start: nn.Module, end: nn.Module
+) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Return the buffers of a model that differ between two ends, with these values, but for BatchNorm's statistics."""
+    replaced = {id(buffer) for layer in statistics_layers(model) for buffer in layer.buffers(recurse=False)}
+    first, last = dict(start.named_buffers()), dict(end.named_buffers())
+    return [
+        (buffer, first[name], last[name])
+        for name, buffer in model.named_buffers()
+        if buffer.is_floating_point()
+        and id(buffer) not in replaced
+        and name in first  # one that a pass makes may not be there yet
+        and not torch.equal(first[name], last[name])
+    ]
