@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError, message_of
+from mmc_bench.system.imported_source import ImportedSource
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class Plugin:
     """One discovered plugin, working or broken.
 
-    `version` is what its results are named by; `digest` is that of its source where this can be edited.
+    `version` is what its results are named by; `digest` is that of its source where this can be edited, and `source` is
+    asked whether that is still so.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Plugin:
     provides: tuple[str, ...] = ()
     error: str | None = None
     digest: str | None = None
+    source: ImportedSource | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,22 @@ class Offer:
         home = self.plugin.module
         package = home.__name__ if hasattr(home, "__path__") else home.__package__
         module = import_module(module_name, package) if module_name.strip(".") else home
+        self.check_source()
         return getattr(module, attribute)
+
+    def check_source(self) -> None:
+        """Check that what was imported of the plugin is what its version stands for.
+
+        Raises
+        ------
+        UserError
+            When its files changed before that; its code is then that of another version.
+        """
+        if self.plugin.source is not None and self.plugin.source.has_changed():
+            raise UserError(
+                f"{self.spec.kind} {self.spec.name!r} changed during the run: its files are no longer those of version "
+                f"{self.version}"
+            )
 
     @contextmanager
     def blamed(self, what: str) -> Iterator[None]:

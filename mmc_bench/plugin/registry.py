@@ -17,7 +17,14 @@ from mmc_bench.plugin import hookspecs
 from mmc_bench.plugin.discovery import Candidate, entry_point_candidates, folder_candidates
 from mmc_bench.plugin.offers import Offer, Plugin, one_line
 from mmc_bench.plugin.specs import NAME, BackboneSpec, DatasetSpec, MethodSpec, ObserverSpec, PluginSpec
-from mmc_bench.plugin.versions import OWN_DISTRIBUTION, built_in_version, digest_of_roots
+from mmc_bench.plugin.versions import (
+    OWN_DISTRIBUTION,
+    built_in_source,
+    built_in_version,
+    check_loaded,
+    editable_source,
+)
+from mmc_bench.system.imported_source import ImportedSource
 from mmc_bench.system.process_state import kept
 
 KINDS: dict[str, type[PluginSpec]] = {
@@ -170,16 +177,19 @@ class Registry:
 
 def _versioned(plugin: Plugin, candidate: Candidate, module: ModuleType, specs: list[PluginSpec]) -> Plugin:
     """Return the plugin with the version that it runs under, from its source files where these can be edited."""
+    source: ImportedSource | None
     if candidate.distribution == OWN_DISTRIBUTION:
         if not specs:
             return plugin
-        version, digest = built_in_version(candidate.name, module)
-        return replace(plugin, version=version, digest=digest)
-    roots = candidate.roots(module)
-    if roots is None:
-        return plugin
-    digest = digest_of_roots(module, roots, [spec.target for spec in specs])
-    return replace(plugin, version=f"{candidate.version}+{digest}", digest=digest)
+        source = built_in_source(module)
+        version = built_in_version(candidate.name, module, source.digest)
+    else:
+        source = editable_source(module, candidate.roots, [spec.target for spec in specs])
+        if source is None:
+            return plugin
+        version = f"{candidate.version}+{source.digest}"
+    check_loaded(module, source.digest)
+    return replace(plugin, version=version, digest=source.digest, source=source)
 
 
 def _remedy(offers: Sequence[Offer]) -> str:

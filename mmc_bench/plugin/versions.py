@@ -9,7 +9,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import Distribution
@@ -19,6 +19,7 @@ from types import ModuleType
 from mmc_bench.results.versions import locked_version
 from mmc_bench.system.digests import digest_of_files, digest_of_text, files_below
 from mmc_bench.system.files import read_whole
+from mmc_bench.system.imported_source import ImportedSource
 
 #: The distribution whose plugins declare versions that the lock proves.
 OWN_DISTRIBUTION = "mmc-bench"
@@ -27,25 +28,43 @@ OWN_DISTRIBUTION = "mmc-bench"
 PROJECT_FILES = frozenset({"setup.py", "conftest.py", "noxfile.py", "tasks.py"})
 
 
-def built_in_version(name: str, module: ModuleType) -> tuple[str, str]:
-    """Return the version that a built-in plugin runs under, and the digest of its folder's files."""
+def built_in_source(module: ModuleType) -> ImportedSource:
+    """Return the source of a built-in plugin: its folder's files."""
     folder = Path(module.__file__ or "").parent
-    digest = digest_of_files(folder, files_below(folder))
-    return locked_version("plugins", name, module.VERSION, digest), digest
+
+    def digest() -> str:
+        return digest_of_files(folder, files_below(folder))
+
+    return ImportedSource(digest(), [folder], digest)
 
 
-def digest_of_roots(module: ModuleType, roots: Iterable[Path], targets: Iterable[str]) -> str:
-    """Return the digest of files and folders, and of what lies outside them among targets.
+def built_in_version(name: str, module: ModuleType, digest: str) -> str:
+    """Return the version that a built-in plugin runs under, by the digest of its folder's files."""
+    return locked_version("plugins", name, module.VERSION, digest)
+
+
+def editable_source(
+    module: ModuleType, roots: Callable[[ModuleType], list[Path] | None], targets: Iterable[str]
+) -> ImportedSource | None:
+    """Return the source of a plugin that can be edited: `roots`, which are None where it cannot, and its targets."""
+
+    def places() -> list[Path] | None:
+        found = roots(module)
+        return None if found is None else _with_targets(module, found, targets)
+
+    found = places()
+    if found is None:
+        return None
+    return ImportedSource(_digest_of_roots(found), found, lambda: _digest_of_roots(places() or []))
+
+
+def _with_targets(module: ModuleType, roots: Iterable[Path], targets: Iterable[str]) -> list[Path]:
+    """Return files and folders, and what lies outside them among targets.
 
     Parameters
     ----------
     targets
         Each as ``"module:Class"``. Nothing is imported; a module that is not found adds nothing.
-
-    Raises
-    ------
-    RuntimeError
-        When the files changed since this process loaded the plugin: its code is no longer theirs.
     """
     roots = sorted({root.resolve() for root in roots})
     for target in sorted(set(targets)):
@@ -54,14 +73,28 @@ def digest_of_roots(module: ModuleType, roots: Iterable[Path], targets: Iterable
             origin = Path(spec.origin).resolve()
             if not any(origin == root or origin.is_relative_to(root) for root in roots):
                 roots.append(origin.parent if spec.parent else origin)
+    return roots
+
+
+def _digest_of_roots(roots: Sequence[Path]) -> str:
+    """Return the digest of files, and of all files of folders."""
     digest = "".join(digest_of_files(root.parent, files_below(root) if root.is_dir() else [root]) for root in roots)
-    digest = digest if len(roots) == 1 else digest_of_text(digest)
+    return digest if len(roots) == 1 else digest_of_text(digest)
+
+
+def check_loaded(module: ModuleType, digest: str) -> None:
+    """Check that a plugin's files are those that this process loaded it from.
+
+    Raises
+    ------
+    RuntimeError
+        When their digest is another one: the plugin's code is no longer theirs.
+    """
     # Kept with the module's spec, which is another one once the module is reloaded.
     if vars(module.__spec__).setdefault("mmc_bench_digest", digest) != digest:
         raise RuntimeError(
             "its files changed since this process loaded it: start a new process (or restart the kernel)"
         )
-    return digest
 
 
 def folder_roots(path: Path, module: ModuleType) -> list[Path]:

@@ -36,6 +36,7 @@ def do_job(job: Job, resources: Resources, report: Report) -> AnyRecord:
         finish = _trial(job, resources, report)
     else:
         finish = _pair(job, resources, report)
+    resources.check_sources(job)  # a method may import more of its files at any time
     made = resources.store.done(job)
     if made is not None:  # by another run, while this one slept and lost its lease
         return made

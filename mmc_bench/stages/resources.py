@@ -16,7 +16,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.plugin.offers import Offer
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.canonical import canonical_json
-from mmc_bench.results.jobs import PluginRef, Pretraining
+from mmc_bench.results.jobs import Job, PluginRef, Pretraining, references_of
 from mmc_bench.results.records import PretrainRecord
 from mmc_bench.results.store import LostWeightsError, Store
 from mmc_bench.seeds import derive_seed
@@ -80,6 +80,17 @@ class Resources:
                 f"{kind} {reference.name!r} changed from {reference.version} to {offer.version} during the run"
             )
         return offer
+
+    def check_sources(self, job: Job) -> None:
+        """Check that what a job imported of its plugins is what their versions stand for.
+
+        Raises
+        ------
+        UserError
+            When a plugin's files changed before some of them were imported.
+        """
+        for kind, reference in references_of(job):
+            self.offer(kind, reference).check_source()
 
     def data(self, pretraining: Pretraining) -> ExperimentData:
         """Return the sets of an experiment, on the device."""
