@@ -55,8 +55,8 @@ def store_of(settings: Settings) -> Store:
 class Outcome:
     """How a job ended: with a record, or with a failure.
 
-    `elsewhere` says that another run did it; `unwritable`, that the results folder cannot be written any more, and why;
-    `killed`, that its process was ended from outside; `spoilt`, that its process is no longer what it was at its start;
+    `elsewhere` says that another run did it; `stops`, why the run cannot go on, whatever the job; `killed`,
+    that its process was ended from outside; `spoilt`, that its process is no longer what it was at its start;
     `lost_device`, that the GPU answers this process no longer, so that no other job can be done in it;
     `lost_models` are the pretrainings whose weights were found damaged or gone.
     """
@@ -65,7 +65,7 @@ class Outcome:
     record: "AnyRecord | None" = None
     failure: "Failure | None" = None
     elsewhere: bool = False
-    unwritable: str | None = None
+    stops: str | None = None
     killed: bool = False
     spoilt: bool = False
     lost_device: bool = False

@@ -146,7 +146,7 @@ class Dispatcher:
         try:
             self._store.save_failure(outcome.job, outcome.failure)
         except UnwritableError as error:  # a full disk may be the very failure
-            return replace(outcome, unwritable=str(error))
+            return replace(outcome, stops=str(error))
         return outcome
 
     def give_back(self, job: Job) -> None:

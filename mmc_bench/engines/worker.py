@@ -19,6 +19,7 @@ from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.jobs import Cell, Job, Trial, references_of
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import LostWeightsError, UnwritableError
+from mmc_bench.results.versions import ChangedCoreError
 from mmc_bench.system.allocator import return_freed_memory
 from mmc_bench.system.determinism import compute_deterministically, refused_operation
 from mmc_bench.system.parts import Clock, part, timed
@@ -101,7 +102,7 @@ class Worker:
                 ended = Outcome(
                     job,
                     failure=Failure.of(job, text, started, traceback.format_exc()),
-                    unwritable=str(error) if isinstance(error, UnwritableError) else None,
+                    stops=str(error) if isinstance(error, UnwritableError | ChangedCoreError) else None,
                     lost_models=(error.pretraining,) if isinstance(error, LostWeightsError) else (),
                     lost_device=not out_of_memory and device_is_lost(self._settings.device),
                 )
@@ -164,6 +165,7 @@ def open_resources(settings: Settings) -> "Resources":
     from mmc_bench.data.stored import IMAGE_MEMORY
     from mmc_bench.plugin.in_memory import unpickled
     from mmc_bench.plugin.registry import Registry
+    from mmc_bench.stages.provenance import git_state
     from mmc_bench.stages.resources import Resources
     from mmc_bench.training.precision import prepare_device, resolve_precision
 
@@ -180,6 +182,7 @@ def open_resources(settings: Settings) -> "Resources":
         own = settings.in_memory
         for offer in unpickled(own) if isinstance(own, bytes) else own:
             registry.add(offer)
+    git_state()  # of what is imported here, and not of what it is when the first record is made
     memory = IMAGE_MEMORY if settings.image_memory is None else settings.image_memory
     return Resources(
         registry=registry,

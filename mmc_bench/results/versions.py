@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from mmc_bench.errors import UserError
 from mmc_bench.system.digests import digest_of_files, digest_of_text, files_below
 from mmc_bench.system.files import read_whole, write_whole
+from mmc_bench.system.imported_source import ImportedSource
 
 PACKAGE = Path(__file__).parents[1]
 LOCK = PACKAGE / "versions.lock"
@@ -74,6 +76,22 @@ def versions_of_stages(*names: str) -> dict[str, str]:
 def core_digest() -> str:
     """Return one digest of all stages; installations that compute the same have the same."""
     return digest_of_text("".join(map(digest_of_stage, STAGES)))
+
+
+class ChangedCoreError(UserError):
+    """The core that this process imports is not the one that its jobs were planned with."""
+
+    def __init__(self) -> None:
+        super().__init__("the source of mmc-bench changed during the run")
+
+
+def core_source() -> ImportedSource:
+    """Return the source of all stages, with the digest that `versions_of_stages` goes by in this process."""
+
+    def digest() -> str:
+        return digest_of_text("".join(digest_of_files(PACKAGE, files_of_stage(name)) for name in STAGES))
+
+    return ImportedSource(core_digest(), [PACKAGE], digest)
 
 
 def locked_version(kind: str, name: str, version: int, digest: str) -> str:

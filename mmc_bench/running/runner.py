@@ -211,8 +211,8 @@ def run_plan(
                 while choices:
                     display.announce(str(choices.pop(0)))
                 observers.ended(outcome.job, outcome.record, outcome.failure, outcome.elsewhere)
-                if outcome.unwritable:
-                    summary.stopped = outcome.unwritable
+                if outcome.stops:
+                    summary.stopped = outcome.stops
                     break
                 if outcome.failure is not None and fail_fast:
                     break

@@ -28,6 +28,7 @@ Finish = Callable[[], AnyRecord]
 
 def do_job(job: Job, resources: Resources, report: Report) -> AnyRecord:
     """Do a job, save its record and return it. The caller holds the job's lease."""
+    resources.check_sources(job)
     if isinstance(job, Pretraining):
         finish = _pretraining(job, resources, report)
     elif isinstance(job, Cell):
@@ -36,7 +37,7 @@ def do_job(job: Job, resources: Resources, report: Report) -> AnyRecord:
         finish = _trial(job, resources, report)
     else:
         finish = _pair(job, resources, report)
-    resources.check_sources(job)  # a method may import more of its files at any time
+    resources.check_sources(job)  # more may have been imported at any time
     made = resources.store.done(job)
     if made is not None:  # by another run, while this one slept and lost its lease
         return made

@@ -27,7 +27,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 def provenance_of(job: Job | Connection | Probe, resources: Resources, seeds: dict[str, int]) -> Provenance:
     """Return the provenance of a record made now, by this process."""
-    commit, dirty = _git_state()
+    commit, dirty = git_state()
     references = references_of(job)
     sources = {f"stage {name}": digest_of_stage(name) for name in job.versions}
     for kind, plugin in references:
@@ -98,8 +98,8 @@ def _package_versions() -> dict[str, str]:
 
 
 @cache
-def _git_state() -> tuple[str | None, bool | None]:
-    """Return the commit and dirty flag of the checkout that mmc_bench runs from, if it does."""
+def git_state() -> tuple[str | None, bool | None]:
+    """Return the commit and dirty flag, at the first call, of the checkout that mmc_bench runs from, if it does."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(PACKAGE.parent), *arguments]

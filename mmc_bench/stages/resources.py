@@ -19,8 +19,10 @@ from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.jobs import Job, PluginRef, Pretraining, references_of
 from mmc_bench.results.records import PretrainRecord
 from mmc_bench.results.store import LostWeightsError, Store
+from mmc_bench.results.versions import ChangedCoreError, core_source, versions_of_stages
 from mmc_bench.seeds import derive_seed
 from mmc_bench.system.devices import image_layout
+from mmc_bench.system.imported_source import ImportedSource
 from mmc_bench.system.process_state import Note, kept
 from mmc_bench.system.streams import tell
 from mmc_bench.training import Backbone
@@ -36,7 +38,7 @@ class Resources:
 
     `note` receives a sentence about what a dataset or backbone changed of the process, which is put back. `profile`
     asks for what a training uses of the device, which takes time to measure. `checkpoints` are the paths of the user's
-    own checkpoints, by SHA-256.
+    own checkpoints, by SHA-256. `core` is the source of the stages.
     """
 
     registry: Registry
@@ -49,6 +51,7 @@ class Resources:
     profile: bool = False
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     note: Note = tell
+    core: ImportedSource = field(default_factory=core_source)
     _once: dict[tuple[object, ...], Any] = field(default_factory=dict)
     _loaded: dict[str, Any] = field(default_factory=dict)
     _derived: dict[str, ExperimentData] = field(default_factory=dict)
@@ -82,13 +85,17 @@ class Resources:
         return offer
 
     def check_sources(self, job: Job) -> None:
-        """Check that what a job imported of its plugins is what their versions stand for.
+        """Check that what was imported of the core and of a job's plugins is what the job's versions stand for.
 
         Raises
         ------
+        ChangedCoreError
+            When the core's files changed since the job was planned, and before some of them were imported.
         UserError
-            When a plugin's files changed before some of them were imported.
+            When those of a plugin did.
         """
+        if versions_of_stages(*job.versions) != job.versions or self.core.has_changed():
+            raise ChangedCoreError
         for kind, reference in references_of(job):
             self.offer(kind, reference).check_source()
 
