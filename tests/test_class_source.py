@@ -3,19 +3,29 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from mmc_bench.plugin.class_source import digest_of_class
+from mmc_bench.plugin.registry import Registry
 
 FILES = {
     "first_helper.py": "from second_helper import g\nclass Thing:\n    a = 1\ndef f():\n    return g()\n",
     "second_helper.py": "def g():\n    return 1\n",
     "helper_package/__init__.py": "",
     "helper_package/sub.py": "def f():\n    return 1\n",
+    "folder/sub.py": "from .deep.more import g\ndef f():\n    return g()\ntable = 'table.json'\n",
+    "folder/deep/more.py": "def g():\n    return 1\n",
+    "folder/table.json": "1",
+    "folder/log.txt": "1",
+    "mmc_bench_foo.py": "def f():\n    return 1\n",
 }
 START = """
 import functools
+import folder.sub
+import mmc_bench_foo
+from folder.sub import f as f_of_folder
 import first_helper as h1
 import helper_package.sub
 thing = h1.Thing()
@@ -42,6 +52,20 @@ BODIES = {
     "an object's class": ("return thing", "first_helper.py", "a = 1", "a = 2"),
     "a partial": ("return part()", "first_helper.py", "return g()", "return g() + 1"),
     "the second of two lambdas": ("return one() + two()", "own.py", "two = lambda: 2", "two = lambda: 3"),
+    "a module of a folder without __init__.py": (
+        "return folder.sub.f()",
+        "folder/deep/more.py",
+        "return 1",
+        "return 2",
+    ),
+    "data that such a folder mentions": ("return folder.sub.f()", "folder/table.json", "1", "2"),
+    "a function of such a module": ("return f_of_folder()", "folder/sub.py", "return g()", "return g() + 1"),
+    "a module whose name begins with the core's": (
+        "return mmc_bench_foo.f()",
+        "mmc_bench_foo.py",
+        "return 1",
+        "return 2",
+    ),
     "a base class": (
         "return self.step()",
         "own.py",
@@ -59,8 +83,9 @@ def digest(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
     def forget():
-        for name in ("own", "first_helper", "second_helper", "helper_package", "helper_package.sub"):
-            sys.modules.pop(name, None)
+        own = {Path(file).parts[0].removesuffix(".py") for file in (*FILES, "own.py")}
+        for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+            del sys.modules[name]
         importlib.invalidate_caches()
 
     def digest():
@@ -73,7 +98,7 @@ def digest(tmp_path, monkeypatch):
 
 def write(folder, body):
     for name, text in {**FILES, "own.py": START.replace("BODY", body)}.items():
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
 
 
@@ -116,3 +141,37 @@ def test_a_lambda_over_two_lines_has_a_source(tmp_path, digest):
     with (tmp_path / "own.py").open("a") as file:
         file.write("late = dict(\n    it=(lambda:\n        1))['it']\n")
     assert len(digest()) == 12
+
+
+def test_a_log_in_a_folder_without_init_changes_no_identity(tmp_path, digest):
+    write(tmp_path, "return folder.sub.f()")
+    before = digest()
+    (tmp_path / "folder/log.txt").write_text("2")
+    assert digest() == before
+
+
+def test_a_relative_import_inside_a_method_is_part_of_its_identity(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    package = tmp_path / "own_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "own.py").write_text("class Mine:\n    def fine_tune(self, task):\n        from .late import f\n")
+    (package / "late.py").write_text("f = 1\n")
+    mine = importlib.import_module("own_package.own").Mine
+    before = digest_of_class(mine)
+    (package / "late.py").write_text("f = 2\n")
+    assert digest_of_class(mine) != before
+
+
+def test_a_subclass_of_a_built_in_method_follows_its_plugin_s_version(tmp_path, monkeypatch):
+    target = Registry.discover().select("method", ["ft-*"])[0].load()
+    text = "class Mine(Base):\n    pass\n"
+    (tmp_path / "own.py").write_text(f"from {target.__module__} import {target.__name__} as Base\n{text}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mine = importlib.import_module("own").Mine
+    before = digest_of_class(mine)
+    assert digest_of_class(mine) == before
+    module = sys.modules[target.__module__.rpartition(".")[0]]
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert digest_of_class(mine) != before
+    del sys.modules["own"]

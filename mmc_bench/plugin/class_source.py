@@ -3,34 +3,21 @@
 import ast
 import functools
 import hashlib
-import importlib.util
 import inspect
 import json
 import linecache
 import sys
-import sysconfig
 import textwrap
 import types
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mmc_bench.errors import UserError
-from mmc_bench.system.digests import digest_of_text, files_below
+from mmc_bench.plugin.local_modules import LocalModules, parsed
+from mmc_bench.system.digests import digest_of_text
 
 #: Members of a class that are compared as they are now, whatever its source says.
 PLAIN = (bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, type(None))
-
-
-def is_installed(module: str) -> bool:
-    """Tell whether a module is one of an installed package, whose version says what it is."""
-    package = sys.modules.get(module.partition(".")[0])
-    return _is_installed(Path(getattr(package, "__file__", None) or ""))
-
-
-def _is_installed(file: Path) -> bool:
-    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-    return "site-packages" in file.parts or any(file.is_relative_to(folder) for folder in installed)
 
 
 def digest_of_class(target: Any) -> str:
@@ -44,9 +31,21 @@ def digest_of_class(target: Any) -> str:
     UserError
         When the source of the class, or of what it names, is not available.
     """
-    source = _Source()
-    source.add(target.__name__, target, target.__module__)
-    return digest_of_text(json.dumps(sorted(source.parts)))
+    source = _Source.of(target)
+    return digest_of_text(json.dumps(sorted([*source.parts, *source.modules.parts])))
+
+
+def modules_of_class(target: Any) -> set[str]:
+    """Return the modules, its own and those that it rests on, whose files are read when it is imported elsewhere.
+
+    Raises
+    ------
+    UserError
+        As `digest_of_class`.
+    """
+    modules = _Source.of(target).modules
+    modules.add(target.__module__)
+    return modules.names - {"__main__"}
 
 
 class _Source:
@@ -54,7 +53,15 @@ class _Source:
 
     def __init__(self) -> None:
         self.parts: list[tuple[str, str]] = []
+        self.modules = LocalModules()
         self._seen: dict[int, Any] = {}  # with the objects, so that no other gets their number
+
+    @classmethod
+    def of(cls, target: Any) -> "_Source":
+        """Return the source of a class or function."""
+        source = cls()
+        source.add(target.__name__, target, target.__module__)
+        return source
 
     def add(self, name: str, value: Any, module: str) -> None:
         """Add what a name stands for in a module: a class, function, module, or any other object."""
@@ -62,7 +69,7 @@ class _Source:
             return
         self._seen[id(value)] = value
         if isinstance(value, types.ModuleType):
-            self._add_file(value)
+            self.modules.add(value.__name__)
         elif isinstance(value, functools.partial):
             self.add(name, inspect.unwrap(value.func), module)
             self.parts.append((f"{name} =", constant(name, (value.args, value.keywords))))
@@ -71,7 +78,7 @@ class _Source:
             if type(value).__module__ != "typing":
                 self.parts.append((f"{name} =", constant(name, value)))
         elif value.__module__ != module:
-            self._add_file(sys.modules.get(value.__module__))
+            self.modules.add(value.__module__ or "")
         else:
             self._add_code(value)
 
@@ -80,8 +87,7 @@ class _Source:
         source = _source(value)
         self.parts.append((value.__qualname__, source))
         module = value.__module__
-        for imported in _imports(source):
-            self._add_file(imported)
+        self.modules.add_imports(source, sys.modules[module].__package__)
         namespace = {**vars(sys.modules[module]), **_enclosed(value)}
         for name in _names(value, source):
             if name in namespace and not name.startswith("__"):
@@ -94,23 +100,6 @@ class _Source:
             for name, member in vars(value).items():
                 if isinstance(member, PLAIN) and not name.startswith("__"):
                     self.parts.append((f"{value.__qualname__}.{name} =", constant(name, member)))
-
-    def _add_file(self, module: types.ModuleType | None) -> None:
-        """Add the files of a module that is not installed, as one beside a script or notebook, and those it imports."""
-        if module is not None:
-            module = sys.modules.get(module.__name__.partition(".")[0], module)
-        file = Path(getattr(module, "__file__", None) or "")
-        if module is None or file.suffix != ".py" or module.__name__.partition(".")[0].startswith("mmc_bench"):
-            return
-        if _is_installed(file):
-            return
-        for path in files_below(file.parent) if hasattr(module, "__path__") else [file]:
-            text = path.read_text(encoding="utf-8", errors="replace")
-            if ("file", text) in self.parts:
-                continue
-            self.parts.append(("file", text))
-            for imported in _imports(text) if path.suffix == ".py" else ():
-                self._add_file(imported)
 
 
 def constant(name: str, value: Any) -> str:
@@ -147,40 +136,9 @@ def _listed(value: Any) -> list[str]:
     raise TypeError
 
 
-def _imports(source: str) -> list[types.ModuleType]:
-    """Return the top-level modules that source imports anywhere; those not imported yet are found and not run."""
-    names: set[str] = set()
-    for node in ast.walk(_parsed(source) or ast.Module([], [])):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-    modules = []
-    for top in sorted({name.partition(".")[0] for name in names} - {"__main__"}):
-        try:
-            spec = None if top in sys.modules else importlib.util.find_spec(top)
-        except (ImportError, ValueError):
-            continue
-        found = (
-            importlib.util.module_from_spec(spec)
-            if spec and (spec.origin or "").endswith(".py")
-            else sys.modules.get(top)
-        )
-        modules += [found] if found is not None else []
-    return modules
-
-
-def _parsed(source: str) -> ast.Module | None:
-    """Return the syntax tree of source; None where it is a piece of an expression, as that of a lambda may be."""
-    try:
-        return ast.parse(textwrap.dedent(source))
-    except SyntaxError:
-        return None
-
-
 def _names(value: Any, source: str) -> list[str]:
     """Return the names that the code of a class or function uses."""
-    tree = _parsed(source)
+    tree = parsed(source)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} if tree else set()
     codes = [function.__code__ for function in _functions(value)]
     while codes:

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import ModuleType
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.versions import editable_roots, folder_roots
+from mmc_bench.plugin.roots import editable_roots, folder_roots
+from mmc_bench.plugin.versions import GROUP
 from mmc_bench.system.files import read_whole
 
-GROUP = "mmc_bench"
 FOLDER_PACKAGE = "mmc_bench_folder_plugins"
 
 

@@ -7,13 +7,15 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.class_source import PLAIN, compiled, constant, digest_of_class, is_installed
+from mmc_bench.plugin.class_source import PLAIN, compiled, constant, digest_of_class
 from mmc_bench.plugin.in_memory import DISTRIBUTION, InMemoryOffer, kebab
+from mmc_bench.plugin.local_modules import is_installed
 from mmc_bench.plugin.offers import Plugin
 from mmc_bench.plugin.parameters import CONTEXT
 from mmc_bench.plugin.random_weights import draw_weights
@@ -103,7 +105,7 @@ def _digest_of_target(target: Any) -> str:
         return digest_of_text(_digest_of_target(target.func) + arguments)
     if not hasattr(target, "__qualname__"):  # an object with __call__
         raise UserError(f"{type(target).__name__} object is no backbone: give a class, or a function that makes one")
-    return digest_of_text(_installed(target)) if is_installed(target.__module__) else digest_of_class(target)
+    return digest_of_text(_installed(target)) if _is_installed(target) else digest_of_class(target)
 
 
 def _digest_of_network(network: Any) -> str:
@@ -116,12 +118,17 @@ def _digest_of_network(network: Any) -> str:
 
 
 def _identity_of(family: type) -> str:
-    if is_installed(family.__module__):
+    if _is_installed(family):
         return _installed(family)
     try:
         return digest_of_class(family)
     except UserError:  # a class made by code that has no file
         return digest_of_text(json.dumps([compiled(family), *(_identity_of(base) for base in family.__mro__[1:-1])]))
+
+
+def _is_installed(target: Any) -> bool:
+    package = sys.modules.get(target.__module__.partition(".")[0])
+    return is_installed(Path(getattr(package, "__file__", None) or ""))
 
 
 def _installed(target: Any) -> str:

@@ -1,0 +1,190 @@
+"""Modules that code rests on and no installed version stands for: their files, and those of what they import."""
+
+import ast
+import json
+import os
+import sys
+import sysconfig
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec, resolve_name
+from pathlib import Path
+
+from mmc_bench.errors import UserError
+from mmc_bench.plugin.versions import GROUP, OWN_DISTRIBUTION, built_in_source, built_in_version
+from mmc_bench.system.digests import digest_of_text, files_below
+from mmc_bench.system.files import read_whole
+from mmc_bench.system.imported_source import ImportedSource
+
+
+def is_installed(place: Path) -> bool:
+    """Tell whether a file or folder is Python's own or an installed package's, whose version says what it is."""
+    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+    return "site-packages" in place.parts or any(place.is_relative_to(folder) for folder in installed)
+
+
+class LocalModules:
+    """The modules that were found so far.
+
+    Attributes
+    ----------
+    names
+        What finds them in another process, too.
+    files
+        Their files: a module's own, all of a package, and of a folder without ``__init__.py`` its modules and the data
+        that these mention.
+    parts
+        What they are: pairs of a word with the text of a file, or with a built-in plugin's version.
+    """
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.files: set[Path] = set()
+        self.parts: list[tuple[str, str]] = []
+        self._seen: set[str] = set()
+
+    def add(self, name: str) -> None:
+        """Add the top-level module of a dotted name, unless it is installed, and what it imports; the core adds none.
+
+        Of our own plugins, the one of that name is added.
+        """
+        top = name.partition(".")[0]
+        if top in _own_modules():
+            self._add_built_in(name)
+        elif top not in self._seen:
+            self._seen.add(top)
+            for file in _files_of(top):
+                self.names.add(top)
+                self.files.add(file)
+                part = ("file", file.read_text(encoding="utf-8", errors="replace"))
+                if part not in self.parts:
+                    self.parts.append(part)
+                    self.add_imports(part[1] if file.suffix == ".py" else "")
+
+    def add_imports(self, source: str, package: str | None = None) -> None:
+        """Add the modules that source imports anywhere; those not imported yet are found and not run.
+
+        Parameters
+        ----------
+        package
+            What relative imports are relative to; without it, they are left out.
+        """
+        for name in _imported(source, package):
+            self.add(name)
+
+    def _add_built_in(self, name: str) -> None:
+        for place, plugin in _built_in_plugins().items():
+            if f"{name}.".startswith(f"{place}.") and place not in self.names:
+                self.names.add(place)
+                module = import_module(place)
+                self.files |= {*files_below(Path(module.__file__ or "").parent)}
+                if hasattr(module, "VERSION"):  # it offers more than suites
+                    version = built_in_version(plugin, module, built_in_source(module).digest)
+                    self.parts.append((f"plugin {plugin}", version))
+
+
+def digest_of_modules(names: Iterable[str]) -> str:
+    """Return a digest of what modules are at this time."""
+    found = LocalModules()
+    for name in names:
+        found.add(name)
+    return digest_of_text(json.dumps(sorted(found.parts)))
+
+
+def source_of_modules(names: Iterable[str], digest: str) -> ImportedSource:
+    """Return the source of modules that had this digest (`digest_of_modules`) when a run was planned."""
+    found, names = LocalModules(), tuple(names)
+    for name in names:
+        found.add(name)
+    return ImportedSource(digest, found.files, lambda: digest_of_modules(names))
+
+
+def check_loaded_modules(names: Iterable[str]) -> None:
+    """Check that the files of modules are those that this process imported, as far as it has asked before.
+
+    Raises
+    ------
+    UserError
+        When one was edited since: its code is no longer that of the file.
+    """
+    found = LocalModules()
+    for name in names:
+        found.add(name)
+    files = {*map(str, found.files)}
+    for name, module in list(sys.modules.items()):
+        file, spec = getattr(module, "__file__", None), getattr(module, "__spec__", None)
+        if spec is None or file not in files:
+            continue
+        digest = digest_of_text(Path(file).read_text(encoding="utf-8", errors="replace"))
+        # Kept with the module's spec, which is another one once the module is reloaded.
+        if vars(spec).setdefault("mmc_bench_text", digest) != digest:
+            raise UserError(f"{file} was edited since it was imported: reload module {name}, or restart the kernel")
+
+
+@cache
+def _built_in_plugins() -> dict[str, str]:
+    """Return the names of our own plugins, by their modules."""
+    points = [point for point in entry_points(group=GROUP) if point.dist and point.dist.name == OWN_DISTRIBUTION]
+    return {point.value: point.name for point in points}
+
+
+@cache
+def _own_modules() -> frozenset[str]:
+    return frozenset({__name__.partition(".")[0], *(place.partition(".")[0] for place in _built_in_plugins())})
+
+
+def _files_of(top: str) -> Iterator[Path]:
+    """Yield the files of a top-level module that is not installed."""
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):  # ValueError: a module without a spec, as a script is
+        spec = None
+    origin = spec.origin if spec else getattr(sys.modules.get(top), "__file__", None)
+    if origin is None and spec is not None:
+        folders = [Path(place) for place in spec.submodule_search_locations or () if not is_installed(Path(place))]
+        yield from _files_of_namespace(folders)
+    elif (file := Path(origin or "")).suffix == ".py" and not is_installed(file):
+        yield from files_below(file.parent) if spec and spec.submodule_search_locations else [file]
+
+
+def _files_of_namespace(folders: Iterable[Path]) -> list[Path]:
+    """Return the modules in a folder without ``__init__.py``, which may hold much else, and the data they mention."""
+    files = [file for folder in folders for file in files_below(folder)]
+    code = [file for file in files if file.suffix == ".py"]
+    return [*code, *mentioned_in(code, [file for file in files if file.suffix != ".py"])]
+
+
+def mentioned_in(code: Iterable[Path], files: Iterable[Path]) -> list[Path]:
+    """Return the files whose name or suffix ends a text in code, as ``"table.json"`` and ``"*.json"`` do."""
+    text = b"\n".join(read_whole(file) for file in code if file.suffix == ".py")
+    return [file for file in files if any(end in text for end in _ends(file))]
+
+
+def _ends(file: Path) -> list[bytes]:
+    """Return what ends a text that names a file, or all of its suffix."""
+    return [os.fsencode(word) + quote for word in (file.suffix or file.name, file.name) for quote in (b'"', b"'")]
+
+
+def _imported(source: str, package: str | None) -> set[str]:
+    """Return the dotted names that source imports, but for ``__main__``."""
+    names: set[str] = set()
+    for node in ast.walk(parsed(source) or ast.Module([], [])):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (package or not node.level):
+            with suppress(ImportError):  # more dots than the package has parents
+                module = resolve_name("." * node.level + (node.module or ""), package)
+                names |= {f"{module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.partition(".")[0] != "__main__"}
+
+
+def parsed(source: str) -> ast.Module | None:
+    """Return the syntax tree of source; None where it is a piece of an expression, as that of a lambda may be."""
+    try:
+        return ast.parse(textwrap.dedent(source))
+    except SyntaxError:
+        return None
