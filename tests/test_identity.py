@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from helpers.plugins import install_distribution
 from PIL import Image
 
 from mmc_bench.data.class_folders import identity_of_folders, read_class_folders
@@ -236,6 +237,43 @@ def test_an_editable_plugins_version_follows_all_files_of_its_packages(tmp_path,
     assert offer_of(tmp_path, monkeypatch).version == before
     (tmp_path / file).write_text("C = 2\n")
     assert offer_of(tmp_path, monkeypatch).version != before
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["top_level.txt", "none"])
+@pytest.mark.parametrize("file", ["mylab/acme.py", "mylab/helper.py", "mylab/deep/method.py"])
+def test_an_editable_plugin_in_a_folder_without_init_has_a_version_of_its_files(tmp_path, monkeypatch, file, listed):
+    hooks = HOOKS.replace(".method:Tune", ".deep.method:Tune")
+    files = {"mylab/acme.py": hooks, "mylab/helper.py": "A = 1\n", "mylab/deep/method.py": "class Tune: ...\n"}
+    install_distribution(tmp_path, monkeypatch, "acme", files, {"acme": "mylab.acme"})
+    if listed:
+        (tmp_path / "site-acme/acme-1.0.dist-info/top_level.txt").write_text("mylab\n")
+
+    def version():
+        importlib.invalidate_caches()
+        for name in [name for name in sys.modules if name.startswith("mylab")]:  # as in a new process
+            del sys.modules[name]
+        return Registry.discover().get("method", "acme-tune").version
+
+    before = version()
+    assert version() == before
+    with (tmp_path / "site-acme" / file).open("a") as edited:
+        edited.write("# edited\n")
+    assert version() != before
+
+
+@pytest.mark.parametrize("url", ['"dir_info": {}', '"vcs_info": {"vcs": "git"}', '"archive_info": {}'])
+def test_a_distribution_that_no_index_has_is_versioned_by_its_installed_files(tmp_path, monkeypatch, url):
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    offer_of(site, monkeypatch)
+    record = ["acme/__init__.py", "acme/method.py", "acme/gone.py", "acme-1.dist-info/METADATA", "../bin/acme"]
+    (site / "acme-1.dist-info" / "RECORD").write_text("".join(f"{file},,\n" for file in record))
+    (site / "acme-1.dist-info" / "direct_url.json").write_text(f'{{"url": "file:///x", {url}}}')
+    before = offer_of(site, monkeypatch).version
+    (site / "acme/helper.py").write_text("not installed by it")
+    assert before.startswith("1+") and offer_of(site, monkeypatch).version == before
+    (site / "acme/method.py").write_text("class Tune: 'edited, and installed again'\n")
+    assert offer_of(site, monkeypatch).version != before
 
 
 def test_an_installed_wheels_version_is_its_distributions(tmp_path, monkeypatch):

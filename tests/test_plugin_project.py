@@ -214,7 +214,7 @@ def beside_bad_ones(good, bad, bench):
 def test_an_installed_plugin_is_listed_beside_the_built_in_ones(good, bench, kind, name):
     listed = {entry["name"]: entry for entry in json.loads(bench([good], "list", kind, "--json").stdout)}
     assert listed[name]["distribution"] == "acme-bench"
-    assert listed[name]["version"] == "0.3"
+    assert listed[name]["version"].startswith("0.3+")  # from a folder, and no index
     assert "mmc-bench" in {entry["distribution"] for entry in listed.values()}
     assert name not in bench([], "list", kind).stdout
 

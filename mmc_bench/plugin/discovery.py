@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.roots import editable_roots, folder_roots
+from mmc_bench.plugin.roots import distribution_roots, folder_roots
 from mmc_bench.plugin.versions import GROUP
 from mmc_bench.system.files import read_whole
 
@@ -24,8 +24,8 @@ FOLDER_PACKAGE = "mmc_bench_folder_plugins"
 class Candidate:
     """A plugin that was found and not yet imported.
 
-    `roots` returns the files and folders that may be edited, given the loaded plugin; None where it is installed as a
-    wheel.
+    `roots` returns the files and folders that may change under its version, given the loaded plugin; None where none
+    may.
     """
 
     name: str
@@ -47,7 +47,7 @@ def entry_point_candidates() -> Iterator[Candidate]:
     metadata = {key: found.metadata for key, found in distributions.items()}  # a file is parsed at every access
     for point in points:
         about = metadata.get(id(point.dist), {"Name": "unknown", "Version": "0"})
-        roots = partial(editable_roots, point.dist) if point.dist else lambda module: None
+        roots = partial(distribution_roots, point.dist) if point.dist else lambda module: None
         yield Candidate(point.name, about["Name"], about["Version"], f"entry point {point.value}", point.load, roots)
 
 

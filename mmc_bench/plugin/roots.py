@@ -7,8 +7,9 @@ from functools import cache
 from importlib.metadata import Distribution
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from mmc_bench.plugin.local_modules import mentioned_in
+from mmc_bench.plugin.local_modules import is_installed, mentioned_in
 from mmc_bench.system.digests import files_below
 
 #: Modules that lie beside packages and are no part of them.
@@ -30,25 +31,46 @@ def folder_roots(path: Path, module: ModuleType) -> list[Path]:
     return [path, *helpers, *mentioned_in(code, others)]
 
 
-def editable_roots(distribution: Distribution, module: ModuleType) -> list[Path] | None:
-    """Return the packages and modules of an editable install, or None where a distribution is installed as a wheel."""
+def distribution_roots(distribution: Distribution, module: ModuleType) -> list[Path] | None:
+    """Return what may change while a distribution keeps its version, given the module of its hooks.
+
+    It is the packages and modules of an editable install, the files that were installed from a folder, an archive or a
+    repository, and None where an index has the distribution.
+    """
     if not _is_editable(distribution):
-        return None
-    top = _location(module.__name__.partition(".")[0])
+        return _installed_files(distribution) if _installed_from(distribution) else None
+    home = Path(module.__file__ or "")
+    top = module.__name__.partition(".")[0]
     listed = (distribution.read_text("top_level.txt") or "").split()
-    found = [place for name in listed if (place := _location(name)) is not None]
-    if top is not None and not found:  # not every build tool writes top_level.txt
-        found = [path for path in top.parent.iterdir() if _is_importable(path)]
-    return sorted({*found, *([top] if top is not None else [])})
+    found = [place for name in listed for place in _locations(name)]
+    if not found:  # not every build tool writes top_level.txt
+        beside = [path for place in _locations(top) for path in place.parent.iterdir()]
+        found = [path for path in beside if _is_importable(path)]
+    return [*found, *_locations(top), home.parent if hasattr(module, "__path__") else home]
+
+
+def _installed_files(distribution: Distribution) -> list[Path]:
+    """Return the files that a distribution has among modules, but for its metadata and compiled code."""
+    files = [
+        file for file in distribution.files or () if file.suffix not in (".pyc", ".pyo") and ".." not in file.parts
+    ]
+    places = [Path(str(file.locate())) for file in files if not file.parts[0].endswith((".dist-info", ".data"))]
+    return [place for place in places if place.is_file()]
+
+
+@cache
+def _installed_from(distribution: Distribution) -> dict[str, Any]:
+    """Return where a distribution was installed from; nothing where an index has it (PEP 610)."""
+    try:
+        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    except ValueError:
+        return {}
+    return origin if isinstance(origin, dict) else {}
 
 
 @cache
 def _is_editable(distribution: Distribution) -> bool:
-    try:
-        installed = json.loads(distribution.read_text("direct_url.json") or "{}")
-    except ValueError:
-        return False
-    if installed.get("dir_info", {}).get("editable"):
+    if _installed_from(distribution).get("dir_info", {}).get("editable"):
         return True
     # A folder on the import path that has metadata, but no list of installed files.
     place = Path(str(distribution.locate_file(""))).name
@@ -61,12 +83,15 @@ def _is_importable(path: Path) -> bool:
     return path.suffix == ".py" if path.is_file() else (path / "__init__.py").is_file()
 
 
-def _location(name: str) -> Path | None:
-    """Return the folder of a top-level package, or the file of a module."""
+def _locations(name: str) -> list[Path]:
+    """Return the folder of a top-level package, the file of a module, or the folders of a package without a file."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
-        return None
-    if spec is None or not spec.origin or spec.origin in ("built-in", "frozen"):
-        return None
-    return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+        return []
+    if spec is None or spec.origin in ("built-in", "frozen"):
+        return []
+    if spec.origin:
+        return [Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)]
+    places = map(Path, spec.submodule_search_locations or ())
+    return [place for place in places if place.is_dir() and not is_installed(place)]

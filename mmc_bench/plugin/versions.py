@@ -59,8 +59,16 @@ def _with_targets(module: ModuleType, roots: Iterable[Path], targets: Iterable[s
     ----------
     targets
         Each as ``"module:Class"``. Nothing is imported; a module that is not found adds nothing.
+
+    Raises
+    ------
+    RuntimeError
+        When there are no files and folders.
     """
-    roots = sorted({root.resolve() for root in roots})
+    given = {root.resolve() for root in roots}
+    roots = sorted(root for root in given if given.isdisjoint(root.parents))
+    if not roots:
+        raise RuntimeError("none of its files is found, and so it has no version")
     for target in sorted(set(targets)):
         spec = _target_spec(module, target.partition(":")[0])
         if spec is not None and spec.origin and Path(spec.origin).is_file():
