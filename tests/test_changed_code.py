@@ -1,5 +1,6 @@
 """Code that is edited during a run never makes a result under the version from before the edit."""
 
+import importlib
 import shutil
 import sys
 from dataclasses import replace
@@ -12,6 +13,8 @@ from helpers.plugins import install_distribution, registering, registry_of, writ
 from mmc_bench.engines import Settings
 from mmc_bench.engines.worker import open_resources
 from mmc_bench.errors import UserError
+from mmc_bench.plugin.in_memory import method_offer, pickled, unpickled
+from mmc_bench.plugin.in_memory_backbones import backbone_offer
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results import versions
 
@@ -120,3 +123,71 @@ def test_provenance_is_of_the_source_that_a_worker_began_with(tmp_path, monkeypa
     monkeypatch.setattr("mmc_bench.stages.provenance.git_state", lambda: asked.append(True))
     open_resources(Settings(results=str(tmp_path)))
     assert asked
+
+
+OWN = "from own_plugin_helper import x\nclass Mine:\n    def fine_tune(self, task):\n        return x\n"
+
+
+@pytest.fixture
+def own_class(tmp_path, monkeypatch):
+    """Return a class of a module beside a script, and the files of that and of a helper."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_plugin_helper.py").write_text("x = 1\n")
+    (tmp_path / "own_plugin.py").write_text(OWN)
+    importlib.invalidate_caches()
+    return importlib.import_module("own_plugin").Mine, [tmp_path / "own_plugin.py", tmp_path / "own_plugin_helper.py"]
+
+
+@pytest.mark.parametrize("edited", [0, 1], ids=["its module", "a helper"])
+def test_a_class_whose_module_was_edited_before_a_worker_imported_it_is_refused(own_class, edited):
+    mine, files = own_class
+    registry = Registry([])
+    registry.add(method_offer(mine))
+    content = pickled(registry)
+    files[edited].write_text(files[edited].read_text() + "# edited\n")
+    for name in ("own_plugin", "own_plugin_helper"):  # as in a new process
+        del sys.modules[name]
+    (offer,) = unpickled(content)
+    with pytest.raises(
+        UserError, match="method 'mine' changed during the run: its files are no longer those of version"
+    ):
+        offer.load()
+
+
+def test_a_class_whose_modules_are_as_they_were_is_loaded_elsewhere(own_class):
+    registry = Registry([])
+    registry.add(method_offer(own_class[0]))
+    content = pickled(registry)
+    for name in ("own_plugin", "own_plugin_helper"):
+        del sys.modules[name]
+    (offer,) = unpickled(content)
+    assert offer.load()().fine_tune(None) == 1
+    offer.check_source()
+
+
+@pytest.mark.parametrize("edited", [0, 1], ids=["its module", "a helper"])
+def test_a_class_whose_module_was_edited_and_not_reloaded_is_refused(own_class, edited):
+    mine, files = own_class
+    version = method_offer(mine).version
+    files[edited].write_text(files[edited].read_text().replace("x = 1", "x = 2") + "y = 3\n")
+    with pytest.raises(
+        UserError, match=f"{files[edited].name} was edited since it was imported: reload module {files[edited].stem}"
+    ):
+        method_offer(mine)
+    importlib.reload(sys.modules[files[edited].stem])
+    importlib.reload(sys.modules["own_plugin"])
+    assert edited == 0 or method_offer(sys.modules["own_plugin"].Mine).version != version
+
+
+def test_a_network_whose_module_was_edited_and_not_reloaded_is_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "own_plugin_net.py"
+    file.write_text("class Net:\n    def __init__(self, num_classes):\n        pass\n")
+    importlib.invalidate_caches()
+    net = importlib.import_module("own_plugin_net").Net
+    for given in (net, partial(net, 3)):
+        backbone_offer(given)
+    file.write_text(file.read_text() + "# edited\n")
+    for given in (net, partial(net, 3)):
+        with pytest.raises(UserError, match="reload module own_plugin_net"):
+            backbone_offer(given)

@@ -5,13 +5,14 @@ import json
 import pickle
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.class_source import digest_of_class
+from mmc_bench.plugin.class_source import digest_of_class, modules_of_class
+from mmc_bench.plugin.local_modules import check_loaded_modules, source_of_modules
 from mmc_bench.plugin.offers import Offer, Plugin
 from mmc_bench.plugin.parameters import parameters_of
 from mmc_bench.plugin.registry import Registry
@@ -23,12 +24,23 @@ DISTRIBUTION = "in-memory"
 
 @dataclass(frozen=True)
 class InMemoryOffer(Offer):
-    """A method or network that is at hand. Its version is a digest of its source and of what that names."""
+    """A method or network that is at hand. Its version is a digest of its source and of what that names.
+
+    `modules` are the names of those that another process imports for it.
+    """
 
     target: Any = object
+    modules: tuple[str, ...] = ()
 
     def load(self) -> Any:
-        """Return the class or function."""
+        """Return the class or function.
+
+        Raises
+        ------
+        UserError
+            When a module of it was edited before this process imported it.
+        """
+        self.check_source()
         return self.target
 
 
@@ -81,9 +93,22 @@ def method_offer(method: object) -> InMemoryOffer:
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"class {target.__name__}: {error}") from None
-    digest = digest_of_class(target)
-    plugin = Plugin(name, DISTRIBUTION, f"0+{digest}", target.__module__, digest=digest)
-    return InMemoryOffer(spec, plugin, target)
+    modules = modules_of_class(target)
+    plugin = plugin_of(name, target.__module__, digest_of_class(target), modules)
+    return InMemoryOffer(spec, plugin, target, tuple(sorted(modules)))
+
+
+def plugin_of(name: str, origin: str, digest: str, modules: Iterable[str]) -> Plugin:
+    """Return what stands for the plugin of a method or network that is at hand, given the modules that it rests on.
+
+    Raises
+    ------
+    UserError
+        When one of these was edited since this process imported it.
+    """
+    check_loaded_modules(modules)
+    source = source_of_modules(sorted(modules))
+    return Plugin(name, DISTRIBUTION, f"0+{digest}", origin, digest=digest, source=source)
 
 
 def in_memory_offers(registry: Registry) -> tuple[InMemoryOffer, ...]:
@@ -118,7 +143,14 @@ def pickled(registry: Registry) -> bytes:
 def unpickled(content: bytes) -> Sequence[InMemoryOffer]:
     """Return the offers in what `pickled` returned."""
     offers: Sequence[InMemoryOffer] = pickle.loads(content) if content else ()
-    return offers
+    return [_imported(offer) for offer in offers]
+
+
+def _imported(offer: InMemoryOffer) -> InMemoryOffer:
+    """Return an offer from another process with the source that this one has imported for it."""
+    before = offer.plugin.source
+    source = source_of_modules(offer.modules, before.digest if before else None)
+    return replace(offer, plugin=replace(offer.plugin, source=source))
 
 
 def kebab(name: str) -> str:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.class_source import PLAIN, compiled, constant, digest_of_class
-from mmc_bench.plugin.in_memory import DISTRIBUTION, InMemoryOffer, kebab
+from mmc_bench.plugin.class_source import PLAIN, compiled, constant, digest_of_class, modules_of_class
+from mmc_bench.plugin.in_memory import InMemoryOffer, kebab, plugin_of
 from mmc_bench.plugin.local_modules import is_installed
-from mmc_bench.plugin.offers import Plugin
 from mmc_bench.plugin.parameters import CONTEXT
 from mmc_bench.plugin.random_weights import draw_weights
 from mmc_bench.plugin.specs import BackboneSpec
@@ -78,8 +77,10 @@ def backbone_offer(given: Any) -> InMemoryOffer:
     except (ValueError, TypeError) as error:
         raise UserError(f"backbone {own}: {error}") from None
     digest = _digest_of_target(given) if trained is None else _digest_of_network(trained)
-    plugin = Plugin(name, DISTRIBUTION, f"0+{digest}", named.__module__, digest=digest)
-    return InMemoryBackbone(spec, plugin, given)
+    families = [named] if trained is None else {type(layer) for layer in trained.modules()}
+    modules = set().union(*map(_modules_of, families))
+    plugin = plugin_of(name, named.__module__, digest, modules)
+    return InMemoryBackbone(spec, plugin, given, tuple(sorted(modules)))
 
 
 def _is_network(given: object) -> bool:
@@ -129,6 +130,16 @@ def _identity_of(family: type) -> str:
 def _is_installed(target: Any) -> bool:
     package = sys.modules.get(target.__module__.partition(".")[0])
     return is_installed(Path(getattr(package, "__file__", None) or ""))
+
+
+def _modules_of(target: Any) -> set[str]:
+    """Return the modules, not installed, that another process imports for a class or function."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    try:
+        return set() if _is_installed(target) else modules_of_class(target)
+    except UserError:  # a class made by code that has no file
+        return set()
 
 
 def _installed(target: Any) -> str:

@@ -8,7 +8,7 @@ import sysconfig
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec, resolve_name
@@ -89,32 +89,25 @@ class LocalModules:
 
 def digest_of_modules(names: Iterable[str]) -> str:
     """Return a digest of what modules are at this time."""
-    found = LocalModules()
-    for name in names:
-        found.add(name)
-    return digest_of_text(json.dumps(sorted(found.parts)))
+    return digest_of_text(json.dumps(sorted(_found(names).parts)))
 
 
-def source_of_modules(names: Iterable[str], digest: str) -> ImportedSource:
-    """Return the source of modules that had this digest (`digest_of_modules`) when a run was planned."""
-    found, names = LocalModules(), tuple(names)
-    for name in names:
-        found.add(name)
-    return ImportedSource(digest, found.files, lambda: digest_of_modules(names))
+def source_of_modules(names: Iterable[str], digest: str | None = None) -> ImportedSource:
+    """Return the source of modules; `digest` is what `digest_of_modules` gave before, if it was asked."""
+    names = tuple(names)
+    digest = digest_of_modules(names) if digest is None else digest
+    return ImportedSource(digest, _found(names).files, partial(digest_of_modules, names))
 
 
 def check_loaded_modules(names: Iterable[str]) -> None:
-    """Check that the files of modules are those that this process imported, as far as it has asked before.
+    """Check that the files of modules are what they were at the first check since this process imported them.
 
     Raises
     ------
     UserError
         When one was edited since: its code is no longer that of the file.
     """
-    found = LocalModules()
-    for name in names:
-        found.add(name)
-    files = {*map(str, found.files)}
+    files = {*map(str, _found(names).files)}
     for name, module in list(sys.modules.items()):
         file, spec = getattr(module, "__file__", None), getattr(module, "__spec__", None)
         if spec is None or file not in files:
@@ -123,6 +116,13 @@ def check_loaded_modules(names: Iterable[str]) -> None:
         # Kept with the module's spec, which is another one once the module is reloaded.
         if vars(spec).setdefault("mmc_bench_text", digest) != digest:
             raise UserError(f"{file} was edited since it was imported: reload module {name}, or restart the kernel")
+
+
+def _found(names: Iterable[str]) -> LocalModules:
+    found = LocalModules()
+    for name in names:
+        found.add(name)
+    return found
 
 
 @cache
