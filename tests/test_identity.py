@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from helpers.plugins import install_distribution
+from helpers.plugins import install_distribution, write_source
 from PIL import Image
 
 from mmc_bench.data.class_folders import identity_of_folders, read_class_folders
@@ -312,6 +312,28 @@ def test_a_one_file_plugins_version_follows_its_helpers_and_the_data_that_it_men
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("{}")
     assert (version() != before) == follows
+
+
+@pytest.mark.parametrize("plugin", ["own.py", "own/__init__.py"])
+@pytest.mark.parametrize("file", ["acme_library.py", "acme_library_of_it.py"])
+def test_a_folder_plugin_s_version_follows_modules_that_are_not_installed(tmp_path, monkeypatch, plugin, file):
+    monkeypatch.syspath_prepend(str(tmp_path / "path"))
+    files = {f"plugins/{plugin}": f"import acme_library\n{HOOKS.replace('.method', '')}", "path/unused.py": ""}
+    files |= {"path/acme_library.py": "import acme_library_of_it\n", "path/acme_library_of_it.py": "x = 1\n"}
+    for name, text in files.items():
+        write_source(tmp_path, name, text)
+
+    def version():
+        importlib.invalidate_caches()
+        for name in [name for name in sys.modules if "folder_plugins" in name or "acme" in name]:  # as in a new process
+            del sys.modules[name]
+        return Registry.discover([tmp_path / "plugins"]).get("method", "acme-tune").version
+
+    before = version()
+    (tmp_path / "path/unused.py").write_text("x = 2\n")
+    assert version() == before
+    (tmp_path / "path" / file).write_text((tmp_path / "path" / file).read_text() + "# edited\n")
+    assert version() != before
 
 
 def test_a_stage_seeds_every_global_generator(tmp_path):
