@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mmc_bench.errors import UserError
 from mmc_bench.results.jobs import Job, Pretraining
+from mmc_bench.results.outages import PatientStore
 from mmc_bench.results.store import Store
 
 if TYPE_CHECKING:
@@ -47,8 +48,11 @@ class Settings:
 
 
 def store_of(settings: Settings) -> Store:
-    """Return the results folder of a run, where a job is done once all that the run keeps of it is there."""
-    return Store(settings.results, keep_predictions=settings.keep_predictions)
+    """Return the results folder of a run, where a job is done once all that the run keeps of it is there.
+
+    It waits while its disk is unavailable for a short time.
+    """
+    return PatientStore(settings.results, keep_predictions=settings.keep_predictions)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Jobs for the workers of a run that shares its results folder with others: each is leased, done, released."""
 
-import errno
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -10,17 +9,12 @@ from mmc_bench.engines import FollowUp, OnEvent, Outcome, nothing_more
 from mmc_bench.engines.schedule import Schedule
 from mmc_bench.results.jobs import Job, Pretraining, models_of
 from mmc_bench.results.leases import Leases
+from mmc_bench.results.outages import FINAL, LONGEST_OUTAGE
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import Store, UnwritableError
 
 #: Seconds between two checks of a job that another run is doing.
 PAUSE = 0.5
-
-#: Errors of a disk that stays unwritable; others may come from a file server that is unavailable for a moment.
-FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-
-#: Seconds for which it may be unavailable.
-LONGEST_OUTAGE = 300.0
 
 
 class Dispatcher:
@@ -77,8 +71,8 @@ class Dispatcher:
 
         Raises
         ------
-        UnwritableError
-            When no lease can be written.
+        DiskError
+            When no lease can be written, or what other runs did cannot be read.
         """
         while True:
             for job in self._schedule.candidates(last_pretraining):

@@ -45,6 +45,17 @@ MODEL_OF = {
 }
 
 
+class DiskError(UserError):
+    """A file of a results folder cannot be read or written; `errno` is the system's number of the error."""
+
+    def __init__(self, message: str, errno: int | None) -> None:
+        super().__init__(message, errno)
+        self.errno = errno
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class DamagedError(UserError):
     """A file holds no valid record; the message names it, and says why."""
 
@@ -147,7 +158,7 @@ def read_if_there(path: str | Path) -> bytes | None:
 
     Raises
     ------
-    UserError
+    DiskError
         When it cannot be read.
     """
     try:
@@ -155,7 +166,7 @@ def read_if_there(path: str | Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        raise DiskError(f"{path} cannot be read: {error.strerror}", error.errno) from None
 
 
 def read_record(path: Path) -> AnyRecord | SelectionRecord | ConnectionRecord | ProbeRecord:

@@ -33,6 +33,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.results.codec import (
     MODEL_OF,
     DamagedError,
+    DiskError,
     StoredKeys,
     encoded,
     job_of,
@@ -84,7 +85,7 @@ Read = TypeVar("Read")
 OnDamage = Callable[[DamagedError], None]
 
 
-class UnwritableError(UserError):
+class UnwritableError(DiskError):
     """The results folder takes no more files: the disk is full or read-only, or belongs to another user."""
 
 
@@ -391,8 +392,8 @@ class Store:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise UnwritableError(f"results folder {self.root} cannot be written ({reason}){advice}") from None
+            message = f"results folder {self.root} cannot be written ({error.strerror or type(error).__name__}){advice}"
+            raise UnwritableError(message, error.errno) from None
 
 
 def _key_in(path: str) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.engines import Engine, FollowUp, Outcome, Settings, StoppedError, store_of
-from mmc_bench.results.codec import StoredKeys
+from mmc_bench.results.codec import DiskError, StoredKeys
 from mmc_bench.results.jobs import Job, Pretraining, models_of
-from mmc_bench.results.store import Store, UnwritableError
+from mmc_bench.results.store import Store
 from mmc_bench.running.observers import Observers
 from mmc_bench.running.summary import Summary
 from mmc_bench.running.tuning import Chosen, Tuner
@@ -217,7 +217,7 @@ def run_plan(
                 if outcome.failure is not None and fail_fast:
                     break
         Store(settings.results).sweep()
-    except (UnwritableError, StoppedError) as error:
+    except (DiskError, StoppedError) as error:
         summary.stopped = str(error)
     except KeyboardInterrupt:
         summary.interrupted = True
