@@ -4,6 +4,7 @@ import copy
 import json
 from dataclasses import dataclass, replace
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import mmc_bench
 from mmc_bench.auditing.page import WORDS as AUDIT_WORDS
 from mmc_bench.data.contract import LabelledImages, has_cue
 from mmc_bench.data.splits import derive_experiment
+from mmc_bench.errors import FailedError
 from mmc_bench.landscape.barriers import connectivity
 from mmc_bench.landscape.paths import end_scores, evaluate_path, linear_path
 from mmc_bench.mechanisms.attribution import attribution
@@ -26,6 +28,8 @@ from mmc_bench.results.jobs import Checkpoint, Probe
 from mmc_bench.results.metrics import SPLITS, Score
 from mmc_bench.results.probes import Hold
 from mmc_bench.results.settings import DataSettings
+from mmc_bench.running.launch import Computing
+from mmc_bench.running.probing import Prober
 from mmc_bench.testing.tiny_data import MANY, SQUARE, tiny_experiment
 from mmc_bench.training import Backbone, evaluate
 from mmc_bench.training.backbone import logits
@@ -317,6 +321,15 @@ def test_cells_with_weights_are_probed_once_and_the_others_named(bench, monkeypa
     assert "nothing computed" in second.err
     shown = bench("table", "--format", "csv").out
     assert "tiny-net,0.9,tiny-still" in shown and "tiny-net,0.0," not in shown  # a reference is no experiment
+
+
+def test_a_probe_whose_references_could_not_be_trained_says_why(monkeypatch):
+    stopped = SimpleNamespace(interrupted=False, stopped="results folder results cannot be written", failures=[])
+    monkeypatch.setattr("mmc_bench.running.probing.run_session", lambda *arguments: stopped)
+    prober = object.__new__(Prober)
+    vars(prober).update(_progress=False, _computing=Computing())
+    with pytest.raises(FailedError, match="references could not be trained: results folder results cannot be written"):
+        prober._pretrain(None)
 
 
 def test_rows_come_in_one_order_however_cells_are_selected(bench):

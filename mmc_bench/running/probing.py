@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmc_bench.data.locations import check_present
-from mmc_bench.errors import NothingSelectedError, UserError
+from mmc_bench.errors import FailedError, NothingSelectedError, UserError
 from mmc_bench.mechanisms.verdicts import way_back
 from mmc_bench.plugin.in_memory import in_memory_offers
 from mmc_bench.report.probed import ProbedModel, settings_of
@@ -287,5 +287,7 @@ class Prober:
         summary = run_session(session, replace(self._computing, workers=0), display)
         if summary.interrupted:
             raise KeyboardInterrupt
+        if summary.stopped:
+            raise FailedError(f"the references could not be trained: {summary.stopped}")
         for failure in summary.failures:
             raise UserError(f"{failure.label}: {failure.error}")
