@@ -163,6 +163,14 @@ def test_an_interrupted_audit_reports_what_had_finished(again, report, tmp_path,
         again(tmp_path / "out", results=tmp_path / "empty")
 
 
+def test_devices_may_be_a_list(again, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr("mmc_bench.auditing.report.audit", lambda session, computing, *others: given.append(computing))
+    with pytest.raises(AttributeError):  # nothing is returned
+        again(tmp_path / "out", device=["cuda:0", "cuda:1"])
+    assert given[0].device == "cuda:0,cuda:1"
+
+
 def test_a_second_call_computes_nothing_and_says_the_same(again, report, tmp_path, monkeypatch):
     monkeypatch.setattr("mmc_bench.stages.probe.probe_weights", None)
     audited = again(tmp_path)

@@ -1,10 +1,11 @@
 """Auditing a backbone on images of one's own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.running.cluster import cluster_of
+from mmc_bench.running.devices import device_words
 from mmc_bench.running.display import Progress, display_of
 from mmc_bench.running.given import AnySuite, GivenAxes, GivenSettings
 from mmc_bench.running.launch import Computing
@@ -34,7 +35,7 @@ def audit(
     plugins_dir: Any = (),
     observe: Any = (),
     download: bool = True,
-    device: str = "auto",
+    device: str | Sequence[str] = "auto",
     precision: str = "auto",
     deterministic: bool = False,
     workers: int | None = None,
@@ -123,7 +124,7 @@ def audit(
     session = AuditSession.auditing(given)
     computing = Computing(
         download=download,
-        device=device,
+        device=device_words(device),
         precision=precision,
         deterministic=deterministic,
         workers=workers,
