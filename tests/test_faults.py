@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+
+from mmc_bench.running.interrupts import interrupted_after
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +85,14 @@ def test_a_time_limit_stops_a_run_as_ctrl_c_does_and_the_next_run_goes_on(bench)
     stopped = bench.apart(*words, "--workers", 1, "--methods", "tiny-still,tiny-sleep", "--time-limit", 0.15)
     assert (stopped.code, "Traceback" in stopped.err) == (2, False), stopped.err
     assert "interrupted: 2 cells: 0 computed, 1 cached, 1 not run" in stopped.err
+
+
+def test_a_time_limit_of_ages_is_a_time_limit(monkeypatch):
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    with interrupted_after(1e300, 0.0):
+        time.sleep(0.1)
+    assert not raised
 
 
 def test_a_time_limit_of_nothing_is_refused(bench):

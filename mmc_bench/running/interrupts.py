@@ -36,7 +36,8 @@ def interrupted_after(minutes: float | None, since: float) -> Iterator[None]:
     main = threading.main_thread().ident or 0
     if threading.get_ident() != main:
         raise UserError("a time limit interrupts the main thread: run there")
-    timer = threading.Timer(since + 60 * minutes - time.monotonic(), signal.pthread_kill, (main, signal.SIGINT))
+    left = min(since + 60 * minutes - time.monotonic(), threading.TIMEOUT_MAX)  # three centuries
+    timer = threading.Timer(left, signal.pthread_kill, (main, signal.SIGINT))
     timer.daemon = True
     timer.start()
     try:
