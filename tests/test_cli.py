@@ -129,6 +129,8 @@ def test_status_counts_done_missing_and_failed(bench):
 def test_a_shard_is_planned_and_told_of_alone(bench):
     words = ["--suite", "tiny.yaml", "--shard"]
     assert "2 cells, 0 cached, 2 to run; 1 of 1 pretraining " in bench("run", "--dry-run", *words, "2/2").out
+    short = bench("run", "--dry-run", *words, "2/2", "--set", "pretrain.epochs=1").out
+    assert "1 of 1 pretraining to run (1 epoch)" in short
     assert "1 cell, 0 done, 1 missing" in bench("status", *words, "3/4").out
     empty = bench("run", *words, "5/5")
     assert empty.code == 5 and "shard 5/5 holds nothing" in empty.err

@@ -124,7 +124,7 @@ def headline(plan: Plan, missing: Missing) -> str:
     if later:
         results += f", up to {counted(later, 'cell')} more once parameters are chosen"
     one = len(plan.pretrainings) == 1
-    epochs = f"({_epochs(plan)} epochs{'' if one else ' each'})"
+    epochs = f"({_epochs(plan)}{'' if one else ' each'})"
     alone, models = "pretraining alone", f"pretraining{'' if one else 's'} to run {epochs}"
     if plan.pretrainings and (own := plan.pretrainings[0].checkpoint):
         alone, models = "scores alone", f"experiment{'' if one else 's'} to score {own.name} in"
@@ -149,7 +149,7 @@ def _for_predictions(missing: Missing) -> str:
 def _epochs(plan: Plan) -> str:
     """Return the epochs of a pretraining; an axis may give several."""
     epochs = sorted({pretraining.recipe.epochs for pretraining in plan.pretrainings})
-    return f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
+    return counted(epochs[0], "epoch") if len(epochs) == 1 else f"{epochs[0]:,} to {epochs[-1]:,} epochs"
 
 
 def known_seconds(plan: Plan, store: Store, missing: Missing) -> dict[str, float]:
