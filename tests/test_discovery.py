@@ -82,6 +82,21 @@ def test_a_folder_without_plugins_is_refused(tmp_path, missing):
         registry_of(tmp_path / missing)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "says"),
+    [
+        ("method", "data", "stands for settings of a suite, as in data.key=value: choose another name"),
+        ("observer", "connect.fast", "stands for settings of a suite, as in connect.key=value"),
+        ("method", "pretrained", "stands for the model that methods start from: choose another name"),
+        ("backbone", "pretrained", None),
+        ("dataset", "data-2", None),
+    ],
+)
+def test_a_name_that_means_something_else_is_refused(write, kind, name, says):
+    registry = registry_of(write("plugs/mine.py", registering(name, kind=kind)))
+    assert [f"{kind} name {name!r} {says}" in plugin.error for plugin in registry.failures] == ([True] if says else [])
+
+
 def test_the_environment_variable_lists_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MMC_BENCH_PLUGINS", os.pathsep.join(["first", "second/mine.py"]))

@@ -108,6 +108,8 @@ def test_an_installed_project_runs_and_its_own_tests_pass(bench, import_from):
         (["dataset", "a--b"], "'a--b' cannot be the name of a dataset"),
         (["dataset", "x" * 41], "40 at most"),
         (["backbone", "none"], "would name a class None"),
+        (["method", "data"], "method name 'data' stands for settings of a suite, as in data.key=value"),
+        (["method", "pretrained"], "method name 'pretrained' stands for the model that methods start from"),
         (["method", "task"], "would name a class Task"),
         (["method", "plugins"], "would make a package mmc_bench_plugins, and one of that name is installed"),
         (["dataset", "benchmarks"], "would make a package mmc_bench_benchmarks"),

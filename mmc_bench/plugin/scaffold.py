@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmc_bench.errors import UserError
+from mmc_bench.plugin.specs import meaning_of
 
 NAME = re.compile(r"[a-z][a-z0-9]*([._-][a-z0-9]+)*")
 LONGEST_NAME = 40
@@ -76,6 +77,8 @@ class Project:
                 f"{self.name!r} cannot be the name of a {self.kind}: write lower-case letters and digits, with single "
                 f"-, _ or . between them, beginning with a letter, {LONGEST_NAME} at most"
             )
+        if meaning := meaning_of(self.kind, self.name):
+            raise UserError(f"{self.kind} name {self.name!r} {meaning}: choose another name")
         if keyword.iskeyword(self.classname) or self.classname in TAKEN_CLASSES:
             raise UserError(
                 f"{self.name!r} would name a class {self.classname}, which Python or the written code needs for "

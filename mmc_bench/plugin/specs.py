@@ -10,6 +10,19 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/\*|/[\w.-]+)?")
 TARGET = re.compile(r"\.{0,2}[\w.]*:\w+")
 NEEDS = frozenset({"clean", "cued", "environments", "fully-cued"})
 
+#: The parts of a suite whose keys can be set one by one, as a plugin's parameters can.
+SECTIONS = ("data", "pretrain", "connect", "tune")
+
+
+def meaning_of(kind: str, name: str) -> str | None:
+    """Return what a plugin's name means already, or None where it is free."""
+    section = name.partition(".")[0]
+    if section in SECTIONS:
+        return f"stands for settings of a suite, as in {section}.key=value"
+    if (kind, name) == ("method", "pretrained"):
+        return "stands for the model that methods start from"
+    return None
+
 
 def checked_needs(given: str | Iterable[str], who: str) -> frozenset[str]:
     """Return what a method needs, one word or several.
@@ -37,8 +50,9 @@ class PluginSpec:
     Parameters
     ----------
     name
-        Lower-case letters, digits, ``.``, ``_`` and ``-``. A name that ends in ``/*`` stands for a family:
-        ``zoo/*`` answers to ``zoo/lion`` and its target gets ``model="lion"`` as a parameter.
+        Lower-case letters, digits, ``.``, ``_`` and ``-``, but nothing that ``--set`` takes for a suite's settings, as
+        ``data``. A name that ends in ``/*`` stands for a family: ``zoo/*`` answers to ``zoo/lion`` and its target gets
+        ``model="lion"`` as a parameter.
     target
         ``"module:Class"``; a leading dot makes it relative to the plugin that registers it.
     summary
@@ -56,7 +70,8 @@ class PluginSpec:
     Raises
     ------
     ValueError
-        When a name or target is malformed, a field is of another type, or a default is no plain data.
+        When a name or target is malformed, a name means something else, a field is of another type, or a default is no
+        plain data.
     """
 
     kind: ClassVar[str]
@@ -71,6 +86,8 @@ class PluginSpec:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"{self.kind} name {self.name!r} must be lower-case letters, digits, '.', '_' and '-'")
+        if meaning := meaning_of(self.kind, self.name):
+            raise ValueError(f"{self.kind} name {self.name!r} {meaning}: choose another name")
         owner = f"{self.kind} {self.name!r}"
         if not TARGET.fullmatch(self.target):
             raise ValueError(f"{owner}: target {self.target!r} must read 'module:Class'")

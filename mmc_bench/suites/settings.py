@@ -8,10 +8,7 @@ from typing import Any
 from mmc_bench.errors import UserError, nearest
 from mmc_bench.plugin.offers import Offer
 from mmc_bench.plugin.registry import Registry
-
-#: The parts of a suite whose keys can be set one by one.
-SECTIONS = ("data", "pretrain", "connect", "tune")
-
+from mmc_bench.plugin.specs import SECTIONS
 
 #: Settings of a suite itself that have no section. That of ``tune`` is the number of trials, 0 for none.
 WHOLE = ("threads", "tune")
