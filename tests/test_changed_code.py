@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from helpers.plugins import install_distribution, registering, registry_of, write_source
@@ -17,6 +18,7 @@ from mmc_bench.plugin.in_memory import method_offer, pickled, unpickled
 from mmc_bench.plugin.in_memory_backbones import backbone_offer
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results import versions
+from mmc_bench.stages.resources import Resources
 
 METHOD = "class Mine:\n    def fine_tune(self, task):\n        return {}\n"
 
@@ -114,7 +116,10 @@ def test_a_worker_with_another_core_than_the_plan_s_stops_the_run(bench, monkeyp
     finally:
         versions.versions_of_stages.cache_clear()
     assert result.code == 1
-    assert "stopped: the source of mmc-bench changed during the run; nothing that is done is lost" in result.err
+    assert (
+        "stopped: the source of mmc-bench changed during the run: start a new process (or restart the kernel); nothing"
+        in result.err
+    )
     assert not any("metrics" in record for record in bench.records().values())
 
 
@@ -191,3 +196,29 @@ def test_a_network_whose_module_was_edited_and_not_reloaded_is_refused(tmp_path,
     for given in (net, partial(net, 3)):
         with pytest.raises(UserError, match="reload module own_plugin_net"):
             backbone_offer(given)
+
+
+@pytest.mark.parametrize("stage", ["probe", "checkpoint_pairs"])
+def test_a_probe_and_a_connection_are_not_saved_when_source_changed_meanwhile(tmp_path, monkeypatch, stage):
+    module = importlib.import_module(f"mmc_bench.stages.{stage}")
+    for name in {
+        "Assembly",
+        "experiment_seeds",
+        "measure_hold",
+        "fill",
+        "compare",
+        "path_images",
+        "path_seeds",
+        "Progress",
+    }:
+        monkeypatch.setattr(module, name, MagicMock(), raising=False)
+    resources = open_resources(Settings(results=str(tmp_path)))
+    saved = []
+    monkeypatch.setattr(Resources, "data", MagicMock())
+    monkeypatch.setattr(Resources, "model", MagicMock())
+    monkeypatch.setattr(type(resources.store), "save_jobless", lambda store, record: saved.append(record))
+    described = MagicMock(versions={"connect": "of another core"})
+    measure = {"probe": "probe_weights", "checkpoint_pairs": "compare_checkpoints"}[stage]
+    with pytest.raises(versions.ChangedCoreError):
+        getattr(module, measure)(described, ({}, {}), resources)
+    assert not saved

@@ -82,7 +82,7 @@ class ChangedCoreError(UserError):
     """The core that this process imports is not the one that its jobs were planned with."""
 
     def __init__(self) -> None:
-        super().__init__("the source of mmc-bench changed during the run")
+        super().__init__("the source of mmc-bench changed during the run: start a new process (or restart the kernel)")
 
 
 def core_source() -> ImportedSource:

@@ -35,7 +35,8 @@ def compare_checkpoints(
     Raises
     ------
     UserError
-        When a checkpoint does not fit the backbone, or leads to a loss that is not finite.
+        When a checkpoint does not fit the backbone, or leads to a loss that is not finite; or when source changed
+        meanwhile.
     """
     experiment, settings = connection.experiment, connection.connect
     seeds = {**experiment_seeds(experiment), **path_seeds(settings, experiment.seed)}
@@ -60,6 +61,7 @@ def compare_checkpoints(
     record = assembly.record(
         ConnectionRecord, connection=connection, num_classes=data.num_classes, comparison=comparison
     )
+    resources.check_sources(connection)
     resources.store.save_jobless(record)
     return record
 

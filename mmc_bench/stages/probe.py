@@ -27,7 +27,7 @@ def probe_weights(probe: Probe, weights: Mapping[str, torch.Tensor], resources: 
     Raises
     ------
     UserError
-        When they do not fit the backbone, or lead to a loss that is not finite.
+        When they do not fit the backbone, or lead to a loss that is not finite; or when source changed meanwhile.
     """
     resources = replace(resources, precision="fp32")
     experiment = probe.experiment
@@ -41,5 +41,6 @@ def probe_weights(probe: Probe, weights: Mapping[str, torch.Tensor], resources: 
         raise UserError(f"{probe.model.label}: {error}") from None
     assembly.lap("probe")
     record = assembly.record(ProbeRecord, probe=probe, hold=hold)
+    resources.check_sources(probe)
     resources.store.save_jobless(record)
     return record

@@ -16,7 +16,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.plugin.offers import Offer
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results.canonical import canonical_json
-from mmc_bench.results.jobs import Job, PluginRef, Pretraining, references_of
+from mmc_bench.results.jobs import Connection, Job, PluginRef, Pretraining, Probe, references_of
 from mmc_bench.results.records import PretrainRecord
 from mmc_bench.results.store import LostWeightsError, Store
 from mmc_bench.results.versions import ChangedCoreError, core_source, versions_of_stages
@@ -84,7 +84,7 @@ class Resources:
             )
         return offer
 
-    def check_sources(self, job: Job) -> None:
+    def check_sources(self, job: Job | Connection | Probe) -> None:
         """Check that what was imported of the core and of a job's plugins is what the job's versions stand for.
 
         Raises
