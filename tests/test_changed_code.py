@@ -222,3 +222,19 @@ def test_a_probe_and_a_connection_are_not_saved_when_source_changed_meanwhile(tm
     with pytest.raises(versions.ChangedCoreError):
         getattr(module, measure)(described, ({}, {}), resources)
     assert not saved
+
+
+def test_a_class_in_a_package_may_run_on_after_an_edit_elsewhere_in_the_package(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, text in {"__init__": "", "own": METHOD.format(1), "other": "x = 1\n"}.items():
+        write_source(tmp_path, f"package_plugin/{name}.py", text)
+    importlib.invalidate_caches()
+    mine = importlib.import_module("package_plugin.own").Mine
+    importlib.import_module("package_plugin.other")
+    offer = method_offer(mine)
+    (tmp_path / "package_plugin/other.py").write_text("x = 2\n")
+    assert method_offer(mine).version == offer.version
+    offer.load()
+    (tmp_path / "package_plugin/own.py").write_text(METHOD.format(2))
+    with pytest.raises(UserError, match=r"reload module package_plugin\.own"):
+        method_offer(mine)

@@ -36,16 +36,14 @@ def digest_of_class(target: Any) -> str:
 
 
 def modules_of_class(target: Any) -> set[str]:
-    """Return the modules, its own and those that it rests on, whose files are read when it is imported elsewhere.
+    """Return the modules whose files are read when it is imported elsewhere: those that it rests on, and its own.
 
     Raises
     ------
     UserError
         As `digest_of_class`.
     """
-    modules = _Source.of(target).modules
-    modules.add(target.__module__)
-    return modules.names - {"__main__"}
+    return {*_Source.of(target).modules.names, target.__module__} - {"__main__"}
 
 
 class _Source:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache, partial
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
@@ -59,11 +60,15 @@ class LocalModules:
             self._seen.add(top)
             for file in _files_of(top):
                 self.names.add(top)
-                self.files.add(file)
-                part = ("file", file.read_text(encoding="utf-8", errors="replace"))
-                if part not in self.parts:
-                    self.parts.append(part)
-                    self.add_imports(part[1] if file.suffix == ".py" else "")
+                if (text := self._add_file(file)) is not None and file.suffix == ".py":
+                    self.add_imports(text)
+
+    def add_alone(self, name: str) -> None:
+        """Add the file of a module in a package, unless it is installed, and no more of the package."""
+        origin = Path(_origin_of(name) or "")
+        if origin.suffix == ".py" and not is_installed(origin):
+            self.names.add(name)
+            self._add_file(origin)
 
     def add_imports(self, source: str, package: str | None = None) -> None:
         """Add the modules that source imports anywhere; those not imported yet are found and not run.
@@ -76,6 +81,15 @@ class LocalModules:
         for name in _imported(source, package):
             self.add(name)
 
+    def _add_file(self, file: Path) -> str | None:
+        """Add a file, and return its text where that is a new one."""
+        self.files.add(file)
+        part = ("file", file.read_text(encoding="utf-8", errors="replace"))
+        if part in self.parts:
+            return None
+        self.parts.append(part)
+        return part[1]
+
     def _add_built_in(self, name: str) -> None:
         for place, plugin in _built_in_plugins().items():
             if f"{name}.".startswith(f"{place}.") and place not in self.names:
@@ -87,16 +101,22 @@ class LocalModules:
                     self.parts.append((f"plugin {plugin}", version))
 
 
-def digest_of_modules(names: Iterable[str]) -> str:
-    """Return a digest of what modules are at this time."""
-    return digest_of_text(json.dumps(sorted(_found(names).parts)))
-
-
 def source_of_modules(names: Iterable[str], digest: str | None = None) -> ImportedSource:
-    """Return the source of modules; `digest` is what `digest_of_modules` gave before, if it was asked."""
+    """Return the source of modules, given by `LocalModules.names`, or by its own where one in a package counts alone.
+
+    `digest` is that of the source before, where there was one.
+    """
     names = tuple(names)
-    digest = digest_of_modules(names) if digest is None else digest
-    return ImportedSource(digest, _found(names).files, partial(digest_of_modules, names))
+    found = _found(names)
+    return ImportedSource(digest or _digest_of(found), found.files, partial(_digest_of_modules, names))
+
+
+def _digest_of_modules(names: Iterable[str]) -> str:
+    return _digest_of(_found(names))
+
+
+def _digest_of(modules: LocalModules) -> str:
+    return digest_of_text(json.dumps(sorted(modules.parts)))
 
 
 def check_loaded_modules(names: Iterable[str]) -> None:
@@ -121,7 +141,10 @@ def check_loaded_modules(names: Iterable[str]) -> None:
 def _found(names: Iterable[str]) -> LocalModules:
     found = LocalModules()
     for name in names:
-        found.add(name)
+        if "." in name and name not in _built_in_plugins():
+            found.add_alone(name)
+        else:
+            found.add(name)
     return found
 
 
@@ -139,16 +162,24 @@ def _own_modules() -> frozenset[str]:
 
 def _files_of(top: str) -> Iterator[Path]:
     """Yield the files of a top-level module that is not installed."""
-    try:
-        spec = find_spec(top)
-    except (ImportError, ValueError):  # ValueError: a module without a spec, as a script is
-        spec = None
-    origin = spec.origin if spec else getattr(sys.modules.get(top), "__file__", None)
+    spec, origin = _spec_of(top), _origin_of(top)
     if origin is None and spec is not None:
         folders = [Path(place) for place in spec.submodule_search_locations or () if not is_installed(Path(place))]
         yield from _files_of_namespace(folders)
     elif (file := Path(origin or "")).suffix == ".py" and not is_installed(file):
         yield from files_below(file.parent) if spec and spec.submodule_search_locations else [file]
+
+
+def _origin_of(name: str) -> str | None:
+    spec = _spec_of(name)
+    return spec.origin if spec else getattr(sys.modules.get(name), "__file__", None)
+
+
+def _spec_of(name: str) -> ModuleSpec | None:
+    try:
+        return find_spec(name)
+    except (ImportError, ValueError):  # ValueError: a module without a spec, as a script is
+        return None
 
 
 def _files_of_namespace(folders: Iterable[Path]) -> list[Path]:
