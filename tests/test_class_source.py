@@ -1,12 +1,14 @@
 """Whatever the code of a class at hand rests on is part of its identity."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mmc_bench.errors import UserError
 from mmc_bench.plugin.class_source import digest_of_class
 from mmc_bench.plugin.registry import Registry
 
@@ -175,3 +177,10 @@ def test_a_subclass_of_a_built_in_method_follows_its_plugin_s_version(tmp_path, 
     monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
     assert digest_of_class(mine) != before
     del sys.modules["own"]
+
+
+def test_a_pipe_in_a_package_is_refused_and_not_waited_for(tmp_path, digest):
+    write(tmp_path, "return helper_package.sub.f()")
+    os.mkfifo(tmp_path / "helper_package/pipe")
+    with pytest.raises(UserError, match="pipe cannot be read: Not a regular file"):
+        digest()

@@ -28,6 +28,21 @@ def is_installed(place: Path) -> bool:
     return "site-packages" in place.parts or any(place.is_relative_to(folder) for folder in installed)
 
 
+def text_of(file: Path) -> str:
+    """Return a file's text with plain line ends.
+
+    Raises
+    ------
+    UserError
+        When it cannot be read, as a pipe or a device.
+    """
+    try:
+        content = read_whole(file)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    return content.decode("utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+
+
 class LocalModules:
     """The modules that were found so far.
 
@@ -84,7 +99,7 @@ class LocalModules:
     def _add_file(self, file: Path) -> str | None:
         """Add a file, and return its text where that is a new one."""
         self.files.add(file)
-        part = ("file", file.read_text(encoding="utf-8", errors="replace"))
+        part = ("file", text_of(file))
         if part in self.parts:
             return None
         self.parts.append(part)
@@ -132,7 +147,7 @@ def check_loaded_modules(names: Iterable[str]) -> None:
         file, spec = getattr(module, "__file__", None), getattr(module, "__spec__", None)
         if spec is None or file not in files:
             continue
-        digest = digest_of_text(Path(file).read_text(encoding="utf-8", errors="replace"))
+        digest = digest_of_text(text_of(Path(file)))
         # Kept with the module's spec, which is another one once the module is reloaded.
         if vars(spec).setdefault("mmc_bench_text", digest) != digest:
             raise UserError(f"{file} was edited since it was imported: reload module {name}, or restart the kernel")

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmc_bench.plugin.local_modules import LocalModules, is_installed, mentioned_in
+from mmc_bench.plugin.local_modules import LocalModules, is_installed, mentioned_in, text_of
 from mmc_bench.system.digests import files_below
 
 #: Modules that lie beside packages and are no part of them.
@@ -26,7 +26,7 @@ def folder_roots(path: Path, module: ModuleType) -> list[Path]:
     code, own = (files_below(path), [path]) if path.is_dir() else _beside(path)
     imported = LocalModules()
     for file in code:
-        imported.add_imports(file.read_text(encoding="utf-8", errors="replace") if file.suffix == ".py" else "")
+        imported.add_imports(text_of(file) if file.suffix == ".py" else "")
     return [*own, *imported.files]
 
 
