@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from mmc_bench.data.cued_images import CuedImages
+from mmc_bench.mechanisms.attribution import saliencies
 from mmc_bench.mechanisms.stages import stage_features, stages_of
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.training import Backbone
@@ -121,6 +122,9 @@ def test_a_module_that_sees_one_half_of_the_channels_is_no_stage():
 def test_a_network_may_change_its_input_in_place():
     net = Net(relu=nn.ReLU(inplace=True), conv=nn.Conv2d(3, 4, 2, stride=2))
     assert stages_of(net, images()) == ["body.relu", "body.conv"]
+    x, _ = images().batch(slice(0, 2))
+    before = x.clone()
+    assert saliencies(net, x).abs().sum() > 0 and torch.equal(x, before)
 
 
 def test_a_module_that_runs_twice_is_no_stage():

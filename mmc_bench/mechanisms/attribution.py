@@ -51,7 +51,7 @@ def saliencies(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Return |∂ logit of the predicted class / ∂ x| of each image, of the images' shape."""
     x = x.detach().clone().requires_grad_()
     with torch.enable_grad():
-        best = logits(model, x).amax(1).sum()
+        best = logits(model, x.clone()).amax(1).sum()  # a network may change its input in place
         return torch.autograd.grad(best, x)[0].abs()
 
 
