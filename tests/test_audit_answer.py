@@ -19,6 +19,7 @@ from mmc_bench.auditing.schema import (
     Repair,
     SplitAccuracies,
 )
+from mmc_bench.mechanisms.verdicts import UNKNOWN
 
 
 def accuracies(all=0.8):
@@ -249,6 +250,15 @@ def test_a_page_with_words_for_repairs_says_where_the_path_back_was_measured(poi
     hidden = report_of(box, methods=(method("a", 0.0, words={"hidden": 1}),)).model_copy(update={"path_points": points})
     assert f"Whether the straight path back is open was measured {text}" in page_html(hidden, {})
     assert "straight path back" not in page_html(report_of(box, methods=(method("a", 0.0),)), {})
+
+
+def test_a_page_explains_the_word_for_a_cue_whose_barrier_was_not_measured():
+    box = cue("box", strength(0.4))
+    page = page_html(report_of(box, methods=(method("a", 0.0, words={UNKNOWN: 1}),)), {})
+    assert "hidden or unlinked</span>" in page and "not probed" not in page
+    assert "whether a barrier lies before the network that did follow the cue was not measured" in page
+    known = page_html(report_of(box, methods=(method("a", 0.0, words={"hidden": 1}),)), {})
+    assert "hidden or unlinked" not in known
 
 
 @pytest.mark.parametrize(("classes", "changed", "cost"), [(2, "5.1", "7.2"), (10, "2.8", "5.3")])

@@ -17,7 +17,7 @@ from mmc_bench.auditing.schema import (
     Repair,
     SplitAccuracies,
 )
-from mmc_bench.mechanisms.verdicts import reaches
+from mmc_bench.mechanisms.verdicts import UNKNOWN, reaches
 from mmc_bench.results.metrics import SPLITS
 from mmc_bench.results.records import CellRecord, Epoch, PretrainRecord
 
@@ -137,7 +137,7 @@ def _repair(
     accuracy = _accuracies(cells)
     first, flips = ([of_another(cell.effects[SWAP].flips[which], classes) for cell in cells] for which in (0, 1))
     start = _accuracies([before[cell.pretraining_key] for cell in cells])
-    words = (probed[cell.key].verdict.word for cell in cells if cell.key in probed)
+    words = tuple(probed[cell.key].verdict.word or UNKNOWN for cell in cells if cell.key in probed)
     return Repair(
         method=method,
         seeds=tuple(cell.cell.pretraining.seed for cell in cells),
@@ -148,7 +148,7 @@ def _repair(
         gain=accuracy.NC - start.NC,
         behind_reference=reference.NC - accuracy.NC if reference else None,
         seconds=fmean(cell.timing.seconds.get("fine_tune", 0.0) for cell in cells),
-        words=tuple(word for word in words if word),
+        words=words,
     )
 
 

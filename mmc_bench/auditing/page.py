@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from mmc_bench.auditing.chance import interval, swap_intervals
 from mmc_bench.auditing.schema import AHEAD, COSTLY, PICKED_UP, AuditReport
-from mmc_bench.mechanisms.verdicts import CONTRAST, FLIPS, HALF
+from mmc_bench.mechanisms.verdicts import CONTRAST, FLIPS, HALF, UNKNOWN
 from mmc_bench.report.html import asset, environment, harmless, number, policy, shared_style
 
 ABSENT = "–"
@@ -27,8 +27,8 @@ NEEDS = {
 #: What parameters say how strong a cue is, in words for people who have not read the datasets' descriptions.
 STRENGTHS = {"relative_strength": "share of the kind’s own opacity"}
 
-#: The word that is explained only where it occurs.
-UNDECIDED = "undecided"
+#: The words that are explained only where they occur.
+RARE = ("undecided", UNKNOWN)
 
 #: What each word for a repaired network says.
 WORDS = {
@@ -41,6 +41,7 @@ WORDS = {
     "unlinked": "as hidden, but a barrier in the loss lies before the network that did follow the cue",
     "undecided": "not kept, but a probe told the cue hardly better before the repair than in the cue-free network, by "
     f"less than {100 * CONTRAST:.0f} points",
+    UNKNOWN: "as hidden, but whether a barrier lies before the network that did follow the cue was not measured",
 }
 
 
@@ -69,7 +70,7 @@ def page_html(report: AuditReport, pictures: Mapping[str, Mapping[float, str]], 
         without=without,
         absent=ABSENT,
         needs_in_words=NEEDS,
-        words={word: meaning for word, meaning in WORDS.items() if words and (word in words or word != UNDECIDED)},
+        words={word: meaning for word, meaning in WORDS.items() if words and (word in words or word not in RARE)},
         strengths=report.cues[0].strengths if report.cues else (),
         strength_in_words=STRENGTHS.get(report.strength, f"parameter {report.strength}"),
         any_repairs=any(strength.repairs for cue in report.cues for strength in cue.strengths),

@@ -64,7 +64,8 @@ class Repair(Part):
         Time of the repair.
     words
         What became of the cue in each network that was probed: removed, hidden, unlinked, kept or undecided
-        (`mmc_bench.mechanisms.verdicts`). Networks that had not picked up their cue are not probed.
+        (`mmc_bench.mechanisms.verdicts`), or "hidden or unlinked" where no barrier was measured. Networks that had not
+        picked up their cue are not probed.
     """
 
     method: str

@@ -17,6 +17,9 @@ from mmc_bench.results.records import Connectivity
 
 KEPT, REMOVED, UNLINKED, HIDDEN, UNDECIDED = "kept", "removed", "unlinked", "hidden", "undecided"
 
+#: What stands for a word that a barrier decides which was not measured.
+UNKNOWN = "hidden or unlinked"
+
 #: The words, with what each says.
 WORDS = {
     KEPT: "predictions change with the cue",

@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from mmc_bench.mechanisms.verdicts import Verdict, verdict
+from mmc_bench.mechanisms.verdicts import UNKNOWN, Verdict, verdict
 from mmc_bench.report.rows import PRETRAINED
 from mmc_bench.results.jobs import Pretraining
 from mmc_bench.results.probes import FEATURES, Hold
 
 #: What rows call θ_NC, the model that never saw the cue; θ_C is `PRETRAINED`.
 CUE_FREE = "cue-free"
-
-#: What stands for a word that a barrier decides which was not measured.
-UNKNOWN = "hidden or unlinked"
 
 
 @dataclass(frozen=True)
