@@ -151,6 +151,12 @@ def test_a_row_over_fewer_seeds_names_them_and_all_its_numbers_are_theirs(curves
     assert "over seeds 0 1)" in render([found], "md") and "keep (seeds" not in render([found], "md")
 
 
+def test_a_method_whose_values_have_no_seed_in_common_shows_what_there_is_and_says_so(curves):
+    found = without(curves[0], "cut", (10, 0), (40, 1), (160, 1))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in render([found], "md").splitlines()]
+    assert ["cut (other seeds at each value)", "–", "–", "–", "0.60", "0.20", "0.10"] in lines
+
+
 def test_every_format_says_what_lies_outside_the_axis(curves):
     markdown = render(curves, "md").splitlines()
     assert [cell.strip() for cell in markdown[-2].split("|")[1:5]] == ["cut", "20", "20", "52.5"]

@@ -51,7 +51,7 @@ def _table(curves: AxisCurves, halvings: dict[str, Halving | None]) -> TextTable
     every = max(seeds_of.values(), key=len)
     lines = []
     for name, seeds in seeds_of.items():
-        half, along = halvings.get(name), curves.along(name, "cue_reliance", seeds)
+        half, along = halvings.get(name), curves.along(name, "cue_reliance", seeds or None)
         reliance = [rounded(along[value].mean, 2) if value in along else ABSENT for value in values]
         bounds = [_shown(bound, half) for bound in half.interval] if half and half.interval else [ABSENT]
         interval = " to ".join(dict.fromkeys(bounds))

@@ -133,7 +133,10 @@ def rounded(value: float, digits: int, sign: str = "") -> str:
 
 def of_seeds(label: str, seeds: Sequence[int], every: Sequence[int]) -> str:
     """Return a row's label, with its seeds where they are not those that the table's note names."""
-    return label if tuple(seeds) == tuple(every) else f"{label} (seeds {' '.join(map(str, seeds))})"
+    if tuple(seeds) == tuple(every):
+        return label
+    own = f"seeds {' '.join(map(str, seeds))}" if seeds else "other seeds at each value"
+    return f"{label} ({own})"
 
 
 def yes_or_no(value: bool | None) -> str:
