@@ -368,7 +368,7 @@ def test_files_of_another_dataset_are_not_taken_for_fashion_mnist(fashion_mnist,
     raw, written = fashion_mnist
     other = 255 - written[part][0] if "images" in values else 9 - written[part][1]
     (raw / f"{part}-{values}-ubyte").write_bytes(idx(other))
-    with pytest.raises(UserError, match=r"^fashion-mnist is not in .*, or is damaged: put FashionMNIST/raw/ into"):
+    with pytest.raises(UserError, match=r"^fashion-mnist: the files in .* are damaged, or those of another dataset"):
         Sources(folders={"fashion-mnist": str(raw.parents[1])}).load("fashion-mnist")
 
 

@@ -163,7 +163,7 @@ def load_torchvision(known: KnownSource, root: Path, download: bool) -> tuple[So
     try:
         try:
             return _read_torchvision(known, root)
-        except RuntimeError:  # torchvision's word, and the one here, for files that are missing or fail a check
+        except RuntimeError:  # torchvision's word for files that are missing or fail its check
             if not download:
                 raise
         try:
@@ -194,7 +194,10 @@ def _read_torchvision(known: KnownSource, root: Path) -> tuple[SourceImages, Sou
             raise ValueError(f"{len(images)} images and {len(labels)} labels")
         own = MNIST_MD5.get((known.name, train))
         if own and (md5_of_idx(pixels), md5_of_idx(labels)) != own:
-            raise RuntimeError("the files are those of another dataset")
+            raise UserError(
+                f"{known.name}: the files in {root} are damaged, or those of another dataset: put {known.archive} into "
+                f"{root}, or give class folders with --data {known.name}=DIR"
+            )
         return SourceImages(images.contiguous(memory_format=torch.channels_last), labels)  # as they lie: no copy
 
     return read(train=True), read(train=False)
