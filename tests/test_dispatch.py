@@ -4,6 +4,7 @@ import errno
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from helpers.records import cell_record, pretrain_record
@@ -192,6 +193,37 @@ def test_a_record_is_read_and_written_once_the_disk_is_back(patient, monkeypatch
     found = getattr(patient, use)(*given)
     assert outage.left == 0
     assert use not in ("find", "done") or found == record
+
+
+def test_an_outage_is_told_once(patient, monkeypatch, capsys):
+    Outage(monkeypatch, 3)
+    patient.save(CELLS[0])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Input/output error" in line and line.endswith(": waiting for its disk, at most 5 minutes")
+
+
+def test_weights_whose_disk_is_away_are_asked_for_again(patient, monkeypatch):
+    exists = Path.exists
+    trouble = [errno.ESTALE, errno.EIO]
+
+    def away(path, **options):
+        if trouble and path.suffix != "":
+            raise OSError(trouble.pop(), "away")
+        return exists(path, **options)
+
+    patient.save(MODEL)
+    monkeypatch.setattr(outages, "PAUSE", 0.0)
+    monkeypatch.setattr(Path, "exists", away)
+    assert patient.done(MODEL.pretraining) is None  # it has no weights
+    assert not trouble
+
+
+def test_a_failure_that_stops_the_run_is_not_written_to_the_disk_that_may_be_its_cause(team, monkeypatch):
+    run = team.run(JOBS[1:2])
+    job = run.take()
+    Outage(monkeypatch, 10**6)
+    run.settle(Outcome(job, failure=failure_of(job), stops="the disk is away"))
+    assert next(run.outcomes()).stops == "the disk is away"
 
 
 def test_a_disk_that_is_away_right_after_a_lease_does_not_end_the_run(patient, monkeypatch):

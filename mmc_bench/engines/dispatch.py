@@ -137,6 +137,8 @@ class Dispatcher:
     def _written(self, outcome: Outcome) -> Outcome:
         """Write a failure beside the place of the job's record, if the disk allows."""
         assert outcome.failure is not None
+        if outcome.stops:  # often the disk's failure
+            return outcome
         try:
             self._store.save_failure(outcome.job, outcome.failure)
         except UnwritableError as error:  # a full disk may be the very failure

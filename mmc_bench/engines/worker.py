@@ -16,7 +16,9 @@ from mmc_bench.engines.gpu_memory import keep_to_share
 from mmc_bench.errors import UserError, message_of
 from mmc_bench.results import records
 from mmc_bench.results.canonical import canonical_json
+from mmc_bench.results.codec import DiskError
 from mmc_bench.results.jobs import Cell, Job, Trial, references_of
+from mmc_bench.results.outages import FINAL
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import LostWeightsError, UnwritableError
 from mmc_bench.results.versions import ChangedCoreError
@@ -102,7 +104,7 @@ class Worker:
                 ended = Outcome(
                     job,
                     failure=Failure.of(job, text, started, traceback.format_exc()),
-                    stops=str(error) if isinstance(error, UnwritableError | ChangedCoreError) else None,
+                    stops=str(error) if _stops_the_run(error) else None,
                     lost_models=(error.pretraining,) if isinstance(error, LostWeightsError) else (),
                     lost_device=not out_of_memory and device_is_lost(self._settings.device),
                 )
@@ -113,6 +115,12 @@ class Worker:
             make_room(self._resources)
             clock.rest("other")
             report({"note": f"memory ran out; it is tried again in {2 * parts} micro-batches"})
+
+
+def _stops_the_run(error: BaseException) -> bool:
+    """Tell whether other jobs would meet the same error: in this process's code, or on a disk that stays away."""
+    is_away = isinstance(error, DiskError) and error.errno not in FINAL
+    return is_away or isinstance(error, UnwritableError | ChangedCoreError)
 
 
 def device_is_lost(device: str) -> bool:

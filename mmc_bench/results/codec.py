@@ -169,6 +169,20 @@ def read_if_there(path: str | Path) -> bytes | None:
         raise DiskError(f"{path} cannot be read: {error.strerror}", error.errno) from None
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether a file is there.
+
+    Raises
+    ------
+    DiskError
+        When its disk does not say.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DiskError(f"{path} cannot be read: {error.strerror}", error.errno) from None
+
+
 def read_record(path: Path) -> AnyRecord | SelectionRecord | ConnectionRecord | ProbeRecord:
     """Return the record in a file, of whatever kind it is.
 

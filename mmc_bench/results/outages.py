@@ -8,6 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from mmc_bench.results.codec import DiskError
 from mmc_bench.results.store import Store
+from mmc_bench.system.streams import notice
 
 #: Errors of a disk that stays as it is.
 FINAL = (
@@ -30,13 +31,16 @@ def _patient(use: Callable[Arguments, Returned]) -> Callable[Arguments, Returned
 
     @wraps(use)
     def used(*arguments: Arguments.args, **named: Arguments.kwargs) -> Returned:
-        last = time.monotonic() + LONGEST_OUTAGE
+        last: float | None = None
         while True:
             try:
                 return use(*arguments, **named)
             except DiskError as error:
-                if error.errno in FINAL or time.monotonic() > last:
+                if error.errno in FINAL or (last is not None and time.monotonic() > last):
                     raise
+                if last is None:
+                    last = time.monotonic() + LONGEST_OUTAGE
+                    notice(f"{error}: waiting for its disk, at most {LONGEST_OUTAGE / 60:g} minutes")
             time.sleep(PAUSE)
 
     return used

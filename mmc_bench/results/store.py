@@ -36,6 +36,7 @@ from mmc_bench.results.codec import (
     DiskError,
     StoredKeys,
     encoded,
+    is_there,
     job_of,
     parsed,
     read_if_there,
@@ -165,8 +166,7 @@ class Store:
         kind = kind_of(job)
 
         def weights(path: str, content: bytes) -> tuple[str, ...]:
-            found = weights_in(content, kind, job.key)
-            return found or weights_of(parsed(path, content, schema_of(kind), job.key))
+            return weights_in(content, kind, job.key) or weights_of(parsed(path, content, schema_of(kind), job.key))
 
         return self._read(self._name(job), weights)
 
@@ -190,7 +190,7 @@ class Store:
 
     def has_weights(self, pretraining: Pretraining) -> bool:
         """Return whether a pretraining's weights are there."""
-        return self.weights_file(pretraining).exists()
+        return is_there(self.weights_file(pretraining))
 
     @property
     def locks(self) -> Path:
