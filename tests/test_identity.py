@@ -315,13 +315,10 @@ def test_a_one_file_plugins_version_follows_its_helpers_and_the_data_that_it_men
 
 
 @pytest.mark.parametrize("plugin", ["own.py", "own/__init__.py"])
-@pytest.mark.parametrize("file", ["acme_library.py", "acme_library_of_it.py"])
-def test_a_folder_plugin_s_version_follows_modules_that_are_not_installed(tmp_path, monkeypatch, plugin, file):
+def test_a_folder_plugin_s_version_is_of_its_own_files_and_not_of_modules_elsewhere(tmp_path, monkeypatch, plugin):
     monkeypatch.syspath_prepend(str(tmp_path / "path"))
-    files = {f"plugins/{plugin}": f"import acme_library\n{HOOKS.replace('.method', '')}", "path/unused.py": ""}
-    files |= {"path/acme_library.py": "import acme_library_of_it\n", "path/acme_library_of_it.py": "x = 1\n"}
-    for name, text in files.items():
-        write_source(tmp_path, name, text)
+    write_source(tmp_path, "path/acme_library.py", "x = 1\n")
+    hooks = write_source(tmp_path, f"plugins/{plugin}", f"import acme_library\n{HOOKS.replace('.method', '')}")
 
     def version():
         importlib.invalidate_caches()
@@ -330,10 +327,19 @@ def test_a_folder_plugin_s_version_follows_modules_that_are_not_installed(tmp_pa
         return Registry.discover([tmp_path / "plugins"]).get("method", "acme-tune").version
 
     before = version()
-    (tmp_path / "path/unused.py").write_text("x = 2\n")
+    (tmp_path / "path/acme_library.py").write_text("x = 2\n")
     assert version() == before
-    (tmp_path / "path" / file).write_text((tmp_path / "path" / file).read_text() + "# edited\n")
+    hooks.write_text(f"{hooks.read_text()}# edited\n")
     assert version() != before
+
+
+def test_a_folder_plugin_may_widen_the_import_path_for_its_target(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    wide = f"import sys\nsys.path.insert(0, {str(tmp_path / 'path')!r})\nimport acme_elsewhere\nclass Tune: ...\n"
+    write_source(tmp_path, "path/acme_elsewhere.py", "x = 1\n")
+    write_source(tmp_path, "own/__init__.py", HOOKS)
+    write_source(tmp_path, "own/method.py", wide)
+    assert Registry.discover([tmp_path / "own"]).get("method", "acme-tune").load().__name__ == "Tune"
 
 
 def test_a_stage_seeds_every_global_generator(tmp_path):

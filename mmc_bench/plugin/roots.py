@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmc_bench.plugin.local_modules import LocalModules, is_installed, mentioned_in, text_of
+from mmc_bench.plugin.local_modules import is_installed, mentioned_in
 from mmc_bench.system.digests import files_below
 
 #: Modules that lie beside packages and are no part of them.
@@ -20,23 +20,15 @@ def folder_roots(path: Path, module: ModuleType) -> list[Path]:
     """Return what a folder plugin may rest on: its package; or its one file, and the helpers and data beside it.
 
     Helpers begin with an underscore. Data are files whose name or suffix ends a text in the code, as ``"table.json"``
-    and ``"*.json"`` do; a log that a run is written to is none. In both cases, modules that are not installed and that
-    the code imports are added.
+    and ``"*.json"`` do; a log that a run is written to is none.
     """
-    code, own = (files_below(path), [path]) if path.is_dir() else _beside(path)
-    imported = LocalModules()
-    for file in code:
-        imported.add_imports(text_of(file) if file.suffix == ".py" else "")
-    return [*own, *imported.files]
-
-
-def _beside(path: Path) -> tuple[list[Path], list[Path]]:
-    """Return the code of a plugin of one file, and that with its data; folders of helpers as such."""
+    if path.is_dir():
+        return [path]
     beside = [entry for entry in path.parent.iterdir() if not entry.name.startswith((".", "__"))]
     helpers = [entry for entry in beside if entry.name.startswith("_")]
     code = [path, *(file for one in helpers for file in ([one] if one.is_file() else files_below(one)))]
     others = [entry for entry in beside if entry.is_file() and entry.suffix not in (".py", ".pyc")]
-    return code, [path, *helpers, *mentioned_in(code, others)]
+    return [path, *helpers, *mentioned_in(code, others)]
 
 
 def distribution_roots(distribution: Distribution, module: ModuleType) -> list[Path] | None:
