@@ -14,10 +14,8 @@ from typing import Any
 
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.local_modules import LocalModules, parsed
+from mmc_bench.plugin.reloaded import PLAIN, functions_of, refuse_outdated
 from mmc_bench.system.digests import digest_of_text
-
-#: Members of a class that are compared as they are now, whatever its source says.
-PLAIN = (bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, type(None))
 
 
 def digest_of_class(target: Any) -> str:
@@ -29,7 +27,7 @@ def digest_of_class(target: Any) -> str:
     Raises
     ------
     UserError
-        When the source of the class, or of what it names, is not available.
+        When the source of the class, or of what it names, is not available, or no longer theirs since a reload.
     """
     source = _Source.of(target)
     return digest_of_text(json.dumps(sorted([*source.parts, *source.modules.parts])))
@@ -75,10 +73,12 @@ class _Source:
             self.add(type(value).__name__, type(value), module)
             if type(value).__module__ != "typing":
                 self.parts.append((f"{name} =", constant(name, value)))
-        elif value.__module__ != module:
-            self.modules.add(value.__module__ or "")
         else:
-            self._add_code(value)
+            refuse_outdated(value, module)
+            if value.__module__ != module:
+                self.modules.add(value.__module__ or "")
+            else:
+                self._add_code(value)
 
     def _add_code(self, value: Any) -> None:
         """Add a class or function, what its code names, its base classes, and what its class has by now."""
@@ -93,7 +93,7 @@ class _Source:
         if isinstance(value, type):
             for base in value.__mro__[1:-1]:
                 self.add(base.__name__, base, module)
-            for function in _functions(value):
+            for function in functions_of(value):
                 self.add(function.__qualname__, function, module)
             for name, member in vars(value).items():
                 if isinstance(member, PLAIN) and not name.startswith("__"):
@@ -117,7 +117,7 @@ def constant(name: str, value: Any) -> str:
 def compiled(target: type) -> str:
     """Return a text that identifies a class without source: its name, and what its functions are compiled to."""
     parts = []
-    codes = [function.__code__ for function in _functions(target)]
+    codes = [function.__code__ for function in functions_of(target)]
     while codes:
         code = codes.pop()
         codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
@@ -138,7 +138,7 @@ def _names(value: Any, source: str) -> list[str]:
     """Return the names that the code of a class or function uses."""
     tree = parsed(source)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} if tree else set()
-    codes = [function.__code__ for function in _functions(value)]
+    codes = [function.__code__ for function in functions_of(value)]
     while codes:
         code = codes.pop()
         names |= {*code.co_names, *code.co_freevars}
@@ -149,21 +149,11 @@ def _names(value: Any, source: str) -> list[str]:
 def _enclosed(value: Any) -> dict[str, Any]:
     """Return what the functions of a class, or a function, take from a function around them."""
     found: dict[str, Any] = {}
-    for function in _functions(value):
+    for function in functions_of(value):
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             if name != "__class__":
                 found[name] = cell.cell_contents
     return found
-
-
-def _functions(value: Any) -> Iterator[types.FunctionType]:
-    for member in vars(value).values() if isinstance(value, type) else (value,):
-        function = member
-        for name in ("__func__", "fget", "func"):  # of class and static methods, properties, cached ones
-            function = getattr(function, name, function)
-        function = inspect.unwrap(function)
-        if isinstance(function, types.FunctionType):
-            yield function
 
 
 def _source(value: Any) -> str:
@@ -183,7 +173,7 @@ def _source(value: Any) -> str:
 
 def _places(value: type) -> Iterator[tuple[list[str], int | None]]:
     """Yield lines that may define a class, with the number of one inside it, if it is known; the surest first."""
-    for function in _functions(value):
+    for function in functions_of(value):
         if function.__qualname__.startswith(f"{value.__qualname__}."):
             yield linecache.getlines(function.__code__.co_filename), function.__code__.co_firstlineno
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.class_source import PLAIN, compiled, constant, digest_of_class, modules_of_class
+from mmc_bench.plugin.class_source import compiled, constant, digest_of_class, modules_of_class
 from mmc_bench.plugin.in_memory import InMemoryOffer, kebab, plugin_of
 from mmc_bench.plugin.local_modules import is_installed
 from mmc_bench.plugin.parameters import CONTEXT
 from mmc_bench.plugin.random_weights import draw_weights
+from mmc_bench.plugin.reloaded import PLAIN, OutdatedError
 from mmc_bench.plugin.specs import BackboneSpec
 from mmc_bench.system.digests import digest_of_text
 
@@ -123,6 +124,8 @@ def _identity_of(family: type) -> str:
         return _installed(family)
     try:
         return digest_of_class(family)
+    except OutdatedError:
+        raise
     except UserError:  # a class made by code that has no file
         return digest_of_text(json.dumps([compiled(family), *(_identity_of(base) for base in family.__mro__[1:-1])]))
 
@@ -138,6 +141,8 @@ def _modules_of(target: Any) -> set[str]:
         target = target.func
     try:
         return set() if _is_installed(target) else modules_of_class(target)
+    except OutdatedError:
+        raise
     except UserError:  # a class made by code that has no file
         return set()
 

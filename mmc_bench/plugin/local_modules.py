@@ -14,8 +14,10 @@ from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
+from types import FunctionType
 
 from mmc_bench.errors import UserError
+from mmc_bench.plugin.reloaded import refuse_outdated
 from mmc_bench.plugin.versions import GROUP, OWN_DISTRIBUTION, built_in_source, built_in_version
 from mmc_bench.system.digests import digest_of_text, files_below
 from mmc_bench.system.files import read_whole
@@ -140,7 +142,8 @@ def check_loaded_modules(names: Iterable[str]) -> None:
     Raises
     ------
     UserError
-        When one was edited since: its code is no longer that of the file.
+        When one was edited since, or names what another had before that was reloaded: its code is no longer that of
+        the files.
     """
     files = {*map(str, _found(names).files)}
     for name, module in list(sys.modules.items()):
@@ -151,6 +154,9 @@ def check_loaded_modules(names: Iterable[str]) -> None:
         # Kept with the module's spec, which is another one once the module is reloaded.
         if vars(spec).setdefault("mmc_bench_text", digest) != digest:
             raise UserError(f"{file} was edited since it was imported: reload module {name}, or restart the kernel")
+        for value in list(vars(module).values()):
+            if isinstance(value, (type, FunctionType)) or "__wrapped__" in getattr(value, "__dict__", ()):
+                refuse_outdated(value, name)
 
 
 def _found(names: Iterable[str]) -> LocalModules:
