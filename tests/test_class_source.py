@@ -184,3 +184,14 @@ def test_a_pipe_in_a_package_is_refused_and_not_waited_for(tmp_path, digest):
     os.mkfifo(tmp_path / "helper_package/pipe")
     with pytest.raises(UserError, match="pipe cannot be read: Not a regular file"):
         digest()
+
+
+@pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
+def test_an_installed_library_is_no_part_of_an_identity(tmp_path, monkeypatch, digest, folder):
+    write(tmp_path, "import library_of_system; return library_of_system.f()")
+    (tmp_path / folder).mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path / folder))
+    (tmp_path / folder / "library_of_system.py").write_text("def f():\n    return 1\n")
+    before = digest()
+    (tmp_path / folder / "library_of_system.py").write_text("def f():\n    return 2\n")
+    assert digest() == before

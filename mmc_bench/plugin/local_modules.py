@@ -27,7 +27,8 @@ from mmc_bench.system.imported_source import ImportedSource
 def is_installed(place: Path) -> bool:
     """Tell whether a file or folder is Python's own or an installed package's, whose version says what it is."""
     installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-    return "site-packages" in place.parts or any(place.is_relative_to(folder) for folder in installed)
+    named = not {"site-packages", "dist-packages"}.isdisjoint(place.parts)
+    return named or any(place.is_relative_to(folder) for folder in installed)
 
 
 def text_of(file: Path) -> str:
