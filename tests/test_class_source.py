@@ -4,6 +4,8 @@ import importlib
 import os
 import subprocess
 import sys
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -195,3 +197,35 @@ def test_an_installed_library_is_no_part_of_an_identity(tmp_path, monkeypatch, d
     before = digest()
     (tmp_path / folder / "library_of_system.py").write_text("def f():\n    return 2\n")
     assert digest() == before
+
+
+def test_what_a_zip_file_holds_is_no_part_of_an_identity(tmp_path, monkeypatch, digest):
+    write(tmp_path, "import zipped_helper; return zipped_helper")
+    with zipfile.ZipFile(tmp_path / "library.zip", "w") as archive:
+        archive.writestr("zipped_helper.py", "x = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "library.zip"))
+    assert len(digest()) == 12
+
+
+@pytest.mark.filterwarnings("always")
+def test_source_that_python_warns_of_is_followed_without_its_warnings(tmp_path, digest, recwarn):
+    write(tmp_path, "import own_warning; return own_warning")
+    (tmp_path / "own_warning.py").write_text("x = '\\d'\n")
+    assert len(digest()) == 12 and not recwarn.list
+
+
+def test_data_in_a_package_are_read_once_and_not_kept(tmp_path, digest):
+    """Whatever they hold: bytes that are no text, and line ends of either kind in text."""
+    write(tmp_path, "return helper_package.sub.f()")
+    data, text = tmp_path / "helper_package/data.bin", tmp_path / "helper_package/data.txt"
+    data.write_bytes(b"\xff\x00\r\n" * 2**18)
+    text.write_bytes(b"a\n" * 2**18)
+    before = digest()
+    text.write_bytes(b"a\r\n" * 2**18)
+    tracemalloc.start()
+    assert digest() == before
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    data.write_bytes(b"\xfe\x00\r\n" * 2**18)
+    assert digest() != before
+    assert most < 4 * 2**20  # a file of 1 MB; as text, it takes four times as much

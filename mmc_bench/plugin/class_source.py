@@ -183,13 +183,9 @@ def _places(value: type) -> Iterator[tuple[list[str], int | None]]:
 
 def _class_in(lines: list[str], name: str, line: int | None) -> str | None:
     """Return the source of the last class of that name, or of the one around a line."""
-    try:
-        tree = ast.parse("".join(lines))
-    except SyntaxError:
-        return None
     found = [
         node
-        for node in ast.walk(tree)
+        for node in ast.walk(parsed("".join(lines)) or ast.Module([], []))
         if isinstance(node, ast.ClassDef)
         and node.name == name
         and (line is None or node.lineno <= line <= (node.end_lineno or node.lineno))

@@ -1,11 +1,13 @@
 """Modules that code rests on and no installed version stands for: their files, and those of what they import."""
 
 import ast
+import hashlib
 import json
 import os
 import sys
 import sysconfig
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache, partial
@@ -31,8 +33,8 @@ def is_installed(place: Path) -> bool:
     return named or any(place.is_relative_to(folder) for folder in installed)
 
 
-def text_of(file: Path) -> str:
-    """Return a file's text with plain line ends.
+def content_of(file: Path) -> bytes:
+    """Return a file's content, that of text with plain line ends.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def text_of(file: Path) -> str:
         content = read_whole(file)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    return content.decode("utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    return content if b"\0" in content else content.replace(b"\r\n", b"\n")
 
 
 class LocalModules:
@@ -57,7 +59,7 @@ class LocalModules:
         Their files: a module's own, all of a package, and of a folder without ``__init__.py`` its modules and the data
         that these mention.
     parts
-        What they are: pairs of a word with the text of a file, or with a built-in plugin's version.
+        What they are: pairs of a word with the digest of a file, or with a built-in plugin's version.
     """
 
     def __init__(self) -> None:
@@ -78,8 +80,9 @@ class LocalModules:
             self._seen.add(top)
             for file in _files_of(top):
                 self.names.add(top)
-                if (text := self._add_file(file)) is not None and file.suffix == ".py":
-                    self.add_imports(text)
+                content = self._add_file(file)
+                if file.suffix == ".py":
+                    self.add_imports(content.decode("utf-8", errors="replace"))
 
     def add_alone(self, name: str) -> None:
         """Add the file of a module in a package, unless it is installed, and no more of the package."""
@@ -99,14 +102,14 @@ class LocalModules:
         for name in _imported(source, package):
             self.add(name)
 
-    def _add_file(self, file: Path) -> str | None:
-        """Add a file, and return its text where that is a new one."""
+    def _add_file(self, file: Path) -> bytes:
+        """Add a file, and return its content where it was not added before; a member of a zip file is left out."""
+        if file in self.files or not file.exists():
+            return b""
         self.files.add(file)
-        part = ("file", text_of(file))
-        if part in self.parts:
-            return None
-        self.parts.append(part)
-        return part[1]
+        content = content_of(file)
+        self.parts.append(("file", hashlib.sha256(content).hexdigest()))
+        return content
 
     def _add_built_in(self, name: str) -> None:
         for place, plugin in _built_in_plugins().items():
@@ -151,7 +154,7 @@ def check_loaded_modules(names: Iterable[str]) -> None:
         file, spec = getattr(module, "__file__", None), getattr(module, "__spec__", None)
         if spec is None or file not in files:
             continue
-        digest = digest_of_text(text_of(Path(file)))
+        digest = hashlib.sha256(content_of(Path(file))).hexdigest()
         # Kept with the module's spec, which is another one once the module is reloaded.
         if vars(spec).setdefault("mmc_bench_text", digest) != digest:
             raise UserError(f"{file} was edited since it was imported: reload module {name}, or restart the kernel")
@@ -237,7 +240,9 @@ def _imported(source: str, package: str | None) -> set[str]:
 
 def parsed(source: str) -> ast.Module | None:
     """Return the syntax tree of source; None where it is a piece of an expression, as that of a lambda may be."""
-    try:
-        return ast.parse(textwrap.dedent(source))
-    except SyntaxError:
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python gives those of the source when it imports it
+        try:
+            return ast.parse(textwrap.dedent(source))
+        except (SyntaxError, ValueError):  # ValueError: of a null byte
+            return None

@@ -3,6 +3,7 @@
 import inspect
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,13 @@ def _classes_in(value: Any) -> list[type]:
 
 def _codes_of_file(value: Any) -> Iterator[types.CodeType]:
     """Yield what the functions in the file of a class or function are compiled to."""
-    try:
-        file = Path(inspect.getsourcefile(value) or "")
-        waiting = [compile(file.read_bytes(), file, "exec", dont_inherit=True)]
-    except (OSError, TypeError, SyntaxError, ValueError):
-        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python gives those of the source when it imports it
+        try:
+            file = Path(inspect.getsourcefile(value) or "")
+            waiting = [compile(file.read_bytes(), file, "exec", dont_inherit=True)]
+        except (OSError, TypeError, SyntaxError, ValueError):
+            return
     while waiting:
         code = waiting.pop()
         waiting += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
