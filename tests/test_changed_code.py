@@ -363,3 +363,22 @@ def test_a_class_in_a_package_may_run_on_after_an_edit_elsewhere_in_the_package(
     (tmp_path / "package_plugin/own.py").write_text(METHOD.format(2))
     with pytest.raises(UserError, match=r"reload module package_plugin\.own"):
         method_offer(mine)
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["a module", "a package's __init__"])
+def test_a_class_may_run_on_after_an_edit_of_what_its_module_imports_and_it_does_not_use(tmp_path, monkeypatch, plain):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = OWN.replace("import x\n", "import x as y\nx: int = y + 1\nimport plots_plugin\n")
+    own = write_source(tmp_path, "own_plugin.py" if plain else "own_plugin/__init__.py", text)
+    helper, plots = (write_source(tmp_path, f"{name}.py", "x = 1\n") for name in ("own_plugin_helper", "plots_plugin"))
+    importlib.invalidate_caches()
+    mine = importlib.import_module("own_plugin").Mine
+    offer = method_offer(mine)
+    plots.write_text("x = 2\n")
+    assert method_offer(mine).version == offer.version
+    for file in (own, helper):
+        before = file.read_text()
+        file.write_text(f"{before}# edited\n")
+        with pytest.raises(UserError, match=f"{file.name} was edited since"):
+            method_offer(mine)
+        file.write_text(before)

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import types
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from mmc_bench.errors import UserError
@@ -18,30 +19,55 @@ from mmc_bench.plugin.reloaded import PLAIN, functions_of, refuse_outdated
 from mmc_bench.system.digests import digest_of_text
 
 
-def digest_of_class(target: Any) -> str:
-    """Return a digest of the source of a class or function and, recursively, of what that names.
+def identity_of_class(target: Any) -> tuple[str, LocalModules]:
+    """Return a digest of the source of a class or function and, recursively, of what that names; and its modules.
 
-    It covers functions, classes and constants of the class's own module (a notebook's cells are one module), and
-    whole files of other modules that are not installed. Installed packages are left out.
+    The digest covers functions, classes and constants of the class's own module (a notebook's cells are one module),
+    and whole files of other modules that are not installed. Installed packages are left out. The modules are those
+    whose files decide what it is when it is imported elsewhere: the others, its own, of which the file counts alone,
+    and those that its own imports for it, as the one that a constant comes from.
 
     Raises
     ------
     UserError
         When the source of the class, or of what it names, is not available, or no longer theirs since a reload.
     """
-    source = _Source.of(target)
-    return digest_of_text(json.dumps(sorted([*source.parts, *source.modules.parts])))
+    source = _Source()
+    source.add(target.__name__, target, target.__module__)
+    digest = digest_of_text(json.dumps(sorted([*source.parts, *source.modules.parts])))
+    source.modules.add_alone(target.__module__)
+    home = sys.modules[target.__module__]
+    if target.__module__ != "__main__":
+        with suppress(OSError, TypeError):  # a module that code made
+            needed = _needed_for(target.__qualname__.partition(".")[0], inspect.getsource(home))
+            source.modules.add_imports(needed, home.__package__)
+    return digest, source.modules
 
 
-def modules_of_class(target: Any) -> set[str]:
-    """Return the modules whose files are read when it is imported elsewhere: those that it rests on, and its own.
+def _needed_for(name: str, source: str) -> str:
+    """Return the statements of a module that give a name its value, directly or through other names; else all."""
+    statements = [(part, *_bound_and_used(part)) for part in (parsed(source) or ast.Module([], [])).body]
+    if not any(name in bound for _, bound, _ in statements):
+        return source
+    names, size = {"*", name}, 0
+    while size < len(names):
+        size = len(names)
+        names.update(*(used for _, bound, used in statements if bound & names))
+    return ast.unparse(ast.Module([part for part, bound, _ in statements if bound & names], []))
 
-    Raises
-    ------
-    UserError
-        As `digest_of_class`.
-    """
-    return {*_Source.of(target).modules.names, target.__module__} - {"__main__"}
+
+def _bound_and_used(statement: ast.stmt) -> tuple[set[str], set[str]]:
+    """Return the names that a statement may give a value, and all that it mentions."""
+    nodes = [*ast.walk(statement)]
+    imported = {(one.asname or one.name).partition(".")[0] for one in nodes if isinstance(one, ast.alias)}
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+        return {statement.name}, used
+    if isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}, used
+    defined = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    return imported | used | defined, used
 
 
 class _Source:
@@ -51,13 +77,6 @@ class _Source:
         self.parts: list[tuple[str, str]] = []
         self.modules = LocalModules()
         self._seen: dict[int, Any] = {}  # with the objects, so that no other gets their number
-
-    @classmethod
-    def of(cls, target: Any) -> "_Source":
-        """Return the source of a class or function."""
-        source = cls()
-        source.add(target.__name__, target, target.__module__)
-        return source
 
     def add(self, name: str, value: Any, module: str) -> None:
         """Add what a name stands for in a module: a class, function, module, or any other object."""

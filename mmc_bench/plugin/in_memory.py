@@ -5,14 +5,14 @@ import json
 import pickle
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.class_source import digest_of_class, modules_of_class
-from mmc_bench.plugin.local_modules import check_loaded_modules, source_of_modules
+from mmc_bench.plugin.class_source import identity_of_class
+from mmc_bench.plugin.local_modules import LocalModules, ModuleNames, check_loaded_modules, source_of_modules
 from mmc_bench.plugin.offers import Offer, Plugin
 from mmc_bench.plugin.parameters import parameters_of
 from mmc_bench.plugin.registry import Registry
@@ -26,11 +26,11 @@ DISTRIBUTION = "in-memory"
 class InMemoryOffer(Offer):
     """A method or network that is at hand. Its version is a digest of its source and of what that names.
 
-    `modules` are the names of those that another process imports for it.
+    `modules` finds those that another process imports for it.
     """
 
     target: Any = object
-    modules: tuple[str, ...] = ()
+    modules: ModuleNames = field(default_factory=ModuleNames)
 
     def load(self) -> Any:
         """Return the class or function.
@@ -93,12 +93,11 @@ def method_offer(method: object) -> InMemoryOffer:
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"class {target.__name__}: {error}") from None
-    modules = modules_of_class(target)
-    plugin = plugin_of(name, target.__module__, digest_of_class(target), modules)
-    return InMemoryOffer(spec, plugin, target, tuple(sorted(modules)))
+    digest, modules = identity_of_class(target)
+    return InMemoryOffer(spec, plugin_of(name, target.__module__, digest, modules), target, modules.names)
 
 
-def plugin_of(name: str, origin: str, digest: str, modules: Iterable[str]) -> Plugin:
+def plugin_of(name: str, origin: str, digest: str, modules: LocalModules) -> Plugin:
     """Return what stands for the plugin of a method or network that is at hand, given the modules that it rests on.
 
     Raises
@@ -107,7 +106,7 @@ def plugin_of(name: str, origin: str, digest: str, modules: Iterable[str]) -> Pl
         When one of these was edited since this process imported it.
     """
     check_loaded_modules(modules)
-    source = source_of_modules(sorted(modules))
+    source = source_of_modules(modules)
     return Plugin(name, DISTRIBUTION, f"0+{digest}", origin, digest=digest, source=source)
 
 
@@ -149,7 +148,7 @@ def unpickled(content: bytes) -> Sequence[InMemoryOffer]:
 def _imported(offer: InMemoryOffer) -> InMemoryOffer:
     """Return an offer from another process with the source that this one has imported for it."""
     before = offer.plugin.source
-    source = source_of_modules(offer.modules, before.digest if before else None)
+    source = source_of_modules(LocalModules(offer.modules), before.digest if before else None)
     return replace(offer, plugin=replace(offer.plugin, source=source))
 
 
@@ -187,10 +186,10 @@ def _parameters(method: object) -> dict[str, Any]:
                 f"make it an argument of __init__ or a field of its Config"
             )
     parameters: dict[str, Any] = {}
-    for field in known:
-        if field not in vars(method):
-            raise UserError(f"{name} object: __init__ does not keep its argument {field!r} as self.{field}")
-        parameters[field] = getattr(method, field)
+    for one in known:
+        if one not in vars(method):
+            raise UserError(f"{name} object: __init__ does not keep its argument {one!r} as self.{one}")
+        parameters[one] = getattr(method, one)
     try:
         plain: dict[str, Any] = json.loads(json.dumps(parameters, allow_nan=False))
     except (TypeError, ValueError) as error:

@@ -4,6 +4,7 @@ import copy
 import functools
 import inspect
 import json
+import operator
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.class_source import compiled, constant, digest_of_class, modules_of_class
+from mmc_bench.plugin.class_source import compiled, constant, identity_of_class
 from mmc_bench.plugin.in_memory import InMemoryOffer, kebab, plugin_of
-from mmc_bench.plugin.local_modules import is_installed
+from mmc_bench.plugin.local_modules import LocalModules, ModuleNames, is_installed
 from mmc_bench.plugin.parameters import CONTEXT
 from mmc_bench.plugin.random_weights import draw_weights
 from mmc_bench.plugin.reloaded import PLAIN, OutdatedError
@@ -79,9 +80,9 @@ def backbone_offer(given: Any) -> InMemoryOffer:
         raise UserError(f"backbone {own}: {error}") from None
     digest = _digest_of_target(given) if trained is None else _digest_of_network(trained)
     families = [named] if trained is None else {type(layer) for layer in trained.modules()}
-    modules = set().union(*map(_modules_of, families))
+    modules = LocalModules(functools.reduce(operator.or_, map(_modules_of, families)))
     plugin = plugin_of(name, named.__module__, digest, modules)
-    return InMemoryBackbone(spec, plugin, given, tuple(sorted(modules)))
+    return InMemoryBackbone(spec, plugin, given, modules.names)
 
 
 def _is_network(given: object) -> bool:
@@ -107,7 +108,7 @@ def _digest_of_target(target: Any) -> str:
         return digest_of_text(_digest_of_target(target.func) + arguments)
     if not hasattr(target, "__qualname__"):  # an object with __call__
         raise UserError(f"{type(target).__name__} object is no backbone: give a class, or a function that makes one")
-    return digest_of_text(_installed(target)) if _is_installed(target) else digest_of_class(target)
+    return digest_of_text(_installed(target)) if _is_installed(target) else identity_of_class(target)[0]
 
 
 def _digest_of_network(network: Any) -> str:
@@ -123,7 +124,7 @@ def _identity_of(family: type) -> str:
     if _is_installed(family):
         return _installed(family)
     try:
-        return digest_of_class(family)
+        return identity_of_class(family)[0]
     except OutdatedError:
         raise
     except UserError:  # a class made by code that has no file
@@ -135,16 +136,16 @@ def _is_installed(target: Any) -> bool:
     return is_installed(Path(getattr(package, "__file__", None) or ""))
 
 
-def _modules_of(target: Any) -> set[str]:
+def _modules_of(target: Any) -> ModuleNames:
     """Return the modules, not installed, that another process imports for a class or function."""
     while isinstance(target, functools.partial):
         target = target.func
     try:
-        return set() if _is_installed(target) else modules_of_class(target)
+        return ModuleNames() if _is_installed(target) else identity_of_class(target)[1].names
     except OutdatedError:
         raise
     except UserError:  # a class made by code that has no file
-        return set()
+        return ModuleNames()
 
 
 def _installed(target: Any) -> str:

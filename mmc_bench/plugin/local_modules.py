@@ -10,7 +10,8 @@ import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
@@ -48,13 +49,22 @@ def content_of(file: Path) -> bytes:
     return content if b"\0" in content else content.replace(b"\r\n", b"\n")
 
 
+@dataclass(frozen=True)
+class ModuleNames:
+    """What finds modules in another process: those that count with what they import, and those whose file counts."""
+
+    followed: frozenset[str] = frozenset()
+    alone: frozenset[str] = frozenset()
+
+    def __or__(self, other: "ModuleNames") -> "ModuleNames":
+        return ModuleNames(self.followed | other.followed, self.alone | other.alone)
+
+
 class LocalModules:
     """The modules that were found so far.
 
     Attributes
     ----------
-    names
-        What finds them in another process, too.
     files
         Their files: a module's own, all of a package, and of a folder without ``__init__.py`` its modules and the data
         that these mention.
@@ -62,11 +72,26 @@ class LocalModules:
         What they are: pairs of a word with the digest of a file, or with a built-in plugin's version.
     """
 
-    def __init__(self) -> None:
-        self.names: set[str] = set()
+    def __init__(self, names: ModuleNames = ModuleNames()) -> None:
         self.files: set[Path] = set()
         self.parts: list[tuple[str, str]] = []
+        self._followed: set[str] = set()
+        self._alone: set[str] = set()
         self._seen: set[str] = set()
+        for name in sorted(names.followed):
+            self.add(name)
+        for name in sorted(names.alone):
+            self.add_alone(name)
+
+    @property
+    def names(self) -> ModuleNames:
+        """What finds them again."""
+        return ModuleNames(frozenset(self._followed), frozenset(self._alone))
+
+    @property
+    def digest(self) -> str:
+        """The digest of what they are."""
+        return digest_of_text(json.dumps(sorted(self.parts)))
 
     def add(self, name: str) -> None:
         """Add the top-level module of a dotted name, unless it is installed, and what it imports; the core adds none.
@@ -79,16 +104,16 @@ class LocalModules:
         elif top not in self._seen:
             self._seen.add(top)
             for file in _files_of(top):
-                self.names.add(top)
+                self._followed.add(top)
                 content = self._add_file(file)
                 if file.suffix == ".py":
                     self.add_imports(content.decode("utf-8", errors="replace"))
 
     def add_alone(self, name: str) -> None:
-        """Add the file of a module in a package, unless it is installed, and no more of the package."""
+        """Add the file of a module, unless it is installed, and neither what it imports nor more of its package."""
         origin = Path(_origin_of(name) or "")
-        if origin.suffix == ".py" and not is_installed(origin):
-            self.names.add(name)
+        if name != "__main__" and origin.suffix == ".py" and not is_installed(origin):
+            self._alone.add(name)
             self._add_file(origin)
 
     def add_imports(self, source: str, package: str | None = None) -> None:
@@ -113,8 +138,8 @@ class LocalModules:
 
     def _add_built_in(self, name: str) -> None:
         for place, plugin in _built_in_plugins().items():
-            if f"{name}.".startswith(f"{place}.") and place not in self.names:
-                self.names.add(place)
+            if f"{name}.".startswith(f"{place}.") and place not in self._followed:
+                self._followed.add(place)
                 module = import_module(place)
                 self.files |= {*files_below(Path(module.__file__ or "").parent)}
                 if hasattr(module, "VERSION"):  # it offers more than suites
@@ -122,25 +147,13 @@ class LocalModules:
                     self.parts.append((f"plugin {plugin}", version))
 
 
-def source_of_modules(names: Iterable[str], digest: str | None = None) -> ImportedSource:
-    """Return the source of modules, given by `LocalModules.names`, or by its own where one in a package counts alone.
-
-    `digest` is that of the source before, where there was one.
-    """
-    names = tuple(names)
-    found = _found(names)
-    return ImportedSource(digest or _digest_of(found), found.files, partial(_digest_of_modules, names))
+def source_of_modules(modules: LocalModules, digest: str | None = None) -> ImportedSource:
+    """Return the source of modules. `digest` is that from before, where there was one."""
+    names = modules.names
+    return ImportedSource(digest or modules.digest, modules.files, lambda: LocalModules(names).digest)
 
 
-def _digest_of_modules(names: Iterable[str]) -> str:
-    return _digest_of(_found(names))
-
-
-def _digest_of(modules: LocalModules) -> str:
-    return digest_of_text(json.dumps(sorted(modules.parts)))
-
-
-def check_loaded_modules(names: Iterable[str]) -> None:
+def check_loaded_modules(modules: LocalModules) -> None:
     """Check that the files of modules are what they were at the first check since this process imported them.
 
     Raises
@@ -149,7 +162,7 @@ def check_loaded_modules(names: Iterable[str]) -> None:
         When one was edited since, or names what another had before that was reloaded: its code is no longer that of
         the files.
     """
-    files = {*map(str, _found(names).files)}
+    files = {*map(str, modules.files)}
     for name, module in list(sys.modules.items()):
         file, spec = getattr(module, "__file__", None), getattr(module, "__spec__", None)
         if spec is None or file not in files:
@@ -161,16 +174,6 @@ def check_loaded_modules(names: Iterable[str]) -> None:
         for value in list(vars(module).values()):
             if isinstance(value, (type, FunctionType)) or "__wrapped__" in getattr(value, "__dict__", ()):
                 refuse_outdated(value, name)
-
-
-def _found(names: Iterable[str]) -> LocalModules:
-    found = LocalModules()
-    for name in names:
-        if "." in name and name not in _built_in_plugins():
-            found.add_alone(name)
-        else:
-            found.add(name)
-    return found
 
 
 @cache
