@@ -261,6 +261,36 @@ def test_an_editable_plugin_in_a_folder_without_init_has_a_version_of_its_files(
     assert version() != before
 
 
+@pytest.mark.parametrize("plugin", ["mylab/acme.py", "acme.py", "acme/__init__.py"])
+@pytest.mark.parametrize(
+    ("file", "follows"), [("results/1.json", False), ("data/x.npz", False), ("mylab/table.json", True)]
+)
+def test_an_editable_plugin_s_version_follows_no_results_and_data_beside_it(
+    tmp_path, monkeypatch, plugin, file, follows
+):
+    """Which setuptools finds as packages without ``__init__.py``, and lists."""
+    hooks = HOOKS.replace(".method", "") + "class Tune: ...\nTABLE = 'table.json'\n"
+    module = plugin.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    install_distribution(tmp_path, monkeypatch, "acme", {plugin: hooks, "mylab/log.txt": ""}, {"acme": module})
+    site = tmp_path / "site-acme"
+    (site / "acme-1.0.dist-info/top_level.txt").write_text(f"data\n{module.partition('.')[0]}\nmylab\nresults\n")
+
+    def version():
+        importlib.invalidate_caches()
+        for name in [name for name in sys.modules if name.startswith(("mylab", "acme"))]:  # as in a new process
+            del sys.modules[name]
+        return Registry.discover().get("method", "acme-tune").version
+
+    for folder in ("data", "results"):
+        (site / folder).mkdir()
+    before = version()
+    write_source(site, file, "{}")
+    assert (version() != before) == (follows and plugin.startswith("mylab"))
+    before = version()
+    write_source(site, "mylab/log.txt", "more")
+    assert version() == before
+
+
 @pytest.mark.parametrize("url", ['"dir_info": {}', '"vcs_info": {"vcs": "git"}', '"archive_info": {}'])
 def test_a_distribution_that_no_index_has_is_versioned_by_its_installed_files(tmp_path, monkeypatch, url):
     site = tmp_path / "site-packages"

@@ -193,7 +193,7 @@ def _files_of(top: str) -> Iterator[Path]:
     spec, origin = _spec_of(top), _origin_of(top)
     if origin is None and spec is not None:
         folders = [Path(place) for place in spec.submodule_search_locations or () if not is_installed(Path(place))]
-        yield from _files_of_namespace(folders)
+        yield from files_of_namespace(folders)
     elif (file := Path(origin or "")).suffix == ".py" and not is_installed(file):
         yield from files_below(file.parent) if spec and spec.submodule_search_locations else [file]
 
@@ -210,7 +210,7 @@ def _spec_of(name: str) -> ModuleSpec | None:
         return None
 
 
-def _files_of_namespace(folders: Iterable[Path]) -> list[Path]:
+def files_of_namespace(folders: Iterable[Path]) -> list[Path]:
     """Return the modules in a folder without ``__init__.py``, which may hold much else, and the data they mention."""
     files = [file for folder in folders for file in files_below(folder)]
     code = [file for file in files if file.suffix == ".py"]

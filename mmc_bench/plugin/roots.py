@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmc_bench.plugin.local_modules import is_installed, mentioned_in
+from mmc_bench.plugin.local_modules import files_of_namespace, is_installed, mentioned_in
 from mmc_bench.system.digests import files_below
 
 #: Modules that lie beside packages and are no part of them.
@@ -35,18 +35,22 @@ def distribution_roots(distribution: Distribution, module: ModuleType) -> list[P
     """Return what may change while a distribution keeps its version, given the module of its hooks.
 
     It is the packages and modules of an editable install, the files that were installed from a folder, an archive or a
-    repository, and None where an index has the distribution.
+    repository, and None where an index has the distribution. Of folders without ``__init__.py``, that of the hooks
+    counts, with its modules and the data that these mention.
     """
     if not _is_editable(distribution):
         return _installed_files(distribution) if _installed_from(distribution) else None
     home = Path(module.__file__ or "")
     top = module.__name__.partition(".")[0]
+    own = _locations(top)
     listed = (distribution.read_text("top_level.txt") or "").split()
-    found = [place for name in listed for place in _locations(name)]
-    if not found:  # not every build tool writes top_level.txt
-        beside = [path for place in _locations(top) for path in place.parent.iterdir()]
-        found = [path for path in beside if _is_importable(path)]
-    return [*found, *_locations(top), home.parent if hasattr(module, "__path__") else home]
+    if listed:  # folders of results and data among them
+        found = [place for name in listed for place in _locations(name) if not _is_namespace(place)]
+    else:  # not every build tool writes top_level.txt
+        found = [path for place in own for path in place.parent.iterdir() if _is_importable(path)]
+    if any(map(_is_namespace, own)):
+        own = files_of_namespace(own)
+    return [*found, *own, home.parent if hasattr(module, "__path__") else home]
 
 
 def _installed_files(distribution: Distribution) -> list[Path]:
@@ -81,6 +85,10 @@ def _is_importable(path: Path) -> bool:
     if path.name in PROJECT_FILES or not re.fullmatch(r"[A-Za-z_]\w*(\.py)?", path.name):
         return False
     return path.suffix == ".py" if path.is_file() else (path / "__init__.py").is_file()
+
+
+def _is_namespace(place: Path) -> bool:
+    return place.is_dir() and not (place / "__init__.py").is_file()
 
 
 def _locations(name: str) -> list[Path]:
