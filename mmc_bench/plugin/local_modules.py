@@ -24,7 +24,7 @@ from mmc_bench.plugin.reloaded import refuse_outdated
 from mmc_bench.plugin.versions import GROUP, OWN_DISTRIBUTION, built_in_source, built_in_version
 from mmc_bench.system.digests import digest_of_text, files_below
 from mmc_bench.system.files import read_whole
-from mmc_bench.system.imported_source import ImportedSource
+from mmc_bench.system.imported_source import ImportedSource, resolved
 
 
 def is_installed(place: Path) -> bool:
@@ -162,10 +162,10 @@ def check_loaded_modules(modules: LocalModules) -> None:
         When one was edited since, or names what another had before that was reloaded: its code is no longer that of
         the files.
     """
-    files = {*map(str, modules.files)}
+    files = {*map(os.path.realpath, modules.files)}
     for name, module in list(sys.modules.items()):
         file, spec = getattr(module, "__file__", None), getattr(module, "__spec__", None)
-        if spec is None or file not in files:
+        if spec is None or not isinstance(file, str) or resolved(file) not in files:
             continue
         digest = hashlib.sha256(content_of(Path(file))).hexdigest()
         # Kept with the module's spec, which is another one once the module is reloaded.

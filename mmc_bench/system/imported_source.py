@@ -1,7 +1,9 @@
 """Whether source is still what it was: a process takes its digest once, and imports some of it later."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 
@@ -20,7 +22,7 @@ class ImportedSource:
 
     def __init__(self, digest: str, roots: Iterable[Path], take: Callable[[], str]) -> None:
         self.digest, self._take = digest, take
-        self._places = tuple(str(place) for root in roots for place in {root, root.resolve()})
+        self._places = tuple(place for root in roots for place in {str(root), os.path.realpath(root)})
         self._modules: frozenset[str] = frozenset()  # at the last call
 
     def has_changed(self) -> bool:
@@ -36,4 +38,11 @@ class ImportedSource:
 
     def _is_of_it(self, name: str) -> bool:
         file = getattr(sys.modules.get(name), "__file__", None)
-        return isinstance(file, str) and file.startswith(self._places)
+        # A link may lie on the way to a root, or in it.
+        return isinstance(file, str) and (file.startswith(self._places) or resolved(file).startswith(self._places))
+
+
+@cache
+def resolved(file: str) -> str:
+    """Return the place of a module's file, whose name may have links, ``./`` or ``//`` from the import path."""
+    return os.path.realpath(file)
