@@ -1,8 +1,9 @@
 """The version that a registered plugin runs under. It is a part of every key, so that other source has other results.
 
-A built-in plugin declares ``VERSION``, and ``versions.lock`` says which source has its numbers. An installed wheel is
-its distribution's version. Where source can be edited, in an editable install or a plugin folder, a digest of all files
-of the distribution's packages is added: helpers, data files and sibling packages among them.
+A built-in plugin declares ``VERSION``, and ``versions.lock`` says which source has its numbers. A distribution from an
+index has its own version. Where one version may have other source, a digest is added: of the installed files of what
+comes from a folder, an archive or a repository, and of all files of an editable install's packages or a plugin folder,
+helpers and data among them.
 """
 
 import importlib.util
