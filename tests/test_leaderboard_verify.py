@@ -12,7 +12,7 @@ from mmc_bench.errors import UserError
 from mmc_bench.leaderboard.schemas import Tolerances, Verification, read_model
 from mmc_bench.leaderboard.submissions import cell_of, read_entries
 from mmc_bench.leaderboard.verify import check_writable, compared, sample_cells
-from mmc_bench.results.store import Store
+from mmc_bench.results.outages import PatientStore
 
 SETTINGS = """
 title: Tiny
@@ -125,13 +125,13 @@ def test_cells_of_other_threads_start_from_a_pretraining_of_their_own(bench, mon
     assert bench("leaderboard", "add", "others", "--by", "Ann", "--board", "board").code == 0
     assert len({path.rpartition("/")[2] for path in board.files("results/*/pretrained/*")}) == 1
     made = []
-    save = Store.save
+    save = PatientStore.save
 
     def watched(store, record, *arguments, **options):
         made.append((record.kind, record.provenance.threads))
         return save(store, record, *arguments, **options)
 
-    monkeypatch.setattr(Store, "save", watched)
+    monkeypatch.setattr(PatientStore, "save", watched)
     result = verify(bench)
     assert result.out.count("agrees") == 2, result.out + result.err
     assert made == [(kind, threads) for threads in (1, 2) for kind in ("pretraining", "cell")]
