@@ -204,8 +204,7 @@ class Rude:
 class Spoils:
     def fine_tune(self, task):
         _, y = task.clean.batch(slice(12))
-        y.zero_()  # a copy
-        task.clean.labels.zero_()
+        y.zero_()
         return task.model
 
 class Honest:

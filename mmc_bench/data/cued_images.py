@@ -20,11 +20,6 @@ def _as_they_are(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def _own(values: torch.Tensor, rows: torch.Tensor | slice) -> torch.Tensor:
-    """Return some rows in memory of their own, where a slice alone would be a view."""
-    return values[rows].clone() if isinstance(rows, slice) else values[rows]
-
-
 @dataclass(frozen=True)
 class CuedImages:
     """Labelled images with a cue each, on one device; batches are rendered as they are asked for.
@@ -77,7 +72,7 @@ class CuedImages:
     def batch(self, rows: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the images (n, C', H', W) as the network sees them, and their labels (n,).
 
-        Both are the caller's own: a network may change its input in place.
+        The images are the caller's own: a network may change its input in place.
         """
         return self._batch(rows, _as_they_are)
 
@@ -88,11 +83,12 @@ class CuedImages:
         read: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a batch; `read` are its images as they are stored, where they were read beforehand."""
-        labels = _own(self.labels, rows)
+        labels = self.labels[rows]
         if (tally := running_tally()) and (role := self._role(rows)) is not None:
             tally.visit(role, len(labels))
         if self.held is not None:
-            return _own(self.held, rows), labels
+            # A slice alone would be a view, which a network that changes its input in place would change.
+            return (self.held[rows].clone() if isinstance(rows, slice) else self.held[rows]), labels
         images = change(rows_of(self.storage, self.index[rows]) if read is None else read)
         if images.dtype == torch.uint8:
             images = images.float().mul_(2 / 255).sub_(1)  # a CPU multiplies bytes by a number half as fast
