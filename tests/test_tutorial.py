@@ -15,7 +15,7 @@ SECTION = "## From nothing to a row in the table"
 LEFT_OUT = "…"
 
 #: What `run` is given besides: how long and where it trains, and on how many images, is not what the tutorial is about.
-SIZES = ("pretrain.epochs=1", "data.pretrain_images=200", "foo.epochs=1", "connect.points=2")
+SIZES = ("pretrain.epochs=1", "data.pretrain_images=200", "foo.epochs=1", "connect.points=3")
 SHORT = [word for size in SIZES for word in ("--set", size)] + ["--workers", "1"]
 
 #: A command of the environment: a module run as a program.
