@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import mmc_bench
-from mmc_bench.engines import Outcome, Settings, gpu_memory, local
+from mmc_bench.engines import Outcome, Settings, gpu_memory, local, store_of
 from mmc_bench.engines.gpu_memory import fraction_for_tensors, keep_to_share, shares
 from mmc_bench.engines.local import LocalEngine
 from mmc_bench.errors import UserError
@@ -211,8 +211,9 @@ def test_a_worker_that_is_replaced_leaves_the_others_on_their_gpus(cell, tmp_pat
     monkeypatch.setattr(local, "Process", OneJobWorker)
     OneJobWorker.made.clear()
     jobs = [cell.with_changes(method=cell.method.with_changes(name=name)) for name in "abcdef"]
-    engine = LocalEngine(3, devices=("cuda:0", "cuda:1", "cuda:2"))
-    assert len(list(engine.run(jobs, Settings(results=str(tmp_path)), lambda job, event: None))) == 6
+    engine, settings = LocalEngine(3, devices=("cuda:0", "cuda:1", "cuda:2")), Settings(results=str(tmp_path))
+    store_of(settings).check_writable()
+    assert len(list(engine.run(jobs, settings, lambda job, event: None))) == 6
     assert sorted(OneJobWorker.made) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1", "cuda:2", "cuda:2"]
 
 
