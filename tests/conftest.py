@@ -54,6 +54,17 @@ def own_folders(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MMC_BENCH_DATA", str(home / "data"))
 
 
+@pytest.fixture
+def forgotten_plugins(monkeypatch):
+    """Forget the modules of plugins that a test imports, and keep it away from the user's plugins."""
+    monkeypatch.delenv("MMC_BENCH_PLUGINS", raising=False)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if "plugin" in name:  # numpy and torch do not survive a second import
+            del sys.modules[name]
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """Networks this small gain nothing from more, and lose much where the cores are busy."""

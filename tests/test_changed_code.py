@@ -20,16 +20,9 @@ from mmc_bench.plugin.registry import Registry
 from mmc_bench.results import versions
 from mmc_bench.stages.resources import Resources
 
+pytestmark = pytest.mark.usefixtures("forgotten_plugins")
+
 METHOD = "class Mine:\n    def fine_tune(self, task):\n        return {}\n"
-
-
-@pytest.fixture(autouse=True)
-def no_leftovers():
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if "plugin" in name:  # numpy and torch do not survive a second import
-            del sys.modules[name]
 
 
 @pytest.fixture

@@ -12,20 +12,11 @@ from mmc_bench.errors import UserError
 from mmc_bench.plugin.discovery import configured_folders
 from mmc_bench.plugin.registry import Registry
 
+pytestmark = pytest.mark.usefixtures("forgotten_plugins")
+
 
 def names(registry, kind="method"):
     return [offer.spec.name for offer in registry.offers(kind)]
-
-
-@pytest.fixture(autouse=True)
-def no_leftovers(monkeypatch):
-    """Forget the modules that a test imports, and keep it away from the user's plugins."""
-    monkeypatch.delenv("MMC_BENCH_PLUGINS", raising=False)
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if "plugin" in name:  # numpy and torch do not survive a second import
-            del sys.modules[name]
 
 
 @pytest.fixture

@@ -9,16 +9,9 @@ import pytest
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.in_memory import method_offer
 
+pytestmark = pytest.mark.usefixtures("forgotten_plugins")
+
 METHOD = "class Mine:\n    def fine_tune(self, task):\n        return {}\n"
-
-
-@pytest.fixture(autouse=True)
-def no_leftovers():
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if "plugin" in name:
-            del sys.modules[name]
 
 
 #: What stands in a module that is edited and reloaded: before, and after.
