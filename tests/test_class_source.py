@@ -142,6 +142,34 @@ def test_a_set_is_the_same_in_every_process(tmp_path):
     assert len(found) == 1 and len(found.pop()) == 13
 
 
+DATACLASSES = """
+from dataclasses import dataclass, field
+
+@dataclass(frozen=True, order=True)
+class Numbers:
+    rate: float = 0.1
+    names: list = field(default_factory=list)
+
+@dataclass
+class Mine:
+    numbers: Numbers = Numbers()
+    def fine_tune(self, task):
+        return self.numbers
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("= 0.1", "= 0.2"), ("factory=list", "factory=set"), ("self.numbers\n", "[]\n"), ("order", "slots")],
+)
+def test_dataclasses_have_an_identity_that_follows_their_fields_and_methods(tmp_path, digest, old, new):
+    (tmp_path / "own.py").write_text(DATACLASSES)
+    before = digest()
+    assert digest() == before and old in DATACLASSES
+    (tmp_path / "own.py").write_text(DATACLASSES.replace(old, new))
+    assert digest() != before
+
+
 def test_a_lambda_over_two_lines_has_a_source(tmp_path, digest):
     write(tmp_path, "return late()")
     with (tmp_path / "own.py").open("a") as file:

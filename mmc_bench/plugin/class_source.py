@@ -11,6 +11,7 @@ import textwrap
 import types
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import is_dataclass
 from typing import Any
 
 from mmc_bench.errors import UserError
@@ -112,7 +113,7 @@ class _Source:
         if isinstance(value, type):
             for base in value.__mro__[1:-1]:
                 self.add(base.__name__, base, module)
-            for function in functions_of(value):
+            for function in _written(value):
                 self.add(function.__qualname__, function, module)
             for name, member in vars(value).items():
                 if isinstance(member, PLAIN) and not name.startswith("__"):
@@ -153,11 +154,18 @@ def _listed(value: Any) -> list[str]:
     raise TypeError
 
 
+def _written(value: Any) -> Iterator[types.FunctionType]:
+    """Yield the functions of a class, or a function, but for those that a dataclass makes from its source."""
+    for function in functions_of(value):
+        if not (is_dataclass(value) and function.__code__.co_filename == "<string>"):
+            yield function
+
+
 def _names(value: Any, source: str) -> list[str]:
     """Return the names that the code of a class or function uses."""
     tree = parsed(source)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} if tree else set()
-    codes = [function.__code__ for function in functions_of(value)]
+    codes = [function.__code__ for function in _written(value)]
     while codes:
         code = codes.pop()
         names |= {*code.co_names, *code.co_freevars}
@@ -168,7 +176,7 @@ def _names(value: Any, source: str) -> list[str]:
 def _enclosed(value: Any) -> dict[str, Any]:
     """Return what the functions of a class, or a function, take from a function around them."""
     found: dict[str, Any] = {}
-    for function in functions_of(value):
+    for function in _written(value):
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             if name != "__class__":
                 found[name] = cell.cell_contents
