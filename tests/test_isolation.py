@@ -140,6 +140,25 @@ def test_code_that_came_with_one_plugin_is_kept_from_the_next(monkeypatch):
     assert said == ["plugin late changed mmc_bench_late.helper, which was put back"]
 
 
+def test_values_that_cannot_be_compared_disturb_nothing(monkeypatch):
+    class Odd:
+        __hash__ = None
+
+        def __eq__(self, other):
+            return other.answer  # an AttributeError
+
+    said = []
+    module = ModuleType("mmc_bench_odd")
+    module.state, module.helper, module.size = Odd(), print, 1.5
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with kept("method mine", said.append):
+        module.state, module.size = None, float("1.5")
+    assert said == []
+    with kept("method mine", said.append):
+        module.state, module.helper = Odd(), repr
+    assert said == ["method mine changed mmc_bench_odd.helper, which was put back"]
+
+
 def test_what_a_process_that_is_lent_computes_with_is_usual_and_its_owner_gets_his_own_back():
     torch.set_default_dtype(torch.float64)
     np.seterr(divide="raise")

@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from operator import is_
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType, WrapperDescriptorType
 from typing import Any
 
@@ -22,7 +23,8 @@ FUNCTIONS = (
     *(FunctionType, BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType),
     *(staticmethod, classmethod, ModuleType),
 )
-CONSTANTS = (bool, int, float, str, tuple, type(None), property, type)
+PLAIN = (bool, int, float, str)
+CONSTANTS = (*PLAIN, tuple, type(None), property, type)
 
 #: Begins the names of functions that dynamo puts into a module, and takes out again.
 COMPILED = ("__compiled_fn", "__resume_")
@@ -79,7 +81,7 @@ def _replaced(before: Code) -> Iterator[tuple[Any, str, Any]]:
             continue
         kinds = _kinds(owner)
         for name, value in content.items():
-            if now.get(name, ABSENT) is value or _is_usual(now.get(name), value) or name.startswith(COMPILED):
+            if _is_equal(now.get(name, ABSENT), value) or _is_usual(now.get(name), value) or name.startswith(COMPILED):
                 continue
             if isinstance(value, FUNCTIONS) or (isinstance(value, kinds) and not name.startswith("__")):
                 yield owner, name, value
@@ -102,11 +104,12 @@ def _kinds(owner: Any) -> tuple[type, ...]:
 
 
 def _is_same(now: Mapping[str, Any], before: dict[str, Any]) -> bool:
-    """Compare two contents quickly; where comparing values fails, as it does for arrays, they count as different."""
-    try:
-        return bool(now == before)
-    except (ValueError, RuntimeError, TypeError):
-        return False
+    """Compare two contents quickly and by identity, since a plugin's values may define ``==`` as they like."""
+    return len(now) == len(before) and all(map(is_, now, before)) and all(map(is_, now.values(), before.values()))
+
+
+def _is_equal(now: Any, before: Any) -> bool:
+    return now is before or (type(now) is type(before) and type(before) in PLAIN and bool(now == before))
 
 
 def _is_usual(now: Any, before: Any) -> bool:
