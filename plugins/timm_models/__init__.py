@@ -15,7 +15,7 @@ def register_backbones(register: Callable[[BackboneSpec], None]) -> None:
         BackboneSpec(
             name="timm/*",
             target=".backbone:build",
-            check_member=".backbone:check_model",
+            check_member=".pretrained:check_model",
             example="timm/test_resnet",
             weights=".pretrained:weights_of",
             summary="any timm model from random weights, e.g. timm/resnet10t, with a CIFAR stem for ResNet, RegNet, "

@@ -11,25 +11,8 @@ from timm.models.resnet import ResNet
 from torch import nn
 
 from mmc_bench import UserError
-from mmc_bench.errors import nearest
 
-from .pretrained import of_channels, weights_of, with_own_input
-
-
-def check_model(model: str) -> None:
-    """Refuse a name that is none of timm's architectures, or whose tag is none of their pretrained weights.
-
-    Raises
-    ------
-    UserError
-        Which names the nearest names that timm knows.
-    """
-    known = timm.list_models()
-    architecture, dot, _ = model.partition(".")
-    if dot and architecture in known:
-        known = timm.list_models(f"{architecture}.*", pretrained=True)
-    if model not in known:
-        raise UserError(f"timm has no model {model!r}: {nearest(model, known)}")
+from .pretrained import check_model, of_channels, weights_of, with_own_input
 
 
 def build(

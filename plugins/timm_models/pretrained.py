@@ -1,4 +1,4 @@
-"""timm's pretrained weights: where they lie, and the input that a network with them expects."""
+"""timm's models by name, where their pretrained weights lie, and the input that a network with them expects."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -6,6 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from mmc_bench import UserError
+from mmc_bench.errors import nearest
+
+
+def check_model(model: str) -> None:
+    """Refuse a name that is none of timm's architectures, or whose tag is none of their pretrained weights.
+
+    Raises
+    ------
+    UserError
+        Which names the nearest names that timm knows.
+    """
+    import timm
+
+    known = timm.list_models()
+    architecture, dot, _ = model.partition(".")
+    if dot and architecture in known:
+        known = timm.list_models(f"{architecture}.*", pretrained=True)
+    if model not in known:
+        raise UserError(f"timm has no model {model!r}: {nearest(model, known)}")
 
 
 def weights_of(parameters: Mapping[str, Any]) -> Path | None:
@@ -29,8 +48,6 @@ def weights_of(parameters: Mapping[str, Any]) -> Path | None:
         if not path.is_file():
             raise UserError(f"timm/{model}: there is no file {path}: weights must be one of timm's format")
         return path.resolve()
-    from .backbone import check_model
-
     check_model(model)
     return _cached(model) or _downloaded(model)
 
