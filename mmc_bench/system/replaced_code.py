@@ -6,7 +6,6 @@ import random
 import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from operator import is_
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType, WrapperDescriptorType
 from typing import Any
 
@@ -104,8 +103,11 @@ def _kinds(owner: Any) -> tuple[type, ...]:
 
 
 def _is_same(now: Mapping[str, Any], before: dict[str, Any]) -> bool:
-    """Compare two contents quickly and by identity, since a plugin's values may define ``==`` as they like."""
-    return len(now) == len(before) and all(map(is_, now, before)) and all(map(is_, now.values(), before.values()))
+    """Compare two contents quickly; where comparing values fails, as it does for arrays, they count as different."""
+    try:
+        return bool(now == before)
+    except Exception:  # a plugin's values may define == as they like
+        return False
 
 
 def _is_equal(now: Any, before: Any) -> bool:
