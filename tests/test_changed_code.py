@@ -212,6 +212,20 @@ def test_an_edit_is_noticed_however_the_import_path_names_the_folder(tmp_path, m
         offer.load()
 
 
+def test_a_link_in_the_import_path_that_leads_elsewhere_since_is_noticed(tmp_path, monkeypatch):
+    for version in ("one", "two"):
+        write_source(tmp_path, f"{version}/own_plugin.py", METHOD.format(version))
+    (tmp_path / "link").symlink_to("one")
+    monkeypatch.syspath_prepend(str(tmp_path / "link"))
+    importlib.invalidate_caches()
+    module = importlib.import_module("own_plugin")
+    method_offer(module.Mine)
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("two")
+    with pytest.raises(UserError, match=r"link/own_plugin\.py was edited since it was imported"):
+        method_offer(module.Mine)
+
+
 @pytest.mark.parametrize("stage", ["probe", "checkpoint_pairs"])
 def test_a_probe_and_a_connection_are_not_saved_when_source_changed_meanwhile(tmp_path, monkeypatch, stage):
     module = importlib.import_module(f"mmc_bench.stages.{stage}")

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import py_compile
 import subprocess
 import sys
 import tracemalloc
@@ -24,6 +25,7 @@ FILES = {
     "folder/table.json": "1",
     "folder/log.txt": "1",
     "mmc_bench_foo.py": "def f():\n    return 1\n",
+    "marked.py": "\ufefffrom second_helper import g\n",
 }
 START = """
 import functools
@@ -46,6 +48,7 @@ class Mine(Base):
 """
 BODIES = {
     "a helper's helper": ("return h1.f()", "second_helper.py", "return 1", "return 2"),
+    "a helper of one that begins with a byte order mark": ("import marked", "second_helper.py", "return 1", "return 2"),
     "a submodule": ("return helper_package.sub.f()", "helper_package/sub.py", "return 1", "return 2"),
     "an import inside the method": (
         "import second_helper; return second_helper",
@@ -216,6 +219,16 @@ def test_a_pipe_in_a_package_is_refused_and_not_waited_for(tmp_path, digest):
     os.mkfifo(tmp_path / "helper_package/pipe")
     with pytest.raises(UserError, match="pipe cannot be read: Not a regular file"):
         digest()
+
+
+def test_a_helper_that_is_there_as_compiled_alone_is_part_of_an_identity(tmp_path, digest):
+    write(tmp_path, "import compiled_helper")
+    found = []
+    for number in (1, 2):
+        (tmp_path / "source.txt").write_text(f"x = {number}\n")
+        py_compile.compile(str(tmp_path / "source.txt"), cfile=str(tmp_path / "compiled_helper.pyc"))
+        found.append(digest())
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])

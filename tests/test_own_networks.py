@@ -178,6 +178,22 @@ def test_an_architecture_of_a_class_without_source_is_identified_by_its_code():
     assert version(2) == version(2) != version(3)
 
 
+@pytest.mark.parametrize("held", ["step", "{'a': step}", "functools.partial(step)"])
+def test_an_architecture_is_identified_by_the_code_that_its_layers_keep(net_of, held):
+    init = "        super().__init__(nn.Flatten(), nn.Dropout(RATE), nn.Linear(4, num_classes))\n"
+    step = f"{init}        self.act = {held}\nimport functools\ndef step():\n    return "
+    versions = [backbone_offer(Architecture(net_of(init, f"{step}{number}\n")())).version for number in (1, 1, 2)]
+    assert versions[0] == versions[1] != versions[2]
+
+
+def test_an_architecture_that_names_what_has_no_identity_is_refused(net_of):
+    end = "num_classes))\n"
+    lock = "    def forward(self, x):\n        return LOCK\nimport threading\nLOCK = threading.Lock()\n"
+    net = net_of(end, end + lock)
+    with pytest.raises(UserError, match="the global 'LOCK' has no identity"):
+        backbone_offer(Architecture(net()))
+
+
 def test_an_architecture_is_identified_by_its_layers_and_not_by_its_weights():
     versions = [
         backbone_offer(Architecture(network)).version

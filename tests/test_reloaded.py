@@ -1,6 +1,7 @@
-"""Classes and functions from before a reload of their module run only where their source is the same."""
+"""Classes and functions from before an edit and a reload of their module are refused, and others are not."""
 
 import importlib
+import subprocess
 import sys
 import textwrap
 
@@ -23,6 +24,14 @@ EDITS = {
     "a decorated function": (
         "import functools\n@functools.cache\ndef f(x=1):\n    return x\n",
         "import functools\n@functools.cache\ndef f(x=1):\n    return x + 2\n",
+    ),
+    "a base class": (
+        "class A:\n    fine_tune = id\nclass B(A): ...\nclass Mine(A): ...\n",
+        "class A:\n    fine_tune = id\nclass B(A): ...\nclass Mine(B): ...\n",
+    ),
+    "an attribute that is a class": (
+        f"{METHOD.format(1)}    optimizer = list\n",
+        f"{METHOD.format(1)}    optimizer = dict\n",
     ),
     "a Config": (
         f"from mmc_bench import BaseConfig\n{METHOD.format(1)}    class Config(BaseConfig):\n        x: int = 1\n",
@@ -61,14 +70,14 @@ def test_what_is_from_before_an_edit_and_a_reload_is_refused(reloaded, case):
     method_offer(outermost.Own)  # nothing was edited
     reloaded("old_plugin", after)
     kind = "function f" if name == "f" else "class Mine"
-    says = f"{kind} is from before its module old_plugin was reloaded: "
+    says = rf"{kind} is from before an edit of .*old_plugin\.py: "
     for user in (own, outermost):
         with pytest.raises(UserError, match=f"{says}reload module own_plugin, too, or restart"):
             method_offer(user.Own)
     if name == "Mine":
         with pytest.raises(UserError, match=f"{says}import it again, or restart"):
             method_offer(old)
-    with pytest.raises(UserError, match="class Own is from before its module own_plugin was"):
+    with pytest.raises(UserError, match=r"class Own is from before an edit of .*own_plugin\.py"):
         own = reloaded("own_plugin", outer + "    # edited\n    rate = 1\n")
         method_offer(own.Own)
         method_offer(outermost.Own)
@@ -123,15 +132,54 @@ NAMES = {
         f = make(1)
         make = make(2)
         """,
+    "functions of a loop": """
+        for i in (1, 2):
+            def f(x, i=i):
+                return x * i
+            globals()[f"f{i}"] = f
+        """,
+    "classes of a loop": """
+        for rate in (1, 2):
+            class f:
+                own = rate
+            globals()[f"F{rate}"] = f
+        """,
+    "a default that is an object": """
+        def f(x=object()):
+            return x
+        """,
+    "a class with functions in a list": """
+        def g():
+            return 1
+        class f:
+            steps = [g]
+        """,
 }
 
 
 @pytest.mark.parametrize("case", NAMES)
-def test_names_that_a_module_gives_anew_are_not_taken_for_a_reload(reloaded, case):
+def test_what_a_module_makes_in_any_way_may_be_used_before_and_after_a_reload_without_an_edit(reloaded, case):
     helper = textwrap.dedent(NAMES[case])
     inside = f"{helper}\nclass Own:\n    def fine_tune(self, task):\n        return f\n"
     outside = f"from helper_plugin import f\n{inside[inside.index('class Own') :]}"
     reloaded("helper_plugin", helper)
     for text in (inside, outside):
         module = reloaded("own_plugin", text)
-        assert method_offer(module.Own).version == method_offer(module.Own).version
+        version = method_offer(module.Own).version
+        importlib.reload(sys.modules["helper_plugin"])
+        assert method_offer(module.Own).version == version
+
+
+def test_a_script_that_was_edited_since_its_first_run_is_refused(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from mmc_bench.plugin.in_memory import method_offer\n"
+        f"{METHOD.format(1)}"
+        "method_offer(Mine), method_offer(Mine)\n"
+        "Path(__file__).write_text(Path(__file__).read_text() + '# edited')\n"
+        "method_offer(Mine)\n"
+    )
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    last = ran.stderr.splitlines()[-1]
+    assert last.endswith(f"class Mine is from before an edit of {script}: start a new process")

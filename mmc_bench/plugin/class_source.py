@@ -1,7 +1,6 @@
 """Identifying a class that no plugin registers: a digest of its source and of what that names."""
 
 import ast
-import functools
 import hashlib
 import inspect
 import json
@@ -11,38 +10,81 @@ import textwrap
 import types
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Any
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.local_modules import LocalModules, parsed
-from mmc_bench.plugin.reloaded import PLAIN, functions_of, refuse_outdated
+from mmc_bench.plugin.local_modules import LocalModules, is_installed, own_modules, parsed, refuse_outdated
 from mmc_bench.system.digests import digest_of_text
+
+#: Types whose ``repr`` tells every value from all others.
+SIMPLE = (bool, int, float, complex, str, type(None))
+
+#: Members of a class, or of a layer, that count as they are, whatever the source says.
+PLAIN = (*SIMPLE, bytes, tuple, list, dict, set, frozenset, type)
+
+#: Where properties, class and static methods, cached ones and the like keep their functions.
+HELD = ("__func__", "fget", "fset", "fdel", "func", "__wrapped__")
 
 
 def identity_of_class(target: Any) -> tuple[str, LocalModules]:
-    """Return a digest of the source of a class or function and, recursively, of what that names; and its modules.
-
-    The digest covers functions, classes and constants of the class's own module (a notebook's cells are one module),
-    and whole files of other modules that are not installed. Installed packages are left out. The modules are those
-    whose files decide what it is when it is imported elsewhere: the others, its own, of which the file counts alone,
-    and those that its own imports for it, as the one that a constant comes from.
+    """Return `identity_of_code` of a class or function that has source.
 
     Raises
     ------
     UserError
-        When the source of the class, or of what it names, is not available, or no longer theirs since a reload.
+        When its source is not available; and as `identity_of_code`.
     """
-    source = _Source()
-    source.add(target.__name__, target, target.__module__)
-    digest = digest_of_text(json.dumps(sorted([*source.parts, *source.modules.parts])))
-    source.modules.add_alone(target.__module__)
-    home = sys.modules[target.__module__]
-    if target.__module__ != "__main__":
+    if _source_of(target) is None:
+        raise UserError(
+            f"the source of {target.__qualname__} is not available, and so it has no identity: "
+            "define it in a file or a notebook cell"
+        )
+    return identity_of_code(target)
+
+
+def identity_of_code(target: Any) -> tuple[str, LocalModules]:
+    """Return a digest of the source of a class or function and, recursively, of what that names; and its modules.
+
+    The digest covers functions, classes and constants of the class's own module (a notebook's cells are one module),
+    and whole files of other modules that are not installed. Installed packages are left out. Code without source counts
+    as it is compiled. The modules are those whose files decide what it is when it is imported elsewhere: the others,
+    its own, of which the file counts alone, and those that its own imports for it, as the one that a constant comes
+    from.
+
+    Raises
+    ------
+    UserError
+        When something that it names has no identity, or is from before an edit of its file.
+    """
+    digest, modules = identity_of_value(target.__name__, target, target.__module__)
+    modules.add_alone(target.__module__)
+    home = sys.modules.get(target.__module__)
+    if home is not None and target.__module__ != "__main__":
         with suppress(OSError, TypeError):  # a module that code made
             needed = _needed_for(target.__qualname__.partition(".")[0], inspect.getsource(home))
-            source.modules.add_imports(needed, home.__package__)
-    return digest, source.modules
+            modules.add_imports(needed, home.__package__)
+    return digest, modules
+
+
+def identity_of_value(name: str, value: Any, home: str) -> tuple[str, LocalModules]:
+    """Return a digest of any value, and of the code in it, with the modules that this rests on.
+
+    Parameters
+    ----------
+    name
+        What errors call it.
+    home
+        The module whose code is followed piece by piece; of others, whole files count.
+
+    Raises
+    ------
+    UserError
+        As `identity_of_code`.
+    """
+    values = _Values(home)
+    digest = values.named(name, value)
+    return digest_of_text(json.dumps([digest, sorted(values.modules.parts)])), values.modules
 
 
 def _needed_for(name: str, source: str) -> str:
@@ -71,138 +113,164 @@ def _bound_and_used(statement: ast.stmt) -> tuple[set[str], set[str]]:
     return imported | used | defined, used
 
 
-class _Source:
-    """The parts of a class's source that were found so far: names with texts."""
+class _Values:
+    """Digests of values of any type, in which the code that they hold is followed.
 
-    def __init__(self) -> None:
-        self.parts: list[tuple[str, str]] = []
+    Two values have the same digest where they are of the same types, in the same order, with equal content; a set has
+    no order. What installed code wraps counts, and that code by its name alone.
+    """
+
+    def __init__(self, home: str) -> None:
         self.modules = LocalModules()
-        self._seen: dict[int, Any] = {}  # with the objects, so that no other gets their number
+        self._home = home
+        self._known: dict[int, tuple[str, Any]] = {}  # with the values, so that no other gets their number
 
-    def add(self, name: str, value: Any, module: str) -> None:
-        """Add what a name stands for in a module: a class, function, module, or any other object."""
-        if id(value) in self._seen or isinstance(value, types.BuiltinFunctionType):
-            return
-        self._seen[id(value)] = value
+    def named(self, name: str, value: Any) -> str:
+        """Return the digest of what a name stands for; raises `UserError` where it has none."""
+        try:
+            return self.digest(value)
+        except UserError:
+            raise
+        except Exception as error:  # whatever the object raises
+            raise UserError(f"the global {name!r} has no identity ({error}): define it inside the method") from None
+
+    def digest(self, value: Any) -> str:
+        """Return what tells a value from others: a digest, or the text of what is simple."""
+        if type(value) in SIMPLE:
+            return f"{type(value).__name__} {value!r}"
+        if id(value) not in self._known:
+            self._known[id(value)] = f"{type(value).__qualname__} around it", value  # for what holds itself
+            content = json.dumps(self._content(value))
+            self._known[id(value)] = hashlib.sha256(content.encode()).hexdigest(), value
+        return self._known[id(value)][0]
+
+    def _content(self, value: Any) -> list[Any]:
+        kind = type(value)
+        if isinstance(value, (type, types.FunctionType)):
+            return self._code(value)
         if isinstance(value, types.ModuleType):
             self.modules.add(value.__name__)
-        elif isinstance(value, functools.partial):
-            self.add(name, inspect.unwrap(value.func), module)
-            self.parts.append((f"{name} =", constant(name, (value.args, value.keywords))))
-        elif not isinstance(value, (type, types.FunctionType)):
-            self.add(type(value).__name__, type(value), module)
-            if type(value).__module__ != "typing":
-                self.parts.append((f"{name} =", constant(name, value)))
-        else:
-            refuse_outdated(value, module)
-            if value.__module__ != module:
-                self.modules.add(value.__module__ or "")
-            else:
-                self._add_code(value)
+            return ["module", value.__name__]
+        if isinstance(value, types.CodeType):
+            shape = [value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount, value.co_flags]
+            names = [value.co_name, value.co_names, value.co_varnames, value.co_cellvars, value.co_freevars]
+            return ["code", shape, names, value.co_code.hex(), self.digest(value.co_consts)]
+        if kind is bytes:
+            return ["bytes", hashlib.sha256(value).hexdigest()]
+        if kind in (list, tuple):
+            return [kind.__name__, *map(self.digest, value)]
+        if kind is dict:
+            return ["dict", *([self.digest(key), self.digest(item)] for key, item in value.items())]
+        if isinstance(value, (set, frozenset)):  # whose own order differs between processes
+            items = [self.digest(item) for item in sorted(value, key=repr)]
+            return [self.digest(kind), sorted(items), self.digest(getattr(value, "__dict__", None))]
+        wrapped = getattr(value, "__dict__", {}).get("__wrapped__")
+        if wrapped is not None and self._is_foreign(kind.__module__):
+            return [kind.__qualname__, self.digest(wrapped)]
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(value, torch.Tensor):  # its pickle has addresses
+            from mmc_bench.results.weights import checksum_of
 
-    def _add_code(self, value: Any) -> None:
-        """Add a class or function, what its code names, its base classes, and what its class has by now."""
-        source = _source(value)
-        self.parts.append((value.__qualname__, source))
-        module = value.__module__
-        self.modules.add_imports(source, sys.modules[module].__package__)
-        namespace = {**vars(sys.modules[module]), **_enclosed(value)}
-        for name in _names(value, source):
-            if name in namespace and not name.startswith("__"):
-                self.add(name, inspect.unwrap(namespace[name]), module)
-        if isinstance(value, type):
-            for base in value.__mro__[1:-1]:
-                self.add(base.__name__, base, module)
-            for function in _written(value):
-                self.add(function.__qualname__, function, module)
-            for name, member in vars(value).items():
-                if isinstance(member, PLAIN) and not name.startswith("__"):
-                    self.parts.append((f"{value.__qualname__}.{name} =", constant(name, member)))
+            return [self.digest(kind), value.requires_grad, checksum_of({"": value.detach().cpu().contiguous()})]
+        return self._parts(value)
+
+    def _parts(self, value: Any) -> list[Any]:
+        """Return what any other object is made of, as a pickle has it."""
+        import cloudpickle
+
+        kind = type(value)
+        reduce = cloudpickle.Pickler.dispatch_table.get(kind)
+        # To a type variable, cloudpickle gives a random number.
+        parts = reduce(value) if reduce and kind.__module__ != "typing" else value.__reduce_ex__(4)
+        if isinstance(parts, str):  # the name of what its module has once
+            return [self.digest(kind), str(getattr(value, "__module__", "")), parts]
+        return [self.digest(part if index < 3 or part is None else [*part]) for index, part in enumerate(parts)]
+
+    def _code(self, value: Any) -> list[Any]:
+        """Return what a class or function is: of an installed one, its name; of another module's, what it encloses."""
+        refuse_outdated(value, self._home)
+        function = value if isinstance(value, types.FunctionType) else None
+        module = value.__module__ if function is None else value.__globals__.get("__name__", value.__module__)
+        place = "" if module == self._home else module  # a copy of the module has the same digest
+        name = [place, value.__qualname__ if function is None else function.__code__.co_qualname]
+        if module != self._home:
+            self.modules.add(module or "")
+        if self._is_foreign(module):
+            inner = [vars(value).get(one) for one in ("__wrapped__", "registry")] if function else []
+            return [*name, *(self.digest(one) for one in inner if one is not None)]
+        if function is not None:
+            name += [self.digest([function.__defaults__, function.__kwdefaults__, vars(function)])]
+            name += [self.named(*cell) for cell in _enclosed(function)]
+        return name if module != self._home else [*name, *self._written(value)]
+
+    def _is_foreign(self, module: str | None) -> bool:
+        """Tell whether code of a module counts by its name: it is installed, ours, or has no file."""
+        file = getattr(sys.modules.get(module or ""), "__file__", None)
+        own = (module or "").partition(".")[0] in own_modules()
+        return module != self._home and (own or file is None or is_installed(Path(file)))
+
+    def _written(self, value: Any) -> list[Any]:
+        """Return the source of a class or function, what it names, its base classes, and what its class has by now."""
+        source = _source_of(value)
+        home = sys.modules.get(self._home)
+        self.modules.add_imports(source or "", home.__package__ if home else None)
+        namespace = value.__globals__ if isinstance(value, types.FunctionType) else vars(home) if home else {}
+        used = [name for name in _names(value, source or "") if name in namespace and not name.startswith("__")]
+        content: list[Any] = [source, [[name, self.named(name, namespace[name])] for name in used]]
+        if not isinstance(value, type):
+            return content if source is not None else [*content, self.digest(value.__code__)]
+        members = []
+        for name, member in sorted(vars(value).items()):
+            if isinstance(member, PLAIN) and not name.startswith("__"):
+                members.append([name, self.named(f"{value.__qualname__}.{name}", member)])
+            members += [[name, self.named(name, function)] for function in functions_of(member)]
+        return [*content, [self.digest(base) for base in value.__mro__[1:-1]], members]
 
 
-def constant(name: str, value: Any) -> str:
-    """Return a text that identifies a constant: JSON of plain data, else a digest of its pickle."""
-    try:
-        return json.dumps(value, sort_keys=True, default=_listed)
-    except (TypeError, ValueError):
-        pass
-    import cloudpickle
-
-    try:
-        return hashlib.sha256(cloudpickle.dumps(value)).hexdigest()
-    except Exception as error:  # whatever the object raises
-        raise UserError(f"the global {name!r} has no identity ({error}): define it inside the method") from None
-
-
-def compiled(target: type) -> str:
-    """Return a text that identifies a class without source: its name, and what its functions are compiled to."""
-    parts = []
-    codes = [function.__code__ for function in functions_of(target)]
-    while codes:
-        code = codes.pop()
-        codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
-        plain = [value for value in code.co_consts if not isinstance(value, types.CodeType)]
-        constants = [sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value) for value in plain]
-        parts.append([code.co_name, code.co_code.hex(), code.co_names, constants])
-    return json.dumps([target.__module__, target.__qualname__, parts])
-
-
-def _listed(value: Any) -> list[str]:
-    """Return a set as a list; its own order differs between processes."""
-    if isinstance(value, (set, frozenset)):
-        return sorted(map(repr, value))
-    raise TypeError
-
-
-def _written(value: Any) -> Iterator[types.FunctionType]:
-    """Yield the functions of a class, or a function, but for those that a dataclass makes from its source."""
-    for function in functions_of(value):
-        if not (is_dataclass(value) and function.__code__.co_filename == "<string>"):
-            yield function
+def functions_of(member: Any) -> Iterator[types.FunctionType]:
+    """Yield a function, or those of a property, a class or static method and the like."""
+    for one in (member, *(getattr(member, name, None) for name in HELD)):
+        if isinstance(one, types.FunctionType):
+            yield one
 
 
 def _names(value: Any, source: str) -> list[str]:
     """Return the names that the code of a class or function uses."""
-    tree = parsed(source)
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} if tree else set()
-    codes = [function.__code__ for function in _written(value)]
+    names = {node.id for node in ast.walk(parsed(source) or ast.Module([], [])) if isinstance(node, ast.Name)}
+    codes = [value.__code__] if isinstance(value, types.FunctionType) else []
     while codes:
         code = codes.pop()
-        names |= {*code.co_names, *code.co_freevars}
+        names |= {*code.co_names}
         codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
     return sorted(names)
 
 
-def _enclosed(value: Any) -> dict[str, Any]:
-    """Return what the functions of a class, or a function, take from a function around them."""
-    found: dict[str, Any] = {}
-    for function in _written(value):
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
-            if name != "__class__":
-                found[name] = cell.cell_contents
-    return found
+def _enclosed(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield what a function takes from one around it, by name."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+        if name != "__class__":
+            with suppress(ValueError):  # it has no value yet
+                yield name, cell.cell_contents
 
 
-def _source(value: Any) -> str:
-    try:
-        return inspect.getsource(value)
-    except (OSError, TypeError):
-        pass
+def _source_of(value: Any) -> str | None:
+    """Return the source of a class or function, or None where it is not available."""
     if isinstance(value, type):
         for lines, line in _places(value):
             if found := _class_in(lines, value.__name__, line):
                 return found
-    raise UserError(
-        f"the source of {value.__qualname__} is not available, and so it has no identity: "
-        "define it in a file or a notebook cell"
-    )
+    with suppress(OSError, TypeError):
+        return inspect.getsource(getattr(value, "__code__", value))  # of a function, it would be what that wraps
+    return None
 
 
 def _places(value: type) -> Iterator[tuple[list[str], int | None]]:
     """Yield lines that may define a class, with the number of one inside it, if it is known; the surest first."""
-    for function in functions_of(value):
-        if function.__qualname__.startswith(f"{value.__qualname__}."):
-            yield linecache.getlines(function.__code__.co_filename), function.__code__.co_firstlineno
+    for function in (function for member in vars(value).values() for function in functions_of(member)):
+        code = inspect.unwrap(function).__code__
+        if code.co_qualname.startswith(f"{value.__qualname__}."):
+            linecache.checkcache(code.co_filename)
+            yield linecache.getlines(code.co_filename), code.co_firstlineno
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     for cell in reversed(shell.user_ns.get("In", []) if shell else []):  # a class without functions names no file
         yield shell.transform_cell(cell).splitlines(keepends=True), None

@@ -6,20 +6,20 @@ import inspect
 import json
 import operator
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.class_source import compiled, constant, identity_of_class
+from mmc_bench.plugin.class_source import PLAIN, identity_of_class, identity_of_code, identity_of_value
 from mmc_bench.plugin.in_memory import InMemoryOffer, kebab, plugin_of
 from mmc_bench.plugin.local_modules import LocalModules, ModuleNames, is_installed
 from mmc_bench.plugin.parameters import CONTEXT
 from mmc_bench.plugin.random_weights import draw_weights
-from mmc_bench.plugin.reloaded import PLAIN, OutdatedError
 from mmc_bench.plugin.specs import BackboneSpec
 from mmc_bench.system.digests import digest_of_text
 
@@ -78,11 +78,9 @@ def backbone_offer(given: Any) -> InMemoryOffer:
         spec = BackboneSpec(name=name, target=f":{own}", summary=summary)
     except (ValueError, TypeError) as error:
         raise UserError(f"backbone {own}: {error}") from None
-    digest = _digest_of_target(given) if trained is None else _digest_of_network(trained)
-    families = [named] if trained is None else {type(layer) for layer in trained.modules()}
-    modules = LocalModules(functools.reduce(operator.or_, map(_modules_of, families)))
-    plugin = plugin_of(name, named.__module__, digest, modules)
-    return InMemoryBackbone(spec, plugin, given, modules.names)
+    digest, modules = _identity_of(given) if trained is None else _identity_of_network(trained)
+    plugin = plugin_of(name, named.__module__, digest, LocalModules(modules))
+    return InMemoryBackbone(spec, plugin, given, modules)
 
 
 def _is_network(given: object) -> bool:
@@ -101,51 +99,44 @@ def _taken(target: Any, context: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in context.items() if name in names}
 
 
-def _digest_of_target(target: Any) -> str:
-    """Return a digest of the source of a class or function; of an installed one, of its name and version."""
+def _identity_of(target: Any) -> tuple[str, ModuleNames]:
+    """Return a digest of a class or function, and the modules, not installed, that another process imports for it."""
     if isinstance(target, functools.partial):
-        arguments = constant("its arguments", (target.args, target.keywords))
-        return digest_of_text(_digest_of_target(target.func) + arguments)
+        digest, names = _identity_of(target.func)
+        given = (target.args, target.keywords)
+        arguments, modules = identity_of_value("its arguments", given, target.func.__module__)
+        return digest_of_text(digest + arguments), names | modules.names
     if not hasattr(target, "__qualname__"):  # an object with __call__
         raise UserError(f"{type(target).__name__} object is no backbone: give a class, or a function that makes one")
-    return digest_of_text(_installed(target)) if _is_installed(target) else identity_of_class(target)[0]
+    return _identity_by(identity_of_class, target)
 
 
-def _digest_of_network(network: Any) -> str:
-    """Return a digest of a network's architecture: its layers' classes, settings and names, and its weights' shapes."""
+def _identity_by(identify: Callable[[Any], tuple[str, LocalModules]], target: Any) -> tuple[str, ModuleNames]:
+    """Return the identity of a class or function; that of an installed one is its name and version."""
+    if _is_installed(target):
+        return digest_of_text(_installed(target)), ModuleNames()
+    digest, modules = identify(target)
+    return digest, modules.names
+
+
+def _identity_of_network(network: Any) -> tuple[str, ModuleNames]:
+    """Return a digest of a network's architecture, and its modules.
+
+    The architecture is its layers' classes, settings and names, and its weights' shapes.
+    """
     layers = [(name, type(layer), _settings_of(layer)) for name, layer in network.named_modules()]
-    classes = {family: _identity_of(family) for _, family, _ in layers}
+    classes = {family: _identity_by(identity_of_code, family) for _, family, _ in layers}
+    settings = [identity_of_value(f"{name}'s settings", own, family.__module__) for name, family, own in layers]
     shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
-    parts = [[name, classes[family], settings] for name, family, settings in layers]
-    return digest_of_text(json.dumps([parts, repr(network), shapes], sort_keys=True, default=_listed))
-
-
-def _identity_of(family: type) -> str:
-    if _is_installed(family):
-        return _installed(family)
-    try:
-        return identity_of_class(family)[0]
-    except OutdatedError:
-        raise
-    except UserError:  # a class made by code that has no file
-        return digest_of_text(json.dumps([compiled(family), *(_identity_of(base) for base in family.__mro__[1:-1])]))
+    parts = [[name, classes[family][0], own] for (name, family, _), (own, _) in zip(layers, settings)]
+    digest = digest_of_text(json.dumps([parts, repr(network), shapes]))
+    names = [names for _, names in classes.values()] + [modules.names for _, modules in settings]
+    return digest, functools.reduce(operator.or_, names)
 
 
 def _is_installed(target: Any) -> bool:
     package = sys.modules.get(target.__module__.partition(".")[0])
     return is_installed(Path(getattr(package, "__file__", None) or ""))
-
-
-def _modules_of(target: Any) -> ModuleNames:
-    """Return the modules, not installed, that another process imports for a class or function."""
-    while isinstance(target, functools.partial):
-        target = target.func
-    try:
-        return ModuleNames() if _is_installed(target) else identity_of_class(target)[1].names
-    except OutdatedError:
-        raise
-    except UserError:  # a class made by code that has no file
-        return ModuleNames()
 
 
 def _installed(target: Any) -> str:
@@ -155,13 +146,10 @@ def _installed(target: Any) -> str:
 
 
 def _settings_of(layer: Any) -> dict[str, Any]:
-    """Return what a layer keeps of plain data, which its text may not show."""
+    """Return what a layer keeps of plain data and of code, which its text may not show."""
+    kinds = (*PLAIN, FunctionType, BuiltinFunctionType, MethodType, functools.partial)
     return {
         name: value
         for name, value in vars(layer).items()
-        if isinstance(value, PLAIN) and not name.startswith("_") and name != "training"
+        if isinstance(value, kinds) and not name.startswith("_") and name != "training"
     }
-
-
-def _listed(value: Any) -> Any:
-    return sorted(map(repr, value)) if isinstance(value, (set, frozenset)) else type(value).__qualname__

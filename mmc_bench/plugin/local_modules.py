@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import inspect
 import json
 import os
 import sys
@@ -17,10 +18,10 @@ from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
+from typing import Any
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.reloaded import refuse_outdated
 from mmc_bench.plugin.versions import GROUP, OWN_DISTRIBUTION, built_in_source, built_in_version
 from mmc_bench.system.digests import digest_of_text, files_below
 from mmc_bench.system.files import read_whole
@@ -99,7 +100,7 @@ class LocalModules:
         Of our own plugins, the one of that name is added.
         """
         top = name.partition(".")[0]
-        if top in _own_modules():
+        if top in own_modules():
             self._add_built_in(name)
         elif top not in self._seen:
             self._seen.add(top)
@@ -107,7 +108,7 @@ class LocalModules:
                 self._followed.add(top)
                 content = self._add_file(file)
                 if file.suffix == ".py":
-                    self.add_imports(content.decode("utf-8", errors="replace"))
+                    self.add_imports(content)
 
     def add_alone(self, name: str) -> None:
         """Add the file of a module, unless it is installed, and neither what it imports nor more of its package."""
@@ -116,7 +117,7 @@ class LocalModules:
             self._alone.add(name)
             self._add_file(origin)
 
-    def add_imports(self, source: str, package: str | None = None) -> None:
+    def add_imports(self, source: str | bytes, package: str | None = None) -> None:
         """Add the modules that source imports anywhere; those not imported yet are found and not run.
 
         Parameters
@@ -159,21 +160,62 @@ def check_loaded_modules(modules: LocalModules) -> None:
     Raises
     ------
     UserError
-        When one was edited since, or names what another had before that was reloaded: its code is no longer that of
-        the files.
+        When one was edited since, or names what another had before that was edited and reloaded: its code is no longer
+        that of the files.
     """
-    files = {*map(os.path.realpath, modules.files)}
+    places = {*map(str, modules.files), *map(os.path.realpath, modules.files)}
     for name, module in list(sys.modules.items()):
-        file, spec = getattr(module, "__file__", None), getattr(module, "__spec__", None)
-        if spec is None or not isinstance(file, str) or resolved(file) not in files:
+        file = getattr(module, "__file__", None)
+        if name == "__main__" or not isinstance(file, str) or places.isdisjoint((file, resolved(file))):
             continue
-        digest = hashlib.sha256(content_of(Path(file))).hexdigest()
-        # Kept with the module's spec, which is another one once the module is reloaded.
-        if vars(spec).setdefault("mmc_bench_text", digest) != digest:
-            raise UserError(f"{file} was edited since it was imported: reload module {name}, or restart the kernel")
-        for value in list(vars(module).values()):
-            if isinstance(value, (type, FunctionType)) or "__wrapped__" in getattr(value, "__dict__", ()):
+        _digest_as_imported(module, file)
+        for value in list(vars(module).values()):  # those of its own may be left from an earlier text of it
+            if getattr(value, "__module__", name) != name:
                 refuse_outdated(value, name)
+
+
+def refuse_outdated(value: Any, home: str) -> None:
+    """Refuse a class or function, named in module `home`, whose own module's file was edited since the first check.
+
+    Where that module was reloaded meanwhile, it has another one in its place.
+
+    Raises
+    ------
+    UserError
+        When its file was edited.
+    """
+    value = inspect.unwrap(value) if callable(value) else value
+    if not isinstance(value, (type, FunctionType)):
+        return
+    module = sys.modules.get(value.__module__)
+    file = getattr(module, "__file__", None)
+    if module is None or not isinstance(file, str) or not Path(file).is_file() or is_installed(Path(file)):
+        return
+    if _first_digest(value, file) != _digest_as_imported(module, file):
+        again = "import it again" if home in ("__main__", value.__module__) else f"reload module {home}, too"
+        advice = "start a new process" if value.__module__ == "__main__" else f"{again}, or restart the kernel"
+        kind = "class" if isinstance(value, type) else "function"
+        raise UserError(f"{kind} {value.__qualname__} is from before an edit of {file}: {advice}")
+
+
+@cache
+def _first_digest(value: Any, file: str) -> str:
+    """Return the digest that a file had when a class or function of it was first seen."""
+    return _digest_of_file(file)
+
+
+def _digest_as_imported(module: ModuleType, file: str) -> str:
+    """Return the digest of a module's file, but for a script's checked to be what it was when it was imported."""
+    digest = _digest_of_file(file)
+    # Kept with the module's spec, which is another one once the module is reloaded.
+    if module.__spec__ is not None and vars(module.__spec__).setdefault("mmc_bench_text", digest) != digest:
+        advice = f"reload module {module.__name__}, or restart the kernel"
+        raise UserError(f"{file} was edited since it was imported: {advice}")
+    return digest
+
+
+def _digest_of_file(file: str) -> str:
+    return hashlib.sha256(content_of(Path(file))).hexdigest()
 
 
 @cache
@@ -184,7 +226,8 @@ def _built_in_plugins() -> dict[str, str]:
 
 
 @cache
-def _own_modules() -> frozenset[str]:
+def own_modules() -> frozenset[str]:
+    """Return the top-level modules of the core and of our own plugins."""
     return frozenset({__name__.partition(".")[0], *(place.partition(".")[0] for place in _built_in_plugins())})
 
 
@@ -194,7 +237,7 @@ def _files_of(top: str) -> Iterator[Path]:
     if origin is None and spec is not None:
         folders = [Path(place) for place in spec.submodule_search_locations or () if not is_installed(Path(place))]
         yield from files_of_namespace(folders)
-    elif (file := Path(origin or "")).suffix == ".py" and not is_installed(file):
+    elif origin and (file := Path(origin)).is_file() and not is_installed(file):  # source, or compiled
         yield from files_below(file.parent) if spec and spec.submodule_search_locations else [file]
 
 
@@ -228,7 +271,7 @@ def _ends(file: Path) -> list[bytes]:
     return [os.fsencode(word) + quote for word in (file.suffix or file.name, file.name) for quote in (b'"', b"'")]
 
 
-def _imported(source: str, package: str | None) -> set[str]:
+def _imported(source: str | bytes, package: str | None) -> set[str]:
     """Return the dotted names that source imports, but for ``__main__``."""
     names: set[str] = set()
     for node in ast.walk(parsed(source) or ast.Module([], [])):
@@ -241,11 +284,11 @@ def _imported(source: str, package: str | None) -> set[str]:
     return {name for name in names if name.partition(".")[0] != "__main__"}
 
 
-def parsed(source: str) -> ast.Module | None:
-    """Return the syntax tree of source; None where it is a piece of an expression, as that of a lambda may be."""
+def parsed(source: str | bytes) -> ast.Module | None:
+    """Return the syntax tree of source, or of a file; None of a piece of an expression, as that of a lambda may be."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python gives those of the source when it imports it
         try:
-            return ast.parse(textwrap.dedent(source))
+            return ast.parse(textwrap.dedent(source) if isinstance(source, str) else source)
         except (SyntaxError, ValueError):  # ValueError: of a null byte
             return None

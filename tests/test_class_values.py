@@ -1,0 +1,182 @@
+"""Values that a class names are part of its identity: their types, their order, and the code in them."""
+
+import importlib
+import itertools
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mmc_bench.errors import UserError
+from mmc_bench.plugin.class_source import identity_of_class, identity_of_value
+
+MINE = "\nclass Mine:\n    def fine_tune(self, task):\n        return it\n"
+STEP = "def step():\n    return 1\n"
+LOSS = "class Loss:\n    def step(self):\n        return 1\n"
+SCALED = """
+import functools
+def scaled(factor):
+    def outer(function):
+        @functools.wraps(function)
+        def inner(*given):
+            return factor * function(*given)
+        return inner
+    return outer
+def plain():
+    return 1
+it = scaled(2)(plain)
+"""
+BRANCHES = """
+import functools
+@functools.singledispatch
+def it(x):
+    return 1
+@it.register
+def _(x: int):
+    return 2
+"""
+CONDITION = """
+if False:
+    class It:
+        made = list
+        def f(self): ...
+else:
+    class It:
+        made = tuple
+        def f(self): ...
+it = It
+"""
+CLOSURE = "def make(x):\n    def f():\n        return x\n    return f\nit, other = make(1), make(2)\n"
+
+#: Source that gives `it` a value, what is replaced in it, and by what.
+EDITS = {
+    "a function in a dict": (STEP + "it = {'a': step}", "return 1", "return 2"),
+    "an object in a list": (LOSS + "it = [Loss()]", "return 1", "return 2"),
+    "a class in a tuple": (LOSS + "it = (Loss,)", "return 1", "return 2"),
+    "a function in a set": (STEP + "it = {step}", "return 1", "return 2"),
+    "an argument of a partial": (STEP + "import functools\nit = functools.partial(map, step)", "return 1", "return 2"),
+    "a bound method": (LOSS + "it = Loss().step", "return 1", "return 2"),
+    "an object's attribute": (
+        STEP + "from types import SimpleNamespace\nit = SimpleNamespace(f=step)",
+        "return 1",
+        "return 2",
+    ),
+    "a list that becomes a tuple": ("it = [0, 1]", "[0, 1]", "(0, 1)"),
+    "the type of a key": ("it = {1: 2}", "{1:", "{'1':"),
+    "the order of a dict": ("it = {1: 2, 3: 4}", "1: 2, 3: 4", "3: 4, 1: 2"),
+    "an installed function": ("import math\nit = math.sin", "sin", "cos"),
+    "an argument of a wrapper": (SCALED, "scaled(2)", "scaled(3)"),
+    "a wrapper": (SCALED, "factor * function", "factor + function"),
+    "what a wrapper wraps": (SCALED, "return 1", "return 2"),
+    "what a cache wraps": (STEP + "import functools\nit = functools.cache(step)", "return 1", "return 2"),
+    "a branch of a generic function": (BRANCHES, "return 2", "return 3"),
+    "the second class of a name": (CONDITION, "made = tuple", "made = dict"),
+    "what a function encloses": (CLOSURE, "make(1), make(2)", "make(2), make(1)"),
+    "what is between functions that name each other": (
+        "def it(n):\n    return other(n)\ndef other(n):\n    return n and it(n - 1)\n",
+        "n - 1",
+        "n - 2",
+    ),
+}
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Return a function that makes a module of a source and a class that names `it`, and returns the class."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    numbers = itertools.count()
+    names = []
+
+    def mine(source):
+        names.append(f"values_{next(numbers)}")
+        (tmp_path / f"{names[-1]}.py").write_text(source + MINE)
+        importlib.invalidate_caches()
+        return importlib.import_module(names[-1]).Mine
+
+    yield mine
+    for name in names:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("case", EDITS)
+def test_an_edit_of_a_value_s_type_order_or_code_changes_the_identity(tmp_path, monkeypatch, case):
+    source, old, new = EDITS[case]
+    assert old in source
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def digest(text):
+        (tmp_path / "values_plugin.py").write_text(text + MINE)
+        sys.modules.pop("values_plugin", None)  # as in a new process
+        importlib.invalidate_caches()
+        return identity_of_class(importlib.import_module("values_plugin").Mine)[0]
+
+    before = digest(source)
+    assert digest(source) == before != digest(source.replace(old, new))
+    del sys.modules["values_plugin"]
+
+
+MANY = """
+import functools, logging, math, re
+from collections import Counter, OrderedDict, defaultdict, namedtuple
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple, TypeVar
+import torch
+WORDS = {"one", "two", "three", "four"}
+def f(x=object()):
+    return g(x)
+def g(x):
+    return f(x)
+@dataclass(frozen=True, order=True)
+class Numbers:
+    names: frozenset = frozenset(WORDS)
+    more: list = field(default_factory=list)
+class Pair(NamedTuple):
+    a: int = 1
+class Kind(Enum):
+    a = "a"
+ring = [1]
+ring.append(ring)
+it = [WORDS, {"f": math.sin, "names": WORDS}, Numbers(), {f, g, Numbers}, Pair(), Kind.a, {Kind.a, "b"}, ring]
+it += [torch.ones(2), torch.nn.Identity(), torch.relu, torch.float32, re.compile("a")]
+it += [logging.getLogger("x"), TypeVar("T"), list[int], int | None, Counter("ab"), OrderedDict(a=1), defaultdict(list)]
+it += [functools.lru_cache(f), torch.no_grad()(g), namedtuple("P", "a b")(1, 2), range(3), slice(1), ..., print]
+"""
+
+
+def test_values_of_any_type_have_one_digest_in_every_process(tmp_path):
+    (tmp_path / "own.py").write_text(MANY + MINE)
+    code = "from mmc_bench.plugin.class_source import identity_of_class as i; import own; print(i(own.Mine)[0])"
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert found[0] == found[1] and len(found[0]) == 13
+
+
+def test_tensors_that_differ_have_different_digests():
+    tensors = [torch.zeros(2), torch.ones(2), torch.zeros(2, 1), torch.zeros(2, dtype=torch.float64)]
+    tensors += [torch.zeros(2, requires_grad=True), torch.nn.Parameter(torch.zeros(2))]
+    assert len({identity_of_value("it", tensor, __name__)[0] for tensor in tensors}) == len(tensors)
+
+
+def test_what_has_no_identity_is_said_in_one_sentence(mine):
+    with pytest.raises(UserError, match=r"the global 'it' has no identity \(cannot pickle .*lock.*define it inside"):
+        identity_of_class(mine("import threading\nit = {'a': [threading.Lock()]}"))
+
+
+def test_a_name_that_has_no_value_yet_is_no_error(mine):
+    source = (
+        "def make():\n    def go():\n        return late\n    if False:\n        late = 1\n    return go\nit = make()"
+    )
+    assert len(identity_of_class(mine(source))[0]) == 12
