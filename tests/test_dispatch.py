@@ -4,16 +4,13 @@ import errno
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from helpers.records import cell_record, pretrain_record
 
-from mmc_bench.engines import Outcome, Settings, store_of
+from mmc_bench.engines import Outcome
 from mmc_bench.engines import dispatch as module
 from mmc_bench.engines.dispatch import Dispatcher
-from mmc_bench.results import codec, outages
-from mmc_bench.results import store as module_of_store
 from mmc_bench.results.codec import DiskError
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import Store, UnwritableError
@@ -156,89 +153,6 @@ def test_a_disk_that_stays_away_ends_the_run(team, monkeypatch):
     monkeypatch.setattr(module, "LONGEST_OUTAGE", 0.0)
     with pytest.raises(UnwritableError, match="Input/output error"):
         run.take()
-
-
-class Outage:
-    """Functions that read or write, of which so many calls meet a disk that is away."""
-
-    def __init__(self, monkeypatch, calls, code=errno.EIO):
-        self.left, self.code = calls, code
-        monkeypatch.setattr(outages, "PAUSE", 0.0)
-        monkeypatch.setattr("mmc_bench.results.codec.read_whole", self.around(codec.read_whole))
-        monkeypatch.setattr("mmc_bench.results.store.write_whole", self.around(module_of_store.write_whole))
-
-    def around(self, use):
-        def used(*arguments):
-            if self.left:
-                self.left -= 1
-                raise OSError(self.code, os.strerror(self.code))
-            return use(*arguments)
-
-        return used
-
-
-@pytest.fixture
-def patient(tmp_path):
-    store = store_of(Settings(results=str(tmp_path / "results")))
-    store.check_writable()
-    return store
-
-
-@pytest.mark.parametrize("use", ["save", "save_failure", "find", "done", "find_failure"])
-def test_a_record_is_read_and_written_once_the_disk_is_back(patient, monkeypatch, use):
-    record = CELLS[0]
-    patient.save(record)
-    given = {"save": (record,), "save_failure": (record.cell, failure_of(record.cell))}.get(use, (record.cell,))
-    outage = Outage(monkeypatch, 3, errno.ESTALE)
-    found = getattr(patient, use)(*given)
-    assert outage.left == 0
-    assert use not in ("find", "done") or found == record
-
-
-def test_an_outage_is_told_once(patient, monkeypatch, capsys):
-    Outage(monkeypatch, 3)
-    patient.save(CELLS[0])
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "Input/output error" in line and line.endswith(": waiting for its disk, at most 5 minutes")
-
-
-def test_weights_whose_disk_is_away_are_asked_for_again(patient, monkeypatch):
-    exists = Path.exists
-    trouble = [errno.ESTALE, errno.EIO]
-
-    def away(path, **options):
-        if trouble and path.suffix != "":
-            raise OSError(trouble.pop(), "away")
-        return exists(path, **options)
-
-    patient.save(MODEL)
-    monkeypatch.setattr(outages, "PAUSE", 0.0)
-    monkeypatch.setattr(Path, "exists", away)
-    assert patient.done(MODEL.pretraining) is None  # it has no weights
-    assert not trouble
-
-
-def test_a_failure_that_stops_the_run_is_not_written_to_the_disk_that_may_be_its_cause(team, monkeypatch):
-    run = team.run(JOBS[1:2])
-    job = run.take()
-    Outage(monkeypatch, 10**6)
-    run.settle(Outcome(job, failure=failure_of(job), stops="the disk is away"))
-    assert next(run.outcomes()).stops == "the disk is away"
-
-
-def test_a_disk_that_is_away_right_after_a_lease_does_not_end_the_run(patient, monkeypatch):
-    run = Dispatcher(JOBS[1:2], patient, lambda job, event: None)
-    Outage(monkeypatch, 2)
-    assert run.take() == JOBS[1]
-
-
-@pytest.mark.parametrize(("code", "longest"), [(errno.ENOSPC, 300.0), (errno.EIO, 0.0)])
-def test_a_full_disk_and_a_long_outage_are_told(patient, monkeypatch, code, longest):
-    monkeypatch.setattr(outages, "LONGEST_OUTAGE", longest)
-    outage = Outage(monkeypatch, 10**6, code)
-    with pytest.raises(UnwritableError, match=os.strerror(code)):
-        patient.save(CELLS[0])
-    assert outage.left > 10**6 - 10
 
 
 def test_a_run_whose_disk_stays_away_ends_with_its_summary(bench, monkeypatch):

@@ -9,7 +9,7 @@ from mmc_bench.engines import FollowUp, OnEvent, Outcome, nothing_more
 from mmc_bench.engines.schedule import Schedule
 from mmc_bench.results.jobs import Job, Pretraining, models_of
 from mmc_bench.results.leases import Leases
-from mmc_bench.results.outages import FINAL, LONGEST_OUTAGE
+from mmc_bench.results.outages import LONGEST_OUTAGE, PASSING
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import Store, UnwritableError
 
@@ -183,7 +183,7 @@ class Dispatcher:
             self._trouble_since = None
         except OSError as error:
             self._trouble_since = self._trouble_since or now
-            if error.errno in FINAL or now - self._trouble_since > LONGEST_OUTAGE:
+            if error.errno not in PASSING or now - self._trouble_since > LONGEST_OUTAGE:
                 with self._store.writing():
                     raise
             leased = False

@@ -26,6 +26,7 @@ from mmc_bench.engines.gpu_memory import shares
 from mmc_bench.engines.schedule import pretraining_of
 from mmc_bench.engines.worker import Worker
 from mmc_bench.results.jobs import Job
+from mmc_bench.results.outages import ON_WAIT
 from mmc_bench.results.records import Failure
 from mmc_bench.system.allocator import keep_freed_memory, return_freed_memory
 from mmc_bench.system.process_state import as_if_fresh
@@ -157,6 +158,7 @@ class Process:
         self.job: Job | None = None
         self.last_pretraining: str | None = None
         self._started, self._began = datetime.now(UTC), time.monotonic()
+        self._waits_since: float | None = None  # for its disk
         self._first_size: int | None = None
         self._spoilt = False
         self._stopped_because: str | None = None
@@ -179,9 +181,14 @@ class Process:
         job = self.job
         assert job is not None
         try:
-            message: _Event | Outcome = self.connection.recv()
+            message: _Event | _Waits | Outcome = self.connection.recv()
         except (EOFError, OSError):  # OSError: it was killed in the middle of a message
             return self._died(job)
+        if isinstance(message, _Waits):
+            now = time.monotonic()
+            self._began += now - (self._waits_since or now)  # which is not part of the job
+            self._waits_since = now if message.begins else None
+            return None
         if isinstance(message, _Event):
             self._began = min(self._began, time.monotonic())
             on_event(job, message.event)
@@ -202,7 +209,8 @@ class Process:
         """Stop the process when its job takes more than it may; `receive` reports that."""
         if self.job is None or self._stopped_because:
             return
-        if limits.seconds is not None and time.monotonic() - self._began > limits.seconds:
+        now = self._waits_since or time.monotonic()
+        if limits.seconds is not None and now - self._began > limits.seconds:
             self._stopped_because = f"it took longer than --cell-timeout ({limits.seconds / 60:g} minutes)"
         elif limits.memory is not None and self._size > limits.memory:
             self._stopped_because = f"it took more memory than --cell-memory ({limits.memory / GIGABYTE:g} GB)"
@@ -244,6 +252,13 @@ class Process:
 @dataclass(frozen=True)
 class _Event:
     event: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Waits:
+    """The worker begins to wait for its disk, or ends."""
+
+    begins: bool
 
 
 @contextlib.contextmanager
@@ -304,6 +319,7 @@ def _work(connection: Connection, settings: Settings) -> None:
         os.register_at_fork(after_in_child=connection.close)
     threading.Thread(target=_exit_with_owner, daemon=True).start()
     keep_freed_memory()  # from one step to the next; between jobs, the owner looks at what this process holds
+    ON_WAIT.set(lambda begins: connection.send(_Waits(begins)))
     worker = Worker(settings)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:

@@ -18,7 +18,7 @@ from mmc_bench.results import records
 from mmc_bench.results.canonical import canonical_json
 from mmc_bench.results.codec import DiskError
 from mmc_bench.results.jobs import Cell, Job, Trial, references_of
-from mmc_bench.results.outages import FINAL
+from mmc_bench.results.outages import PASSING
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import LostWeightsError, UnwritableError
 from mmc_bench.results.versions import ChangedCoreError
@@ -119,7 +119,7 @@ class Worker:
 
 def _stops_the_run(error: BaseException) -> bool:
     """Tell whether other jobs would meet the same error: in this process's code, or on a disk that stays away."""
-    is_away = isinstance(error, DiskError) and error.errno not in FINAL
+    is_away = isinstance(error, DiskError) and error.errno in PASSING
     return is_away or isinstance(error, UnwritableError | ChangedCoreError)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +182,23 @@ def is_there(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise DiskError(f"{path} cannot be read: {error.strerror}", error.errno) from None
+
+
+def names_in(folder: str | Path) -> list[str]:
+    """Return the names of all files in a folder but the hidden ones, which are being written.
+
+    Raises
+    ------
+    DiskError
+        When it cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DiskError(f"{folder} cannot be read: {error.strerror}", error.errno) from None
 
 
 def read_record(path: Path) -> AnyRecord | SelectionRecord | ConnectionRecord | ProbeRecord:

@@ -38,6 +38,7 @@ from mmc_bench.results.codec import (
     encoded,
     is_there,
     job_of,
+    names_in,
     parsed,
     read_if_there,
     schema_of,
@@ -46,7 +47,7 @@ from mmc_bench.results.codec import (
     weights_of,
 )
 from mmc_bench.results.jobs import Cell, Connection, Job, Pretraining, Probe, Selection, kind_of, models_of
-from mmc_bench.system.files import is_intact, names_in, sweep, write_whole
+from mmc_bench.system.files import is_intact, sweep, write_whole
 from mmc_bench.system.parts import part
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from mmc_bench.results.codec import read_if_there
+from mmc_bench.results.codec import DiskError, read_if_there
 from mmc_bench.results.records import WeightsOrigin
 
 if TYPE_CHECKING:
@@ -84,11 +84,22 @@ class WeightsFile:
         return f"weights file {self.path} does not match its record's checksum: set aside as {self.set_aside().name}"
 
     def set_aside(self) -> Path:
-        """Rename it, unless another worker did so, or has made it again since; return its name then."""
+        """Rename it, unless another worker did so, or has made it again since; return its name then.
+
+        Raises
+        ------
+        DiskError
+            When it cannot be renamed.
+        """
         aside = self.path.with_suffix(".damaged")
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if _identity(self.path) == self._read:
                 self.path.replace(aside)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            sentence = f"damaged weights file {self.path} cannot be renamed: {error.strerror}"
+            raise DiskError(sentence, error.errno) from None
         return aside
 
 

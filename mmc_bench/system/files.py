@@ -8,7 +8,6 @@ import shutil
 import stat
 from pathlib import Path
 
-from mmc_bench.errors import UserError
 from mmc_bench.system.processes import ProcessId, tagged, this_process
 
 #: Seconds after which a temporary file of another machine counts as abandoned.
@@ -37,23 +36,6 @@ def read_whole(path: str | Path) -> bytes:
         return b"".join(iter(lambda: os.read(file, MOST_AT_ONCE), b""))
     finally:
         os.close(file)
-
-
-def names_in(folder: str | Path) -> list[str]:
-    """Return the names of all files in a folder but the hidden ones, which are being written.
-
-    Raises
-    ------
-    UserError
-        When it cannot be read.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if not entry.name.startswith(".")]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror}") from None
 
 
 def write_whole(path: Path, content: bytes) -> None:
