@@ -19,6 +19,7 @@ from mmc_bench.plugin.in_memory_backbones import backbone_offer
 from mmc_bench.plugin.registry import Registry
 from mmc_bench.results import versions
 from mmc_bench.stages.resources import Resources
+from mmc_bench.system.imported_source import ImportedSource
 
 pytestmark = pytest.mark.usefixtures("forgotten_plugins")
 
@@ -60,6 +61,26 @@ def test_a_target_that_was_edited_after_its_import_goes_on(write, tmp_path, monk
     file.write_text(METHOD.format(2))
     assert offer.load()().fine_tune(None) == 1
     offer.check_source()
+
+
+def test_a_target_whose_file_was_removed_before_its_import_is_refused(write, tmp_path, monkeypatch):
+    write("one.py", registering("mine", target=":Mine") + METHOD.format(1))
+    offer = registry_of(tmp_path / "one.py").get("method", "mine")
+    (tmp_path / "one.py").unlink()
+    for check in (offer.load, offer.check_source):
+        with pytest.raises(UserError, match="method 'mine' changed during the run"):
+            check()
+
+
+def test_a_folder_whose_name_begins_with_the_plugin_s_is_none_of_its_source(tmp_path, monkeypatch):
+    digests = ["1"]
+    source = ImportedSource("1", [tmp_path / "mine", tmp_path / "one.py"], lambda: digests[-1])
+    digests.append("2")
+    for place, changed in (("mine_other/a", False), ("one.py_other", False), ("mine/a", True)):
+        monkeypatch.setitem(sys.modules, "a_plugin", SimpleNamespace(__file__=f"{tmp_path}/{place}.py"))
+        assert source.has_changed() == changed
+        monkeypatch.delitem(sys.modules, "a_plugin")
+        source.has_changed()
 
 
 def test_a_cell_fails_whose_method_imports_an_edited_module_late(bench):

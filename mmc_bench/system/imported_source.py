@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -22,24 +23,33 @@ class ImportedSource:
 
     def __init__(self, digest: str, roots: Iterable[Path], take: Callable[[], str]) -> None:
         self.digest, self._take = digest, take
-        self._places = tuple(place for root in roots for place in {str(root), os.path.realpath(root)})
+        self._places = frozenset(place for root in roots for place in (str(root), os.path.realpath(root)))
+        self._below = tuple(f"{place}{os.sep}" for place in self._places)
         self._modules: frozenset[str] = frozenset()  # at the last call
 
     def has_changed(self) -> bool:
-        """Tell whether the files changed before the last of what was imported of them.
+        """Tell whether something was imported of the files after an edit, or after they were removed.
 
         They are read only where more of them was imported since the last call: what a later edit changes is not used.
         """
         modules = frozenset(sys.modules)
-        if any(map(self._is_of_it, modules - self._modules)) and self._take() != self.digest:
+        if any(map(self._is_of_it, modules - self._modules)) and self._digest_now() != self.digest:
             return True
         self._modules = modules
         return False
 
+    def _digest_now(self) -> str | None:
+        with suppress(FileNotFoundError):
+            return self._take()
+        return None
+
     def _is_of_it(self, name: str) -> bool:
         file = getattr(sys.modules.get(name), "__file__", None)
         # A link may lie on the way to a root, or in it.
-        return isinstance(file, str) and (file.startswith(self._places) or resolved(file).startswith(self._places))
+        return isinstance(file, str) and (self._holds(file) or self._holds(resolved(file)))
+
+    def _holds(self, file: str) -> bool:
+        return file in self._places or file.startswith(self._below)
 
 
 @cache
