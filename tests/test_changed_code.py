@@ -63,6 +63,21 @@ def test_a_target_that_was_edited_after_its_import_goes_on(write, tmp_path, monk
     offer.check_source()
 
 
+@pytest.mark.parametrize("planned", [True, False], ids=["after a plan", "at once"])
+def test_a_plugin_of_which_a_part_is_from_before_an_edit_and_a_reload_is_broken(write, tmp_path, monkeypatch, planned):
+    offer, file = editable_plugin(write, tmp_path, monkeypatch)
+    offer.load()
+    file.write_text(METHOD.format(2))
+    if planned:
+        assert Registry.discover().failures
+    importlib.reload(offer.plugin.module)
+    assert [plugin.error for plugin in Registry.discover().failures] == [
+        "RuntimeError: its files changed since this process loaded it: start a new process (or restart the kernel)"
+    ]
+    importlib.reload(sys.modules["plugin_of_mine.method"])
+    assert Registry.discover().get("method", "mine").load()().fine_tune(None) == 2
+
+
 def test_a_target_whose_file_was_removed_before_its_import_is_refused(write, tmp_path, monkeypatch):
     write("one.py", registering("mine", target=":Mine") + METHOD.format(1))
     offer = registry_of(tmp_path / "one.py").get("method", "mine")

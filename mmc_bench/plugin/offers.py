@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mmc_bench.errors import UserError, message_of
+from mmc_bench.plugin.versions import check_loaded
 from mmc_bench.system.imported_source import ImportedSource
 
 if TYPE_CHECKING:
@@ -186,6 +187,8 @@ class Offer:
         package = home.__name__ if hasattr(home, "__path__") else home.__package__
         module = import_module(module_name, package) if module_name.strip(".") else home
         self.check_source()
+        if self.plugin.digest is not None:
+            check_loaded(home, self.plugin.digest)
         return getattr(module, attribute)
 
     def check_source(self) -> None:

@@ -7,6 +7,7 @@ helpers and data among them.
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -86,18 +87,23 @@ def _digest_of_roots(roots: Sequence[Path]) -> str:
 
 
 def check_loaded(module: ModuleType, digest: str) -> None:
-    """Check that a plugin's files are those that this process loaded it from.
+    """Check that a plugin's files are those that this process loaded its module, and those below that, from.
 
     Raises
     ------
     RuntimeError
-        When their digest is another one: the plugin's code is no longer theirs.
+        When their digest was another one when one of these was first looked at: its code is no longer theirs.
     """
-    # Kept with the module's spec, which is another one once the module is reloaded.
-    if vars(module.__spec__).setdefault("mmc_bench_digest", digest) != digest:
-        raise RuntimeError(
-            "its files changed since this process loaded it: start a new process (or restart the kernel)"
-        )
+    mark = f"mmc_bench_digest of {module.__name__}"  # a plugin may lie in another one
+    for name, loaded in list(sys.modules.items()):
+        spec = getattr(loaded, "__spec__", None)
+        if spec is None or not f"{name}.".startswith(f"{module.__name__}."):
+            continue
+        # Kept with a module's spec, which is another one once the module is reloaded.
+        if vars(spec).setdefault(mark, digest) != digest:
+            raise RuntimeError(
+                "its files changed since this process loaded it: start a new process (or restart the kernel)"
+            )
 
 
 def _target_spec(home: ModuleType, name: str) -> ModuleSpec | None:
