@@ -190,7 +190,7 @@ def test_an_architecture_that_names_what_has_no_identity_is_refused(net_of):
     end = "num_classes))\n"
     lock = "    def forward(self, x):\n        return LOCK\nimport threading\nLOCK = threading.Lock()\n"
     net = net_of(end, end + lock)
-    with pytest.raises(UserError, match="the global 'LOCK' has no identity"):
+    with pytest.raises(UserError, match="'LOCK' has no identity"):
         backbone_offer(Architecture(net()))
 
 

@@ -26,8 +26,8 @@ EDITS = {
         "import functools\n@functools.cache\ndef f(x=1):\n    return x + 2\n",
     ),
     "a base class": (
-        "class A:\n    fine_tune = id\nclass B(A): ...\nclass Mine(A): ...\n",
-        "class A:\n    fine_tune = id\nclass B(A): ...\nclass Mine(B): ...\n",
+        "class One:\n    fine_tune = id\nclass Two(One): ...\nclass Mine(One): ...\n",
+        "class One:\n    fine_tune = id\nclass Two(One): ...\nclass Mine(Two): ...\n",
     ),
     "an attribute that is a class": (
         f"{METHOD.format(1)}    optimizer = list\n",

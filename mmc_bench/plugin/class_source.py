@@ -132,14 +132,17 @@ class _Values:
         except UserError:
             raise
         except Exception as error:  # whatever the object raises
-            raise UserError(f"the global {name!r} has no identity ({error}): define it inside the method") from None
+            raise UserError(
+                f"{name!r} has no identity ({error}): define it inside a method, or keep plain data, functions and "
+                "classes in it"
+            ) from None
 
     def digest(self, value: Any) -> str:
         """Return what tells a value from others: a digest, or the text of what is simple."""
         if type(value) in SIMPLE:
             return f"{type(value).__name__} {value!r}"
         if id(value) not in self._known:
-            self._known[id(value)] = f"{type(value).__qualname__} around it", value  # for what holds itself
+            self._known[id(value)] = f"a {type(value).__qualname__} around it", value  # where it holds itself
             content = json.dumps(self._content(value))
             self._known[id(value)] = hashlib.sha256(content.encode()).hexdigest(), value
         return self._known[id(value)][0]
@@ -151,6 +154,8 @@ class _Values:
         if isinstance(value, types.ModuleType):
             self.modules.add(value.__name__)
             return ["module", value.__name__]
+        if isinstance(value, types.BuiltinFunctionType) or self._is_function_of_module(value):
+            return ["function", str(value.__module__), value.__qualname__]
         if isinstance(value, types.CodeType):
             shape = [value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount, value.co_flags]
             names = [value.co_name, value.co_names, value.co_varnames, value.co_cellvars, value.co_freevars]
@@ -174,6 +179,12 @@ class _Values:
             return [self.digest(kind), value.requires_grad, checksum_of({"": value.detach().cpu().contiguous()})]
         return self._parts(value)
 
+    def _is_function_of_module(self, value: Any) -> bool:
+        """Tell whether an installed module has a bound method as a function, as `random` has ``shuffle``."""
+        module = sys.modules.get(getattr(value, "__module__", None) or "")
+        has_it = isinstance(value, types.MethodType) and vars(module or object).get(value.__name__) is value
+        return has_it and self._is_foreign(value.__module__)
+
     def _parts(self, value: Any) -> list[Any]:
         """Return what any other object is made of, as a pickle has it."""
         import cloudpickle
@@ -184,7 +195,8 @@ class _Values:
         parts = reduce(value) if reduce and kind.__module__ != "typing" else value.__reduce_ex__(4)
         if isinstance(parts, str):  # the name of what its module has once
             return [self.digest(kind), str(getattr(value, "__module__", "")), parts]
-        return [self.digest(part if index < 3 or part is None else [*part]) for index, part in enumerate(parts)]
+        # Its function, arguments and state; items and pairs, which are iterators; a function that sets the state.
+        return [self.digest(part if index not in (3, 4) else [*(part or ())]) for index, part in enumerate(parts)]
 
     def _code(self, value: Any) -> list[Any]:
         """Return what a class or function is: of an installed one, its name; of another module's, what it encloses."""

@@ -104,7 +104,7 @@ def _identity_of(target: Any) -> tuple[str, ModuleNames]:
     if isinstance(target, functools.partial):
         digest, names = _identity_of(target.func)
         given = (target.args, target.keywords)
-        arguments, modules = identity_of_value("its arguments", given, target.func.__module__)
+        arguments, modules = identity_of_value(f"arguments of {target.func.__name__}", given, target.func.__module__)
         return digest_of_text(digest + arguments), names | modules.names
     if not hasattr(target, "__qualname__"):  # an object with __call__
         raise UserError(f"{type(target).__name__} object is no backbone: give a class, or a function that makes one")
@@ -126,7 +126,7 @@ def _identity_of_network(network: Any) -> tuple[str, ModuleNames]:
     """
     layers = [(name, type(layer), _settings_of(layer)) for name, layer in network.named_modules()]
     classes = {family: _identity_by(identity_of_code, family) for _, family, _ in layers}
-    settings = [identity_of_value(f"{name}'s settings", own, family.__module__) for name, family, own in layers]
+    settings = [identity_of_value(f"layer {name}", own, family.__module__) for name, family, own in layers]
     shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
     parts = [[name, classes[family][0], own] for (name, family, _), (own, _) in zip(layers, settings)]
     digest = digest_of_text(json.dumps([parts, repr(network), shapes]))

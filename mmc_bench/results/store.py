@@ -236,9 +236,8 @@ class Store:
 
     def _read(self, path: str, read: Callable[[str, bytes], Read]) -> Read | None:
         """Return what is read from a file, or None when there is none, or it is damaged."""
-        content = read_if_there(path)
         try:
-            return None if content is None else read(path, content)
+            return None if (content := read_if_there(path)) is None else read(path, content)
         except DamagedError as error:
             if self._on_damage is not None:
                 self._on_damage(error)
