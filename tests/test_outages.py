@@ -188,3 +188,9 @@ def test_a_full_disk_and_a_long_outage_are_told(patient, monkeypatch, code, long
     with pytest.raises(UnwritableError, match=os.strerror(code)):
         patient.save(CELLS[0])
     assert outage.left > 10**6 - 10
+
+
+def test_a_run_that_begins_while_its_folder_is_away_waits_for_it(patient, monkeypatch):
+    away = patient.root.rename(patient.root.with_name("away"))
+    monkeypatch.setattr(outages.time, "sleep", lambda seconds: away.rename(patient.root))
+    assert Dispatcher(JOBS[1:2], patient, lambda job, event: None).take() == JOBS[1]
