@@ -18,15 +18,15 @@ from mmc_bench.running.session import Session
 
 #: Seconds of the jobs of `quick` as `--profile` measured them (benchmarks/docs/speed.md), with scores and paths.
 MEASURED = {
-    "pretraining": 11.2,
-    "ft-large": 5.5,
-    "ft-medium": 4.8,
-    "ft-small": 4.6,
-    "llr": 3.2,
-    "lpft": 4.7,
-    "cbft": 7.0,
-    "cbft-no-barrier": 5.9,
-    "cbft-no-invariance": 6.1,
+    "pretraining": 18.7,
+    "ft-large": 7.6,
+    "ft-medium": 6.0,
+    "ft-small": 6.3,
+    "llr": 4.3,
+    "lpft": 7.1,
+    "cbft": 11.8,
+    "cbft-no-barrier": 9.1,
+    "cbft-no-invariance": 9.3,
 }
 
 #: Those of a slower suite, whose methods differ more: the estimator's constants were chosen with these at hand.
