@@ -67,6 +67,12 @@ EDITS = {
     "the type of a key": ("it = {1: 2}", "{1:", "{'1':"),
     "the order of a dict": ("it = {1: 2, 3: 4}", "1: 2, 3: 4", "3: 4, 1: 2"),
     "an installed function": ("import math\nit = math.sin", "sin", "cos"),
+    "what a built-in method belongs to": ("it = ', '.join", "', '", "'; '"),
+    "which function of a line": (
+        "def make(k):\n    return {'a': lambda x: x + 1, 'b': lambda x: x * 2}[k]\nit = make('a')",
+        "make('a')",
+        "make('b')",
+    ),
     "an argument of a wrapper": (SCALED, "scaled(2)", "scaled(3)"),
     "a wrapper": (SCALED, "factor * function", "factor + function"),
     "what a wrapper wraps": (SCALED, "return 1", "return 2"),
@@ -170,6 +176,27 @@ def test_tensors_that_differ_have_different_digests():
     tensors = [torch.zeros(2), torch.ones(2), torch.zeros(2, 1), torch.zeros(2, dtype=torch.float64)]
     tensors += [torch.zeros(2, requires_grad=True), torch.nn.Parameter(torch.zeros(2))]
     assert len({identity_of_value("it", tensor, __name__)[0] for tensor in tensors}) == len(tensors)
+
+
+def test_a_name_of_its_own_is_none_of_the_module_s(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    method = "    def fine_tune(self, task):\n        start = task.start\n        return [start for _ in task]\n"
+    found = []
+    for start in (1, 2):
+        name = f"own_names_{start}"
+        (tmp_path / f"{name}.py").write_text("class Mine:\n" + method + f"start = {start}\n")
+        importlib.invalidate_caches()
+        found.append(identity_of_value("it", importlib.import_module(name).Mine, name)[0])
+        del sys.modules[name]
+    assert found[0] == found[1]
+
+
+def test_an_optimiser_is_the_same_before_and_after_its_first_use(mine):
+    source = "import torch\nclass Sgd(torch.optim.SGD):\n    def step(self, closure=None):\n        return 1\nit = Sgd"
+    method = mine(source)
+    before = identity_of_class(method)[0]
+    sys.modules[method.__module__].Sgd([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    assert identity_of_class(method)[0] == before
 
 
 def test_what_has_no_identity_is_said_in_one_sentence(mine):

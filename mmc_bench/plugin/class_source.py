@@ -5,11 +5,13 @@ import hashlib
 import inspect
 import json
 import linecache
+import symtable
 import sys
 import textwrap
 import types
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +156,10 @@ class _Values:
         if isinstance(value, types.ModuleType):
             self.modules.add(value.__name__)
             return ["module", value.__name__]
-        if isinstance(value, types.BuiltinFunctionType) or self._is_function_of_module(value):
+        if self._is_function_of_module(value):
             return ["function", str(value.__module__), value.__qualname__]
+        if isinstance(value, types.BuiltinFunctionType):
+            return ["method", value.__qualname__, self.digest(value.__self__)]
         if isinstance(value, types.CodeType):
             shape = [value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount, value.co_flags]
             names = [value.co_name, value.co_names, value.co_varnames, value.co_cellvars, value.co_freevars]
@@ -176,14 +180,19 @@ class _Values:
         if torch is not None and isinstance(value, torch.Tensor):  # its pickle has addresses
             from mmc_bench.results.weights import checksum_of
 
-            return [self.digest(kind), value.requires_grad, checksum_of({"": value.detach().cpu().contiguous()})]
+            content = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
+            return [self.digest(kind), value.requires_grad, checksum_of({"": content})]
         return self._parts(value)
 
     def _is_function_of_module(self, value: Any) -> bool:
-        """Tell whether an installed module has a bound method as a function, as `random` has ``shuffle``."""
-        module = sys.modules.get(getattr(value, "__module__", None) or "")
-        has_it = isinstance(value, types.MethodType) and vars(module or object).get(value.__name__) is value
-        return has_it and self._is_foreign(value.__module__)
+        """Tell whether a module has it as a function: one that is built in, or a method, as ``random.shuffle``."""
+        if not isinstance(value, (types.BuiltinFunctionType, types.MethodType)):
+            return False
+        owner = value.__self__
+        if owner is None or isinstance(owner, types.ModuleType):
+            return True
+        module = type(owner).__module__
+        return vars(sys.modules.get(module, object)).get(value.__name__) is value and self._is_foreign(module)
 
     def _parts(self, value: Any) -> list[Any]:
         """Return what any other object is made of, as a pickle has it."""
@@ -230,12 +239,14 @@ class _Values:
         used = [name for name in _names(value, source or "") if name in namespace and not name.startswith("__")]
         content: list[Any] = [source, [[name, self.named(name, namespace[name])] for name in used]]
         if not isinstance(value, type):
-            return content if source is not None else [*content, self.digest(value.__code__)]
+            is_told = source is not None and value.__name__ != "<lambda>"  # of which a line may hold several
+            return content if is_told else [*content, self.digest(value.__code__)]
         members = []
         for name, member in sorted(vars(value).items()):
             if isinstance(member, PLAIN) and not name.startswith("__"):
                 members.append([name, self.named(f"{value.__qualname__}.{name}", member)])
-            members += [[name, self.named(name, function)] for function in functions_of(member)]
+            functions = dict.fromkeys(map(_as_written, functions_of(member)))
+            members += [[name, self.named(name, function)] for function in functions]
         return [*content, [self.digest(base) for base in value.__mro__[1:-1]], members]
 
 
@@ -246,9 +257,26 @@ def functions_of(member: Any) -> Iterator[types.FunctionType]:
             yield one
 
 
+def _as_written(function: Any) -> Any:
+    """Return a function without what torch wraps around it, as it does with an optimiser's step at the first use."""
+    while function.__module__ and function.__globals__.get("__name__", "").startswith("torch."):
+        function = function.__wrapped__
+    return function
+
+
 def _names(value: Any, source: str) -> list[str]:
-    """Return the names that the code of a class or function uses."""
-    names = {node.id for node in ast.walk(parsed(source) or ast.Module([], [])) if isinstance(node, ast.Name)}
+    """Return the names that the code of a class or function takes from its module."""
+    with suppress(SyntaxError, ValueError):  # of a piece of an expression, as a lambda's source may be
+        scopes = [symtable.symtable(textwrap.dedent(source), "", "exec")]
+        for scope in scopes:  # grows meanwhile
+            scopes += scope.get_children()
+        symbols = [(scope, symbol) for scope in scopes for symbol in scope.get_symbols()]
+        return sorted({
+            symbol.get_name()
+            for scope, symbol in symbols
+            if symbol.is_referenced() and (symbol.is_global() or scope.get_type() != "function")
+        })  # fmt: skip
+    names: set[str] = set()
     codes = [value.__code__] if isinstance(value, types.FunctionType) else []
     while codes:
         code = codes.pop()
@@ -278,7 +306,7 @@ def _source_of(value: Any) -> str | None:
 
 def _places(value: type) -> Iterator[tuple[list[str], int | None]]:
     """Yield lines that may define a class, with the number of one inside it, if it is known; the surest first."""
-    for function in (function for member in vars(value).values() for function in functions_of(member)):
+    for function in [function for member in [*vars(value).values()] for function in functions_of(member)]:
         code = inspect.unwrap(function).__code__
         if code.co_qualname.startswith(f"{value.__qualname__}."):
             linecache.checkcache(code.co_filename)
@@ -288,14 +316,17 @@ def _places(value: type) -> Iterator[tuple[list[str], int | None]]:
         yield shell.transform_cell(cell).splitlines(keepends=True), None
 
 
+@lru_cache(maxsize=16)
+def _classes_in(source: str) -> list[ast.ClassDef]:
+    return [node for node in ast.walk(parsed(source) or ast.Module([], [])) if isinstance(node, ast.ClassDef)]
+
+
 def _class_in(lines: list[str], name: str, line: int | None) -> str | None:
     """Return the source of the last class of that name, or of the one around a line."""
     found = [
         node
-        for node in ast.walk(parsed("".join(lines)) or ast.Module([], []))
-        if isinstance(node, ast.ClassDef)
-        and node.name == name
-        and (line is None or node.lineno <= line <= (node.end_lineno or node.lineno))
+        for node in _classes_in("".join(lines))
+        if node.name == name and (line is None or node.lineno <= line <= (node.end_lineno or node.lineno))
     ]
     if not found:
         return None

@@ -59,6 +59,6 @@ def _weights_of(module: "nn.Module", place: str = "") -> "dict[str, torch.Tensor
 def _takes_nothing(method: Any) -> bool:
     try:
         inspect.signature(method).bind()
-    except TypeError:
+    except (TypeError, ValueError):  # ValueError: it has no signature that Python knows
         return False
     return True
