@@ -12,6 +12,7 @@ from mmc_bench.results.leases import Leases
 from mmc_bench.results.outages import LONGEST_OUTAGE, PASSING
 from mmc_bench.results.records import Failure
 from mmc_bench.results.store import Store, UnwritableError
+from mmc_bench.system.streams import notice
 
 #: Seconds between two checks of a job that another run is doing.
 PAUSE = 0.5
@@ -182,6 +183,8 @@ class Dispatcher:
             leased = self._leases.claim(job.key, job.label)
             self._trouble_since = None
         except OSError as error:
+            if error.errno in PASSING and self._trouble_since is None:
+                notice(f"results folder {self._store.root} cannot be used ({error.strerror}): waiting for it")
             self._trouble_since = self._trouble_since or now
             if error.errno not in PASSING or now - self._trouble_since > LONGEST_OUTAGE:
                 with self._store.writing():

@@ -185,9 +185,8 @@ class Process:
         except (EOFError, OSError):  # OSError: it was killed in the middle of a message
             return self._died(job)
         if isinstance(message, _Waits):
-            now = time.monotonic()
-            self._began += now - (self._waits_since or now)  # which is not part of the job
-            self._waits_since = now if message.begins else None
+            self._began += message.at - (self._waits_since or message.at)  # which is not part of the job
+            self._waits_since = message.at if message.begins else None
             return None
         if isinstance(message, _Event):
             self._began = min(self._began, time.monotonic())
@@ -207,7 +206,7 @@ class Process:
 
     def enforce(self, limits: Limits) -> None:
         """Stop the process when its job takes more than it may; `receive` reports that."""
-        if self.job is None or self._stopped_because:
+        if self.job is None or self._stopped_because or self.connection.poll():  # what it says is read first
             return
         now = self._waits_since or time.monotonic()
         if limits.seconds is not None and now - self._began > limits.seconds:
@@ -256,9 +255,10 @@ class _Event:
 
 @dataclass(frozen=True)
 class _Waits:
-    """The worker begins to wait for its disk, or ends."""
+    """The worker begins to wait for its disk, or ends, by the clock that all processes of a machine share."""
 
     begins: bool
+    at: float
 
 
 @contextlib.contextmanager
@@ -319,7 +319,7 @@ def _work(connection: Connection, settings: Settings) -> None:
         os.register_at_fork(after_in_child=connection.close)
     threading.Thread(target=_exit_with_owner, daemon=True).start()
     keep_freed_memory()  # from one step to the next; between jobs, the owner looks at what this process holds
-    ON_WAIT.set(lambda begins: connection.send(_Waits(begins)))
+    ON_WAIT.set(lambda begins: connection.send(_Waits(begins, time.monotonic())))
     worker = Worker(settings)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
