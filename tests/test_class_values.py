@@ -199,6 +199,11 @@ def test_an_optimiser_is_the_same_before_and_after_its_first_use(mine):
     assert identity_of_class(method)[0] == before
 
 
+def test_a_function_of_torch_may_be_a_member(mine):
+    source = "from torch.nn.functional import max_pool2d, relu\nclass Net:\n    act, pool = relu, max_pool2d\nit = Net"
+    assert len(identity_of_class(mine(source))[0]) == 12
+
+
 def test_what_has_no_identity_is_said_in_one_sentence(mine):
     with pytest.raises(UserError, match=r"'it' has no identity \(cannot pickle .*lock.*define it inside"):
         identity_of_class(mine("import threading\nit = {'a': [threading.Lock()]}"))

@@ -259,7 +259,7 @@ def functions_of(member: Any) -> Iterator[types.FunctionType]:
 
 def _as_written(function: Any) -> Any:
     """Return a function without what torch wraps around it, as it does with an optimiser's step at the first use."""
-    while function.__module__ and function.__globals__.get("__name__", "").startswith("torch."):
+    while hasattr(function, "__wrapped__") and function.__globals__.get("__name__", "").startswith("torch."):
         function = function.__wrapped__
     return function
 
