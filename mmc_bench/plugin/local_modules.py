@@ -30,9 +30,13 @@ from mmc_bench.system.imported_source import ImportedSource, resolved
 
 def is_installed(place: Path) -> bool:
     """Tell whether a file or folder is Python's own or an installed package's, whose version says what it is."""
-    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
     named = not {"site-packages", "dist-packages"}.isdisjoint(place.parts)
-    return named or any(place.is_relative_to(folder) for folder in installed)
+    return named or any(place.is_relative_to(folder) for folder in _installed_folders())
+
+
+@cache
+def _installed_folders() -> list[Path]:
+    return [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
 
 
 def content_of(file: Path) -> bytes:

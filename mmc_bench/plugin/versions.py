@@ -95,12 +95,11 @@ def check_loaded(module: ModuleType, digest: str) -> None:
         When their digest was another one when one of these was first looked at: its code is no longer theirs.
     """
     mark = f"mmc_bench_digest of {module.__name__}"  # a plugin may lie in another one
-    for name, loaded in list(sys.modules.items()):
-        spec = getattr(loaded, "__spec__", None)
-        if spec is None or not f"{name}.".startswith(f"{module.__name__}."):
-            continue
+    below = f"{module.__name__}."
+    for name in [name for name in list(sys.modules) if name == module.__name__ or name.startswith(below)]:
+        spec = getattr(sys.modules.get(name), "__spec__", None)
         # Kept with a module's spec, which is another one once the module is reloaded.
-        if vars(spec).setdefault(mark, digest) != digest:
+        if spec is not None and vars(spec).setdefault(mark, digest) != digest:
             raise RuntimeError(
                 "its files changed since this process loaded it: start a new process (or restart the kernel)"
             )
