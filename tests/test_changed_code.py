@@ -27,7 +27,8 @@ METHOD = "class Mine:\n    def fine_tune(self, task):\n        return {}\n"
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which is kept for an edit within a second
     return partial(write_source, tmp_path)
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmc_bench.engines import Outcome, Settings, StoppedError, local, worker
+from mmc_bench.engines import Outcome, Settings, StoppedError, local, store_of, worker
 from mmc_bench.engines.local import InProcessEngine, Process
 from mmc_bench.engines.worker import Worker, device_is_lost
 from mmc_bench.results.records import Failure
@@ -74,7 +74,9 @@ def lost(job):
 def test_in_one_process_the_run_stops_with_one_sentence_and_the_failure_is_handed_in(cell, tmp_path, monkeypatch):
     monkeypatch.setattr(local.Worker, "attempt", lambda self, job, on_event: lost(job))
     other = cell.with_changes(method=cell.method.with_changes(name="other"))
-    outcomes = InProcessEngine().run([cell, other], Settings(results=str(tmp_path)), lambda job, event: None)
+    settings = Settings(results=str(tmp_path))
+    store_of(settings).check_writable()
+    outcomes = InProcessEngine().run([cell, other], settings, lambda job, event: None)
     assert next(outcomes).failure.error == "CUDA error"
     with pytest.raises(StoppedError, match=r"the GPU answers this process no longer after .* failed: run the same"):
         next(outcomes)
