@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import count, groupby, islice
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,9 @@ from mmc_bench.system.processes import available_cores
 
 #: With all that tests import, looking for garbage after every 700 new objects takes a fifth of the processor time.
 gc.set_threshold(50_000)
+
+#: Numbers the folders that stand for the user's.
+HOMES = count()
 
 
 def pytest_xdist_auto_num_workers():
@@ -48,8 +51,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory, monkeypatch):
-    """Keep every test away from the user's data and decoded images."""
-    home = tmp_path_factory.mktemp("home")
+    """Keep every test away from the user's data and decoded images; few make the folders that they are given."""
+    home = tmp_path_factory.getbasetemp() / f"home{next(HOMES)}"
     monkeypatch.setenv("MMC_BENCH_CACHE", str(home / "cache"))
     monkeypatch.setenv("MMC_BENCH_DATA", str(home / "data"))
 

@@ -8,7 +8,9 @@ helpers and data among them.
 
 import importlib.util
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -96,13 +98,23 @@ def check_loaded(module: ModuleType, digest: str) -> None:
     """
     mark = f"mmc_bench_digest of {module.__name__}"  # a plugin may lie in another one
     below = f"{module.__name__}."
-    for name in [name for name in list(sys.modules) if name == module.__name__ or name.startswith(below)]:
+    alike = _names_by_top(tuple(sys.modules)).get(below.partition(".")[0], ())
+    for name in [name for name in alike if name == module.__name__ or name.startswith(below)]:
         spec = getattr(sys.modules.get(name), "__spec__", None)
         # Kept with a module's spec, which is another one once the module is reloaded.
         if spec is not None and vars(spec).setdefault(mark, digest) != digest:
             raise RuntimeError(
                 "its files changed since this process loaded it: start a new process (or restart the kernel)"
             )
+
+
+@lru_cache(maxsize=1)
+def _names_by_top(names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return the names of modules by that of their top-level one: a process that has torch imports thousands."""
+    found = defaultdict(list)
+    for name in names:
+        found[name.partition(".")[0]].append(name)
+    return dict(found)
 
 
 def _target_spec(home: ModuleType, name: str) -> ModuleSpec | None:

@@ -155,10 +155,13 @@ def check_plugins(plan: Plan, patterns: Iterable[str] = ("*",), trusted: str | N
     for offer, reference in plan.offers:
         if not any(fnmatchcase(name, pattern) for name in offer.names for pattern in patterns):
             continue
+        known = offer.spec.kind == "method" and offer.plugin.distribution == trusted
+        given = not known and reference.parameters != dict(offer.spec.defaults)
+        if not given and not offer.spec.check_member:  # nothing of the plugin is run
+            continue
         with kept(f"{offer.spec.kind} {offer.spec.name}", tell):
             offer.check_member()
-            known = offer.spec.kind == "method" and offer.plugin.distribution == trusted
-            if not known and reference.parameters != dict(offer.spec.defaults):
+            if given:
                 offer.configure(reference.parameters)
 
 
