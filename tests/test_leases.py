@@ -141,6 +141,26 @@ def test_the_heart_goes_on_when_a_disk_is_away_for_a_moment(folder, monkeypatch)
         assert not leases.lost()
 
 
+def test_a_folder_that_is_gone_for_a_moment_takes_no_job_away(folder, tmp_path):
+    here = Leases(folder)
+    assert here.claim("job", "")
+    folder.rename(tmp_path / "away")
+    here.touch()
+    (tmp_path / "away").rename(folder)
+    here.touch()
+    assert here.lost() == set()
+    here.release("job")
+    assert find_claims(folder) == []
+
+
+def test_a_job_whose_claim_was_removed_is_lost(folder):
+    here = Leases(folder)
+    assert here.claim("job", "")
+    (folder / "job.0.lease").unlink()
+    here.touch()
+    assert here.lost() == {"job"}
+
+
 def test_another_user_s_process_lives_though_nothing_is_shown_of_it(monkeypatch):
     mine = this_process()
     monkeypatch.setattr(processes, "_born", lambda pid: None)  # as in /proc mounted with hidepid

@@ -177,7 +177,7 @@ class Leases:
             "owner": asdict(this_process()),
         }
         temporary = temporary_name(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # not those above: a results folder that is gone may be back soon
         try:
             temporary.write_text(json.dumps(content), encoding="utf-8")
             os.link(temporary, path)
@@ -211,9 +211,9 @@ class Leases:
         with self._guard:
             held = dict(self._held)
         try:
-            newest = dict(sorted(_names(self._folder)))
-        except OSError:
-            newest = {}
+            newest = dict(sorted(_listed(self._folder)))
+        except OSError:  # a disk that is away for a moment has no claims, either: others see no touch meanwhile
+            return
         for key, number in held.items():
             taken = newest.get(key, number) > number
             try:
@@ -221,7 +221,7 @@ class Leases:
             except FileNotFoundError:
                 taken = True
             except OSError:
-                continue  # a disk that is away for a moment: others see no touch meanwhile
+                continue
             with self._guard:
                 if taken and self._held.get(key) == number:
                     del self._held[key]
@@ -245,11 +245,16 @@ def _claims(folder: Path, key: str) -> list[Claim]:
 
 
 def _names(folder: Path) -> list[tuple[str, int]]:
-    """Return key and number of every claim in a folder."""
+    """Return key and number of every claim in a folder, of which there are none where it is missing."""
     try:
-        leases = [entry.name for entry in os.scandir(folder) if entry.name.endswith(".lease")]
+        return _listed(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _listed(folder: Path) -> list[tuple[str, int]]:
+    """Return key and number of every claim in a folder that is there."""
+    leases = [entry.name for entry in os.scandir(folder) if entry.name.endswith(".lease")]
     names = [name.removesuffix(".lease").rpartition(".") for name in leases]
     return [(key, int(number)) for key, _, number in names if key and number.isdecimal()]
 
