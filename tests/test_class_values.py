@@ -5,6 +5,7 @@ import itertools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,9 +50,76 @@ else:
 it = It
 """
 CLOSURE = "def make(x):\n    def f():\n        return x\n    return f\nit, other = make(1), make(2)\n"
+HELPER = "import functools, torch\ndef helper(*given):\n    return 1\n"
+BOX = """
+class Box:
+    def __init__(self, n):
+        self.n = n
+    def __iadd__(self, n):
+        return self
+box = Box(1)
+"""
+WITH_NONLOCAL = """
+def make():
+    n = 0
+    class It:
+        held = Box(helper())
+        def f(self):
+            nonlocal n
+            n += 1
+    return It
+it = make()
+"""
+AT_THE_MARGIN = """
+if True:
+    class It:
+        '''Text
+that begins at the margin.'''
+        held = Box(helper())
+    it = It
+"""
+CACHED = """
+class It:
+    @torch.no_grad()
+    @functools.{}
+    def f(x):
+        return helper(x)
+it = It
+"""
+TWO_AROUND = """
+def it(n):
+    return 1 + f(n)
+def f(n):
+    return n and other(n - 1)
+other = f
+"""
+TWO_CLASSES = """
+class It:
+    def f(self):
+        return other()
+class Other(It):
+    def g(self):
+        return It()
+other, it = It, Other
+"""
 
 #: Source that gives `it` a value, what is replaced in it, and by what.
 EDITS = {
+    "the second line of a lambda": (HELPER + "it = (\n    lambda x: x\n    + helper(x))", "return 1", "return 2"),
+    "what a class with a nonlocal takes": (HELPER + BOX + WITH_NONLOCAL, "return 1", "return 2"),
+    "what a class with text at the margin takes": (HELPER + BOX + AT_THE_MARGIN, "return 1", "return 2"),
+    "what a class body adds to": (BOX + "class It:\n    box += 1\nit = It", "Box(1)", "Box(2)"),
+    "what a function adds to": ("n = 1\ndef it():\n    global n\n    n += 1\n", "n = 1", "n = 2"),
+    "a name with underscores": ("__rate__ = 1\ndef it():\n    return __rate__\n", "= 1", "= 2"),
+    "an argument of a partial that is named as its function": (
+        HELPER + "it = functools.partial(helper, 1)\nfunctools.update_wrapper(it, helper)",
+        "helper, 1",
+        "helper, 2",
+    ),
+    "what torch and a cache wrap": (HELPER + CACHED.format("cache"), "return 1", "return 2"),
+    "what torch and a sized cache wrap": (HELPER + CACHED.format("lru_cache(4)"), "return 1", "return 2"),
+    "which function around it is called": (TWO_AROUND, "other = f", "other = it"),
+    "which class around it is used": (TWO_CLASSES, "other, it = It, Other", "other, it = Other, Other"),
     "a function in a dict": (STEP + "it = {'a': step}", "return 1", "return 2"),
     "an object in a list": (LOSS + "it = [Loss()]", "return 1", "return 2"),
     "a class in a tuple": (LOSS + "it = (Loss,)", "return 1", "return 2"),
@@ -132,6 +200,8 @@ from enum import Enum
 from random import random, shuffle
 from typing import NamedTuple, TypeVar
 import torch
+from os import environ
+from scipy.stats import norm
 WORDS = {"one", "two", "three", "four"}
 def f(x=object()):
     return g(x)
@@ -151,7 +221,7 @@ it = [WORDS, {"f": math.sin, "names": WORDS}, Numbers(), {f, g, Numbers}, Pair()
 it += [torch.ones(2), torch.nn.Identity(), torch.relu, torch.float32, re.compile("a")]
 it += [logging.getLogger("x"), TypeVar("T"), list[int], int | None, Counter("ab"), OrderedDict(a=1), defaultdict(list)]
 it += [functools.lru_cache(f), torch.no_grad()(g), namedtuple("P", "a b")(1, 2), range(3), slice(1), ..., print]
-it += [random, shuffle, torch.nn.Module.eval, "".join]
+it += [random, shuffle, torch.nn.Module.eval, "".join, environ, norm, torch.default_generator]
 """
 
 
@@ -170,6 +240,22 @@ def test_values_of_any_type_have_one_digest_in_every_process(tmp_path):
         for seed in ("1", "2")
     ]
     assert found[0] == found[1] and len(found[0]) == 13
+
+
+def test_a_compiled_function_s_own_file_counts(tmp_path):
+    compiled = importlib.util.find_spec("_bisect").origin
+    if not str(compiled).endswith(".so"):
+        pytest.skip("this Python has no compiled module in a file of its own")
+    own = tmp_path / Path(compiled).name
+    (tmp_path / "own.py").write_text("from _bisect import insort_right as it\n" + MINE)
+    code = "import sys; sys.modules.pop('_bisect', None); import own; "
+    code += "from mmc_bench.plugin.class_source import identity_of_class as i; print(i(own.Mine)[0])"
+    found = set()
+    for tail in (b"", b"\0"):
+        own.write_bytes(Path(compiled).read_bytes() + tail)
+        run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        found.add(run.stdout)
+    assert len(found) == 2
 
 
 def test_tensors_that_differ_have_different_digests():

@@ -1,6 +1,8 @@
 """Identifying a class that no plugin registers: a digest of its source and of what that names."""
 
 import ast
+import dis
+import functools
 import hashlib
 import inspect
 import json
@@ -9,14 +11,13 @@ import symtable
 import sys
 import textwrap
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.local_modules import LocalModules, is_installed, own_modules, parsed, refuse_outdated
+from mmc_bench.plugin.local_modules import LocalModules, dedented, is_installed, own_modules, parsed, refuse_outdated
 from mmc_bench.system.digests import digest_of_text
 
 #: Types whose ``repr`` tells every value from all others.
@@ -27,6 +28,14 @@ PLAIN = (*SIMPLE, bytes, tuple, list, dict, set, frozenset, type)
 
 #: Where properties, class and static methods, cached ones and the like keep their functions.
 HELD = ("__func__", "fget", "fset", "fdel", "func", "__wrapped__")
+
+#: Names that Python itself gives a value in a module.
+OF_PYTHON = frozenset(
+    {*vars(types.ModuleType("")), "__annotations__", "__builtins__", "__cached__", "__file__", "__path__"}
+)
+
+#: Instructions that read a name of a module.
+LOADS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 
 
 def identity_of_class(target: Any) -> tuple[str, LocalModules]:
@@ -69,7 +78,7 @@ def identity_of_code(target: Any) -> tuple[str, LocalModules]:
     return digest, modules
 
 
-def identity_of_value(name: str, value: Any, home: str) -> tuple[str, LocalModules]:
+def identity_of_value(name: str, value: Any, home: str, known: Mapping[str, Any] = {}) -> tuple[str, LocalModules]:
     """Return a digest of any value, and of the code in it, with the modules that this rests on.
 
     Parameters
@@ -78,13 +87,15 @@ def identity_of_value(name: str, value: Any, home: str) -> tuple[str, LocalModul
         What errors call it.
     home
         The module whose code is followed piece by piece; of others, whole files count.
+    known
+        Objects that count by their names alone.
 
     Raises
     ------
     UserError
         As `identity_of_code`.
     """
-    values = _Values(home)
+    values = _Values(home, known)
     digest = values.named(name, value)
     return digest_of_text(json.dumps([digest, sorted(values.modules.parts)])), values.modules
 
@@ -122,10 +133,12 @@ class _Values:
     no order. What installed code wraps counts, and that code by its name alone.
     """
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, home: str, known: Mapping[str, Any] = {}) -> None:
         self.modules = LocalModules()
         self._home = home
-        self._known: dict[int, tuple[str, Any]] = {}  # with the values, so that no other gets their number
+        # With the values, so that no other gets their number.
+        self._known = {id(value): (f"known as {name}", value) for name, value in known.items()}
+        self._open = 0
 
     def named(self, name: str, value: Any) -> str:
         """Return the digest of what a name stands for; raises `UserError` where it has none."""
@@ -144,8 +157,11 @@ class _Values:
         if type(value) in SIMPLE:
             return f"{type(value).__name__} {value!r}"
         if id(value) not in self._known:
-            self._known[id(value)] = f"a {type(value).__qualname__} around it", value  # where it holds itself
+            # Where it holds itself, this stands for it: its place among the values around it.
+            self._known[id(value)] = f"{type(value).__qualname__} {self._open} around it", value
+            self._open += 1
             content = json.dumps(self._content(value))
+            self._open -= 1
             self._known[id(value)] = hashlib.sha256(content.encode()).hexdigest(), value
         return self._known[id(value)][0]
 
@@ -157,6 +173,7 @@ class _Values:
             self.modules.add(value.__name__)
             return ["module", value.__name__]
         if self._is_function_of_module(value):
+            self.modules.add(value.__module__ or "")
             return ["function", str(value.__module__), value.__qualname__]
         if isinstance(value, types.BuiltinFunctionType):
             return ["method", value.__qualname__, self.digest(value.__self__)]
@@ -173,8 +190,11 @@ class _Values:
         if isinstance(value, (set, frozenset)):  # whose own order differs between processes
             items = [self.digest(item) for item in sorted(value, key=repr)]
             return [self.digest(kind), sorted(items), self.digest(getattr(value, "__dict__", None))]
+        if place := self._place_of(value):
+            self.modules.add(kind.__module__)
+            return ["object", kind.__module__, place]
         wrapped = getattr(value, "__dict__", {}).get("__wrapped__")
-        if wrapped is not None and self._is_foreign(kind.__module__):
+        if wrapped is not None and self._is_foreign(kind.__module__) and kind is not functools.partial:
             return [kind.__qualname__, self.digest(wrapped)]
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(value, torch.Tensor):  # its pickle has addresses
@@ -193,6 +213,12 @@ class _Values:
             return True
         module = type(owner).__module__
         return vars(sys.modules.get(module, object)).get(value.__name__) is value and self._is_foreign(module)
+
+    def _place_of(self, value: Any) -> str | None:
+        """Return the name of what installed code has once in the module of its class, as ``os.environ``."""
+        module = type(value).__module__
+        owned = vars(sys.modules.get(module, object)) if self._is_foreign(module) else {}
+        return next((name for name, one in owned.items() if one is value), None)
 
     def _parts(self, value: Any) -> list[Any]:
         """Return what any other object is made of, as a pickle has it."""
@@ -236,7 +262,7 @@ class _Values:
         home = sys.modules.get(self._home)
         self.modules.add_imports(source or "", home.__package__ if home else None)
         namespace = value.__globals__ if isinstance(value, types.FunctionType) else vars(home) if home else {}
-        used = [name for name in _names(value, source or "") if name in namespace and not name.startswith("__")]
+        used = [name for name in _names(value, source or "") if name in namespace and name not in OF_PYTHON]
         content: list[Any] = [source, [[name, self.named(name, namespace[name])] for name in used]]
         if not isinstance(value, type):
             is_told = source is not None and value.__name__ != "<lambda>"  # of which a line may hold several
@@ -259,30 +285,37 @@ def functions_of(member: Any) -> Iterator[types.FunctionType]:
 
 def _as_written(function: Any) -> Any:
     """Return a function without what torch wraps around it, as it does with an optimiser's step at the first use."""
-    while hasattr(function, "__wrapped__") and function.__globals__.get("__name__", "").startswith("torch."):
+    while isinstance(function, types.FunctionType) and hasattr(function, "__wrapped__"):
+        if not function.__globals__.get("__name__", "").startswith("torch."):
+            break
         function = function.__wrapped__
     return function
 
 
 def _names(value: Any, source: str) -> list[str]:
     """Return the names that the code of a class or function takes from its module."""
-    with suppress(SyntaxError, ValueError):  # of a piece of an expression, as a lambda's source may be
-        scopes = [symtable.symtable(textwrap.dedent(source), "", "exec")]
-        for scope in scopes:  # grows meanwhile
-            scopes += scope.get_children()
-        symbols = [(scope, symbol) for scope in scopes for symbol in scope.get_symbols()]
-        return sorted({
-            symbol.get_name()
-            for scope, symbol in symbols
-            if symbol.is_referenced() and (symbol.is_global() or scope.get_type() != "function")
-        })  # fmt: skip
     names: set[str] = set()
     codes = [value.__code__] if isinstance(value, types.FunctionType) else []
-    while codes:
-        code = codes.pop()
-        names |= {*code.co_names}
+    for code in codes:  # grows meanwhile
+        names |= {step.argval for step in dis.get_instructions(code) if step.opname in LOADS}
         codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
-    return sorted(names)
+    nodes = [
+        *ast.walk(parsed(source) or ast.Module([], []))
+    ]  # of a piece of an expression, as a lambda's source may be
+    added = {ast.unparse(node.target) for node in nodes if isinstance(node, ast.AugAssign)}
+    try:
+        scopes = [symtable.symtable(dedented(source), "", "exec")]
+    except (SyntaxError, ValueError):  # of such a piece, or of a class that sets a name of the function around it
+        return sorted(names | {node.id for node in nodes if isinstance(node, ast.Name)})
+    for scope in scopes:  # grows meanwhile
+        scopes += scope.get_children()
+    return sorted(names | {
+        symbol.get_name()
+        for scope in scopes
+        for symbol in scope.get_symbols()
+        if (symbol.is_referenced() or symbol.get_name() in added)
+        and (symbol.is_global() or scope.get_type() != "function")
+    })  # fmt: skip
 
 
 def _enclosed(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -316,7 +349,7 @@ def _places(value: type) -> Iterator[tuple[list[str], int | None]]:
         yield shell.transform_cell(cell).splitlines(keepends=True), None
 
 
-@lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=16)
 def _classes_in(source: str) -> list[ast.ClassDef]:
     return [node for node in ast.walk(parsed(source) or ast.Module([], [])) if isinstance(node, ast.ClassDef)]
 

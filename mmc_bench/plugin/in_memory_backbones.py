@@ -126,7 +126,8 @@ def _identity_of_network(network: Any) -> tuple[str, ModuleNames]:
     """
     layers = [(name, type(layer), _settings_of(layer)) for name, layer in network.named_modules()]
     classes = {family: _identity_by(identity_of_code, family) for _, family, _ in layers}
-    settings = [identity_of_value(f"layer {name}", own, family.__module__) for name, family, own in layers]
+    parts_of_it = dict((*network.named_modules(), *network.named_parameters(), *network.named_buffers()))
+    settings = [identity_of_value(f"layer {name}", own, family.__module__, parts_of_it) for name, family, own in layers]
     shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
     parts = [[name, classes[family][0], own] for (name, family, _), (own, _) in zip(layers, settings)]
     digest = digest_of_text(json.dumps([parts, repr(network), shapes]))

@@ -293,6 +293,12 @@ def parsed(source: str | bytes) -> ast.Module | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python gives those of the source when it imports it
         try:
-            return ast.parse(textwrap.dedent(source) if isinstance(source, str) else source)
+            return ast.parse(dedented(source) if isinstance(source, str) else source)
         except (SyntaxError, ValueError):  # ValueError: of a null byte
             return None
+
+
+def dedented(source: str) -> str:
+    """Return source that may stand alone, although a text in it may begin at the margin."""
+    source = textwrap.dedent(source)
+    return f"if True:\n{source}" if source[:1] in " \t" else source
