@@ -88,12 +88,12 @@ def identity_of_value(name: str, value: Any, home: str, known: Mapping[str, Any]
     home
         The module whose code is followed piece by piece; of others, whole files count.
     known
-        Objects that count by their names alone.
+        Parts of a network, which count by their names alone.
 
     Raises
     ------
     UserError
-        As `identity_of_code`.
+        As `identity_of_code`; and when a function has one of these parts, which would stay the same in a copy.
     """
     values = _Values(home, known)
     digest = values.named(name, value)
@@ -136,9 +136,9 @@ class _Values:
     def __init__(self, home: str, known: Mapping[str, Any] = {}) -> None:
         self.modules = LocalModules()
         self._home = home
-        # With the values, so that no other gets their number.
-        self._known = {id(value): (f"known as {name}", value) for name, value in known.items()}
-        self._open = 0
+        self._known: dict[int, tuple[str, Any]] = {}  # with the values, so that no other gets their number
+        self._named = {id(value): name for name, value in known.items()}
+        self._open = self._in_code = 0
 
     def named(self, name: str, value: Any) -> str:
         """Return the digest of what a name stands for; raises `UserError` where it has none."""
@@ -156,6 +156,14 @@ class _Values:
         """Return what tells a value from others: a digest, or the text of what is simple."""
         if type(value) in SIMPLE:
             return f"{type(value).__name__} {value!r}"
+        if id(value) in self._named:
+            if self._in_code:  # which no copy changes
+                part = self._named[id(value)] or "the network itself"
+                raise UserError(
+                    f"a function that the network holds keeps {part}, which every copy of the network would share: "
+                    "take it from self, in types.MethodType(function, network)"
+                )
+            return f"known as {self._named[id(value)]}"
         if id(value) not in self._known:
             # Where it holds itself, this stands for it: its place among the values around it.
             self._known[id(value)] = f"{type(value).__qualname__} {self._open} around it", value
@@ -168,7 +176,10 @@ class _Values:
     def _content(self, value: Any) -> list[Any]:
         kind = type(value)
         if isinstance(value, (type, types.FunctionType)):
-            return self._code(value)
+            self._in_code += 1
+            content = self._code(value)
+            self._in_code -= 1
+            return content
         if isinstance(value, types.ModuleType):
             self.modules.add(value.__name__)
             return ["module", value.__name__]
