@@ -19,7 +19,9 @@ from mmc_bench.system.processes import ProcessId, tagged, this_process
 
 @pytest.fixture
 def folder(tmp_path):
-    return tmp_path / "locks"
+    path = tmp_path / "locks"
+    path.mkdir()
+    return path
 
 
 @pytest.fixture
@@ -46,7 +48,6 @@ def refusing(error):
 
 def left_by(folder, key, owner, number=0):
     """Write a claim as another process would have left it."""
-    folder.mkdir(exist_ok=True)
     content = {"token": f"{key}{number}", "label": "a job", "since": "2026-01-01T00:00:00+00:00", "owner": vars(owner)}
     path = folder / f"{key}.{number}.lease"
     path.write_text(json.dumps(content))
@@ -203,7 +204,6 @@ def test_what_killed_runs_left_is_swept(folder):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"token": 1, "owner": {}}', b"[" * 100_000, None])
 def test_a_damaged_claim_holds_until_it_is_stale(folder, clock, content):
-    folder.mkdir()
     path = folder / "a.0.lease"
     path.mkdir() if content is None else path.write_bytes(content)
     with Leases(folder) as leases:
@@ -213,7 +213,6 @@ def test_a_damaged_claim_holds_until_it_is_stale(folder, clock, content):
 
 
 def test_a_pipe_in_place_of_a_claim_keeps_nobody_waiting(folder, clock):
-    folder.mkdir()
     os.mkfifo(folder / "a.0.lease")
     with Leases(folder) as leases:
         assert not leases.claim("a", "mine")
@@ -336,7 +335,6 @@ while True:
 @pytest.mark.skipif(not this_process().machine, reason="this system does not tell which processes live")
 def test_contenders_that_are_killed_at_any_instant_never_meet_inside(folder, tmp_path):
     chance = random.Random(0)
-    folder.mkdir()
 
     def start(number):
         command = [sys.executable, "-c", CONTENDER, str(number), str(folder), str(tmp_path)]

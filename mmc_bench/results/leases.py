@@ -9,6 +9,9 @@ claim can thus never take the place of a newer one. No lock of the operating sys
 with another machine's: an owner touches its claims every `HEARTBEAT` seconds, and counts as gone when another process
 has watched a claim for `STALE_AFTER` seconds by its own clock without a touch, or when the owner's process is known to
 have ended, which only processes on the same machine can find out.
+
+The folder is made with the results folder (`Store.check_writable`), and never here: where it is missing, the disk is
+away, and nobody can tell who has which job.
 """
 
 import contextlib
@@ -97,7 +100,7 @@ class Leases:
         Raises
         ------
         OSError
-            When the folder cannot be written.
+            When the folder cannot be written, or is not there.
         """
         before: Claim | None = None
         number = 0
@@ -177,7 +180,6 @@ class Leases:
             "owner": asdict(this_process()),
         }
         temporary = temporary_name(path)
-        path.parent.mkdir(exist_ok=True)  # not those above: a results folder that is gone may be back soon
         try:
             temporary.write_text(json.dumps(content), encoding="utf-8")
             os.link(temporary, path)
@@ -210,20 +212,16 @@ class Leases:
         """Show that this process lives; note the claims that another run has taken over."""
         with self._guard:
             held = dict(self._held)
+        for key, number in held.items():
+            with contextlib.suppress(OSError):  # a disk that is away for a moment: others see no touch meanwhile
+                os.utime(self._path(key, number))
         try:
             newest = dict(sorted(_listed(self._folder)))
-        except OSError:  # a disk that is away for a moment has no claims, either: others see no touch meanwhile
+        except OSError:  # only a folder that can be listed can tell that a claim is gone
             return
         for key, number in held.items():
-            taken = newest.get(key, number) > number
-            try:
-                os.utime(self._path(key, number))
-            except FileNotFoundError:
-                taken = True
-            except OSError:
-                continue
             with self._guard:
-                if taken and self._held.get(key) == number:
+                if self._held.get(key) == number and newest.get(key) != number:
                     del self._held[key]
                     self._lost.add(key)
 

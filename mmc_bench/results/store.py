@@ -121,7 +121,7 @@ class Store:
 
     def check_writable(self) -> None:
         """Create the folders and try a file in each; raises `UnwritableError`."""
-        for name in ALL_FOLDERS:
+        for name in (*ALL_FOLDERS, self.locks.name):
             folder = self.root / name
             with self.writing(": choose another with --results"):
                 folder.mkdir(parents=True, exist_ok=True)
