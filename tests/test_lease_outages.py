@@ -77,3 +77,23 @@ def test_a_folder_that_is_made_again_without_a_claim_has_lost_it(store):
         leases.touch()
         assert leases.lost() == {"a"}
         assert leases.claim("a", "mine") and not leases.lost()
+
+
+@pytest.mark.parametrize("moment", ["made", "released"])
+def test_a_claim_that_the_disk_kept_while_it_was_away_does_not_block_its_own_run(store, monkeypatch, moment):
+    trouble = OSError(errno.EIO, os.strerror(errno.EIO))
+    with Leases(store.locks) as leases, Leases(store.locks) as other:
+        with monkeypatch.context() as away:
+            if moment == "made":
+                away.setattr(module.os, "scandir", refusing(trouble))
+                with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+                    leases.claim("a", "mine")
+            else:
+                assert leases.claim("a", "mine")
+                away.setattr(module.Path, "unlink", lambda path, missing_ok: refusing(trouble)())
+                leases.release("a")
+        assert files(store.locks) == ["a.0.lease"]
+        assert not other.claim("a", "other")
+        assert leases.claim("a", "mine")
+        assert not other.claim("a", "other")
+    assert files(store.locks) == []

@@ -83,6 +83,7 @@ class Leases:
         self._folder = folder
         self._held: dict[str, int] = {}
         self._lost: set[str] = set()
+        self._tokens: set[str] = set()  # of all claims that this run made
         self._watched: dict[str, _Watched] = {}
         self._guard = threading.Lock()
         self._closed = threading.Event()
@@ -173,13 +174,15 @@ class Leases:
     def _make(self, key: str, number: int, label: str) -> bool:
         """Bring a claim into being; False when it is there already."""
         path = self._path(key, number)
+        token = secrets.token_hex(8)
         content = {
-            "token": secrets.token_hex(8),
+            "token": token,
             "label": label,
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
             "owner": asdict(this_process()),
         }
         temporary = temporary_name(path)
+        self._tokens.add(token)
         try:
             temporary.write_text(json.dumps(content), encoding="utf-8")
             os.link(temporary, path)
@@ -196,6 +199,8 @@ class Leases:
 
     def _is_stale(self, claim: Claim) -> bool:
         """Return whether a claim has been watched for so long without a touch that its owner must have gone."""
+        if claim.token in self._tokens and claim.key not in self._held:
+            return True  # of this run, left when the disk was away
         now = time.monotonic()
         before = self._watched.get(claim.token)
         # After a pause, which may have been the whole file system's, watching begins anew.
