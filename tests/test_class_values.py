@@ -5,7 +5,9 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -38,6 +40,7 @@ def it(x):
 def _(x: int):
     return 2
 """
+NODE = "class Node:\n    pass\n"
 CONDITION = """
 if False:
     class It:
@@ -148,6 +151,17 @@ EDITS = {
     "a branch of a generic function": (BRANCHES, "return 2", "return 3"),
     "the second class of a name": (CONDITION, "made = tuple", "made = dict"),
     "what a function encloses": (CLOSURE, "make(1), make(2)", "make(2), make(1)"),
+    "whom a value is linked with, which another is linked with, too": (
+        NODE + "p, q, x, y = Node(), Node(), Node(), Node()\np.n, q.n, p.at, x.at = 1, 2, x, p\nq.at, y.at = x, q\n"
+        "it = [p, q]",
+        "q.at, y.at = x, q",
+        "q.at, y.at = y, q",
+    ),
+    "a ring of two values that are alike": (
+        NODE + "a, b = Node(), Node()\na.at, b.at = b, a\na.n = b.n = 1\nit = a",
+        "a.n = b.n = 1",
+        "a.n = 1",
+    ),
     "what is between functions that name each other": (
         "def it(n):\n    return other(n)\ndef other(n):\n    return n and it(n - 1)\n",
         "n - 1",
@@ -217,7 +231,12 @@ class Kind(Enum):
     a = "a"
 ring = [1]
 ring.append(ring)
-it = [WORDS, {"f": math.sin, "names": WORDS}, Numbers(), {f, g, Numbers}, Pair(), Kind.a, {Kind.a, "b"}, ring]
+class Node:
+    pass
+nodes = [Node() for _ in range(5)]
+for number, node in enumerate(nodes):
+    node.name, node.others = number, {*nodes[number + 1:], nodes[0]}
+it = [WORDS, {"f": math.sin, "names": WORDS}, Numbers(), {f, g, Numbers}, Pair(), Kind.a, {Kind.a, "b"}, ring, {*nodes}]
 it += [torch.ones(2), torch.nn.Identity(), torch.relu, torch.float32, re.compile("a")]
 it += [logging.getLogger("x"), TypeVar("T"), list[int], int | None, Counter("ab"), OrderedDict(a=1), defaultdict(list)]
 it += [functools.lru_cache(f), torch.no_grad()(g), namedtuple("P", "a b")(1, 2), range(3), slice(1), ..., print]
@@ -240,6 +259,26 @@ def test_values_of_any_type_have_one_digest_in_every_process(tmp_path):
         for seed in ("1", "2")
     ]
     assert found[0] == found[1] and len(found[0]) == 13
+
+
+def test_a_value_in_a_cycle_has_one_digest_wherever_reading_begins():
+    def ring(size):
+        nodes = [SimpleNamespace() for _ in range(size)]
+        for number, node in enumerate(nodes):
+            node.rate, node.next = number % 2, nodes[(number + 1) % size]
+        return nodes
+
+    digests = [identity_of_value("it", node, __name__)[0] for node in (*ring(4), *ring(2))]
+    assert digests == digests[:2] * 3 and digests[0] != digests[1]
+
+
+def test_many_values_that_refer_to_each_other_are_read_in_a_moment():
+    nodes = [SimpleNamespace(number=number) for number in range(60)]
+    for node in nodes:
+        node.others = nodes
+    started = time.process_time()
+    identity_of_value("it", nodes, __name__)
+    assert time.process_time() - started < 20  # each path on its own would take for ever
 
 
 def test_a_compiled_function_s_own_file_counts(tmp_path):

@@ -18,6 +18,7 @@ from typing import Any
 
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.local_modules import LocalModules, dedented, is_installed, own_modules, parsed, refuse_outdated
+from mmc_bench.plugin.value_graph import Reference, Unordered, digest_in_cycle, digest_of_content, has_reference
 from mmc_bench.system.digests import digest_of_text
 
 #: Types whose ``repr`` tells every value from all others.
@@ -25,6 +26,9 @@ SIMPLE = (bool, int, float, complex, str, type(None))
 
 #: Members of a class, or of a layer, that count as they are, whatever the source says.
 PLAIN = (*SIMPLE, bytes, tuple, list, dict, set, frozenset, type)
+
+#: What copies of a value share.
+SHARED = (type, types.FunctionType, types.BuiltinFunctionType)
 
 #: Where properties, class and static methods, cached ones and the like keep their functions.
 HELD = ("__func__", "fget", "fset", "fdel", "func", "__wrapped__")
@@ -96,7 +100,7 @@ def identity_of_value(name: str, value: Any, home: str, known: Mapping[str, Any]
         As `identity_of_code`; and when a function has one of these parts, which would stay the same in a copy.
     """
     values = _Values(home, known)
-    digest = values.named(name, value)
+    digest = values.settled(name, value)
     return digest_of_text(json.dumps([digest, sorted(values.modules.parts)])), values.modules
 
 
@@ -136,12 +140,18 @@ class _Values:
     def __init__(self, home: str, known: Mapping[str, Any] = {}) -> None:
         self.modules = LocalModules()
         self._home = home
-        self._known: dict[int, tuple[str, Any]] = {}  # with the values, so that no other gets their number
+        self._known: dict[tuple[int, bool], tuple[str, Any]] = {}  # with the values, so that no other gets their number
+        self._referring: dict[Reference, list[Any]] = {}
         self._named = {id(value): name for name, value in known.items()}
-        self._open = self._in_code = 0
+        self._in_code = 0
+
+    def settled(self, name: str, value: Any) -> str:
+        """Return the digest of what a name stands for; raises `UserError` where it has none. Called once."""
+        digest = self.named(name, value)
+        return digest_in_cycle(digest, self._referring) if isinstance(digest, Reference) else digest
 
     def named(self, name: str, value: Any) -> str:
-        """Return the digest of what a name stands for; raises `UserError` where it has none."""
+        """Return `digest` of what a name stands for; raises `UserError` where it has none."""
         try:
             return self.digest(value)
         except UserError:
@@ -153,7 +163,7 @@ class _Values:
             ) from None
 
     def digest(self, value: Any) -> str:
-        """Return what tells a value from others: a digest, or the text of what is simple."""
+        """Return what tells a value from others: a digest, the text of what is simple, or a reference."""
         if type(value) in SIMPLE:
             return f"{type(value).__name__} {value!r}"
         if id(value) in self._named:
@@ -164,22 +174,23 @@ class _Values:
                     "take it from self, in types.MethodType(function, network)"
                 )
             return f"known as {self._named[id(value)]}"
-        if id(value) not in self._known:
-            # Where it holds itself, this stands for it: its place among the values around it.
-            self._known[id(value)] = f"{type(value).__qualname__} {self._open} around it", value
-            self._open += 1
-            content = json.dumps(self._content(value))
-            self._open -= 1
-            self._known[id(value)] = hashlib.sha256(content.encode()).hexdigest(), value
-        return self._known[id(value)][0]
+        key = id(value), self._in_code > 0
+        if key not in self._known:
+            reference = Reference(len(self._known))
+            self._known[key] = reference, value
+            self._in_code += isinstance(value, SHARED)
+            content = self._content(value)
+            self._in_code -= isinstance(value, SHARED)
+            if has_reference(content):
+                self._referring[reference] = content
+            else:
+                self._known[key] = digest_of_content(content), value
+        return self._known[key][0]
 
     def _content(self, value: Any) -> list[Any]:
         kind = type(value)
         if isinstance(value, (type, types.FunctionType)):
-            self._in_code += 1
-            content = self._code(value)
-            self._in_code -= 1
-            return content
+            return self._code(value)
         if isinstance(value, types.ModuleType):
             self.modules.add(value.__name__)
             return ["module", value.__name__]
@@ -199,8 +210,8 @@ class _Values:
         if kind is dict:
             return ["dict", *([self.digest(key), self.digest(item)] for key, item in value.items())]
         if isinstance(value, (set, frozenset)):  # whose own order differs between processes
-            items = [self.digest(item) for item in sorted(value, key=repr)]
-            return [self.digest(kind), sorted(items), self.digest(getattr(value, "__dict__", None))]
+            items = Unordered(map(self.digest, value))
+            return [self.digest(kind), items, self.digest(getattr(value, "__dict__", None))]
         if place := self._place_of(value):
             self.modules.add(kind.__module__)
             return ["object", kind.__module__, place]
@@ -228,7 +239,7 @@ class _Values:
     def _place_of(self, value: Any) -> str | None:
         """Return the name of what installed code has once in the module of its class, as ``os.environ``."""
         module = type(value).__module__
-        owned = vars(sys.modules.get(module, object)) if self._is_foreign(module) else {}
+        owned = vars(sys.modules.get(module, object)) if module != "builtins" and self._is_foreign(module) else {}
         return next((name for name, one in owned.items() if one is value), None)
 
     def _parts(self, value: Any) -> list[Any]:
@@ -259,18 +270,23 @@ class _Values:
         if function is not None:
             name += [self.digest([function.__defaults__, function.__kwdefaults__, vars(function)])]
             name += [self.named(*cell) for cell in _enclosed(function)]
-        return name if module != self._home else [*name, *self._written(value)]
+        return [*name, *self._written(value, module)] if self._is_followed(module) else name
+
+    def _is_followed(self, module: str | None) -> bool:
+        """Tell whether code of a module is followed piece by piece: the home's, and a notebook's, which has no file."""
+        top = sys.modules.get((module or "").partition(".")[0])
+        return module == self._home or getattr(top, "__file__", None) is getattr(top, "__spec__", None) is None
 
     def _is_foreign(self, module: str | None) -> bool:
         """Tell whether code of a module counts by its name: it is installed, ours, or has no file."""
         file = getattr(sys.modules.get(module or ""), "__file__", None)
         own = (module or "").partition(".")[0] in own_modules()
-        return module != self._home and (own or file is None or is_installed(Path(file)))
+        return not self._is_followed(module) and (own or file is None or is_installed(Path(file)))
 
-    def _written(self, value: Any) -> list[Any]:
+    def _written(self, value: Any, module: str) -> list[Any]:
         """Return the source of a class or function, what it names, its base classes, and what its class has by now."""
         source = _source_of(value)
-        home = sys.modules.get(self._home)
+        home = sys.modules.get(module)
         self.modules.add_imports(source or "", home.__package__ if home else None)
         namespace = value.__globals__ if isinstance(value, types.FunctionType) else vars(home) if home else {}
         used = [name for name in _names(value, source or "") if name in namespace and name not in OF_PYTHON]
@@ -310,13 +326,13 @@ def _names(value: Any, source: str) -> list[str]:
     for code in codes:  # grows meanwhile
         names |= {step.argval for step in dis.get_instructions(code) if step.opname in LOADS}
         codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
-    nodes = [
-        *ast.walk(parsed(source) or ast.Module([], []))
-    ]  # of a piece of an expression, as a lambda's source may be
+    if value.__name__ == "<lambda>":  # whose source is whole lines, with other code
+        return sorted(names)
+    nodes = [*ast.walk(parsed(source) or ast.Module([], []))]
     added = {ast.unparse(node.target) for node in nodes if isinstance(node, ast.AugAssign)}
     try:
         scopes = [symtable.symtable(dedented(source), "", "exec")]
-    except (SyntaxError, ValueError):  # of such a piece, or of a class that sets a name of the function around it
+    except (SyntaxError, ValueError):  # of a class that sets a name of the function around it
         return sorted(names | {node.id for node in nodes if isinstance(node, ast.Name)})
     for scope in scopes:  # grows meanwhile
         scopes += scope.get_children()

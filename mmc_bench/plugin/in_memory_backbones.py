@@ -123,7 +123,16 @@ def _identity_of_network(network: Any) -> tuple[str, ModuleNames]:
     """Return a digest of a network's architecture, and its modules.
 
     The architecture is its layers' classes, settings and names, and its weights' shapes.
+
+    Raises
+    ------
+    UserError
+        When a layer has no weights before its first batch, as ``nn.LazyLinear``; and as `identity_of_value`.
     """
+    from torch.nn.parameter import is_lazy
+
+    if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
+        raise UserError("the network's weights have no shapes yet: call it once on images before you give it")
     layers = [(name, type(layer), _settings_of(layer)) for name, layer in network.named_modules()]
     classes = {family: _identity_by(identity_of_code, family) for _, family, _ in layers}
     parts_of_it = dict((*network.named_modules(), *network.named_parameters(), *network.named_buffers()))
