@@ -18,7 +18,7 @@ from typing import Any
 
 from mmc_bench.errors import UserError
 from mmc_bench.plugin.local_modules import LocalModules, dedented, is_installed, own_modules, parsed, refuse_outdated
-from mmc_bench.plugin.value_graph import Reference, Unordered, digest_in_cycle, digest_of_content, has_reference
+from mmc_bench.plugin.value_graph import Unordered, ValueReference, digest_in_cycle, digest_of_content, has_reference
 from mmc_bench.system.digests import digest_of_text
 
 #: Types whose ``repr`` tells every value from all others.
@@ -141,14 +141,14 @@ class _Values:
         self.modules = LocalModules()
         self._home = home
         self._known: dict[tuple[int, bool], tuple[str, Any]] = {}  # with the values, so that no other gets their number
-        self._referring: dict[Reference, list[Any]] = {}
+        self._referring: dict[ValueReference, list[Any]] = {}
         self._named = {id(value): name for name, value in known.items()}
         self._in_code = 0
 
     def settled(self, name: str, value: Any) -> str:
         """Return the digest of what a name stands for; raises `UserError` where it has none. Called once."""
         digest = self.named(name, value)
-        return digest_in_cycle(digest, self._referring) if isinstance(digest, Reference) else digest
+        return digest_in_cycle(digest, self._referring) if isinstance(digest, ValueReference) else digest
 
     def named(self, name: str, value: Any) -> str:
         """Return `digest` of what a name stands for; raises `UserError` where it has none."""
@@ -176,7 +176,7 @@ class _Values:
             return f"known as {self._named[id(value)]}"
         key = id(value), self._in_code > 0
         if key not in self._known:
-            reference = Reference(len(self._known))
+            reference = ValueReference(len(self._known))
             self._known[key] = reference, value
             self._in_code += isinstance(value, SHARED)
             content = self._content(value)
