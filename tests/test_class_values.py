@@ -157,6 +157,12 @@ EDITS = {
         "q.at, y.at = x, q",
         "q.at, y.at = y, q",
     ),
+    "which exception a handler is for, where no source is": (
+        "code = 'try: a()\\nexcept ValueError: pass\\nelse: b()'\nmade = {}\n"
+        "exec('def it():\\n ' + code.replace('\\n', '\\n '), made)\nit = made['it']",
+        "try: a()\\nexcept ValueError: pass\\nelse: b()",
+        "try: a(); b()\\nexcept ValueError: pass",
+    ),
     "a ring of two values that are alike": (
         NODE + "a, b = Node(), Node()\na.at, b.at = b, a\na.n = b.n = 1\nit = a",
         "a.n = b.n = 1",
@@ -276,8 +282,11 @@ def test_many_values_that_refer_to_each_other_are_read_in_a_moment():
     nodes = [SimpleNamespace(number=number) for number in range(60)]
     for node in nodes:
         node.others = nodes
+    chain = [SimpleNamespace() for _ in range(300)]
+    for node, before in zip(chain, [None, *chain]):  # which takes many rounds
+        node.before, node.all = before, chain
     started = time.process_time()
-    identity_of_value("it", nodes, __name__)
+    identity_of_value("it", [nodes, chain], __name__)
     assert time.process_time() - started < 20  # each path on its own would take for ever
 
 

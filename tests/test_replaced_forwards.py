@@ -1,5 +1,7 @@
 """Networks of which an attribute, not the class, is the forward pass: what identifies them, and which are refused."""
 
+import copy
+import importlib
 import linecache
 import sys
 import types
@@ -45,7 +47,7 @@ def notebook(monkeypatch):
         linecache.cache[name] = len(cell), None, cell.splitlines(keepends=True), name
         exec(compile(cell, name, "exec"), vars(module))
 
-    run("import functools, types\nfrom torch import nn\nclass Net(nn.Linear):\n    pass\n")
+    run("import functools, types\nimport torch\nfrom torch import nn\nclass Net(nn.Linear):\n    pass\n")
     return run, module
 
 
@@ -78,53 +80,113 @@ def test_a_lambda_on_the_line_that_makes_the_network_counts(notebook, family, va
         "class it:\n    rate = {}\n",
         "class It:\n    pass\no = It()\no.rate = {}\ndef it():\n    return o\n",
         "rate = {}\ndef it(x):\n    return rate * x\n",
+        "class Rate:\n    x = {}\nclass it:\n    rate = Rate\n    def f(self):\n        return rate\nrate = Rate()\n",
+        "class Kind(type):\n    def f(self):\n        return {}\nclass it(metaclass=Kind):\n    pass\n",
+        "def it(x, k=net[0].in_features):\n    return {} * k * x\n",
+        "def it(x: type(net)):\n    return {} * x\n",
+        "@(lambda n: lambda f: f)(net[0].in_features)\ndef it(x):\n    return {} * x\n",
+        "a, b = (functools.wraps(len)(f) for f in (lambda x: x + 2, lambda x: x + 3))\nit = a if {} == 2 else b\n",
+        "@torch.jit.script\ndef f(x):\n    return {} * x\ndef it(x):\n    return f(x)\n",
+        "relu = torch.ops.aten.relu\ndef it(x):\n    return {} * relu(x)\n",
     ],
-    ids=["function", "class", "object", "number"],
+    ids=[
+        *("function", "class", "object", "number", "class's function", "metaclass", "default", "annotation"),
+        *("decorator", "renamed lambda", "script", "operator"),
+    ],
 )
 @pytest.mark.parametrize("family", ["Net", "nn.Linear"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
 def test_what_a_notebook_sets_on_a_network_counts_with_its_content(notebook, family, code):
     run, module = notebook
 
     def version(number):
+        run(f"net = nn.Sequential({family}(3, 3))\n")
         run(code.format(number))
-        run(f"net = {family}(3, 3)\nnet.act = it\n")
+        run("net.act = net[0]._act = it\n")
         return version_of(module.net)
 
     assert version(2) == version(2) != version(3)
 
 
-def replaced(net, how):
-    """Replace a network's forward by one that keeps a part of this network."""
-    old, layer, weight, layers = net.forward, net[0], net[0].weight, [net[0]]
-    net.layers = layers
-    net.forward = {
-        "its method": lambda x: 2 * old(x),
-        "a layer": lambda x: layer(x),
-        "a list of layers that the network has, too": lambda x: layers[0](x),
-        "a weight, as default": lambda x, weight=weight: x @ weight,
-        "a weight's own method": weight.mul,
-        "in a function of a function": (lambda inner: lambda x: inner(x))(lambda x: layer(x)),
-        "beside itself": types.MethodType(lambda self, x: layer(x), net),
-    }[how]
+@pytest.mark.parametrize("name", ["rate", "_rate", "_flags"])
+def test_plain_data_of_a_layer_count_whatever_their_name(name):
+    def version(value):
+        net = nn.Sequential(nn.Linear(3, 3), nn.LSTM(3, 3))
+        setattr(net[0], name, value)
+        return version_of(net)
+
+    assert version(2) == version(2) != version(3)
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "its method",
-        "a layer",
-        "a list of layers that the network has, too",
-        "a weight, as default",
-        "a weight's own method",
-        "in a function of a function",
-        "beside itself",
-    ],
-)
-def test_a_network_of_which_a_copy_would_use_the_first_one_s_parts_is_refused(how):
-    net = nn.Sequential(nn.Linear(3, 3))
-    replaced(net, how)
-    with pytest.raises(UserError, match=r"function that the network holds keeps .*, which every copy"):
-        version_of(net)
+@pytest.mark.parametrize("made", [nn.LSTM, nn.GRU, nn.TransformerEncoderLayer])
+def test_a_copy_and_a_network_that_was_used_are_identified_as_the_first_one(made):
+    net = nn.Sequential(made(4, 4) if made is not nn.TransformerEncoderLayer else made(4, 2))
+    before = version_of(net)
+    net(torch.ones(1, 2, 4))
+    copied = copy.deepcopy(net)
+    with torch.no_grad():
+        for weight in copied.parameters():
+            weight.add_(1)
+    assert version_of(net) == version_of(copied) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
+@pytest.mark.parametrize("made", ["script", "trace", "script of a layer", "fx"])
+def test_the_code_of_a_compiled_network_counts(tmp_path, monkeypatch, made):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def version(factor):
+        lines = ("from torch import nn", "class Net(nn.Module):", "    def forward(self, x):")
+        lines += ("        return self.scaled(x)", "    def scaled(self, x):", f"        return {factor} * x")
+        (tmp_path / "compiled.py").write_text("\n".join(lines))
+        sys.modules.pop("compiled", None)
+        importlib.invalidate_caches()
+        net, x = importlib.import_module("compiled").Net(), torch.zeros(1, 3)
+        net = {
+            "script": lambda: torch.jit.script(net),
+            "trace": lambda: torch.jit.trace(net, x),
+            "script of a layer": lambda: nn.Sequential(torch.jit.script(net)),
+            "fx": lambda: torch.fx.symbolic_trace(net),
+        }[made]()
+        del sys.modules["compiled"]
+        return version_of(net)
+
+    assert version(2) == version(2) != version(3)
+
+
+#: Code that replaces the forward pass of `net`, and keeps a part of it.
+SHARING = {
+    "its method": "old = net.forward\nnet.forward = lambda x: 2 * old(x)",
+    "a layer": "layer = net[0]\nnet.forward = lambda x: layer(x)",
+    "a list of layers that the network has, too": "net.parts = parts = [net[0]]\nnet.forward = lambda x: parts[0](x)",
+    "a weight, as default": "net.forward = lambda x, weight=net[0].weight: x @ weight",
+    "a weight's own method": "net.forward = net[0].weight.mul",
+    "a weight without its gradient": "weight = net[0].weight.detach()\nnet.forward = lambda x: x @ weight",
+    "a row of a weight": "row = net[0].weight[0]\nnet.forward = lambda x: x @ row",
+    "the state": "state = net.state_dict()\nnet.forward = lambda x: x @ state['0.weight']",
+    "in a function of a function": "net.forward = (lambda layer: lambda x: (lambda y: layer(y))(x))(net[0])",
+    "beside itself": "layer = net[0]\nnet.forward = types.MethodType(lambda self, x: layer(x), net)",
+    "under a private name": "layer = net[0]\nnet._forward = lambda x: layer(x)",
+    "in a property": "layer = net[0]\nnet.parts = [property(lambda self: layer)]",
+    "in a class": "class Parts:\n    layer = net[0]\nnet.parts = [Parts]",
+    "in a class of an object": "class Parts:\n    layer = net[0]\nnet.parts = [Parts()]",
+    "in the network's own class": "class Net(nn.Sequential):\n    def forward(self, x):\n        return net[0](x)\n"
+    "net = Net(nn.Linear(3, 3))",
+    "in a list of its class": "class Net(nn.Sequential):\n    parts = []\nnet = Net(nn.Linear(3, 3))\n"
+    "Net.parts.append(net)",
+}
+
+
+@pytest.mark.parametrize("how", SHARING)
+def test_a_network_of_which_a_copy_would_use_the_first_one_s_parts_is_refused(notebook, how):
+    run, module = notebook
+    run("net = nn.Sequential(nn.Linear(3, 3))\n")
+    run(SHARING[how] + "\n")
+    with pytest.raises(
+        UserError, match=r"code of the network keeps (its part 0|the network itself).*, which every copy would"
+    ):
+        version_of(module.net)
 
 
 @pytest.mark.parametrize("lazy", [nn.LazyLinear(2), nn.LazyBatchNorm1d(affine=False)])

@@ -1,13 +1,13 @@
 """Networks that no plugin registers: a class or function that makes one, or a trained network itself."""
 
 import copy
-import functools
 import inspect
 import json
 import operator
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial, reduce
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from mmc_bench.plugin.in_memory import InMemoryOffer, kebab, plugin_of
 from mmc_bench.plugin.local_modules import LocalModules, ModuleNames, is_installed
 from mmc_bench.plugin.parameters import CONTEXT
 from mmc_bench.plugin.random_weights import draw_weights
+from mmc_bench.plugin.source_text import script_of
 from mmc_bench.plugin.specs import BackboneSpec
 from mmc_bench.system.digests import digest_of_text
 
@@ -67,7 +68,7 @@ def backbone_offer(given: Any) -> InMemoryOffer:
         raise UserError(f"{type(given).__name__} object in backbones: give its class, or the network as checkpoint")
     if not callable(given):
         raise UserError(f"{given!r} is no backbone: a torch.nn.Module class, a function that makes one, or a name is")
-    named = type(trained) if trained is not None else given.func if isinstance(given, functools.partial) else given
+    named = type(trained) if trained is not None else given.func if isinstance(given, partial) else given
     own = getattr(named, "__name__", type(named).__name__)
     name = getattr(named, "name", None)
     name = name if isinstance(name, str) else kebab(own)
@@ -101,7 +102,7 @@ def _taken(target: Any, context: Mapping[str, Any]) -> dict[str, Any]:
 
 def _identity_of(target: Any) -> tuple[str, ModuleNames]:
     """Return a digest of a class or function, and the modules, not installed, that another process imports for it."""
-    if isinstance(target, functools.partial):
+    if isinstance(target, partial):
         digest, names = _identity_of(target.func)
         given = (target.args, target.keywords)
         arguments, modules = identity_of_value(f"arguments of {target.func.__name__}", given, target.func.__module__)
@@ -134,14 +135,17 @@ def _identity_of_network(network: Any) -> tuple[str, ModuleNames]:
     if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
         raise UserError("the network's weights have no shapes yet: call it once on images before you give it")
     layers = [(name, type(layer), _settings_of(layer)) for name, layer in network.named_modules()]
-    classes = {family: _identity_by(identity_of_code, family) for _, family, _ in layers}
-    parts_of_it = dict((*network.named_modules(), *network.named_parameters(), *network.named_buffers()))
-    settings = [identity_of_value(f"layer {name}", own, family.__module__, parts_of_it) for name, family, own in layers]
+    known = dict((*network.named_modules(), *network.named_parameters(), *network.named_buffers()))
+    classes = {family: _identity_by(partial(identity_of_code, known=known), family) for _, family, _ in layers}
+    settings = [
+        identity_of_value(f"layer {name}" if name else "the network", own, family.__module__, known)
+        for name, family, own in layers
+    ]
     shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
     parts = [[name, classes[family][0], own] for (name, family, _), (own, _) in zip(layers, settings)]
     digest = digest_of_text(json.dumps([parts, repr(network), shapes]))
     names = [names for _, names in classes.values()] + [modules.names for _, modules in settings]
-    return digest, functools.reduce(operator.or_, names)
+    return digest, reduce(operator.or_, names)
 
 
 def _is_installed(target: Any) -> bool:
@@ -156,10 +160,10 @@ def _installed(target: Any) -> str:
 
 
 def _settings_of(layer: Any) -> dict[str, Any]:
-    """Return what a layer keeps of plain data and of code, which its text may not show."""
-    kinds = (*PLAIN, FunctionType, BuiltinFunctionType, MethodType, functools.partial)
-    return {
-        name: value
-        for name, value in vars(layer).items()
-        if isinstance(value, kinds) and not name.startswith("_") and name != "training"
-    }
+    """Return what a layer keeps of plain data and of code, which its text may not show; and its TorchScript."""
+    from torch import nn
+
+    kinds = (*PLAIN, FunctionType, BuiltinFunctionType, MethodType, partial)
+    of_any_layer = vars(nn.Module())
+    own = {name: value for name, value in sorted(vars(layer).items()) if name not in of_any_layer}
+    return {name: value for name, value in own.items() if isinstance(value, kinds)} | {"TorchScript": script_of(layer)}
