@@ -5,6 +5,7 @@ import importlib
 import linecache
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,10 +37,13 @@ def test_an_architecture_whose_forward_was_replaced_is_identified_by_that_and_no
     assert version(0, 2) == version(1, 2) != version(0, 3)
 
 
-@pytest.fixture
-def notebook(monkeypatch):
-    """Return a function that runs a cell in a notebook's module, which has no file, and the module."""
+@pytest.fixture(params=["notebook", "script"])
+def notebook(request, monkeypatch, tmp_path):
+    """Return a function that runs code in the module of a notebook, which has no file, or of a script; and this."""
     module = types.ModuleType("__main__")
+    if request.param == "script":
+        module.__file__ = str(tmp_path / "script.py")
+        Path(module.__file__).touch()
     monkeypatch.setitem(sys.modules, "__main__", module)
 
     def run(cell):
@@ -118,31 +122,70 @@ def test_plain_data_of_a_layer_count_whatever_their_name(name):
     assert version(2) == version(2) != version(3)
 
 
-@pytest.mark.parametrize("made", [nn.LSTM, nn.GRU, nn.TransformerEncoderLayer])
+class Hooked(nn.Linear):
+    """A layer with a hook of its own, which keeps its handle."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self._handles = [self.register_forward_hook(print_nothing)]
+
+
+def print_nothing(*given):
+    """Do nothing in a hook."""
+
+
+def normalised(*sizes):
+    """Return a recurrent layer one of whose weights is computed from others."""
+    return nn.utils.parametrizations.weight_norm(nn.LSTM(*sizes), "weight_hh_l0")
+
+
+@pytest.mark.parametrize("made", [nn.LSTM, nn.GRU, nn.TransformerEncoderLayer, Hooked, normalised])
 def test_a_copy_and_a_network_that_was_used_are_identified_as_the_first_one(made):
-    net = nn.Sequential(made(4, 4) if made is not nn.TransformerEncoderLayer else made(4, 2))
+    net = nn.Sequential(made(4, 4))
+    Hooked(1, 1)  # hooks are numbered
     before = version_of(net)
-    net(torch.ones(1, 2, 4))
-    copied = copy.deepcopy(net)
+    net.compile(backend="eager")
     with torch.no_grad():
+        nn.Sequential.forward(net, torch.ones(1, 2, 4))
+        copied = copy.deepcopy(net)
         for weight in copied.parameters():
             weight.add_(1)
     assert version_of(net) == version_of(copied) == before
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
-@pytest.mark.parametrize("made", ["script", "trace", "script of a layer", "fx"])
-def test_the_code_of_a_compiled_network_counts(tmp_path, monkeypatch, made):
+@pytest.mark.parametrize(
+    ("made", "where"),
+    [
+        *(
+            (made, where)
+            for made in ("script", "script of a layer")
+            for where in ("number", "setting", "method", "text")
+        ),
+        *((made, where) for made in ("trace", "fx") for where in ("number", "setting")),
+    ],
+)
+def test_the_code_of_a_compiled_network_counts(tmp_path, monkeypatch, made, where):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
     def version(factor):
-        lines = ("from torch import nn", "class Net(nn.Module):", "    def forward(self, x):")
-        lines += ("        return self.scaled(x)", "    def scaled(self, x):", f"        return {factor} * x")
+        of = {place: factor if place == where else 1 for place in ("number", "setting", "method", "text")}
+        lines = ("import torch", "from torch import nn", "class Net(nn.Module):", "    def __init__(self):")
+        lines += (
+            "        super().__init__()",
+            "        self.fc = nn.Linear(3, 3)",
+            f"        self.n = {of['setting']}",
+        )
+        lines += ("    def forward(self, x):",)
+        lines += (f"        assert x.ndim == 2, 'a # {of['text']}'",) if "script" in made else ()
+        lines += (f"        return self.fc(self.scaled(x)) * {of['number']}",)
+        lines += ("    def scaled(self, x):", "        return self.n * x")
+        lines += ("    @torch.jit.export", "    def more(self, x):", f"        return {of['method']} * x")
         (tmp_path / "compiled.py").write_text("\n".join(lines))
         sys.modules.pop("compiled", None)
         importlib.invalidate_caches()
-        net, x = importlib.import_module("compiled").Net(), torch.zeros(1, 3)
+        net, x = importlib.import_module("compiled").Net(), torch.zeros(1, 3)  # of other weights each time
         net = {
             "script": lambda: torch.jit.script(net),
             "trace": lambda: torch.jit.trace(net, x),
@@ -171,6 +214,10 @@ SHARING = {
     "in a property": "layer = net[0]\nnet.parts = [property(lambda self: layer)]",
     "in a class": "class Parts:\n    layer = net[0]\nnet.parts = [Parts]",
     "in a class of an object": "class Parts:\n    layer = net[0]\nnet.parts = [Parts()]",
+    "in an object of a class": "class Kept:\n    def __init__(self, part):\n        self.part = part\n"
+    "class Parts:\n    kept = Kept(net[0])\n    def f(self):\n        return self.kept\nnet.parts = [Parts()]",
+    "in a cache": "class Net(nn.Linear):\n    def __init__(self):\n        super().__init__(3, 3)\n"
+    "        self.forward = functools.lru_cache(self.forward)\nnet = nn.Sequential(Net())",
     "in the network's own class": "class Net(nn.Sequential):\n    def forward(self, x):\n        return net[0](x)\n"
     "net = Net(nn.Linear(3, 3))",
     "in a list of its class": "class Net(nn.Sequential):\n    parts = []\nnet = Net(nn.Linear(3, 3))\n"
@@ -187,6 +234,34 @@ def test_a_network_of_which_a_copy_would_use_the_first_one_s_parts_is_refused(no
         UserError, match=r"code of the network keeps (its part 0|the network itself).*, which every copy would"
     ):
         version_of(module.net)
+
+
+def test_functions_of_another_module_are_told_apart_by_their_code_and_may_keep_no_part(tmp_path, monkeypatch):
+    code = "def make(k):\n    return {'a': lambda x: x + 1, 'b': lambda x: x * 2, 'c': lambda x: part(x)}[k]\n"
+    (tmp_path / "a_helper.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    helper = importlib.import_module("a_helper")
+
+    def version(k):
+        net = nn.Sequential(nn.Linear(3, 3))
+        net.act, helper.part = helper.make(k), net[0]
+        return version_of(net)
+
+    assert version("a") == version("a") != version("b")
+    with pytest.raises(UserError, match="code of the network keeps its part 0"):
+        version("c")
+    del sys.modules["a_helper"]
+
+
+def test_a_network_whose_state_is_not_weights_alone_is_identified():
+    class Extra(nn.Linear):
+        def get_extra_state(self):
+            return {"calls": 1}
+
+        def set_extra_state(self, state):
+            pass
+
+    assert version_of(nn.Sequential(Extra(3, 3), nn.Linear(3, 3))) != version_of(nn.Sequential(Extra(3, 3)))
 
 
 @pytest.mark.parametrize("lazy", [nn.LazyLinear(2), nn.LazyBatchNorm1d(affine=False)])

@@ -10,6 +10,7 @@ import types
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from mmc_bench.errors import UserError
 from mmc_bench.plugin.local_modules import LocalModules, is_installed, own_modules, parsed, refuse_outdated
 from mmc_bench.plugin.source_text import (
     as_written,
+    digest_of_script,
     enclosed,
     functions_of,
     is_lambda,
     names_read,
     names_written,
-    script_of,
     source_of,
 )
 from mmc_bench.plugin.value_graph import Outline, Unordered, ValueReference, digest_in_cycle
@@ -34,8 +35,11 @@ SIMPLE = (bool, int, float, complex, str, type(None))
 #: Members of a class, or of a layer, that count as they are, whatever the source says.
 PLAIN = (*SIMPLE, bytes, tuple, list, dict, set, frozenset, type)
 
+#: What `functools.lru_cache` returns.
+CACHED = type(functools.lru_cache(len))
+
 #: What a deep copy of a value does not copy.
-SHARED = (type, types.FunctionType, types.BuiltinFunctionType, property)
+SHARED = (type, types.FunctionType, types.BuiltinFunctionType, property, CACHED)
 
 #: Names that Python itself gives a value in a module.
 OF_PYTHON = frozenset(
@@ -59,7 +63,33 @@ def identity_of_class(target: Any) -> tuple[str, LocalModules]:
     return identity_of_code(target)
 
 
-def identity_of_code(target: Any, known: Mapping[str, Any] = {}) -> tuple[str, LocalModules]:
+def address_of(value: Any) -> int:
+    """Return where a tensor's numbers lie, which its views share; 0 where that has no address, and of other values."""
+    with suppress(AttributeError, NotImplementedError, RuntimeError):  # of a sparse tensor, say
+        return int(value.untyped_storage().data_ptr())
+    return 0
+
+
+@dataclass(frozen=True)
+class KnownParts:
+    """Names of a network's parts: by their identity, and those of tensors by the address of their memory."""
+
+    names: Mapping[int, str] = field(default_factory=dict)
+    storages: Mapping[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, network: Any) -> "KnownParts":
+        """Return those of a network's layers, parameters and buffers; its own is empty."""
+        tensors = dict((*network.named_parameters(), *network.named_buffers()))
+        storages = {address_of(tensor): name for name, tensor in tensors.items()}
+        parts = {**dict(network.named_modules()), **tensors}
+        return cls({id(part): name for name, part in parts.items()}, storages)
+
+
+NO_PARTS = KnownParts()
+
+
+def identity_of_code(target: Any, known: KnownParts = NO_PARTS) -> tuple[str, LocalModules]:
     """Return a digest of the source of a class or function and, recursively, of what that names; and its modules.
 
     The digest covers functions, classes and constants of the class's own module (a notebook's cells are one module),
@@ -88,7 +118,7 @@ def identity_of_code(target: Any, known: Mapping[str, Any] = {}) -> tuple[str, L
     return digest, modules
 
 
-def identity_of_value(name: str, value: Any, home: str, known: Mapping[str, Any] = {}) -> tuple[str, LocalModules]:
+def identity_of_value(name: str, value: Any, home: str, known: KnownParts = NO_PARTS) -> tuple[str, LocalModules]:
     """Return a digest of any value, and of the code in it, with the modules that this rests on.
 
     Parameters
@@ -96,7 +126,8 @@ def identity_of_value(name: str, value: Any, home: str, known: Mapping[str, Any]
     name
         What errors call it.
     home
-        A module whose code is followed piece by piece, as that of a notebook is; of others, whole files count.
+        A module whose code is followed piece by piece, as that of a notebook or script is; of others, whole files
+        count.
     known
         Parts of a network, which count by their names alone.
 
@@ -136,13 +167,6 @@ def _bound_and_used(statement: ast.stmt) -> tuple[set[str], set[str]]:
     return imported | used | defined, used
 
 
-def _address_of(value: Any) -> int:
-    """Return where a tensor's numbers lie, which its views share; 0 where that has no address, and of other values."""
-    with suppress(AttributeError, NotImplementedError, RuntimeError):  # of a sparse tensor, say
-        return int(value.untyped_storage().data_ptr())
-    return 0
-
-
 class _Values:
     """Digests of values of any type, in which the code that they hold is followed.
 
@@ -150,13 +174,12 @@ class _Values:
     no order. What installed code wraps counts, and that code by its name alone.
     """
 
-    def __init__(self, home: str, known: Mapping[str, Any] = {}) -> None:
+    def __init__(self, home: str, parts: KnownParts) -> None:
         self.modules = LocalModules()
         self._home = home
         self._known: dict[tuple[int, bool], tuple[str, Any]] = {}  # with the values, so that no other gets their number
         self._referring: dict[ValueReference, Outline] = {}
-        self._named = {id(value): name for name, value in known.items()}
-        self._storages = {address: name for name, value in known.items() if (address := _address_of(value))}
+        self._parts = parts
         self._in_code = 0
 
     def settled(self, name: str, value: Any) -> str:
@@ -180,9 +203,9 @@ class _Values:
         """Return what tells a value from others: a digest, the text of what is simple, or a reference."""
         if type(value) in SIMPLE:
             return f"{type(value).__name__} {value!r}"
-        if id(value) in self._named:
-            self._refuse_in_code(self._named[id(value)])
-            return f"known as {self._named[id(value)]}"
+        if (part := self._parts.names.get(id(value))) is not None:
+            self._refuse_in_code(part)
+            return f"known as {part}"
         key = id(value), self._in_code > 0
         if key not in self._known:
             reference = ValueReference(len(self._known))
@@ -238,19 +261,21 @@ class _Values:
             return [kind.__qualname__, self.digest(wrapped)]
         if isinstance(value, weakref.ref):
             return ["weak reference"]  # a copy of a recurrent layer has those of the first one
-        if script := script_of(value):
-            return ["script", script]
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(value, torch.jit.ScriptFunction):
+            return ["script", digest_of_script(value)]
+        if torch is not None and isinstance(value, torch.utils.hooks.RemovableHandle):
+            return ["hook"]  # whose number depends on how many there were before
         if kind.__module__ == "torch._ops" and str(value).startswith("aten."):
             return ["operator", str(value)]
-        torch = sys.modules.get("torch")
         if torch is not None and isinstance(value, torch.Tensor):  # its pickle has addresses
             from mmc_bench.results.weights import checksum_of
 
-            if part := self._storages.get(_address_of(value)):
-                self._refuse_in_code(part)
+            if (address := address_of(value)) and address in self._parts.storages:
+                self._refuse_in_code(self._parts.storages[address])
             content = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
             return [self.digest(kind), value.requires_grad, checksum_of({"": content})]
-        return self._parts(value)
+        return self._pickled(value)
 
     def _is_function_of_module(self, value: Any) -> bool:
         """Tell whether a module has it as a function: one that is built in, or a method, as ``random.shuffle``."""
@@ -268,7 +293,7 @@ class _Values:
         owned = vars(sys.modules.get(module, object)) if module != "builtins" and self._is_foreign(module) else {}
         return next((name for name, one in owned.items() if one is value), None)
 
-    def _parts(self, value: Any) -> list[Any]:
+    def _pickled(self, value: Any) -> list[Any]:
         """Return what any other object is made of, as a pickle has it."""
         import cloudpickle
 
@@ -286,6 +311,7 @@ class _Values:
         refuse_outdated(value, self._home)
         function = value if isinstance(value, types.FunctionType) else None
         module = value.__module__ if function is None else value.__globals__.get("__name__", value.__module__)
+        module = module if isinstance(module, str | None) else "builtins"  # of a type that Cython makes
         place = "" if module == self._home else module  # a copy of the module has the same digest
         name = [place, value.__qualname__ if function is None else function.__code__.co_qualname]
         if module != self._home:
@@ -296,13 +322,21 @@ class _Values:
         if function is not None:
             name += [self.digest([function.__defaults__, function.__kwdefaults__, vars(function)])]
             name += [self.named(*cell) for cell in enclosed(function)]
-        return [*name, *self._written(value, module)] if self._is_followed(module) else name
+        if self._is_followed(module):
+            return [*name, *self._written(value, module)]
+        if function is None:
+            return name
+        # Its file counts, which may have several of its name, and may set what it reads to a part of the network.
+        for read in map(function.__globals__.get, sorted(names_read(function))):
+            if id(read) in self._parts.names:
+                self.digest(read)
+        return [*name, self.digest(function.__code__)]
 
     def _is_followed(self, module: str | None) -> bool:
-        """Tell whether code of a module is followed piece by piece: of the home, a notebook, or one that code made."""
+        """Tell whether code of a module is followed piece by piece: of the home, the program, or one that code made."""
         top = sys.modules.get((module or "").partition(".")[0])
         was_imported = any(getattr(top, name, None) is not None for name in ("__file__", "__spec__"))
-        return module == self._home or not was_imported
+        return module in (self._home, "__main__") or not was_imported
 
     def _is_foreign(self, module: str | None) -> bool:
         """Tell whether code of a module counts by its name: it is installed, ours, or built into Python."""
@@ -316,11 +350,11 @@ class _Values:
         home = sys.modules.get(module)
         self.modules.add_imports(source or "", home.__package__ if home else None)
         namespace = value.__globals__ if isinstance(value, types.FunctionType) else vars(home) if home else {}
-        read, around = names_read(value), self._in_code
-        used = names_written(value, source or "") | (set() if isinstance(value, type) else read)
+        written, around = names_written(value, source or ""), self._in_code
+        read = written if isinstance(value, type) else names_read(value)
         content: list[Any] = [source]
-        for name in sorted((used & {*namespace}) - OF_PYTHON):
-            self._in_code = around if name in read else 0  # it does not keep what was read where it was defined
+        for name in sorted(((written | read) & {*namespace}) - OF_PYTHON):
+            self._in_code = around if name in read else 0  # a function keeps no name that is read where it is defined
             content.append([name, self.named(name, namespace[name])])
         self._in_code = around
         if not isinstance(value, type):
@@ -328,7 +362,7 @@ class _Values:
             return content if is_told else [*content, self.digest(value.__code__)]
         members = []
         for name, member in sorted(vars(value).items()):
-            if id(member) in self._named or (isinstance(member, PLAIN) and not name.startswith("__")):
+            if id(member) in self._parts.names or (isinstance(member, PLAIN) and not name.startswith("__")):
                 members.append([name, self.named(f"{value.__qualname__}.{name}", member)])
             functions = dict.fromkeys(map(as_written, functions_of(member)))
             members += [[name, self.named(name, function)] for function in functions]

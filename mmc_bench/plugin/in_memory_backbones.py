@@ -5,7 +5,7 @@ import inspect
 import json
 import operator
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
@@ -15,17 +15,28 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.class_source import PLAIN, identity_of_class, identity_of_code, identity_of_value
+from mmc_bench.plugin.class_source import (
+    CACHED,
+    PLAIN,
+    KnownParts,
+    identity_of_class,
+    identity_of_code,
+    identity_of_value,
+)
 from mmc_bench.plugin.in_memory import InMemoryOffer, kebab, plugin_of
 from mmc_bench.plugin.local_modules import LocalModules, ModuleNames, is_installed
 from mmc_bench.plugin.parameters import CONTEXT
 from mmc_bench.plugin.random_weights import draw_weights
-from mmc_bench.plugin.source_text import script_of
+from mmc_bench.plugin.source_text import digest_of_script
 from mmc_bench.plugin.specs import BackboneSpec
 from mmc_bench.system.digests import digest_of_text
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+#: What torch makes anew in a layer's copy: a compiled call, and the weights of a recurrent layer once more.
+MADE_ANEW = {"_compiled_call_impl", "_flat_weights"}
 
 
 @dataclass(frozen=True)
@@ -130,22 +141,35 @@ def _identity_of_network(network: Any) -> tuple[str, ModuleNames]:
     UserError
         When a layer has no weights before its first batch, as ``nn.LazyLinear``; and as `identity_of_value`.
     """
+    from torch import Tensor
     from torch.nn.parameter import is_lazy
 
     if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
         raise UserError("the network's weights have no shapes yet: call it once on images before you give it")
-    layers = [(name, type(layer), _settings_of(layer)) for name, layer in network.named_modules()]
-    known = dict((*network.named_modules(), *network.named_parameters(), *network.named_buffers()))
+    layers = [(name, type(layer), _settings_of(layer)) for name, layer in _layers_of(network)]
+    known = KnownParts.of(network)
     classes = {family: _identity_by(partial(identity_of_code, known=known), family) for _, family, _ in layers}
     settings = [
         identity_of_value(f"layer {name}" if name else "the network", own, family.__module__, known)
         for name, family, own in layers
     ]
-    shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
+    weights = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+    shapes = {name: list(value.shape) for name, value in weights.items()}
     parts = [[name, classes[family][0], own] for (name, family, _), (own, _) in zip(layers, settings)]
     digest = digest_of_text(json.dumps([parts, repr(network), shapes]))
     names = [names for _, names in classes.values()] + [modules.names for _, modules in settings]
     return digest, reduce(operator.or_, names)
+
+
+def _layers_of(network: Any) -> Iterator[tuple[str, Any]]:
+    """Yield a network and its layers by name, but for those inside what TorchScript made, which counts as a whole."""
+    from torch import jit
+
+    scripts: list[str] = []
+    for name, layer in network.named_modules():
+        if not any(name.startswith(script) for script in scripts):
+            yield name, layer
+            scripts += [f"{name}." if name else ""] if isinstance(layer, jit.ScriptModule) else []
 
 
 def _is_installed(target: Any) -> bool:
@@ -160,10 +184,11 @@ def _installed(target: Any) -> str:
 
 
 def _settings_of(layer: Any) -> dict[str, Any]:
-    """Return what a layer keeps of plain data and of code, which its text may not show; and its TorchScript."""
-    from torch import nn
+    """Return what a layer keeps of plain data and of code, which its text may not show."""
+    from torch import jit, nn
 
-    kinds = (*PLAIN, FunctionType, BuiltinFunctionType, MethodType, partial)
-    of_any_layer = vars(nn.Module())
-    own = {name: value for name, value in sorted(vars(layer).items()) if name not in of_any_layer}
-    return {name: value for name, value in own.items() if isinstance(value, kinds)} | {"TorchScript": script_of(layer)}
+    if isinstance(layer, jit.ScriptModule):
+        return {"TorchScript": digest_of_script(layer)}
+    kinds = (*PLAIN, FunctionType, BuiltinFunctionType, MethodType, partial, CACHED, jit.ScriptFunction)
+    found = {name: value for name, value in vars(layer).items() if isinstance(value, kinds)}
+    return {name: found[name] for name in sorted(found.keys() - vars(nn.Module()).keys() - MADE_ANEW)}

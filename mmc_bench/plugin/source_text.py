@@ -1,15 +1,19 @@
 """The source of classes and functions, and the names that their code takes from its module."""
 
 import ast
+import copy
 import dis
 import functools
+import hashlib
 import inspect
+import io
 import linecache
 import re
 import symtable
 import sys
 import textwrap
 import types
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -35,11 +39,10 @@ def functions_of(member: Any) -> Iterator[types.FunctionType]:
             yield one
 
 
-def names_read(value: Any) -> set[str]:
-    """Return the names that a function, or those of a class, take from their module whenever they run."""
+def names_read(function: types.FunctionType) -> set[str]:
+    """Return the names that a function takes from its module whenever it runs."""
     names: set[str] = set()
-    functions = [value] if isinstance(value, types.FunctionType) else _functions_in(value)
-    codes = [function.__code__ for function in functions]
+    codes = [function.__code__]
     for code in codes:  # grows meanwhile
         names |= {step.argval for step in dis.get_instructions(code) if step.opname in LOADS}
         codes += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
@@ -49,7 +52,7 @@ def names_read(value: Any) -> set[str]:
 def names_written(value: Any, source: str) -> set[str]:
     """Return the names of its module that the source of a class or function has anywhere; of a lambda, none.
 
-    Those in a class's body, and in decorators, defaults and annotations, are read once, where it is defined.
+    Those in decorators, defaults and annotations are read once, where it is defined.
     """
     if is_lambda(value):
         return set()
@@ -70,9 +73,16 @@ def names_written(value: Any, source: str) -> set[str]:
     }
 
 
-def script_of(value: Any) -> str:
-    """Return what TorchScript made of a function or layer, without places in files; of others, an empty text."""
-    return re.sub(r"___torch_mangle_\d+\.| # .*", "", str(getattr(value, "inlined_graph", "")))
+def digest_of_script(value: Any) -> str:
+    """Return a digest of a function or network that TorchScript made: code, settings and constants, but no weights."""
+    import torch
+
+    saved = io.BytesIO()
+    torch.jit.save(value if isinstance(value, torch.jit.ScriptFunction) else copy.deepcopy(value).eval(), saved)
+    with zipfile.ZipFile(saved) as archive:
+        names = [name for name in archive.namelist() if re.search(r"/(data\.pkl|constants.*|code/.*\.py)$", name)]
+        parts = [re.sub(rb"\.___torch_mangle_\d+", b"", archive.read(name)) for name in names]
+    return hashlib.sha256(b"\0".join(sorted(parts))).hexdigest()
 
 
 def as_written(function: Any) -> Any:
@@ -105,7 +115,7 @@ def source_of(value: Any) -> str | None:
 
 def _places(value: type) -> Iterator[tuple[list[str], int | None]]:
     """Yield lines that may define a class, with the number of one inside it, if it is known; the surest first."""
-    for function in _functions_in(value):
+    for function in [function for member in [*vars(value).values()] for function in functions_of(member)]:
         code = inspect.unwrap(function).__code__
         if code.co_qualname.startswith(f"{value.__qualname__}."):
             linecache.checkcache(code.co_filename)
@@ -113,10 +123,6 @@ def _places(value: type) -> Iterator[tuple[list[str], int | None]]:
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     for cell in reversed(shell.user_ns.get("In", []) if shell else []):  # a class without functions names no file
         yield shell.transform_cell(cell).splitlines(keepends=True), None
-
-
-def _functions_in(value: type) -> list[types.FunctionType]:
-    return [function for member in [*vars(value).values()] for function in functions_of(member)]
 
 
 @functools.lru_cache(maxsize=16)
