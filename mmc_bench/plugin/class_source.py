@@ -260,7 +260,7 @@ class _Values:
         if wrapped is not None and self._is_foreign(kind.__module__) and kind is not functools.partial:
             return [kind.__qualname__, self.digest(wrapped)]
         if isinstance(value, weakref.ref):
-            return ["weak reference"]  # a copy of a recurrent layer has those of the first one
+            return ["weak reference"]  # a recurrent layer's copy refers to the first one's weights
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(value, torch.jit.ScriptFunction):
             return ["script", digest_of_script(value)]
