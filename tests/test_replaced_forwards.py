@@ -112,6 +112,31 @@ def test_what_a_notebook_sets_on_a_network_counts_with_its_content(notebook, fam
     assert version(2) == version(2) != version(3)
 
 
+def test_names_that_a_class_gives_a_value_itself_are_not_the_network(notebook):
+    run, module = notebook
+    run(
+        "class Net(nn.Linear):\n    size = 3\n    double = 2 * size\n"
+        "    @property\n    def model(self):\n        return 1\n"
+        "    @model.setter\n    def model(self, value):\n        pass\nmodel = size = Net(3, 3)\n"
+    )
+    before = version_of(module.model)
+    run("model = size = Net(3, 3)\n")
+    assert version_of(module.model) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
+def test_what_torchscript_made_is_the_same_whatever_its_weights_are_and_where_it_cannot_be_saved(notebook):
+    run, module = notebook
+    run(
+        "class Net(nn.Linear):\n    @torch.jit.ignore\n    def log(self, x: torch.Tensor) -> None:\n        print(x)\n"
+        "    def forward(self, x):\n        self.log(x)\n        return x\n"
+    )
+    nets = [torch.jit.script(nn.Linear(3, 3)) for _ in range(4)]
+    nets[1].half(), nets[2].train(False), nets[3].weight.requires_grad_(False)
+    assert len({version_of(net) for net in nets}) == 1
+    assert version_of(torch.jit.script(module.Net(3, 3))) == version_of(torch.jit.script(module.Net(3, 3)))
+
+
 @pytest.mark.parametrize("name", ["rate", "_rate", "_flags"])
 def test_plain_data_of_a_layer_count_whatever_their_name(name):
     def version(value):

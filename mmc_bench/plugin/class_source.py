@@ -76,14 +76,15 @@ class KnownParts:
 
     names: Mapping[int, str] = field(default_factory=dict)
     storages: Mapping[int, str] = field(default_factory=dict)
+    parts: Mapping[str, Any] = field(default_factory=dict)  # so that no others get their identity
 
     @classmethod
     def of(cls, network: Any) -> "KnownParts":
-        """Return those of a network's layers, parameters and buffers; its own is empty."""
+        """Return those of a network's layers, parameters and buffers; the network itself has the empty name."""
         tensors = dict((*network.named_parameters(), *network.named_buffers()))
         storages = {address_of(tensor): name for name, tensor in tensors.items()}
         parts = {**dict(network.named_modules()), **tensors}
-        return cls({id(part): name for name, part in parts.items()}, storages)
+        return cls({id(part): name for name, part in parts.items()}, storages, parts)
 
 
 NO_PARTS = KnownParts()
@@ -307,7 +308,7 @@ class _Values:
         return [self.digest(part if index not in (3, 4) else [*(part or ())]) for index, part in enumerate(parts)]
 
     def _code(self, value: Any) -> list[Any]:
-        """Return what a class or function is: of an installed one, its name; of another module's, what it encloses."""
+        """Return what a class or function is: of an installed one, its name; of followed code, also what it names."""
         refuse_outdated(value, self._home)
         function = value if isinstance(value, types.FunctionType) else None
         module = value.__module__ if function is None else value.__globals__.get("__name__", value.__module__)
@@ -326,11 +327,11 @@ class _Values:
             return [*name, *self._written(value, module)]
         if function is None:
             return name
-        # Its file counts, which may have several of its name, and may set what it reads to a part of the network.
-        for read in map(function.__globals__.get, sorted(names_read(function))):
+        for read in map(function.__globals__.get, names_read(function)):
             if id(read) in self._parts.names:
-                self.digest(read)
-        return [*name, self.digest(function.__code__)]
+                self.digest(read)  # which refuses it
+        source = None if is_lambda(function) else source_of(function)  # its file may have several of its name
+        return [*name, self.digest(function.__code__) if source is None else source]
 
     def _is_followed(self, module: str | None) -> bool:
         """Tell whether code of a module is followed piece by piece: of the home, the program, or one that code made."""
@@ -351,9 +352,10 @@ class _Values:
         self.modules.add_imports(source or "", home.__package__ if home else None)
         namespace = value.__globals__ if isinstance(value, types.FunctionType) else vars(home) if home else {}
         written, around = names_written(value, source or ""), self._in_code
-        read = written if isinstance(value, type) else names_read(value)
+        not_own = {name for name, is_own in written.items() if not is_own}
+        read = not_own if isinstance(value, type) else names_read(value)
         content: list[Any] = [source]
-        for name in sorted(((written | read) & {*namespace}) - OF_PYTHON):
+        for name in sorted((written.keys() | read) & namespace.keys() - OF_PYTHON):
             self._in_code = around if name in read else 0  # a function keeps no name that is read where it is defined
             content.append([name, self.named(name, namespace[name])])
         self._in_code = around

@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-#: What torch makes anew in a layer's copy: a compiled call, and the weights of a recurrent layer once more.
-MADE_ANEW = {"_compiled_call_impl", "_flat_weights"}
-
-
 @dataclass(frozen=True)
 class InMemoryBackbone(InMemoryOffer):
     """A network's class, a function that makes networks, or an `Architecture`."""
@@ -191,4 +187,10 @@ def _settings_of(layer: Any) -> dict[str, Any]:
         return {"TorchScript": digest_of_script(layer)}
     kinds = (*PLAIN, FunctionType, BuiltinFunctionType, MethodType, partial, CACHED, jit.ScriptFunction)
     found = {name: value for name, value in vars(layer).items() if isinstance(value, kinds)}
-    return {name: found[name] for name in sorted(found.keys() - vars(nn.Module()).keys() - MADE_ANEW)}
+    # A copy has no compiled call; a recurrent layer lists its weights once more.
+    left_out = {
+        *vars(nn.Module()),
+        "_compiled_call_impl",
+        *(["_flat_weights"] if isinstance(layer, nn.RNNBase) else []),
+    }
+    return {name: found[name] for name in sorted(found.keys() - left_out)}

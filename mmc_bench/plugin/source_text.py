@@ -49,40 +49,53 @@ def names_read(function: types.FunctionType) -> set[str]:
     return names
 
 
-def names_written(value: Any, source: str) -> set[str]:
+def names_written(value: Any, source: str) -> dict[str, bool]:
     """Return the names of its module that the source of a class or function has anywhere; of a lambda, none.
 
-    Those in decorators, defaults and annotations are read once, where it is defined.
+    Each is told to be the code's own where a class's body gives it a value, too. Names in decorators, defaults and
+    annotations, and in a class's body, are read once, where it is defined.
     """
     if is_lambda(value):
-        return set()
+        return {}
     nodes = [*ast.walk(parsed(source) or ast.Module([], []))]
     added = {ast.unparse(node.target) for node in nodes if isinstance(node, ast.AugAssign)}
     try:
         scopes = [symtable.symtable(dedented(source), "", "exec")]
     except (SyntaxError, ValueError):  # of a class that sets a name of the function around it
-        return {node.id for node in nodes if isinstance(node, ast.Name)}
+        return {node.id: False for node in nodes if isinstance(node, ast.Name)}
+    names: dict[str, bool] = {}
     for scope in scopes:  # grows meanwhile
         scopes += scope.get_children()
-    return {
-        symbol.get_name()
-        for scope in scopes
-        for symbol in scope.get_symbols()
-        if (symbol.is_referenced() or symbol.get_name() in added)
-        and (symbol.is_global() or scope.get_type() != "function")
-    }
+        for symbol in scope.get_symbols():
+            name, is_function = symbol.get_name(), scope.get_type() == "function"
+            if (symbol.is_referenced() or name in added) and (symbol.is_global() or not is_function):
+                is_own = scope.get_type() == "class" and symbol.is_assigned() and not symbol.is_declared_global()
+                names[name] = names.get(name, True) and is_own
+    return names
 
 
 def digest_of_script(value: Any) -> str:
-    """Return a digest of a function or network that TorchScript made: code, settings and constants, but no weights."""
+    """Return a digest of a function or network that TorchScript made: code, settings and constants, not its weights.
+
+    Of one that cannot be saved, since it calls Python, the forward pass counts.
+    """
     import torch
 
     saved = io.BytesIO()
-    torch.jit.save(value if isinstance(value, torch.jit.ScriptFunction) else copy.deepcopy(value).eval(), saved)
-    with zipfile.ZipFile(saved) as archive:
-        names = [name for name in archive.namelist() if re.search(r"/(data\.pkl|constants.*|code/.*\.py)$", name)]
-        parts = [re.sub(rb"\.___torch_mangle_\d+", b"", archive.read(name)) for name in names]
-    return hashlib.sha256(b"\0".join(sorted(parts))).hexdigest()
+    try:
+        if not isinstance(value, torch.jit.ScriptFunction):
+            value = copy.deepcopy(value).eval().cpu().float()
+            for weight in value.parameters():
+                weight.detach_().data = weight.data.contiguous()
+        torch.jit.save(value, saved)
+    except (RuntimeError, NotImplementedError):
+        parts = [re.sub(r" # \S+:\d+:\d+$", "", str(value.inlined_graph), flags=re.MULTILINE).encode()]
+    else:
+        with zipfile.ZipFile(saved) as archive:
+            names = [name for name in archive.namelist() if re.search(r"/(data\.pkl|constants.*|code/.*\.py)$", name)]
+            parts = [archive.read(name) for name in names]
+    parts = sorted(re.sub(rb"\.___torch_mangle_\d+", b"", part) for part in parts)
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def as_written(function: Any) -> Any:
