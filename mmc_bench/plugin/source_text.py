@@ -84,9 +84,11 @@ def digest_of_script(value: Any) -> str:
     saved = io.BytesIO()
     try:
         if not isinstance(value, torch.jit.ScriptFunction):
-            value = copy.deepcopy(value).eval().cpu().float()
+            value = copy.deepcopy(value).eval()
             for weight in value.parameters():
-                weight.detach_().data = weight.data.contiguous()
+                weight.detach_()
+            for weight in value.cpu().float().parameters():
+                weight.data = weight.data.contiguous()
         torch.jit.save(value, saved)
     except (RuntimeError, NotImplementedError):
         parts = [re.sub(r" # \S+:\d+:\d+$", "", str(value.inlined_graph), flags=re.MULTILINE).encode()]
