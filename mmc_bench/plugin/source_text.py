@@ -77,20 +77,22 @@ def names_written(value: Any, source: str) -> dict[str, bool]:
 def digest_of_script(value: Any) -> str:
     """Return a digest of a function or network that TorchScript made: code, settings and constants, not its weights.
 
-    Of one that cannot be saved, since it calls Python, the forward pass counts.
+    Of one that torch cannot save, since it calls Python, the forward pass alone counts.
     """
     import torch
 
     saved = io.BytesIO()
+    if not isinstance(value, torch.jit.ScriptFunction):
+        value = copy.deepcopy(value).eval()
+        for weight in value.parameters():
+            weight.detach_()
+        with suppress(NotImplementedError):  # of weights on the device meta, which have no numbers
+            value.cpu().float()
+        for weight in value.parameters():
+            weight.data = weight.data.contiguous()
     try:
-        if not isinstance(value, torch.jit.ScriptFunction):
-            value = copy.deepcopy(value).eval()
-            for weight in value.parameters():
-                weight.detach_()
-            for weight in value.cpu().float().parameters():
-                weight.data = weight.data.contiguous()
         torch.jit.save(value, saved)
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:  # "Could not export Python function call"
         parts = [re.sub(r" # \S+:\d+:\d+$", "", str(value.inlined_graph), flags=re.MULTILINE).encode()]
     else:
         with zipfile.ZipFile(saved) as archive:

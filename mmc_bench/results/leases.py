@@ -10,8 +10,8 @@ with another machine's: an owner touches its claims every `HEARTBEAT` seconds, a
 has watched a claim for `STALE_AFTER` seconds by its own clock without a touch, or when the owner's process is known to
 have ended, which only processes on the same machine can find out.
 
-The folder is made with the results folder (`Store.check_writable`), and never here: where it is missing, the disk is
-away, and nobody can tell who has which job.
+`Store.check_writable` makes the folder when a run starts, and a claim never does: if it is missing later, the disk is
+not mounted, and the claims of other runs cannot be read.
 """
 
 import contextlib
