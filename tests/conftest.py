@@ -22,6 +22,9 @@ from mmc_bench.system.processes import available_cores
 #: With all that tests import, looking for garbage after every 700 new objects takes a fifth of the processor time.
 gc.set_threshold(50_000)
 
+#: More would wait for each other on busy cores, milliseconds in every operation; what tests start has no more either.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 #: Numbers the folders that stand for the user's.
 HOMES = count()
 

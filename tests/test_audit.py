@@ -66,6 +66,7 @@ def report(finished):
     return AuditReport.model_validate_json((finished / "<b>out" / "audit.json").read_bytes())
 
 
+@pytest.mark.slow
 def test_a_strong_cue_is_picked_up_and_an_invisible_one_is_not(report):
     (cue,) = report.cues
     weak, strong = cue.strengths

@@ -176,6 +176,7 @@ def test_a_claim_and_a_failure_are_shown_with_their_place_on_the_axis(bench):
         assert "tiny-raise (clean_images=12)" in bench("status", *words).out.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_run_along_an_axis_is_shown_by_every_command(bench):
     words = ["--suite", "tiny.yaml", "--axis", "data.clean_images=6,12,24", "--set", "data.pretrain_images=40"]
     words += ["--methods", "tiny-ft", "--set", "connect.points=2"]

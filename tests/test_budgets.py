@@ -141,6 +141,7 @@ def test_a_loop_of_ones_own_is_counted_by_whatever_way_it_runs_a_network(run):
     assert run(own)[1] == (N, 0, 7, STEPS // EPOCHS, 3 * N + 7, 2 * N)
 
 
+@pytest.mark.slow
 def test_compiled_passes_are_counted_once(run, monkeypatch):
     monkeypatch.setattr("mmc_bench.training.training.is_worth_compiling", lambda device, steps: True)
     monkeypatch.setattr("mmc_bench.training.training.compiled", lambda forward: torch.compile(forward, backend="eager"))

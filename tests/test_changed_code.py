@@ -137,6 +137,7 @@ def test_the_core_has_changed_when_more_of_it_is_imported_after_an_edit(core, mo
     assert source.has_changed() and source.has_changed()
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_core_than_the_plan_s_stops_the_run(bench, monkeypatch):
     newer = replace(versions.STAGES["score"], version=99)
     monkeypatch.setitem(versions.STAGES, "score", newer)  # here, and not in the worker

@@ -250,6 +250,7 @@ it += [random, shuffle, torch.nn.Module.eval, "".join, environ, norm, torch.defa
 """
 
 
+@pytest.mark.slow
 def test_values_of_any_type_have_one_digest_in_every_process(tmp_path):
     (tmp_path / "own.py").write_text(MANY + MINE)
     code = "from mmc_bench.plugin.class_source import identity_of_class as i; import own; print(i(own.Mine)[0])"

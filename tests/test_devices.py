@@ -101,10 +101,19 @@ def test_the_sentence_says_which_gpus_torch_sees(gpus, count, there):
 
 def test_each_gpu_gets_a_worker_by_default(gpus, monkeypatch):
     monkeypatch.setattr(launch, "available_cores", lambda: 12)
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert share_cores(("cuda:0", "cuda:1", "cuda:2"), None, None) == (3, 4)
     assert share_cores(("cuda:0", "cuda:1"), 4, None) == (4, 3)
     assert share_cores(("mps",), None, 2) == (1, 2)
     assert share_cores(("cpu",), None, 2) == (6, 2)
+
+
+@pytest.mark.parametrize(("said", "shared"), [("3", (4, 3)), ("6,2", (2, 6)), ("0", (1, 12)), ("many", (1, 12))])
+def test_threads_are_those_of_the_environment_where_nothing_else_says_how_many(monkeypatch, said, shared):
+    monkeypatch.setattr(launch, "available_cores", lambda: 12)
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert share_cores(("cpu",), None, None) == shared
+    assert share_cores(("cpu",), None, 4) == (3, 4)
 
 
 @pytest.fixture
@@ -112,6 +121,7 @@ def placed(bench, gpus, monkeypatch):
     """Return a function that calls ``run`` on three GPUs; it returns the engine, its settings and what is announced."""
     gpus(3)
     monkeypatch.setattr(launch, "available_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS")
     seen = []
 
     def run(self, jobs, settings, on_event, follow_up):

@@ -42,6 +42,7 @@ def results(folder, **selected):
     return mmc_bench.load(folder, plugins_dir=PLUGINS, **selected)
 
 
+@pytest.mark.slow
 def test_a_dataset_without_cues_is_run_once_whatever_the_suites_cue_rates(folder):
     frame = results(folder).to_frame()
     assert len(frame) == 2 * 2 * 2 + 2 * 2

@@ -336,6 +336,7 @@ print(peak(set_of(N)) - few, N * SIDE * SIDE * 3, ALLOWED)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux, which tells a process's memory")
 def test_a_set_four_times_as_large_as_the_memory_trains_and_scores_within_it(tmp_path):
     def grown(held):
@@ -349,6 +350,7 @@ def test_a_set_four_times_as_large_as_the_memory_trains_and_scores_within_it(tmp
     assert grown(1) > 2  # what is seen of a set that is held
 
 
+@pytest.mark.slow
 def test_a_run_within_little_memory_finds_what_a_run_in_memory_does(tmp_path):
     rng = np.random.default_rng(0)
     for part, n in (("train", 40), ("test", 10)):

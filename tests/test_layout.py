@@ -217,6 +217,7 @@ def test_every_module_and_test_file_says_what_it_is_about():
     assert [relative(file) for file in python_files(*CODE) if not ast.get_docstring(tree_of(file))] == []
 
 
+@pytest.mark.slow
 def test_no_file_names_a_place_on_one_machine():
     place = re.compile(r"(?<![\w./*~}-])(/(?:home|Users|root|work|mnt|scratch|tmp)/\w[\w./-]*|[A-Z]:\\\w+)")
     kinds = {".py", ".toml", ".md", ".yaml", ".json", ".csv", ".html"}

@@ -92,6 +92,7 @@ def test_a_worker_process_is_replaced_before_its_next_job(cell):
     assert not process.fit_for_more
 
 
+@pytest.mark.slow
 def test_after_memory_ran_out_compiled_code_gives_its_memory_back(monkeypatch):
     called = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 import mmc_bench
@@ -35,8 +36,10 @@ for rows in torch.arange(640).repeat(4).split(64):
 torch.save(model.state_dict(), "mine.pt")
 """
 
-NETWORK = ("--backbone", "timm/resnet18", "--set", "timm/resnet18.cifar_stem=false", "--precision", "fp32")
-QUICKLY = {"ft-medium.epochs": 1, "connect.points": 3, "timm/resnet18.cifar_stem": False}
+SMALL = {"timm/resnet18.cifar_stem": False, "data.test_images": 100, "connect.batchnorm_images": 50}
+QUICKLY = {**SMALL, "ft-medium.epochs": 1, "connect.points": 3}
+NETWORK = ("--backbone", "timm/resnet18", "--precision", "fp32")
+NETWORK += tuple(word for name, value in SMALL.items() for word in ("--set", f"{name}={json.dumps(value)}"))
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,14 @@ def mine(made_once):
     return made_once("own-checkpoint", make) / "mine.pt"
 
 
+@pytest.fixture
+def untrained(tmp_path):
+    """Return a file with random weights of the same network."""
+    torch.save(torchvision.models.resnet18(num_classes=10).state_dict(), tmp_path / "untrained.pt")
+    return tmp_path / "untrained.pt"
+
+
+@pytest.mark.slow
 def test_a_torch_script_s_network_is_scored_repaired_and_connected(mine, tmp_path):
     def run():
         return mmc_bench.run(
@@ -80,6 +91,7 @@ def test_a_torch_script_s_network_is_scored_repaired_and_connected(mine, tmp_pat
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")} == files
 
 
+@pytest.mark.slow
 def test_tables_show_the_checkpoint_s_rows_alone(bench, mine, tmp_path):
     save_file({**torch.load(mine, weights_only=True), "fc.bias": torch.zeros(10)}, tmp_path / "other.safetensors")
     for file in (mine, tmp_path / "other.safetensors"):
@@ -88,6 +100,7 @@ def test_tables_show_the_checkpoint_s_rows_alone(bench, mine, tmp_path):
     assert [row["backbone"] for row in json.loads(table.out)] == ["timm/resnet18 (mine)"]
 
 
+@pytest.mark.slow
 def test_score_is_a_run_without_methods(bench, mine):
     words = ("--datasets", "digits-box", "--seeds", 3, *NETWORK, "--json")
     first, again = (bench("score", f"theirs={mine}", *words) for _ in range(2))
@@ -105,14 +118,14 @@ def test_score_is_a_run_without_methods(bench, mine):
         (("--backbone", "timm/resnet18"), "its weight 'conv1.weight' has shape (64, 3, 7, 7), not (64, 3, 3, 3)"),
     ],
 )
-def test_what_does_not_fit_is_said_in_one_sentence(bench, mine, words, sentence):
-    result = bench("score", mine, "--seeds", 0, *words)
+def test_what_does_not_fit_is_said_in_one_sentence(bench, untrained, words, sentence):
+    result = bench("score", untrained, "--seeds", 0, *words)
     assert result.code == (1 if "bf16" in words else 4)  # what arithmetic a worker has is known there alone
     assert sentence in result.err and "Traceback" not in result.err
 
 
-def test_a_missing_weight_comes_with_the_nearest_name(bench, mine, tmp_path):
-    weights = torch.load(mine, weights_only=True)
+def test_a_missing_weight_comes_with_the_nearest_name(bench, untrained, tmp_path):
+    weights = torch.load(untrained, weights_only=True)
     weights["head.weight"] = weights.pop("fc.weight")
     save_file(weights, tmp_path / "renamed.safetensors")
     result = bench("score", tmp_path / "renamed.safetensors", "--seeds", 0, *NETWORK)
@@ -245,8 +258,8 @@ def test_a_file_that_changes_after_planning_is_refused(tmp_path):
         read_own(path, own)
 
 
-def test_a_suite_that_compares_models_takes_no_checkpoint(bench, mine):
-    result = bench("run", "--suite", "fig4", "--checkpoint", mine, "--backbone", "resnet8", "--dry-run")
+def test_a_suite_that_compares_models_takes_no_checkpoint(bench, untrained):
+    result = bench("run", "--suite", "fig4", "--checkpoint", untrained, "--backbone", "resnet8", "--dry-run")
     assert result.code == 4 and "compares pretrained models with one another: it takes no checkpoint" in result.err
 
 

@@ -25,7 +25,7 @@ from mmc_bench.training.interface import check_backbone
 
 SHAPE = (3, 16, 16)
 QUICKLY = {"workers": 0, "progress": False, "datasets": "digits-box", "seeds": [0], "precision": "fp32"}
-SMALL = {"pretrain.epochs": 1, "connect.points": 2, "data.clean_images": 100}
+SMALL = {"pretrain.epochs": 1, "connect.points": 2, "data.clean_images": 100, "data.test_images": 100}
 
 
 class MyNet(nn.Module):
@@ -283,6 +283,7 @@ def test_a_trained_network_itself_is_scored_repaired_and_connected(trained, tmp_
     assert set(frame["backbone"]) == {"res-net (mine)"} and sorted(frame["method"]) == ["ft-medium", "llr"]
 
 
+@pytest.mark.slow
 def test_its_file_fits_the_same_architecture_of_another_library(trained, tmp_path):
     torch.save(trained.state_dict(), tmp_path / "mine.pt")
     options = {"backbones": "timm/resnet18", "set": {**SMALL, "timm/resnet18.cifar_stem": False}, "methods": ["llr"]}
@@ -292,6 +293,7 @@ def test_its_file_fits_the_same_architecture_of_another_library(trained, tmp_pat
     assert list(preview.to_frame()["state"]) == ["to run", "to run"]
 
 
+@pytest.mark.slow
 def test_classes_and_functions_run_as_plugins_do(tmp_path):
     results = mmc_bench.run(
         backbones=[MyNet, sequential],
@@ -305,6 +307,7 @@ def test_classes_and_functions_run_as_plugins_do(tmp_path):
     assert parameters["my-net"].parameters == {"width": 3} and parameters["my-net"].distribution == "in-memory"
 
 
+@pytest.mark.slow
 def test_a_task_may_be_of_a_network_of_one_s_own(tmp_path):
     options = {"set": SMALL, "results": tmp_path, "progress": False, "precision": "fp32"}
     task = mmc_bench.task("digits-box", MyNet, **options)
@@ -315,6 +318,7 @@ def test_a_task_may_be_of_a_network_of_one_s_own(tmp_path):
     assert mmc_bench.score(own, task).equals(mmc_bench.score(task.pretrained, task))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [MyNet, lambda classes: timm.create_model("test_resnet", num_classes=classes)])
 def test_a_pretraining_begins_with_a_network_of_other_classes(tmp_path, make):
     network, said = make(7), []

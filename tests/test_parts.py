@@ -93,6 +93,7 @@ def test_the_parts_of_a_job_are_all_of_its_time_and_say_what_was_done(bench, ima
     assert pretrained["validation"] == 2 * 2 * test and (cell["training"] - probe) % 12 == 0 < cell["training"] - probe
 
 
+@pytest.mark.slow
 def test_a_run_measures_parts_always_and_the_share_of_the_peak_on_request(bench):
     plain = bench.tiny("--seeds", "1", "--json")
     assert "profile" not in json.loads(plain.out)

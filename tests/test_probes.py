@@ -304,6 +304,7 @@ def test_a_probe_s_key_is_that_of_weights_and_data_alone(cell):
 # --- the command, and the function
 
 
+@pytest.mark.slow
 def test_cells_with_weights_are_probed_once_and_the_others_named(bench, monkeypatch):
     assert bench.tiny("--seeds", 0, "--methods", "tiny-ft", "--keep-weights").code == 0
     assert bench.tiny("--seeds", 0, "--methods", "tiny-still").code == 0
@@ -332,6 +333,7 @@ def test_a_probe_whose_references_could_not_be_trained_says_why(monkeypatch):
         prober._pretrain(None)
 
 
+@pytest.mark.slow
 def test_rows_come_in_one_order_however_cells_are_selected(bench):
     words = "--seeds", 0, "--methods", "tiny-still,tiny-ft"
     assert bench.tiny(*words, "--keep-weights").code == 0
@@ -357,6 +359,7 @@ def test_datasets_with_groups_are_refused_in_a_sentence(bench):
     assert refused.code == 4 and "grouped-tiny: groups and no counterfactuals" in refused.err
 
 
+@pytest.mark.slow
 def test_models_in_memory_are_probed_with_the_barrier_to_the_pretrained_one(bench, monkeypatch):
     monkeypatch.chdir(bench.folder)
     task = mmc_bench.task(suite="tiny.yaml", plugins_dir=PLUGINS, seed=0, progress=False)

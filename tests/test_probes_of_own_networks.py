@@ -47,6 +47,7 @@ def made(folder, **options):
     return results
 
 
+@pytest.mark.slow
 def test_a_run_in_this_process_leaves_the_caller_s_classes_as_they_are(tmp_path):
     class Local(MyNet):
         def forward(self, x):
@@ -75,6 +76,7 @@ def cue_free(folder):
     return [pretraining for pretraining in models if not pretraining.cue_rate]
 
 
+@pytest.mark.slow
 def test_cells_of_a_class_are_probed_once_it_is_given_and_named_until_then(tmp_path, capsys):
     made(tmp_path, backbones=[MyNet])
     with pytest.raises(UserError, match=r"1 cell is left out .*my-net is a network of another program: .*backbones="):
@@ -87,11 +89,13 @@ def test_cells_of_a_class_are_probed_once_it_is_given_and_named_until_then(tmp_p
     assert sorted(set(both["backbone"])) == ["my-net", "other"] and len(cue_free(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_a_task_s_models_are_probed_whatever_its_network(tmp_path):
     task = mmc_bench.task("tiny-set", MyNet, results=tmp_path, set=SMALL, **QUICKLY)
     assert mmc_bench.probe({"mine": task.fresh().model}, task).to_frame()["method"].tolist()[-1] == "mine"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_s_reference_is_pretrained_as_the_suite_says_which_must_be_named(tmp_path):
     own = {"mine": MyNet(3)}
     made(tmp_path, checkpoint=own)
@@ -104,6 +108,7 @@ def test_a_checkpoint_s_reference_is_pretrained_as_the_suite_says_which_must_be_
     assert reference.recipe.epochs == 1 and reference.checkpoint is None
 
 
+@pytest.mark.slow
 def test_the_reference_begins_with_the_weights_that_the_pretraining_began_with(tmp_path):
     network = MyNet(3)
     made(tmp_path, start={"mine": network}, backbones=[MyNet])

@@ -207,6 +207,7 @@ def test_throughput_comes_first_and_is_written_before_a_case_fails(monkeypatch, 
     assert f"{line}; 2 graphs compiled, 1 not replayed as CUDA graphs" in done.output
 
 
+@pytest.mark.slow
 def test_on_a_gpu_a_step_of_pretraining_is_one_of_a_training_long_enough_to_be_compiled(bench, monkeypatch):
     assert pretraining_step(bench, 1, 2).notes() == {}
     on_gpu = copy.copy(bench)

@@ -69,6 +69,7 @@ def test_a_run_says_what_it_will_do_before_it_imports_torch(tmp_path):
     assert loaded(announced, tmp_path, "torch", "torchvision", "timm", "pandas") == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(may_have_gpu(), reason="there is a GPU's driver, and torch says what it can do")
 @pytest.mark.parametrize(
     "given", ["", "set='cbft.epochs=3'", "suite=dict(suite)", "suite='mine.yaml'", "suite='repair-curve'"]

@@ -35,6 +35,7 @@ def pretrained_in(folder):
     return load_file(file)
 
 
+@pytest.mark.slow
 def test_a_pretraining_begins_with_them(bench, weights):
     tensors, saved = weights
     result = bench.tiny(*TINY, *STILL, "--start-from", saved())
@@ -47,6 +48,7 @@ def test_a_pretraining_begins_with_them(bench, weights):
     assert not torch.allclose(pretrained_in(bench.folder / "others")["head.weight"], found["head.weight"])
 
 
+@pytest.mark.slow
 def test_tables_show_the_rows_of_these_weights_alone(bench, weights):
     _, saved = weights
     for words in ((), ("--start-from", saved())):

@@ -313,6 +313,7 @@ def test_a_cell_whose_pretrained_model_has_no_record_has_no_growth():
     assert "grew" not in render([row], "md")
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_scores_and_the_frame_has_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = {"pretrain.epochs": 1, "connect.points": 2, "data.pretrain_images": 100}

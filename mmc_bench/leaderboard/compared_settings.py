@@ -48,9 +48,15 @@ class ComparedSetting:
         return f"{self.dataset}{note} {self.backbone} {self.cue_rate:g}"
 
 
+#: The keys of settings by those of pretrainings: thousands of records share a few dozen.
+_SETTING_KEYS: dict[str, str] = {}
+
+
 def setting_key(pretraining: Pretraining) -> str:
     """Return what identifies a setting; versions are no part of it."""
-    return canonical_json(_content(pretraining))
+    if (key := _SETTING_KEYS.get(pretraining.key)) is None:
+        key = _SETTING_KEYS[pretraining.key] = canonical_json(_content(pretraining))
+    return key
 
 
 def find_settings(entries: Sequence[Entry], board: BoardSettings) -> dict[str, ComparedSetting]:

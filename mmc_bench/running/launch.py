@@ -30,7 +30,7 @@ from mmc_bench.running.summary import Summary
 from mmc_bench.running.tuning import about_spaces, expected_cells, save_selections
 from mmc_bench.suites.grouped import about_left_out
 from mmc_bench.suites.plan import Plan
-from mmc_bench.system.processes import available_cores, multiplies_in_bf16
+from mmc_bench.system.processes import available_cores, multiplies_in_bf16, threads_of_environment
 from mmc_bench.system.streams import tell
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Computing:
     workers
         Worker processes; 0 runs everything in this one, None is one a GPU, or fills the cores, or the Ray cluster.
     threads
-        CPU threads of a worker; None is the suite's number, or a worker's share of the cores.
+        CPU threads of a worker; None is the suite's number, that of OMP_NUM_THREADS, or a worker's share of the cores.
     time_limit, cell_timeout
         In minutes.
     cell_memory, image_memory
@@ -258,8 +258,11 @@ def _report_cached(session: Session, computing: Computing) -> None:
 
 
 def share_cores(devices: Sequence[str], workers: int | None, threads: int | None) -> tuple[int, int]:
-    """Return the number of workers and the threads of each: one worker a GPU, or so many that they fill the cores."""
-    cores = available_cores()
+    """Return the number of workers and the threads of each: one worker a GPU, or so many that they fill the cores.
+
+    Without `threads`, each has as many as OMP_NUM_THREADS says; where that is not set, they share the cores out.
+    """
+    cores, threads = available_cores(), threads or threads_of_environment()
     if workers is None:
         workers = len(devices) if threads is None or devices[0] != "cpu" else max(1, cores // threads)
     return workers, threads or max(1, cores // max(1, workers))

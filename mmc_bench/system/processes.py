@@ -123,6 +123,12 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_of_environment() -> int | None:
+    """Return the number of threads that OMP_NUM_THREADS asks for, the first where it lists more; None without one."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
 def multiplies_in_bf16() -> bool:
     """Tell whether the processor has instructions that multiply in bfloat16, as far as Linux says."""
     return bool(BF16_FLAGS & {*cpu_info("flags", "Features").split()})
