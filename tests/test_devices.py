@@ -108,12 +108,31 @@ def test_each_gpu_gets_a_worker_by_default(gpus, monkeypatch):
     assert share_cores(("cpu",), None, 2) == (6, 2)
 
 
-@pytest.mark.parametrize(("said", "shared"), [("3", (4, 3)), ("6,2", (2, 6)), ("0", (1, 12)), ("many", (1, 12))])
-def test_threads_are_those_of_the_environment_where_nothing_else_says_how_many(monkeypatch, said, shared):
+@pytest.mark.parametrize(
+    ("said", "workers", "shared"),
+    [
+        ("3", None, (4, 3)),
+        ("3", 2, (2, 3)),
+        ("3", 6, (6, 2)),
+        ("3", 0, (0, 3)),
+        ("12", 4, (4, 3)),
+        ("6,2", None, (2, 6)),
+        ("0", None, (1, 12)),
+        ("many", 3, (3, 4)),
+    ],
+)
+def test_no_worker_has_more_threads_than_the_environment_says(monkeypatch, said, workers, shared):
     monkeypatch.setattr(launch, "available_cores", lambda: 12)
     monkeypatch.setenv("OMP_NUM_THREADS", said)
-    assert share_cores(("cpu",), None, None) == shared
-    assert share_cores(("cpu",), None, 4) == (3, 4)
+    assert share_cores(("cpu",), workers, None) == shared
+    assert share_cores(("cpu",), None, 4) == (3, 4)  # which is an order
+
+
+@pytest.mark.parametrize(("said", "threads"), [("1", 1), ("12", 4)])
+def test_nor_has_the_worker_of_a_gpu(monkeypatch, said, threads):
+    monkeypatch.setattr(launch, "available_cores", lambda: 12)
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert share_cores(("cuda:0", "cuda:1", "cuda:2"), None, None) == (3, threads)
 
 
 @pytest.fixture

@@ -100,18 +100,6 @@ def test_a_folder_that_turns_read_only_stops_the_run_and_the_next_goes_on(bench)
     assert {path.suffix for path in files} == {".json", ".safetensors"} and len(bench.records("left")) == 4
 
 
-def test_workers_fill_the_cores_that_a_container_s_quota_leaves(bench):
-    script = f"""
-        mount -t tmpfs tmpfs /sys/fs/cgroup || exit 9
-        echo QUOTA > /sys/fs/cgroup/cpu.max
-        {sys.executable} -c "from mmc_bench.system.processes import available_cores; print(available_cores())"
-    """
-    cores = [
-        int(in_own_mounts(bench, script.replace("QUOTA", quota)).stdout) for quota in ("max 100000", "40000 100000")
-    ]
-    assert cores == [len(os.sched_getaffinity(0)), 1]
-
-
 FATES = "tiny-exit,tiny-killed,tiny-sleep,tiny-leak,tiny-once,tiny-ft,tiny-talk"
 
 

@@ -107,7 +107,8 @@ def run(
         Worker processes; 0 runs everything in this one, on one device. By default there is one for each GPU, or they
         fill the cores, or the cluster.
     threads : int
-        CPU threads of a worker: by default the suite's number, that of OMP_NUM_THREADS, or its share of the cores.
+        CPU threads of a worker: by default the suite's number, or else the worker's share of the cores, at most
+        OMP_NUM_THREADS.
     keep_weights, retry_failed, fail_fast : bool
         Keep the fine-tuned weights; run only what failed before; stop at the first failure.
     keep_predictions : bool

@@ -46,7 +46,11 @@ from mmc_bench.system.streams import tell
 @download_option
 @device_option
 @precision_option
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPU threads.  [default: the suite's, or OMP_NUM_THREADS, or all cores]",
+)
 @place_options
 def command(session: Session, first: str, second: str, **options: Any) -> None:
     """Measure the paths between two checkpoints A and B, and say by what mechanisms they work.

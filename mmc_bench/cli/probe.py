@@ -18,7 +18,7 @@ from mmc_bench.system.streams import tell
 @download_option
 @device_option
 @precision_option
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: OMP_NUM_THREADS, or all cores]")
 @session_options(EVERY_RECORD)
 def command(session: Session, form: str, plotted: bool, out: str, **options: Any) -> None:
     """Say of each repaired model what became of the cue: removed, hidden, unlinked or kept.

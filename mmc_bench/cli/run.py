@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
-    help="CPU threads of a worker.  [default: the suite's, or OMP_NUM_THREADS, or cores / workers, or --cpus-per-cell]",
+    help="CPU threads of a worker.  "
+    "[default: the suite's, or cores / workers, at most OMP_NUM_THREADS; on a cluster --cpus-per-cell]",
 )
 @click.option("--keep-weights", is_flag=True, help="Keep the fine-tuned weights too.")
 @keep_predictions_option

@@ -22,7 +22,11 @@ from mmc_bench.running.session import DEFAULT_SUITE, Session
 @list_option("datasets", str, "Datasets.  [default: the suite's]")
 @list_option("seeds", int, "Seeds of the data.")
 @click.option("--suite", metavar="NAME|FILE", help=f"Suite with the data and settings.  [default: {DEFAULT_SUITE}]")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPU threads.  [default: the suite's, or OMP_NUM_THREADS, or all cores]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 @keep_predictions_option
 @download_option

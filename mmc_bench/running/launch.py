@@ -54,7 +54,8 @@ class Computing:
     workers
         Worker processes; 0 runs everything in this one, None is one a GPU, or fills the cores, or the Ray cluster.
     threads
-        CPU threads of a worker; None is the suite's number, that of OMP_NUM_THREADS, or a worker's share of the cores.
+        CPU threads of a worker. None is the suite's number, or else a worker's share of the cores, at most
+        OMP_NUM_THREADS; on a cluster, one for each CPU that it takes.
     time_limit, cell_timeout
         In minutes.
     cell_memory, image_memory
@@ -260,9 +261,10 @@ def _report_cached(session: Session, computing: Computing) -> None:
 def share_cores(devices: Sequence[str], workers: int | None, threads: int | None) -> tuple[int, int]:
     """Return the number of workers and the threads of each: one worker a GPU, or so many that they fill the cores.
 
-    Without `threads`, each has as many as OMP_NUM_THREADS says; where that is not set, they share the cores out.
+    Without `threads`, they share the cores out, but none has more threads than OMP_NUM_THREADS says.
     """
-    cores, threads = available_cores(), threads or threads_of_environment()
+    cores, most = available_cores(), threads or threads_of_environment()
     if workers is None:
-        workers = len(devices) if threads is None or devices[0] != "cpu" else max(1, cores // threads)
-    return workers, threads or max(1, cores // max(1, workers))
+        workers = len(devices) if most is None or devices[0] != "cpu" else max(1, cores // most)
+    share = max(1, cores // max(1, workers))
+    return workers, threads or min(most or share, share)

@@ -67,8 +67,8 @@ class Suite(_Checked):
     `parameters` maps a plugin's name, or a glob over names, to parameters that differ from its defaults.
     `axes` maps settings (``data.clean_images``, ``pretrain.lr``) to the values that they take, in every combination.
     `tune` has every method tried with parameters of its search space, and run with the best by each rule, besides its
-    own. `threads` is the number of CPU threads of one cell; by default that of OMP_NUM_THREADS, or a worker's
-    share of the cores.
+    own. `threads` is the number of CPU threads of one cell; by default a worker's share of the cores,
+    at most OMP_NUM_THREADS.
     """
 
     name: str
