@@ -8,7 +8,7 @@ import pytest
 from helpers.leaderboard import TestBoard, cell, model, of_seeds, plugin
 from helpers.records import connectivity_record
 
-from mmc_bench.leaderboard.inference import interval
+from mmc_bench.leaderboard.inference import Interval, interval
 from mmc_bench.results.metrics import SPLITS
 from mmc_bench.results.records import PathRecord
 from mmc_bench.results.settings import DataSettings
@@ -81,6 +81,11 @@ def test_rows_hold_the_means_over_their_seeds(board):
     assert row.worst_split.mean == pytest.approx(mean)
     assert row.worst_split.half_width == pytest.approx(half_width, abs=1e-3)
     assert row.values["cue_reliance"].mean == pytest.approx((0.2 - 0.1) / 0.9)
+
+
+def test_seconds_are_the_median_over_seeds_which_a_pause_does_not_move(board):
+    board.send_in(*(cell(seed, "tune", seconds=seconds) for seed, seconds in enumerate((4.0, 3600.0, 5.0))))
+    assert rows(board)["tune"].values["seconds"] == Interval(5.0, None)
 
 
 def test_the_worst_split_is_taken_seed_by_seed(board):

@@ -37,7 +37,7 @@ def page_html(payload: Mapping[str, Any]) -> str:
     ----------
     payload
         What `make_payload` returns: accuracies as fractions, losses in nats, times in seconds; each value is a mean
-        with the half-width of its interval, or None.
+        with the half-width of its interval, or None. Seconds are a median without one.
     """
     shown = harmless({**payload, "rows": [_row(row) for row in payload["rows"]]})
     gaps = any(row["gap"] for row in shown["rows"])
@@ -167,7 +167,7 @@ def _columns(baseline: str, gaps: bool) -> list[dict[str, Any]]:
         ("standing", "Standing", "reported, or verified by a second run; a row opens who ran it", "descending"),
         ("needs", "Needs", "data that the method asks for", "ascending"),
         ("seeds", "Seeds", "number of seeds", "descending"),
-        ("seconds", "Seconds", "time of the fine-tuning", "ascending"),
+        ("seconds", "Seconds", "time of the fine-tuning, the median over seeds", "ascending"),
     ]
     return [
         {"key": key, "heading": heading, "meaning": meaning, "first": first, "number": key not in WORDS}

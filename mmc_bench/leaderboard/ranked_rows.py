@@ -1,4 +1,4 @@
-"""Records as the leaderboard's rows: means with 95 % confidence intervals over seeds.
+"""Records as the leaderboard's rows: means with 95 % confidence intervals over seeds, and median seconds.
 
 A row is one method in one version with one set of parameters in one setting, under one protocol; only seeds are
 averaged over, those of its setting. A row that lacks one of them is incomplete: it has no means and no tier, since a
@@ -213,9 +213,14 @@ def _row(
     if not missing:
         for name in COLUMNS:
             present = [value for seed in setting.seeds if (value := by_seed[seed][name]) is not None]
-            values[name] = interval(present) if len(present) == len(setting.seeds) else None
+            values[name] = _over_seeds(name, present) if len(present) == len(setting.seeds) else None
     sent, seeds = tuple(entries.values()), tuple(by_seed)
     return RankedRow(setting, protocol, method.distribution, method.name, note, sent, seeds, missing, by_seed, values)
+
+
+def _over_seeds(column: str, values: Sequence[float]) -> Interval:
+    """Return the mean with its interval; of seconds, the median, which pauses of a busy machine do not move."""
+    return Interval(statistics.median(values), None) if column == "seconds" else interval(values)
 
 
 def _with_curves(row: RankedRow, records: Iterable[CellRecord]) -> RankedRow:
