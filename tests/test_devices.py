@@ -1,11 +1,13 @@
 """Several GPUs in one machine: which are used, by how many workers each, and how much of its memory one may take."""
 
 import multiprocessing
+import os
 from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
+from conftest import PLUGINS
 
 import mmc_bench
 from mmc_bench.engines import Outcome, Settings, gpu_memory, local, store_of
@@ -133,6 +135,19 @@ def test_nor_has_the_worker_of_a_gpu(monkeypatch, said, threads):
     monkeypatch.setattr(launch, "available_cores", lambda: 12)
     monkeypatch.setenv("OMP_NUM_THREADS", said)
     assert share_cores(("cuda:0", "cuda:1", "cuda:2"), None, None) == (3, threads)
+
+
+class Threaded:
+    def fine_tune(self, task):
+        raise ValueError(f"{torch.get_num_threads()} in torch, {os.environ['OMP_NUM_THREADS']} elsewhere")
+
+
+@pytest.mark.slow
+def test_other_libraries_of_a_worker_have_its_number_of_threads(bench, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "12")
+    given = {"plugins_dir": PLUGINS, "results": bench.folder / "results", "workers": 1, "progress": False}
+    results = mmc_bench.run(bench.folder / "tiny.yaml", methods=[Threaded], seeds=0, **given)
+    assert "ValueError: 1 in torch, 1 elsewhere" in results.failures[0].error
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def run(
         fill the cores, or the cluster.
     threads : int
         CPU threads of a worker: by default the suite's number, or else the worker's share of the cores, at most
-        OMP_NUM_THREADS.
+        OMP_NUM_THREADS; on a cluster, `cpus_per_cell`.
     keep_weights, retry_failed, fail_fast : bool
         Keep the fine-tuned weights; run only what failed before; stop at the first failure.
     keep_predictions : bool

@@ -311,7 +311,7 @@ def _work(connection: Connection, settings: Settings) -> None:
     """Run in the worker process: do jobs until the owner closes the connection."""
     gc.set_threshold(100_000)  # what torch and plugins define when they are imported holds few cycles to look for
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the owner stops its workers
-    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
+    os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # of other libraries, and of what plugins start
     os.dup2(2, 1)  # standard output is for results alone, whatever a plugin prints
     sys.stdout = sys.stderr = _Output(os.fdopen(2, "wb", closefd=False), encoding="utf-8", line_buffering=True)
     multiprocessing.current_process().daemon = False  # so that plugins may start processes, as a DataLoader does

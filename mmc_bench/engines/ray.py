@@ -251,11 +251,10 @@ class _Member:
 
     def __init__(self, engine: RayEngine, settings: Settings) -> None:
         passed_on = {name: text for name, text in os.environ.items() if name.startswith("MMC_BENCH_")}
-        threads = os.environ.get("OMP_NUM_THREADS", str(settings.threads))
         options = {"num_cpus": engine.share.cpus, "num_gpus": engine.share.gpus, "scheduling_strategy": "SPREAD"}
         host: Any = ray.remote(_Host)
         self._host = host.options(**options, max_restarts=0, max_task_retries=0).remote(
-            settings, engine.limits, {**passed_on, "OMP_NUM_THREADS": threads}
+            settings, engine.limits, {**passed_on, "OMP_NUM_THREADS": str(settings.threads)}
         )
         self.awaited: Any = self._host.greet.remote()
         self.host: str | None = None

@@ -68,7 +68,7 @@ class Suite(_Checked):
     `axes` maps settings (``data.clean_images``, ``pretrain.lr``) to the values that they take, in every combination.
     `tune` has every method tried with parameters of its search space, and run with the best by each rule, besides its
     own. `threads` is the number of CPU threads of one cell; by default a worker's share of the cores,
-    at most OMP_NUM_THREADS.
+    at most OMP_NUM_THREADS, and on a cluster one for each CPU that it takes.
     """
 
     name: str
