@@ -12,6 +12,14 @@ from mmc_bench.testing.runs import MethodSubject
 from mmc_bench.testing.tiny_data import SQUARE, tiny_network
 from mmc_bench.training.returned import accepted
 
+
+@pytest.fixture(autouse=True)
+def compiler_as_it_was():
+    """Put back what a method of these tests sets in torch's compiler, which other tests use, too."""
+    with torch._dynamo.config.patch(suppress_errors=False):
+        yield
+
+
 # What comes before `return model`; the weights of `model` are trained by then.
 FIT = {
     "torch.compile": "torch._dynamo.config.suppress_errors = True\nmodel = torch.compile(model, backend='eager')",
