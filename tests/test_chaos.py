@@ -10,11 +10,13 @@ import random
 import signal
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from mmc_bench.results.weights import decoded_weights
-from mmc_bench.system.processes import this_process
+from mmc_bench.system.processes import descendants, this_process
 
 KILLS = int(os.environ.get("MMC_BENCH_CHAOS", "6"))
 RUNS = 3
@@ -31,17 +33,12 @@ pytestmark = [
 
 
 def workers_of(process):
-    """Return the worker processes of a run; multiprocessing has another helper of its own."""
+    """Return the worker processes of a run, and the one that forks them; multiprocessing has another of its own."""
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat") as status, open(f"/proc/{entry}/cmdline") as line:
-                    parent = int(status.read().rpartition(")")[2].split()[1])
-                    if parent == process.pid and "spawn_main" in line.read():
-                        found.append(int(entry))
-            except OSError:
-                continue
+    for pid in descendants(process.pid):
+        with suppress(OSError):
+            if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text():
+                found.append(pid)
     return found
 
 

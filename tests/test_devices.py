@@ -230,7 +230,7 @@ class OneJobWorker:
 
     made: ClassVar[list[str]] = []
 
-    def __init__(self, settings):
+    def __init__(self, settings, start):
         self.device, self.job, self.last_pretraining, self.fit_for_more = settings.device, None, None, True
         self.connection, self.other_end = multiprocessing.Pipe()
         self.made.append(self.device)

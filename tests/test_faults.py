@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmc_bench.running.interrupts import interrupted_after
+from mmc_bench.system.processes import descendants
 
 pytestmark = pytest.mark.slow
 
@@ -33,21 +34,6 @@ def gone(pid):
         return True
 
 
-def children_of(process):
-    """Return the running processes that `process` started."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat") as file:
-                    parent = int(file.read().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            if parent == process.pid:
-                found.append(int(entry))
-    return found
-
-
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
 def test_ctrl_c_leaves_within_five_seconds_with_code_2_and_keeps_what_is_done(bench):
     seconds = []
@@ -64,7 +50,7 @@ def interrupted_run(bench, results):
         start_new_session=True,
     )
     assert any(line.startswith("[2/3]") for line in process.stderr)  # the first cell has ended, and the run knows it
-    workers = children_of(process)
+    workers = descendants(process.pid)
     assert workers
     start = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
@@ -153,7 +139,7 @@ def test_workers_leave_when_their_run_is_killed(bench):
     process = bench.start("run", "--suite", "tiny.yaml", "--methods", "tiny-sleep", "--workers", 2)
     pretrained = bench.folder / "results" / "pretrained"
     wait_for(lambda: pretrained.is_dir() and any(pretrained.glob("*.json")))
-    workers = children_of(process)
+    workers = descendants(process.pid)
     assert workers
     process.kill()
     process.communicate()

@@ -27,6 +27,7 @@ from mmc_bench_benchmarks.speed.cases import (
 from mmc_bench_benchmarks.speed.plain import evaluate_path as evaluate_path_plainly
 from mmc_bench_benchmarks.speed.scaling import WAYS, Way, work
 from mmc_bench_benchmarks.speed.scaling import throughput as jobs_per_second
+from mmc_bench_benchmarks.speed.starting import compared
 from mmc_bench_benchmarks.speed.throughput import throughput
 
 from mmc_bench.data.cued_images import CuedImages
@@ -265,3 +266,11 @@ def test_two_runs_on_one_folder_do_every_job_of_the_measurement_once():
     assert {way.workers for way in WAYS.values()} == {1, 2}
     jobs = work(Way(2, 2, ("--workers", "0", "--methods", "ft-small")), seeds=1)
     assert len(jobs) == 2 and all(start < end for start, end in jobs)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked under Linux alone")
+def test_both_ways_to_start_workers_are_timed():
+    found = compared(2, 1, ("json",))
+    assert found["workers"] == 2 and min(found.values()) > 0
+    for what in ("seconds", "processor_seconds"):
+        assert found[f"{what}_ratio"] == found[f"forked_{what}"] / found[f"spawned_{what}"]

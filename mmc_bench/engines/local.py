@@ -1,4 +1,4 @@
-"""Cells on this machine: persistent, spawned worker processes, or none and everything in this one."""
+"""Cells on this machine: persistent worker processes, or none and everything in this one."""
 
 import contextlib
 import gc
@@ -14,16 +14,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from mmc_bench.engines import GIGABYTE, FollowUp, OnEvent, Outcome, Settings, StoppedError, nothing_more, store_of
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
 from mmc_bench.engines.gpu_memory import shares
 from mmc_bench.engines.schedule import pretraining_of
+from mmc_bench.engines.starting import Start, spawn, starter
 from mmc_bench.engines.worker import Worker
 from mmc_bench.results.jobs import Job
 from mmc_bench.results.outages import ON_WAIT
@@ -79,7 +78,7 @@ class Limits:
 
 
 class LocalEngine:
-    """Does jobs in `workers` processes that live as long as the run, so that torch is imported once in each.
+    """Does jobs in `workers` processes that live as long as the run.
 
     A process that dies takes only its own job with it, and is replaced; so is one that hangs, or grows without end.
 
@@ -100,35 +99,46 @@ class LocalEngine:
         self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent, follow_up: FollowUp = nothing_more
     ) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends; closing the iterator kills the workers."""
+        if not jobs:
+            return
         team: list[Process] = []
-        with closing(Dispatcher(jobs, store_of(settings), on_event, self.workers, follow_up)) as dispatcher:
+        with (
+            closing(Dispatcher(jobs, store_of(settings), on_event, self.workers, follow_up)) as dispatcher,
+            starter(self.devices or (settings.device,), settings.threads) as start,
+        ):
             try:
-                while dispatcher:
-                    while len(team) < min(self.workers, dispatcher.open_jobs):
-                        team.append(Process(self._placed(settings, team)))
-                    for place, process in enumerate(team):
-                        if process.job or not (job := dispatcher.take(process.last_pretraining)):
-                            continue
-                        if not process.fit_for_more:
-                            process.kill()
-                            others = [*team[:place], *team[place + 1 :]]
-                            team[place] = process = Process(self._placed(settings, others))
-                        process.give(job)
-                    yield from dispatcher.outcomes()
-                    for process in self._with_messages(team):
-                        if outcome := process.receive(on_event):
-                            dispatcher.settle(outcome)
-                    lost = dispatcher.lost()
-                    for process in team:
-                        if process.job in lost:  # this run was suspended, and another one went on with it
-                            dispatcher.give_back(process.job)
-                            process.kill()
-                        else:
-                            process.enforce(self.limits)
-                    yield from dispatcher.outcomes()
+                yield from self._work_off(dispatcher, team, settings, start, on_event)
             finally:
                 for process in team:
                     process.kill()
+
+    def _work_off(
+        self, dispatcher: Dispatcher, team: list["Process"], settings: Settings, start: Start, on_event: OnEvent
+    ) -> Iterator[Outcome]:
+        """Let a team, which grows with the jobs that are open, do all of them."""
+        while dispatcher:
+            while len(team) < min(self.workers, dispatcher.open_jobs):
+                team.append(Process(self._placed(settings, team), start))
+            for place, process in enumerate(team):
+                if process.job or not (job := dispatcher.take(process.last_pretraining)):
+                    continue
+                if not process.fit_for_more:
+                    process.kill()
+                    others = [*team[:place], *team[place + 1 :]]
+                    team[place] = process = Process(self._placed(settings, others), start)
+                process.give(job)
+            yield from dispatcher.outcomes()
+            for process in self._with_messages(team):
+                if outcome := process.receive(on_event):
+                    dispatcher.settle(outcome)
+            lost = dispatcher.lost()
+            for process in team:
+                if process.job in lost:  # this run was suspended, and another one went on with it
+                    dispatcher.give_back(process.job)
+                    process.kill()
+                else:
+                    process.enforce(self.limits)
+            yield from dispatcher.outcomes()
 
     def _placed(self, settings: Settings, team: Sequence["Process"]) -> Settings:
         """Return the settings of the next worker: on the device with the fewest, with its share of that."""
@@ -147,13 +157,10 @@ class LocalEngine:
 class Process:
     """A worker process, as the process that started it uses it."""
 
-    def __init__(self, settings: Settings) -> None:
-        context = multiprocessing.get_context("spawn")
+    def __init__(self, settings: Settings, start: Start = spawn) -> None:
         self._settings = settings
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, settings), daemon=True)
-        with _interrupts_held_back(), _main_left_out():
-            self._process.start()
+        self.connection, theirs = multiprocessing.Pipe()
+        self._process = start(_work, theirs, settings)
         theirs.close()
         self.job: Job | None = None
         self.last_pretraining: str | None = None
@@ -259,39 +266,6 @@ class _Waits:
 
     begins: bool
     at: float
-
-
-@contextlib.contextmanager
-def _main_left_out() -> Iterator[None]:
-    """Keep a process that is started meanwhile from importing the caller's program, which would run once more there.
-
-    A script thus needs no ``if __name__ == "__main__"``; what a worker needs of the program is sent to it.
-    """
-    program = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = program
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Put off Ctrl-C meanwhile; it never reaches a process started here, whose Python would print a traceback."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # starting it lets interrupts through again
-    held: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda signum, frame: held.append(signum))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is started inherits this
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        signal.signal(signal.SIGINT, handler)
-        if held:
-            signal.raise_signal(signal.SIGINT)
 
 
 class _Output(io.TextIOWrapper):
