@@ -216,7 +216,7 @@ def _run_again(
         store.check_writable()
         settings = worker_settings(session, Computing(download, devices[0], precision, threads=threads))
         settings = replace(settings, results=str(store.root.resolve()))
-        engine: Engine = LocalEngine(workers, devices=devices) if workers else InProcessEngine()
+        engine: Engine = LocalEngine(workers, devices=devices) if workers else InProcessEngine(session.registry)
         with display_of(plan.suite.name) as display:
             missing = find_missing(plan, store)
             summary = run_plan(plan, missing, engine, settings, Observers.of(()), display)

@@ -10,7 +10,6 @@ from mmc_bench.results.outages import PatientStore
 from mmc_bench.results.store import Store
 
 if TYPE_CHECKING:
-    from mmc_bench.plugin.offers import Offer
     from mmc_bench.results.records import AnyRecord, Failure
 
 GIGABYTE = 1 << 30
@@ -24,10 +23,10 @@ class Settings:
     """The settings of a worker, as plain data that is sent to it.
 
     `gpu_share` is the part of its GPU's memory that a worker may take, its CUDA context included; `in_memory` are the
-    methods and backbones that no plugin registers: themselves for this process, pickled for another. The worker
-    resolves a `precision` of ``"auto"``. `deterministic` holds torch to deterministic algorithms. `image_memory` bounds
-    decoded images and rendered splits, in bytes (None: `mmc_bench.data.stored.IMAGE_MEMORY`). `checkpoints` are the
-    paths of the user's own weights, by SHA-256. `profile` has pretrainings measure what they use of the device.
+    methods and backbones that no plugin registers, pickled (`mmc_bench.plugin.in_memory.pickled`). The worker resolves
+    a `precision` of ``"auto"``. `deterministic` holds torch to deterministic algorithms. `image_memory` bounds decoded
+    images and rendered splits, in bytes (None: `mmc_bench.data.stored.IMAGE_MEMORY`). `checkpoints` are the paths of
+    the user's own weights, by SHA-256. `profile` has pretrainings measure what they use of the device.
     """
 
     results: str
@@ -44,7 +43,7 @@ class Settings:
     keep_weights: bool = False
     keep_predictions: bool = False
     profile: bool = False
-    in_memory: "bytes | tuple[Offer, ...]" = ()
+    in_memory: bytes = b""
 
 
 def store_of(settings: Settings) -> Store:

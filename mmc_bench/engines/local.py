@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmc_bench.engines import GIGABYTE, FollowUp, OnEvent, Outcome, Settings, StoppedError, nothing_more, store_of
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
@@ -31,6 +31,9 @@ from mmc_bench.system.allocator import keep_freed_memory, return_freed_memory
 from mmc_bench.system.process_state import as_if_fresh
 from mmc_bench.system.processes import descendants, kill_all
 
+if TYPE_CHECKING:
+    from mmc_bench.plugin.registry import Registry
+
 #: Seconds between two checks of workers that send nothing.
 TICK = 1.0
 
@@ -42,13 +45,22 @@ OUTER_SIGNALS = (-signal.SIGKILL, -signal.SIGTERM)
 
 
 class InProcessEngine:
-    """Does every job in this process, one after the other: for debuggers, and for one small cell."""
+    """Does every job in this process, one after the other: for debuggers, and for one small cell.
+
+    Parameters
+    ----------
+    registry
+        As for `Worker`.
+    """
+
+    def __init__(self, registry: "Registry | None" = None) -> None:
+        self._registry = registry
 
     def run(
         self, jobs: Sequence[Job], settings: Settings, on_event: OnEvent, follow_up: FollowUp = nothing_more
     ) -> Iterator[Outcome]:
         """Yield the outcome of every job as it ends."""
-        worker, last = Worker(settings), None
+        worker, last = Worker(settings, self._registry), None
         jobs_of = Dispatcher(jobs, store_of(settings), on_event, follow_up=follow_up)
         with as_if_fresh(), closing(jobs_of) as dispatcher:
             while dispatcher:

@@ -30,6 +30,7 @@ from mmc_bench.system.streams import tell
 from mmc_bench.system.validation import first_problem
 
 if TYPE_CHECKING:
+    from mmc_bench.plugin.registry import Registry
     from mmc_bench.stages.resources import Resources
 
 
@@ -38,10 +39,16 @@ PICKLED = "<dynamic-code>"
 
 
 class Worker:
-    """Does jobs in this process, with resources that are opened by the first."""
+    """Does jobs in this process, with resources that are opened by the first.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    Parameters
+    ----------
+    registry
+        The plugins that this process has found already, and what they lack; without it, they are searched for.
+    """
+
+    def __init__(self, settings: Settings, registry: "Registry | None" = None) -> None:
+        self._settings, self._registry = settings, registry
         self._resources: Resources | None = None
         self._state: ProcessState | None = None
         self._micro_batches: dict[str, int] = {}
@@ -91,7 +98,7 @@ class Worker:
             try:
                 if self._resources is None:
                     with part("start-up"):
-                        self._resources = open_resources(self._settings)
+                        self._resources = open_resources(self._settings, self._registry)
                         self._state = ProcessState.now().but_for_chance()
                 self._resources.note = lambda sentence: report({"note": sentence})
                 self._resources.seed_everything("job", 0)  # whatever the last one left
@@ -165,8 +172,11 @@ def make_room(resources: "Resources | None") -> None:
     return_freed_memory()
 
 
-def open_resources(settings: Settings) -> "Resources":
-    """Import torch and the plugins, set the threads, and keep to the share of the GPU."""
+def open_resources(settings: Settings, registry: "Registry | None" = None) -> "Resources":
+    """Import torch and the plugins, set the threads, and keep to the share of the GPU.
+
+    A registry that is at hand is used as it is.
+    """
     import torch
 
     from mmc_bench.data.sources import Sources
@@ -185,11 +195,11 @@ def open_resources(settings: Settings) -> "Resources":
         keep_to_share(settings.device, settings.gpu_share)
     precision = resolve_precision(settings.precision, settings.device)
     prepare_device(precision, settings.device)
-    registry = Registry.discover(settings.plugin_folders)
-    with kept("a method or backbone of the caller's program", tell):
-        own = settings.in_memory
-        for offer in unpickled(own) if isinstance(own, bytes) else own:
-            registry.add(offer)
+    if registry is None:
+        registry = Registry.discover(settings.plugin_folders)
+        with kept("a method or backbone of the caller's program", tell):
+            for offer in unpickled(settings.in_memory):
+                registry.add(offer)
     git_state()  # of what is imported here, and not of what it is when the first record is made
     memory = IMAGE_MEMORY if settings.image_memory is None else settings.image_memory
     return Resources(

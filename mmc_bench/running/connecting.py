@@ -223,7 +223,7 @@ def _measured(
     wanted = connection.connect
     label = f"{connection.first.label} – {connection.second.label}"
     with timed(Clock()), as_if_fresh(), Leases(session.store.locks) as leases, leased(leases, connection.key, label):
-        resources = open_resources(settings)
+        resources = open_resources(settings, session.registry)
         where = f"on {device} in {resources.precision}"
         tell(f"measuring {', '.join(wanted.paths)} at {wanted.points} points {where}")
         found = resources.store.find_jobless(connection)

@@ -126,7 +126,7 @@ def open_task(
     device = resolve_device(computing.device)
     _, threads = share_cores((device,), 1, computing.threads or whole.threads)
     computing = replace(computing, device=device, threads=threads)
-    resources = open_resources(worker_settings(session, computing))
+    resources = open_resources(worker_settings(session, computing), session.registry)
     pretraining = plan.pretrainings[0]
     data = resources.data(pretraining)
     pretrained, _ = resources.pretrained(pretraining, data)

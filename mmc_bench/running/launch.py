@@ -14,7 +14,7 @@ from mmc_bench.data.locations import check_present
 from mmc_bench.engines import GIGABYTE, Engine, Settings
 from mmc_bench.engines.gpu_memory import fraction_for_tensors, shares
 from mmc_bench.errors import UserError
-from mmc_bench.plugin.in_memory import in_memory_offers, pickled
+from mmc_bench.plugin.in_memory import pickled
 from mmc_bench.plugin.versions import OWN_DISTRIBUTION
 from mmc_bench.running.cluster import Cluster
 from mmc_bench.running.devices import resolve_devices
@@ -35,6 +35,7 @@ from mmc_bench.system.streams import tell
 
 if TYPE_CHECKING:
     from mmc_bench.engines.local import Limits
+    from mmc_bench.plugin.registry import Registry
 
 #: No cluster: this machine.
 LOCAL = Cluster()
@@ -146,7 +147,7 @@ def _run_missing(
         workers, threads = share_cores(devices, workers, threads)
         devices = devices[: max(1, workers)]
         _check_memory(devices, workers)
-        engine = _local_engine(workers, limits, devices)
+        engine = _local_engine(workers, limits, devices, session.registry)
     check_fit(session, missing.jobs, computing.download)  # what is wrong is said once, and not by every worker
     settings = worker_settings(session, replace(computing, device=devices[0], threads=threads))
     if workers or cluster.is_chosen:
@@ -165,7 +166,6 @@ def worker_settings(session: Session, computing: Computing) -> Settings:
         results=str(session.store.root.resolve()),
         plugin_folders=tuple(str(Path(folder).resolve()) for folder in session.plugin_folders),
         data_folders=tuple((name, str(Path(folder).resolve())) for name, folder in session.data.items()),
-        in_memory=in_memory_offers(session.registry),
         download=computing.download,
         device=computing.device,
         precision=computing.precision,
@@ -223,7 +223,7 @@ def _limits(computing: Computing) -> "Limits":
     return Limits(60 * minutes if minutes else None, round(gigabytes * GIGABYTE) if gigabytes else None)
 
 
-def _local_engine(workers: int | None, limits: "Limits", devices: Sequence[str]) -> Engine:
+def _local_engine(workers: int | None, limits: "Limits", devices: Sequence[str], registry: "Registry") -> Engine:
     """Return what runs the jobs on this machine."""
     from mmc_bench.engines.local import InProcessEngine, Limits, LocalEngine
 
@@ -232,7 +232,7 @@ def _local_engine(workers: int | None, limits: "Limits", devices: Sequence[str])
     if limits != Limits():
         raise UserError("cell_timeout and cell_memory stop a worker process: they need 1 worker or more")
     import_module("mmc_bench.stages.job")  # imports torch, which may swallow what Ctrl-C raises later
-    return InProcessEngine()
+    return InProcessEngine(registry)
 
 
 def _report_cached(session: Session, computing: Computing) -> None:

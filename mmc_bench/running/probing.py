@@ -261,7 +261,8 @@ class Prober:
         _, threads = share_cores((device,), 1, computing.threads)
         from mmc_bench.engines.worker import open_resources
 
-        return open_resources(worker_settings(self._session, replace(computing, device=device, threads=threads)))
+        settings = worker_settings(self._session, replace(computing, device=device, threads=threads))
+        return open_resources(settings, self._session.registry)
 
     def _session_of(self, alike: Sequence[Pretraining]) -> Session:
         """Return the session of pretrainings that differ in their seed alone, begun with the same weights."""

@@ -49,8 +49,8 @@ def put_code_back(before: Code) -> None:
             setattr(owner, name, value)
 
 
-def replaced_code(name: str, before: Code, after: Code) -> str | None:
-    """Name what was replaced, for example ``"torch.nn.functional.relu"``."""
+def replaced_code(name: str, before: Code, after: object) -> str | None:
+    """Name what is no longer what it was before, for example ``"torch.nn.functional.relu"``."""
     names = [f"{_name(owner)}.{attribute}" for owner, attribute, _ in _replaced(before)]
     return ", ".join(dict.fromkeys(names)) or None
 

@@ -57,7 +57,7 @@ def torch_states() -> tuple[KeptState, ...]:
     print_options = vars(torch._tensor_str.PRINT_OPTS)
     off = tuple((False, dtype) for dtype in AUTOCAST.values())
     return (
-        KeptState("the code of others", code_of_all, put_code_back, replaced_code),
+        KeptState("the code of others", code_of_all, put_code_back, replaced_code, compares_itself=True),
         KeptState("torch's inference mode", torch.is_inference_mode_enabled, _set_inference_mode, usual=False),
         KeptState("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled, usual=True),
         KeptState("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype, usual=torch.float32),
