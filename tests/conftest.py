@@ -29,9 +29,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 HOMES = count()
 
 
-def pytest_xdist_auto_num_workers():
-    """One process more than there are cores, up to four: many tests wait, for naps, clusters and dead runs."""
-    return min(4, available_cores() + 1)
+def pytest_xdist_auto_num_workers(config):
+    """One process more than there are cores, up to four: slow tests wait, for naps, clusters and dead runs."""
+    return min(4, available_cores() + (config.option.markexpr != "not slow"))
 
 
 def pytest_collection_modifyitems(items):

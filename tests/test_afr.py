@@ -108,6 +108,7 @@ def descended_by_hand(task, gamma, pull, lr, epochs, clip):
         yield layer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", [0.05, 1.0])
 def test_the_returned_layer_is_the_first_best_of_all_steps_of_all_pairs(task, clip):
     gammas, pulls, lr, epochs = (0.0, 6.0), (0.0, 0.5), 0.3, 12
@@ -125,6 +126,7 @@ def test_the_returned_layer_is_the_first_best_of_all_steps_of_all_pairs(task, cl
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"head.weight", "head.bias"}
 
 
+@pytest.mark.slow
 def test_the_defaults_are_the_authors_for_waterbirds():
     config = make_method().config
     assert (config.lr, config.epochs, config.clip, config.pulls) == (0.01, 500, 1.0, (0.0, 0.1, 0.2, 0.3))

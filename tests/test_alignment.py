@@ -106,6 +106,7 @@ def test_a_permuted_copy_is_brought_back_exactly_where_criteria_tell_all_units_a
         assert [name for (name, ours), theirs in pairs if not torch.equal(ours, theirs)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", get_args(Matching))
 def test_a_network_is_aligned_with_itself_by_leaving_every_unit_in_its_place(tiny_net, image_set, criterion):
     model = tiny_net(0, torch.float32)
@@ -115,6 +116,7 @@ def test_a_network_is_aligned_with_itself_by_leaving_every_unit_in_its_place(tin
     assert all(torch.equal(found, torch.arange(len(found))) for found in alignment.permutations.values())
 
 
+@pytest.mark.slow
 def test_the_networks_given_are_left_as_they_are_and_the_buffers_move_too(tiny_net, image_set):
     model, reference = tiny_net(0, torch.float32), tiny_net(1, torch.float32)
     model.train()
@@ -130,6 +132,7 @@ def test_the_networks_given_are_left_as_they_are_and_the_buffers_move_too(tiny_n
     assert torch.equal(alignment.model.conv.weight, model.conv.weight[alignment.permutations["conv.weight"]][:, order])
 
 
+@pytest.mark.slow
 def test_alignment_is_verified_by_running_the_networks(tiny_net, image_set, monkeypatch):
     def tear(model, groups, permutations):
         torn = permute(model, groups, permutations)
@@ -142,6 +145,7 @@ def test_alignment_is_verified_by_running_the_networks(tiny_net, image_set, monk
     assert not alignment.verified and alignment.difference > 1e-3
 
 
+@pytest.mark.slow
 def test_a_permutation_that_is_none_or_tears_blocks_apart_is_refused(tiny_net):
     groups = permutation_groups(tiny_net(), (2, 6, 6))
     permutations = random_permutations(groups, torch.Generator())

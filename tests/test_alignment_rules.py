@@ -85,6 +85,7 @@ def test_a_concatenation_is_flattened_part_by_part():
     assert sizes(checked_groups(net, IMAGE)) == [4, 6]
 
 
+@pytest.mark.slow
 def test_group_norm_ties_channels_to_blocks_and_one_group_does_not():
     def net(groups):
         return Net(
@@ -170,6 +171,7 @@ def test_depthwise_convolution_with_a_multiplier_gives_every_channel_a_block():
     assert groups.by_name["b.weight"].blocks == "a.weight"
 
 
+@pytest.mark.slow
 def test_blocks_of_blocks_nest_and_blocks_that_do_not_nest_are_pinned():
     def net(first, second):
         return Net(
@@ -183,6 +185,7 @@ def test_blocks_of_blocks_nest_and_blocks_that_do_not_nest_are_pinned():
         permutation_groups(net(4, 6), IMAGE)
 
 
+@pytest.mark.slow
 def test_a_grouped_convolution_over_a_concatenation_has_blocks_in_each_part():
     def net(n_a, n_b):
         return Net(
@@ -263,6 +266,7 @@ def test_weights_that_are_shared_are_permuted_once_for_all_who_use_them():
     assert {("b.weight", 0), ("b.weight", 1), ("b.bias", 0), ("c.bias", 0)} <= places(groups, "a.weight")
 
 
+@pytest.mark.slow
 def test_transposed_convolution_and_attention_have_rules():
     up = Net(
         lambda n, x: head(n.b(n.a(x).relu()), n.c),
@@ -290,6 +294,7 @@ def test_an_unknown_operator_pins_what_reaches_it_and_is_reported_with_it():
     assert pinned == {("a.weight", 0), ("a.bias", 0), ("b.weight", 1)}
 
 
+@pytest.mark.slow
 def test_a_region_with_its_own_arithmetic_pins_what_reaches_it_and_the_rest_is_aligned():
     def forward(n, x):
         y = n.b(n.a(x).relu())

@@ -66,6 +66,7 @@ def make(kind, seed):
 # --- correlations
 
 
+@pytest.mark.slow
 def test_correlations_equal_a_loop_over_values_summed_over_the_places_where_a_stream_is_seen():
     reference, ours, images = make(Residual, 0), make(Residual, 1), batch(11, SMALL)
 
@@ -85,6 +86,7 @@ def test_correlations_equal_a_loop_over_values_summed_over_the_places_where_a_st
     assert len(expected) == len(observer.groups) == 2
 
 
+@pytest.mark.slow
 def test_units_that_never_change_correlate_with_nobody_and_are_no_nan():
     model, images = make(Residual, 0), batch(16, SMALL)
     with torch.no_grad():
@@ -117,6 +119,7 @@ def test_inner_products_are_the_mean_products_of_what_units_answer_wherever_the_
     assert np.abs(sums.inner_products() - np.array(expected)).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_inner_products_bring_activations_closest_of_all_permutations():
     reference, ours, images = make(Residual, 0), make(Residual, 1), batch(16, SMALL)
     with torch.no_grad():
@@ -129,6 +132,7 @@ def test_inner_products_bring_activations_closest_of_all_permutations():
     assert tuple(found.tolist()) == min(distance, key=distance.__getitem__)
 
 
+@pytest.mark.slow
 def test_large_batches_run_in_chunks_that_give_the_same_correlations():
     reference, ours, images = make(Residual, 0), make(Residual, 1), batch(200, SMALL)
     observer = Observer(reference, images[:100])
@@ -185,6 +189,7 @@ def test_small_networks_are_brought_back_exactly_from_any_seed(kind):
 # --- weight matching
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Residual, Grouped])
 def test_weight_matching_never_lowers_its_objective_and_ends_where_no_step_raises_it(kind):
     reference, ours = make(kind, 0), make(kind, 1)

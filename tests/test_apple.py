@@ -43,6 +43,7 @@ def test_a_score_is_that_of_the_cpu(apple, tiny_net, image_set):
     assert there.accuracy == here.accuracy and there.loss == pytest.approx(here.loss, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 4])
 def test_batchnorm_statistics_are_those_of_the_cpu(apple, tiny_net, image_set, parts):
     net, images = tiny_net(dtype=torch.float32), image_set(24, dtype=torch.float32)
@@ -54,6 +55,7 @@ def test_batchnorm_statistics_are_those_of_the_cpu(apple, tiny_net, image_set, p
         assert torch.allclose(here, there.cpu(), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["correlations-before-relu", "inner-products", "weights"])
 def test_networks_are_aligned_as_on_the_cpu(apple, tiny_net, image_set, criterion):
     one, two, images = tiny_net(0, torch.float32), tiny_net(1, torch.float32), image_set(40, dtype=torch.float32)

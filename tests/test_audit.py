@@ -80,6 +80,7 @@ def test_a_strong_cue_is_picked_up_and_an_invisible_one_is_not(report):
     assert all(point.C - point.NC < 0.1 for point in strong.curve[: strong.first_epoch - 1])
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_records(finished, report):
     cells = [json.loads(path.read_text()) for path in (finished / "results" / "cells").glob("*.json")]
     (cell,) = [
@@ -107,6 +108,7 @@ def test_numbers_are_those_of_the_records(finished, report):
     assert images.largest_class == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 def test_what_chance_may_do_is_known_before_any_repair(again, finished, report, monkeypatch, tmp_path):
     from mmc_bench.auditing import report as reporting
 
@@ -123,6 +125,7 @@ def test_what_chance_may_do_is_known_before_any_repair(again, finished, report, 
     assert strong.chance == pytest.approx(3 * (independent / 24) ** 0.5 * 3 / 2)
 
 
+@pytest.mark.slow
 def test_a_method_that_changes_nothing_leaves_everything(report):
     still = next(method for method in report.methods if method.method == "tiny-still")
     assert (still.repaired, still.gain) == (1, 0.0)
@@ -139,6 +142,7 @@ def test_only_networks_that_picked_up_their_cue_are_probed_and_all_against_one_t
     assert all(len(repair.words) == 1 for repair in report.cues[0].strengths[1].repairs)
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_probed_is_named_and_the_rest_reported(again, report, tmp_path, monkeypatch):
     def refuse(*arguments):
         raise UserError("the network is not deep enough")
@@ -150,6 +154,7 @@ def test_a_network_that_cannot_be_probed_is_named_and_the_rest_reported(again, r
     assert audited.report.cues[0].strengths[1].flips == report.cues[0].strengths[1].flips
 
 
+@pytest.mark.slow
 def test_an_interrupted_audit_reports_what_had_finished(again, report, tmp_path, monkeypatch):
     from mmc_bench.running.summary import Summary
 
@@ -172,6 +177,7 @@ def test_devices_may_be_a_list(again, tmp_path, monkeypatch):
     assert given[0].device == "cuda:0,cuda:1"
 
 
+@pytest.mark.slow
 def test_a_second_call_computes_nothing_and_says_the_same(again, report, tmp_path, monkeypatch):
     monkeypatch.setattr("mmc_bench.stages.probe.probe_weights", None)
     audited = again(tmp_path)
@@ -214,6 +220,7 @@ def test_names_from_outside_are_shown_and_are_no_markup(report, finished):
     assert "<img" not in text and text.count("&lt;img src=x onerror=alert(1)&gt;") > 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1200, "light")])
 def test_the_page_fits_a_phone_and_a_desk(chromium, finished, width, scheme):
     chromium.get_log("browser")
@@ -234,6 +241,7 @@ def test_the_page_fits_a_phone_and_a_desk(chromium, finished, width, scheme):
     assert chromium.get_log("browser") == []
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_answer_and_a_report_of_what_there_is(bench, finished):
     words = ["audit", "--data", f"images={finished / 'images'}", "--results", finished / "results", "--workers", 0]
     words += ["--backbone", "tiny-net", "--datasets", "images-border", "--cue-rates", 1.0]
@@ -285,6 +293,7 @@ def test_too_few_images_of_a_class_are_refused(tmp_path):
         mmc_bench.audit(data={"images": folder}, out=tmp_path, results=tmp_path, **TINY)
 
 
+@pytest.mark.slow
 def test_an_audit_of_which_nothing_could_be_trained_says_why(finished, tmp_path):
     broken = {**TINY, "set": {**SMALL, "images-border.size": 0.5, "images-border.pixels": 4, "data.clean_images": 500}}
     with pytest.raises(UserError, match=r"no network of this audit has been trained yet: .*too few"):
@@ -323,6 +332,7 @@ def test_networks_without_weights_are_named_with_the_remedy(again, tmp_path, mon
     assert words == {"tiny-ft": (), "tiny-still": ("kept",)}
 
 
+@pytest.mark.slow
 def test_probes_that_are_missing_are_counted_and_those_at_hand_are_read(again, finished, tmp_path, monkeypatch):
     results = tmp_path / "results"
     shutil.copytree(finished / "results", results)
@@ -362,6 +372,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(a
         again(tmp_path / "file" / "out")
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_the_page_in_a_frame_of_its_own(again, tmp_path):
     audited = again(tmp_path)
     shown = Page(audited._repr_html_())

@@ -32,6 +32,7 @@ def ignoring(classes, images, flips, rng, accuracy=0.8, runs=4000):
     return zip((own == labels).mean(1), (random == labels).mean(1), (own != random).mean(1), strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "images"), [(2, 20), (2, 60), (2, 300), (3, 20), (3, 60), (10, 60)])
 @pytest.mark.parametrize("flips", [0.1, 0.3])
 def test_an_audit_of_networks_that_ignore_their_cues_rarely_calls_one_picked_up(classes, images, flips):

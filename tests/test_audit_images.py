@@ -12,6 +12,7 @@ from mmc_bench.data.class_folders import read_class_folders
 from mmc_bench.running.session import Session
 
 
+@pytest.mark.slow
 def test_images_that_are_few_or_large_are_fitted_and_said_so(tmp_path, capsys):
     folder = write_images(tmp_path, side=70)
     session = AuditSession.auditing(Session.of(None, {"datasets": "images-box"}, data={"images": folder}))

@@ -93,6 +93,7 @@ def test_what_is_not_an_image_of_8_bits_is_refused(data):
         augmented(replace(data.pretraining, storage=vectors), seeded())
 
 
+@pytest.mark.slow
 def test_a_recipe_that_augments_trains_another_model_in_a_row_of_its_own(bench):
     for augment in ("none", "crop-flip"):
         done = bench.tiny("--methods", "tiny-still", "--seeds", 0, "--set", f"pretrain.augment={augment}")

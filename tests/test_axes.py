@@ -69,6 +69,7 @@ def test_pairs_and_shards_hold_what_all_points_need(registry):  # noqa: F811
     assert sorted(key for part in parts for key in keys(part.results)) == sorted(keys(plan.results))
 
 
+@pytest.mark.slow
 def test_methods_are_tuned_anew_where_an_axis_changes_their_task_alone():
     axes = {"data.clean_images": [40, 80], "connect.points": [2, 3]}
     session = Session.of("quick", {"methods": "ft-medium", "seeds": [0, 1]}, {"tune": 2}, axes=axes)
@@ -156,6 +157,7 @@ def test_an_axis_of_the_caller_replaces_the_suite_s_of_the_same_key():
 # --- a run
 
 
+@pytest.mark.slow
 def test_a_task_of_a_suite_with_axes_is_at_the_settings_that_are_given(bench):
     text = (bench.folder / "tiny.yaml").read_text() + "axes: {data.clean_images: [6, 12], tiny-ft.lr: [1, 2]}\n"
     (bench.folder / "axes.yaml").write_text(text)
@@ -165,6 +167,7 @@ def test_a_task_of_a_suite_with_axes_is_at_the_settings_that_are_given(bench):
     assert len(task.clean) == 9
 
 
+@pytest.mark.slow
 def test_a_claim_and_a_failure_are_shown_with_their_place_on_the_axis(bench):
     words = ["--suite", "tiny.yaml", "--axis", "data.clean_images=6,12", "--methods", "tiny-raise", "--seeds", "0"]
     assert bench("run", "--workers", 0, *words).code == 1

@@ -55,6 +55,7 @@ def multiplications(model, shape):
     return sum(counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "millions"), [("resnet18", 11.17), ("resnet8", 0.078), ("resnet20", 0.272), ("vgg13", 9.41)]
 )
@@ -63,6 +64,7 @@ def test_parameter_counts_are_the_fields(make, name, millions):
     assert count / 1e6 == pytest.approx(millions, rel=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "billions"), [("resnet18", 0.555), ("vgg13", 0.115), ("resnet20", 0.0408), ("resnet8", 0.0125)]
 )
@@ -70,12 +72,14 @@ def test_work_at_32x32_is_the_fields(make, name, billions):
     assert multiplications(make(name), (3, 32, 32)) / 1e9 == pytest.approx(billions, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vgg13"])
 def test_an_image_twice_as_high_is_twice_the_work(make, name):
     once, twice = (multiplications(make(name), (3, height, 32)) for height in (32, 64))
     assert twice / once == pytest.approx(2, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "side"), [("resnet8", 8), ("resnet20", 8), ("resnet18", 4), ("vgg13", 2)])
 def test_resolution_falls_by_the_stages_strides_alone(make, name, side):
     model = make(name)
@@ -84,6 +88,7 @@ def test_resolution_falls_by_the_stages_strides_alone(make, name, side):
         assert maps.shape == (1, model.num_features, side * height // 32, side * width // 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
 def test_initial_weights_follow_torchs_own_law(make, name):
     for layer in make(name).modules():
@@ -95,6 +100,7 @@ def test_initial_weights_follow_torchs_own_law(make, name):
             assert (layer.weight == 1).all() and (layer.bias == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
 @torch.no_grad()
 def test_rectangular_grey_images_of_any_number_of_classes_are_accepted(make, name):
@@ -131,6 +137,7 @@ def test_the_number_of_features_is_the_classifiers_width(make, name):
     assert model.num_features == model.get_classifier().in_features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "after_stem"), [pair for pair in FAMILIES.items() if pair[1]])
 @torch.no_grad()
 def test_the_cifar_stem_keeps_the_full_resolution(make, model, after_stem):

@@ -155,6 +155,7 @@ def test_random_cues_are_saturated_colours_fixed_by_the_generators_seed(dataset)
 # --- the splits
 
 
+@pytest.mark.slow
 def test_every_split_is_what_a_loop_over_images_draws():
     sources = FakeSources(per_class=4)
     dataset, part = loaded(sources), sources.part
@@ -189,6 +190,7 @@ def test_half_of_each_classs_pretraining_images_carry_their_cue_at_rate_one_half
     assert torch.equal(data.pretraining.cues[cued], cues_of(data.pretraining.labels[cued]))
 
 
+@pytest.mark.slow
 def test_random_cues_and_images_do_not_depend_on_the_label():
     dataset = loaded(FakeSources(per_class=60))
     splits = derive_experiment(dataset, DataSettings(clean_images=40, validation_images=40), 0.5, seed=0).splits

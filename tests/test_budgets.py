@@ -196,6 +196,7 @@ def test_passes_are_counted_at_the_last_module_that_each_goes_through_once(tiny_
     assert place_of_passes(Shared(layers=False), torch.randn(4, 2)) == ""
 
 
+@pytest.mark.slow
 def test_records_have_budgets_that_kept_weights_bring_along(bench, monkeypatch):
     words = ("--seeds", "0", "--methods", "tiny-ft")
     bench.tiny(*words, "--keep-weights")
@@ -209,6 +210,7 @@ def test_records_have_budgets_that_kept_weights_bring_along(bench, monkeypatch):
     assert anew["budget"] == cell["budget"] != pretraining["budget"]
 
 
+@pytest.mark.slow
 def test_a_frame_has_the_budgets_and_nothing_where_a_record_has_none(bench, monkeypatch):
     bench.tiny("--seeds", "0")
     file = next(file for file in (bench.folder / "results" / "cells").iterdir() if "tiny-still" in file.read_text())

@@ -99,6 +99,7 @@ def test_a_folder_whose_name_begins_with_the_plugin_s_is_none_of_its_source(tmp_
         source.has_changed()
 
 
+@pytest.mark.slow
 def test_a_cell_fails_whose_method_imports_an_edited_module_late(bench):
     write_source(bench.folder, "mine/__init__.py", registering("mine", target=".method:Mine"))
     write_source(bench.folder, "mine/late.py", "x = 1")

@@ -85,6 +85,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 def test_a_sound_backbone_passes_every_check_and_tells_what_can_be_permuted(tmp_path):
     found = checks(tmp_path, "backbone", source_of("backbone"))
     assert len(found) > 13

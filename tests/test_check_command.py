@@ -24,6 +24,7 @@ def planted(bench):
     return check
 
 
+@pytest.mark.slow
 def test_a_sound_plugin_gets_a_line_a_property_and_exit_code_0(planted):
     result = planted("")
     first, *lines, last = result.out.splitlines()

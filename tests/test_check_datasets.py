@@ -164,6 +164,7 @@ def planted(body):
     return source_of("dataset", "plain, plain_load = render, load\n" + body)
 
 
+@pytest.mark.slow
 def test_a_sound_dataset_passes_every_check(tmp_path):
     found = checks(tmp_path, "dataset", source_of("dataset"))
     assert len(found) > 12
@@ -190,6 +191,7 @@ def cut_outs(ground="torch.zeros(3, 8, 8)", opacity="(1 + images[:, 3:]) / 2"):
     )
 
 
+@pytest.mark.slow
 def test_cut_outs_in_front_of_their_cue_pass_every_check(tmp_path):
     found = checks(tmp_path, "dataset", cut_outs())
     assert {name: check.message for name, check in found.items() if not check.passed} == {}

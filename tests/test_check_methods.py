@@ -191,6 +191,7 @@ def refusing(condition):
     return source_of("method", f"{lines}if {condition}: raise UserError('it is not made for this')")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", ["x.ndim == 1", "x.ndim == 3"])
 def test_a_refused_shape_is_not_checked_and_all_else_is(tmp_path, condition):
     found = checks(tmp_path, "method", refusing(condition), *in_this_process("method"))
@@ -203,6 +204,7 @@ def test_a_refused_shape_is_not_checked_and_all_else_is(tmp_path, condition):
     assert others == {"ok"}
 
 
+@pytest.mark.slow
 def test_a_method_that_refuses_every_shape_fails(tmp_path):
     found = checks(tmp_path, "method", refusing("True"), *in_this_process("method"))
     failed = {name: check for name, check in found.items() if check.outcome == "failed"}
@@ -210,6 +212,7 @@ def test_a_method_that_refuses_every_shape_fails(tmp_path):
     assert all("refuses every shape" in check.remedy for check in failed.values())
 
 
+@pytest.mark.slow
 def test_what_depends_on_a_model_is_not_checked_without_one(tmp_path):
     found = checks(tmp_path, "method", source_of("method", "raise RuntimeError('early')"))
     failed = {name for name, check in found.items() if check.outcome == "failed"}

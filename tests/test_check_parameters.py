@@ -20,6 +20,7 @@ def test_a_heavy_import_at_registration_is_found_with_its_line(tmp_path, line):
     assert "planted.py, line 2" in check.message
 
 
+@pytest.mark.slow
 def test_a_heavy_import_within_a_hook_is_found(tmp_path):
     source = source_of("method").replace("(register):\n", "(register):\n    import pandas\n")
     assert "pandas" in checks(tmp_path, "method", source, CHEAP)[CHEAP].message

@@ -44,6 +44,7 @@ def test_what_was_written_is_taken_and_the_checksum_is_no_part_of_the_record(kin
     assert written == plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RECORDS)
 def test_one_flipped_bit_anywhere_is_found(kind):
     content = encoded(RECORDS[kind])

@@ -314,6 +314,7 @@ def test_a_folder_whose_parts_lead_to_themselves_is_one_sentence(tmp_path):
         is_class_folder(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["run", "--dry-run"], ["status"], ["check", "digits-box"]])
 def test_commands_say_once_on_stderr_what_is_left_out(tmp_path, bench, words):
     for part in ("train", "test"):

@@ -131,6 +131,7 @@ def test_a_class_that_was_changed_after_its_definition_has_another_identity(tmp_
     assert identity_of_class(mine)[0] != before
 
 
+@pytest.mark.slow
 def test_a_set_is_the_same_in_every_process(tmp_path):
     write(tmp_path, "return words")
     code = (
@@ -161,6 +162,7 @@ class Mine:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [("= 0.1", "= 0.2"), ("factory=list", "factory=set"), ("self.numbers\n", "[]\n"), ("order", "slots")],

@@ -279,6 +279,7 @@ def test_a_value_in_a_cycle_has_one_digest_wherever_reading_begins():
     assert digests == digests[:2] * 3 and digests[0] != digests[1]
 
 
+@pytest.mark.slow
 def test_many_values_that_refer_to_each_other_are_read_in_a_moment():
     nodes = [SimpleNamespace(number=number) for number in range(60)]
     for node in nodes:
@@ -291,6 +292,7 @@ def test_many_values_that_refer_to_each_other_are_read_in_a_moment():
     assert time.process_time() - started < 20  # each path on its own would take for ever
 
 
+@pytest.mark.slow
 def test_a_compiled_function_s_own_file_counts(tmp_path):
     compiled = importlib.util.find_spec("_bisect").origin
     if not str(compiled).endswith(".so"):

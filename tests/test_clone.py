@@ -48,6 +48,7 @@ def test_a_clone_has_the_bytes_of_the_repository(known, tmp_path):
         assert [name for name in names if (clone / name).read_bytes() != (ROOT / name).read_bytes()] == [], option
 
 
+@pytest.mark.slow
 def test_a_clone_has_all_files_of_the_leaderboard(known):
     """No rule of .gitignore keeps one out of git, so a clone's leaderboard passes where that of the checkout does."""
     files = (path for path in (ROOT / "leaderboard").rglob("*") if path.is_file())

@@ -55,6 +55,7 @@ def trained(tiny_net, image_set, monkeypatch):
     return train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", FAILING)
 def test_a_training_that_cannot_be_compiled_goes_on_without_and_says_why_once(trained, place):
     plain, _, _ = trained()
@@ -67,6 +68,7 @@ def test_a_training_that_cannot_be_compiled_goes_on_without_and_says_why_once(tr
     assert len(events) == 1 + 2  # and the two epochs
 
 
+@pytest.mark.slow
 def test_code_of_others_compiles_under_its_own_settings(trained):
     before = dynamo.suppress_errors, dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit
     trained(compiler(without_compiler))
@@ -76,6 +78,7 @@ def test_code_of_others_compiles_under_its_own_settings(trained):
         torch.compile(lambda x: x + 1, backend=without_compiler)(torch.ones(1))
 
 
+@pytest.mark.slow
 def test_an_error_of_the_network_itself_is_raised_as_it_is(tiny_net, image_set, trained, monkeypatch):
     def fails(*_):
         raise ValueError("my layer")
@@ -97,6 +100,7 @@ def scaled(factor, x):
     return factor * x
 
 
+@pytest.mark.slow
 def test_the_ninth_variant_is_compiled_as_well():
     graphs = []
 

@@ -263,6 +263,7 @@ def test_effects_of_interventions_stand_beside_the_verdict(bench):
     assert content["connections"][0]["effects"]["remove cue"] == effect.model_dump(mode="json")
 
 
+@pytest.mark.slow
 def test_it_is_printed_without_torch(bench):
     stored(bench, pair_record(), model(BROKEN), cell(linear=path()))
     code = (

@@ -116,6 +116,7 @@ def coral_by_hand(task, lr, epochs, batch_size, penalty_weight):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty_weight", [0.0, 1.0, 20.0])
 def test_coral_equals_a_hand_written_loop(make_task, penalty_weight):
     settings = {"lr": 0.02, "epochs": 3, "batch_size": 4, "penalty_weight": penalty_weight}

@@ -58,6 +58,7 @@ def close(model, other):
     return all(torch.allclose(value, other.state_dict()[name], atol=1e-6) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["ft-medium", "cbft", "cbft-no-barrier", "cbft-no-invariance", "ft-sam", "fine-pruning"]
 )

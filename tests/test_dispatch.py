@@ -191,6 +191,7 @@ def test_a_folder_that_turned_read_only_is_told_before_any_work(team):
         run.take()
 
 
+@pytest.mark.slow
 def test_jobs_are_handed_out_without_looking_at_all_of_them_each_time(team):
     """Each `take` of n jobs must not cost n steps: counted, not timed."""
     jobs = [replace(JOBS[1], pretraining=replace(JOBS[0], seed=n)) for n in range(300)]

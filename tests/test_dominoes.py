@@ -132,6 +132,7 @@ def test_where_it_has_more_the_first_are_used_once_each():
 # --- rendering
 
 
+@pytest.mark.slow
 def test_every_split_and_set_is_what_a_loop_over_images_builds():
     sources = FakeSources()
     dataset = loaded(sources)
@@ -238,6 +239,7 @@ def test_random_cues_are_uniform_over_the_test_images_alone_and_fixed_by_the_see
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+@pytest.mark.slow
 def test_random_cues_and_images_do_not_depend_on_the_label():
     sources = FakeSources(lower=(300,) * 10, upper_test=(40,) * 10)
     dataset = loaded(sources)
@@ -309,6 +311,7 @@ def test_a_suite_runs_on_small_class_folders(bench, folders):
     assert images == {frozenset({"cifar10", "fashion-mnist"})}
 
 
+@pytest.mark.slow
 def test_upper_folders_of_another_number_of_classes_are_refused(bench, tmp_path, folders):
     write_class_folders(tmp_path / "nine", "012345678", 1, 28, "L")
     data = ["--data", f"cifar10={folders['cifar10']}", "--data", f"fashion-mnist={tmp_path / 'nine'}"]

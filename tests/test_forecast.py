@@ -214,6 +214,7 @@ def test_a_dry_run_expects_of_cells_after_trials_what_a_run_does(tmp_path, monke
     assert estimate_seconds(plan, None, missing) == 2 * 3 + 3 * 73  # a cell as published, and one by each rule
 
 
+@pytest.mark.slow
 def test_many_jobs_are_summed_up():
     cells = jobs_of(["mine"], seeds=MOST_DEALT + 2)[MOST_DEALT + 2 :]
     assert Forecast(cells, 4, {"mine": 2.0}).seconds() == pytest.approx(2.0 * len(cells) / 4)

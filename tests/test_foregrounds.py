@@ -51,6 +51,7 @@ def over(opacity_image, ground):
     return torch.from_numpy(picture).float()
 
 
+@pytest.mark.slow
 def test_every_split_and_set_is_what_a_loop_over_pixels_builds(folder):
     dataset, found = loaded(folder), found_in(folder)
     data = derive_experiment(dataset, SETTINGS, 0.5, seed=1)
@@ -100,6 +101,7 @@ def test_scenes_make_groups_of_the_classes_that_they_go_with(folder):
     assert dataset.cue_groups(dataset.test.cues).tolist() == dataset.test.labels.tolist()
 
 
+@pytest.mark.slow
 def test_balanced_classes_have_as_many_cut_outs_and_scenes_each_in_their_order(folder):
     everything, balanced = loaded(folder), loaded(folder, balanced=True)
     for part, count in (("train", 8), ("test", 2)):
@@ -123,6 +125,7 @@ def rows_in(images, chosen):
     return [int((images == image).flatten(1).all(1).nonzero()) for image in chosen]
 
 
+@pytest.mark.slow
 def test_classes_are_balanced_where_files_do_not_say_what_is_shown(folder):
     balanced = {
         name: offer_of(name).configure({}).balanced
@@ -163,6 +166,7 @@ def moved_by_hand(image, scale, right, down):
     return np.concatenate([moved[:, :, :3] / np.maximum(opacity, 1 / 255), moved[:, :, 3:]], axis=2)
 
 
+@pytest.mark.slow
 def test_each_cut_out_has_a_place_and_size_of_its_own_in_these_ranges(folder):
     dataset, found = loaded(folder, scale=[0.5, 1.5], shift=0.25, data_seed=3), found_in(folder)
     generator = torch.Generator().manual_seed(3)
@@ -223,6 +227,7 @@ def test_images_that_stay_in_their_file_look_the_same(folder, parameters):
         assert torch.equal(*in_batches)
 
 
+@pytest.mark.slow
 def test_placing_cut_outs_of_a_file_ignores_the_arithmetic_of_the_run(folder):
     held, stored = (loaded(folder, memory, scale=[0.6, 1.2], shift=0.2, soften=2) for memory in (2**30, 1))
     index = torch.arange(len(held.train.images)).flip(0)

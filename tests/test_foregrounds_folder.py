@@ -93,6 +93,7 @@ def test_csv_files_list_images_with_their_split_and_validation_images_are_for_tr
     assert {"foregrounds.yaml", "cutouts.csv", "scenes.csv"} < {*found.files}
 
 
+@pytest.mark.slow
 def test_masks_in_folders_or_a_column_are_the_opacity_of_images(folder):
     expected = loaded(folder).train.images
     for file in sorted((folder / "cutouts").rglob("*.png")):

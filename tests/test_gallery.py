@@ -116,6 +116,7 @@ def test_further_test_sets_have_rows_below_the_four_splits():
 # --- the command
 
 
+@pytest.mark.slow
 def test_plot_draws_a_data_set_in_both_formats(bench):
     result = bench("plot", "--dataset", "digits-box", "--out", "pictures")
     assert (result.code, result.err) == (0, "")

@@ -59,6 +59,7 @@ def test_a_dataset_without_cues_is_run_once_whatever_the_suites_cue_rates(folder
     assert set(again.to_frame()["state"]) == {"cached"} and "grouped-tiny tiny-net groups" in str(again)
 
 
+@pytest.mark.slow
 def test_rows_of_groups_have_a_table_and_columns_of_their_own(bench, folder):
     out = bench("table", "--results", folder).out
     titles = ["grouped-tiny · tiny-net · groups", *(f"tiny-set · tiny-net · cue rate {rate}" for rate in (0.5, 0.9))]
@@ -79,6 +80,7 @@ def test_rows_of_groups_have_a_table_and_columns_of_their_own(bench, folder):
     }
 
 
+@pytest.mark.slow
 def test_csv_and_frames_have_the_numbers_of_groups_under_their_own_names(bench, folder):
     lines = [*csv.DictReader(io.StringIO(bench("table", "--results", folder, "--format", "csv").out))]
     frame = results(folder, datasets="grouped-tiny").to_frame()
@@ -102,6 +104,7 @@ def test_csv_and_frames_have_the_numbers_of_groups_under_their_own_names(bench, 
     assert both["worst_group"].notna().all() and both[both["dataset"] == "tiny-set"]["mean"].isna().all()
 
 
+@pytest.mark.slow
 def test_figures_of_groups_are_drawn(bench, folder):
     done = bench("plot", "--results", folder, "--datasets", "grouped-tiny", "--out", "figures", "--format", "csv")
     assert done.code == 0, done.err
@@ -114,6 +117,7 @@ def test_figures_of_groups_are_drawn(bench, folder):
     assert all(picture.figure for picture in pictures)
 
 
+@pytest.mark.slow
 def test_groups_are_left_out_of_tables_of_counterfactuals(bench, folder):
     done = bench("table", "--results", folder, "--connections")
     assert done.code == 0 and "tiny-set" in done.out and "grouped-tiny" not in done.out
@@ -172,6 +176,7 @@ def test_single_methods_that_need_counterfactuals_are_left_out_and_named(bench):
     assert "llr" in done.out and "1 cell," in done.out
 
 
+@pytest.mark.slow
 def test_the_check_of_a_dataset_with_groups_asks_for_no_cue(bench):
     done = bench("check", "grouped-tiny", "--plugins-dir", PLUGINS)
     assert done.code == 0 and "makes every set of an experiment: 100 pretraining, 6 clean, 24 valid" in done.out
@@ -197,6 +202,7 @@ def test_scores_on_groups_are_those_of_datasets_without_cue_rates_alone(folder):
         mmc_bench.DatasetSpec(name="mine", target=":Mine", splits="group")
 
 
+@pytest.mark.slow
 def test_methods_are_tuned_on_all_validation_images_and_on_their_worst_group(tmp_path):
     made = mmc_bench.run(datasets="grouped-tiny", methods="llr", seeds=[0], tune=2, results=tmp_path, **TINY)
     assert not made.failures
@@ -205,6 +211,7 @@ def test_methods_are_tuned_on_all_validation_images_and_on_their_worst_group(tmp
     assert "chosen on the worst validation group (counterfactual)" in text
 
 
+@pytest.mark.slow
 def test_a_model_in_memory_is_scored_on_groups(tmp_path):
     names = ("backbone", "set", "plugins_dir")
     given = {**TINY, "backbone": "tiny-net"}

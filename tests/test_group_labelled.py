@@ -315,6 +315,7 @@ def test_a_wrong_or_partial_layout_is_told_in_one_sentence(tmp_path, what):
 # --- runs
 
 
+@pytest.mark.slow
 def test_worst_group_of_a_run_equals_five_lines_of_numpy(tmp_path):
     folder = tmp_path / "images"
     subpopbench(folder, each=8)

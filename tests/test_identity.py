@@ -131,6 +131,7 @@ def test_alignment_decides_no_weights_and_scores():
         assert not [file for file in files_of(stage) if file.startswith("landscape/alignment")]
 
 
+@pytest.mark.slow
 def test_a_stages_digest_follows_its_own_files_alone(tmp_path, monkeypatch):
     copy = tmp_path / "mmc_bench"
     shutil.copytree(versions.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))

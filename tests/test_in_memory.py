@@ -126,6 +126,7 @@ def test_an_object_s_parameters_are_part_of_its_reference(method_of):
     assert digest(mine(lr=0.3)) == digest(mine)
 
 
+@pytest.mark.slow
 def test_source_that_is_not_there_is_said_in_a_sentence(tmp_path):
     code = "import mmc_bench\nclass Mine:\n    def fine_tune(self, task): pass\nmmc_bench.run(methods=Mine)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

@@ -192,6 +192,7 @@ def test_too_few_distinct_points_are_one_cluster(points):
     assert set(clusters.tolist()) == {0} and silhouette == 1.0
 
 
+@pytest.mark.slow
 def test_spare_equals_a_hand_written_loop(make_task):
     task = make_task()
     images, labels = pool(task)

@@ -73,6 +73,7 @@ def test_a_distilled_transformer_is_refused_before_it_is_trained():
         tried(model)
 
 
+@pytest.mark.slow
 def test_a_run_names_the_backbone_whose_parts_do_not_fit_and_trains_nothing(bench, tmp_path):
     forward = "def forward(self, x):\n    return (x, x) if self.training else super().forward(x)"
     file = write_source(tmp_path, "planted.py", source_of("backbone", forward))

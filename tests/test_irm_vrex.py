@@ -199,6 +199,7 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(make_task, name):
     assert not all(torch.equal(a, b) for a, b in zip(first, other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_larger_penalty_weight_lowers_the_penalty(make_task, name):
     def penalty(weight):

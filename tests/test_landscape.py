@@ -195,6 +195,7 @@ def test_the_ends_of_a_path_between_networks_without_statistics_have_the_scores_
     assert found == {"NC": known["NC"], "C": evaluate(network, splits["C"])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linear", "permuted"])
 def test_a_model_and_itself_have_a_barrier_of_exactly_zero(tiny_net, image_set, kind):
     model = tiny_net(0, torch.float32)

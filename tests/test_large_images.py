@@ -68,6 +68,7 @@ def test_images_in_a_file_are_copied_and_sent_by_their_place(tmp_path):
         assert other is not images and torch.equal(other.rows(index), images.rows(index))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_forked_processes_read_without_disturbing_each_other(tmp_path):
     images = decode(pictures(tmp_path), shape(), memory=0)
@@ -206,6 +207,7 @@ def test_an_amount_of_memory_that_is_none_is_refused(bench, amount, more):
     assert result.code == 4 and "image" in result.err and "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_the_kit_looks_at_images_in_a_file(bench, tmp_path, monkeypatch):
     from mmc_bench.data import sources
 

@@ -129,6 +129,7 @@ def test_every_suite_and_published_table_is_packaged():
 # --- who knows whom
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", python_files("mmc_bench"), ids=relative)
 def test_imports_run_downwards_only(file):
     own = layer_name(module_of(file))
@@ -174,11 +175,13 @@ def test_built_in_plugins_use_only_what_anybody_s_may(file):
     assert core <= PUBLIC
 
 
+@pytest.mark.slow
 def test_the_core_imports_no_plugin():
     for file in python_files("mmc_bench"):
         assert not {module for module in imported(file) if module.startswith(("mmc_bench_plugins", "plugins"))}
 
 
+@pytest.mark.slow
 def test_the_core_mentions_no_built_in_plugin_by_name():
     registry = Registry.discover()
     offers = [offer for kind in KINDS for offer in registry.offers(kind)]

@@ -51,6 +51,7 @@ def test_cells_and_their_pretrainings_are_taken_as_they_are(board):
     assert (submission.by, submission.date, submission.note) == ("Ann", date(2026, 1, 2), "two seeds")
 
 
+@pytest.mark.slow
 def test_weights_failures_pairs_and_idle_pretrainings_stay_behind(board):
     results = write_results(board.root.parent / "mine", [cell(0, "tune")], [model(0), model(1)])
     (results / "pretrained" / f"{model(0).key}.safetensors").write_bytes(b"weights")
@@ -166,6 +167,7 @@ def test_a_version_that_is_neither_known_nor_at_hand_is_refused(board):
     refused(board, r"pretrain 99 \(installed is", cell(0, "tune", versions={"pretrain": "99", "score": "1"}))
 
 
+@pytest.mark.slow
 def test_the_version_at_hand_becomes_known_with_what_it_says_of_itself(board, tmp_path, monkeypatch):
     monkeypatch.setattr("mmc_bench.leaderboard.adding.version_of_stage", lambda stage: AT_HAND.get(stage, "1"))
     registry = registry_of(
@@ -210,6 +212,7 @@ def test_a_leaderboard_that_cannot_be_written_is_told_of(board):
 # --- the command line
 
 
+@pytest.mark.slow
 def test_the_commands_take_in_build_and_check(bench):
     board = TestBoard(bench.folder / "board")
     write_results(bench.folder / "results", [cell(0, "tune"), cell(0, "base")])
@@ -255,6 +258,7 @@ def cut_off(bench, number, words):
     return left
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not this_process().machine, reason="this system does not tell which processes live")
 @pytest.mark.parametrize(
     ("number", "words"),
@@ -271,6 +275,7 @@ def test_what_a_command_left_that_was_cut_off_is_named_and_a_build_removes_it(be
     assert not left.exists() and bench("leaderboard", "check", "--board", "board").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not this_process().machine, reason="this system does not tell which processes live")
 def test_adding_anew_after_it_was_cut_off_removes_what_was_left(bench):
     left = cut_off(bench, signal.SIGKILL, ADD)

@@ -49,6 +49,7 @@ def test_the_committed_leaderboard_passes():
     assert stale_files(board, generated_files(board, inspection)) == []
 
 
+@pytest.mark.slow
 def test_a_build_gives_the_same_bytes_twice_and_wherever_it_lies(board, tmp_path):
     first = board.build()
     assert board.build() == first
@@ -57,6 +58,7 @@ def test_a_build_gives_the_same_bytes_twice_and_wherever_it_lies(board, tmp_path
     assert {name: (board.root / name).read_bytes() for name in first} == first
 
 
+@pytest.mark.slow
 def test_the_files_that_are_written_are_those_that_belong_there(board):
     settings = (board.root / "leaderboard.yaml").read_text()
     board.counting([0], letters=(0.9,))
@@ -78,6 +80,7 @@ def test_an_empty_leaderboard_says_how_to_send_results(tmp_path):
     assert board.problems() == []
 
 
+@pytest.mark.slow
 def test_editing_any_one_digit_of_a_record_names_the_record(board):
     file = first_cell(board)
     path = board.root / file
@@ -230,6 +233,7 @@ def test_one_version_makes_the_same_of_the_same_parameters(board):
     assert "has other parameters in force than results/2026-01-02-ann/cells/" in problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("off", "passes"), [(0.02, True), (0.03, False)])
 def test_one_pretraining_in_two_submissions_must_agree_within_the_tolerance(board, off, passes):
     start = (0.5, 0.9, 0.4 + off, 0.8)
@@ -286,6 +290,7 @@ def test_the_same_cell_twice_is_named_whatever_its_version_and_submission(board)
     )
 
 
+@pytest.mark.slow
 def test_another_seed_or_parameter_is_another_cell(board):
     board.send_in(cell(2, "tune"), cell(0, plugin("tune", lr=0.5)), cell(0, "tune", cue_rate=0.5), by="Bob")
     board.build()
@@ -358,6 +363,7 @@ def test_a_submission_that_does_not_say_who_and_when_is_named(board, line):
     assert any(problem.startswith(f"results/{folder.name}/submission.yaml: ") for problem in board.problems())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "leaderboard.csv", "overall.csv", "index.html"])
 def test_a_generated_file_that_was_edited_or_is_missing_is_named(board, name):
     path = board.root / name

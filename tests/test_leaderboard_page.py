@@ -84,6 +84,7 @@ def page(chromium, tmp_path, payload):
     assert chromium.get_log("browser") == []
 
 
+@pytest.mark.slow
 def test_sorting_goes_both_ways_with_absent_values_last_and_the_reference_first(page):
     page = page()
     assert page.sorted_by() == [["tier", "ascending"]]
@@ -100,6 +101,7 @@ def test_sorting_goes_both_ways_with_absent_values_last_and_the_reference_first(
     assert page.rows()[:3] == ["r5", "r6", "r7"]
 
 
+@pytest.mark.slow
 def test_without_groups_all_settings_are_sorted_as_one(page):
     page = page()
     page.tick("#group")
@@ -226,6 +228,7 @@ def test_an_address_opens_a_row(page):
     assert page.run("return document.querySelector('dialog[open] h2').textContent") == "tune"
 
 
+@pytest.mark.slow
 def test_hostile_names_are_shown_and_run_nothing(page, payload):
     payload["rows"][1] |= {"method": HOSTILE, "by": HOSTILE, "versions": {HOSTILE: HOSTILE}, "device": HOSTILE}
     payload["rows"][1] |= {"given": {HOSTILE: HOSTILE}}
@@ -273,6 +276,7 @@ def lines(page, chart):
     return page.run(script, chart)
 
 
+@pytest.mark.slow
 def test_curves_have_the_payload_s_values_at_their_places(page, payload):
     page = page()
     page.open_row("r1")
@@ -294,6 +298,7 @@ def test_curves_have_the_payload_s_values_at_their_places(page, payload):
         assert high[3] < low[3] - 50
 
 
+@pytest.mark.slow
 def test_large_losses_are_drawn_on_a_logarithmic_scale(page, payload):
     import math
 

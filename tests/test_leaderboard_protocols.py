@@ -61,6 +61,7 @@ def file_of(board, kind, **wanted):
     raise AssertionError(f"no {kind} with {wanted}")
 
 
+@pytest.mark.slow
 def test_rows_are_compared_within_their_protocol(board):
     assert board.problems() == []
     opened = board.opened()
@@ -78,6 +79,7 @@ def test_rows_are_compared_within_their_protocol(board):
     assert rows["published", "tune"].gap == gap and rows["clean", "base"].gap.mean == 0
 
 
+@pytest.mark.slow
 def test_the_tables_tell_the_protocols_apart_and_name_the_gap(board):
     text = (board.root / "README.md").read_text()
     assert "| 1 | tune | 57.5 ± 31.8 | +32.5 ± 31.8 | +17.5 ± 31.8 |" in text
@@ -111,6 +113,7 @@ def test_a_tuned_row_names_what_was_given_apart_from_what_was_chosen(tmp_path):
     assert {(row["given"], row["chosen"]) for row in rows if row["method"] == "tune"} == {("width=2", "lr=0.3")}
 
 
+@pytest.mark.slow
 def test_a_method_that_is_tuned_differently_in_two_settings_is_one_over_all(tmp_path):
     board = TestBoard(tmp_path / "board").counting(rates=(0.9, 0.5))
     for rate, best in ((0.9, 0.3), (0.5, 0.1)):
@@ -129,6 +132,7 @@ def test_a_method_that_is_tuned_differently_in_two_settings_is_one_over_all(tmp_
     ]
 
 
+@pytest.mark.slow
 def test_a_choice_that_changes_no_cell_can_be_sent_in_later(tmp_path):
     board = TestBoard(tmp_path / "board")
     cells = of_seeds("base", (0.3, 0.2))
@@ -237,6 +241,7 @@ def test_parameters_are_not_chosen_from_several_selections(board):
         board.send_in(*records, *tuned_cells(records[0], "clean", (0.9, 0.9)), by="Mal")
 
 
+@pytest.mark.slow
 def test_a_method_is_not_tuned_again_with_another_parameter_given(board):
     given = tuning(plugin("tune", width=2), ({}, LOW), ({"lr": 0.5}, HIGH), ({"lr": 0.6}, LOW))
     with pytest.raises(UserError, match="is a second selection of tune in the setting of results/2026-01-02-ann/"):
@@ -262,6 +267,7 @@ def test_trials_and_selections_of_nothing_are_named(board, tmp_path):
     assert "is the trial of no selection of its submission" in " ".join(board.problems())
 
 
+@pytest.mark.slow
 def test_a_method_whose_every_trial_diverged_has_no_tuned_row(tmp_path):
     board = TestBoard(tmp_path / "board")
     selection, *trials = tuning("tune", ({}, LOW), ({"lr": 0.3}, HIGH))

@@ -285,6 +285,7 @@ def test_a_setting_that_counts_and_has_no_results_leaves_no_mean(board):
     assert (base.mean, base.missing) == (None, ("digits net 0.5",))
 
 
+@pytest.mark.slow
 def test_a_row_without_any_seed_that_counts_is_not_shown(board):
     board.counting()
     board.send_in(*of_seeds("base", (0.5, 0.5)), cell(9, "tune"))

@@ -81,6 +81,7 @@ def test_methods_of_equal_scores_count_once():
     assert not separated(other)[0, 2] and separated(other).shape == (3, 3)
 
 
+@pytest.mark.slow
 def test_equal_methods_are_separated_in_five_draws_of_a_hundred_at_most():
     """The limit allows for chance: 5 % of 400 draws and two standard errors."""
     random = np.random.default_rng(0)

@@ -38,6 +38,7 @@ def verification(board, **changed):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "says"),
     [

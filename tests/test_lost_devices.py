@@ -40,7 +40,7 @@ def failing(cell, tmp_path, monkeypatch, error):
     return Worker(Settings(results=str(tmp_path), device="cuda")).attempt(cell, lambda job, event: None)
 
 
-def opened(settings):
+def opened(settings, registry):
     return SimpleNamespace(note=None, seed_everything=lambda *_: None, forget=lambda: None)
 
 

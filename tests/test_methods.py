@@ -209,6 +209,7 @@ def test_llr_replaces_the_last_layer_and_nothing_else(make_method, make_task):
 # --- linear probing, then fine-tuning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relabelled", [False, True])
 def test_lpft_returns_the_candidate_that_is_best_on_validation(make_method, make_task, image_set, relabelled):
     clean = image_set(24, 1, torch.float32)

@@ -58,6 +58,7 @@ def test_a_network_without_feature_maps_is_refused(make_task):
         last_of_each_resolution(Flat(), torch.zeros(2, 2, 6, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [("convnext_tiny", 64), ("edgenext_xx_small", 64), ("swin_tiny_patch4_window7_224", 224), ("pvt_v2_b0", 64)],
@@ -74,6 +75,7 @@ def test_a_vision_transformer_is_refused():
         last_of_each_resolution(network, torch.zeros(2, 3, 32, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"), [("resnet18", (65, 47)), ("vgg11", (33, 35)), ("mobilenetv3_small_050", (50, 70))]
 )

@@ -34,6 +34,7 @@ def test_a_project_is_written_and_the_next_commands_are_told(bench, kind):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["a", "a-name-of-forty-characters.which-is-long"])
 def test_what_is_written_is_clean(bench, kind, name):

@@ -31,6 +31,7 @@ def test_methods_that_diverge_fail_their_own_cells_with_a_sentence(bench):
     assert [record["cell"]["method"]["name"] for record in cells if record.get("kind") == "cell"] == ["tiny-ft"]
 
 
+@pytest.mark.slow
 def test_a_pretraining_whose_last_step_spoils_the_weights_fails(bench):
     words = ["--set", "pretrain.epochs=1", "--set", "pretrain.batch_size=60"]
     result = bench.tiny("--seeds", 0, "--methods", "tiny-still", "--backbones", "root-net", "--json", *words)

@@ -234,6 +234,7 @@ def test_observers_change_no_record_and_what_they_print_is_no_result(bench):
     assert bench.records("observed") == bench.records("alone")
 
 
+@pytest.mark.slow
 def test_the_example_of_the_manual_works_as_it_is_written(bench):
     section = README.read_text(encoding="utf-8").partition("## An observer")[2].partition("\n## ")[0]
     write_source(bench.folder, "plugs/failures.py", section.partition("```python\n")[2].partition("```")[0])

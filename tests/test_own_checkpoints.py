@@ -110,6 +110,7 @@ def test_score_is_a_run_without_methods(bench, mine):
     assert json.loads(again.out)["rows"] == [row] and "1 of 1 experiment to score theirs in" in first.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -124,6 +125,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(bench, untrained, words, sent
     assert sentence in result.err and "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_a_missing_weight_comes_with_the_nearest_name(bench, untrained, tmp_path):
     weights = torch.load(untrained, weights_only=True)
     weights["head.weight"] = weights.pop("fc.weight")
@@ -258,6 +260,7 @@ def test_a_file_that_changes_after_planning_is_refused(tmp_path):
         read_own(path, own)
 
 
+@pytest.mark.slow
 def test_a_suite_that_compares_models_takes_no_checkpoint(bench, untrained):
     result = bench("run", "--suite", "fig4", "--checkpoint", untrained, "--backbone", "resnet8", "--dry-run")
     assert result.code == 4 and "compares pretrained models with one another: it takes no checkpoint" in result.err

@@ -85,6 +85,7 @@ def made(given, num_classes=10):
 # --- timm's interface
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [MyNet, ForTen, Forwarding, OwnFeatures, sequential, functools.partial(MyNet, width=6), Resnet10],
@@ -161,6 +162,7 @@ def net_of(tmp_path, monkeypatch):
         sys.modules.pop(name)
 
 
+@pytest.mark.slow
 def test_another_source_is_another_version(net_of):
     net, same, other = net_of(), net_of(), net_of("0.1", "0.2")
     for wrap in (lambda family: family, lambda family: Architecture(family())):
@@ -194,6 +196,7 @@ def test_an_architecture_that_names_what_has_no_identity_is_refused(net_of):
         backbone_offer(Architecture(net()))
 
 
+@pytest.mark.slow
 def test_an_architecture_is_identified_by_its_layers_and_not_by_its_weights():
     versions = [
         backbone_offer(Architecture(network)).version

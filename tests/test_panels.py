@@ -47,6 +47,7 @@ def grid(figure, pair_panels):
     return grid_of(figure, pair_panels[0])
 
 
+@pytest.mark.slow
 def test_rows_are_paths_in_the_settings_order_and_columns_splits(grid, pair_panels):
     assert pair_panels[0].rows == NAMES
     assert [axes[0].get_ylabel().replace("\n", " ") for axes in grid] == list(NAMES)
@@ -54,6 +55,7 @@ def test_rows_are_paths_in_the_settings_order_and_columns_splits(grid, pair_pane
     assert [axes.get_title() for axes in grid[0]] == titles
 
 
+@pytest.mark.slow
 def test_every_drawn_point_is_the_record_s_and_stands_in_its_panel(grid):
     for row, path in zip(grid, PATHS, strict=True):
         for axes, split in zip(row, SPLITS, strict=True):
@@ -148,6 +150,7 @@ def test_checkpoints_own_scores_are_marks_of_their_own_and_lines_of_the_csv(plac
     assert found == [(split, t, OWN[part + split][t]) for split in SPLITS for t in (0, 1)]
 
 
+@pytest.mark.slow
 def test_records_without_own_scores_on_an_image_set_have_no_marks_there():
     on_train = panels_of_pairs(only(group_pairs([pair(0.6)])))[1]
     figure = draw_panels(on_train)
@@ -155,6 +158,7 @@ def test_records_without_own_scores_on_an_image_set_have_no_marks_there():
     assert [text.get_text() for text in only(figure.legends).get_texts()] == ["0.6", "chance"]
 
 
+@pytest.mark.slow
 def test_losses_are_panels_of_their_own_with_the_loss_of_guessing_as_a_line(pair_panels):
     figure = draw_panels(pair_panels[0], "loss")
     assert figure._supylabel.get_text() == "test loss (nats)"
@@ -169,6 +173,7 @@ def test_losses_are_panels_of_their_own_with_the_loss_of_guessing_as_a_line(pair
         assert float(line["loss"]) == pytest.approx(2 - 2 * float(line["accuracy"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height", [8.0, 300.0, 1e5, 1e300])
 def test_a_loss_far_above_chance_leaves_room_for_those_below(height):
     steep = cell(0.6, "tune", paths=["linear"])

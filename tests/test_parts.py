@@ -77,6 +77,7 @@ def images_as_seconds(monkeypatch):
     hook.remove()
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_job_are_all_of_its_time_and_say_what_was_done(bench, images_as_seconds):
     assert bench.tiny("--seeds", "1", "--methods", "tiny-ft").code == 0
     files = sorted((bench.folder / "results").rglob("*.json"))
@@ -111,6 +112,7 @@ def test_a_run_measures_parts_always_and_the_share_of_the_peak_on_request(bench)
     assert "nothing ran" in bench.tiny("--seeds", "3", "--profile").out
 
 
+@pytest.mark.slow
 def test_profiling_changes_no_number(bench):
     def numbers(*words):
         assert bench.tiny("--seeds", "1", *words).code == 0

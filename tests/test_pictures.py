@@ -230,6 +230,7 @@ def test_an_image_with_damaged_metadata_is_read_as_it_lies(tmp_path, metadata):
     assert load_folder(tmp_path, size=None, channels=1)[0].images[0].tolist() == [[[100] * 3] * 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [256, 257])
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
 @pytest.mark.parametrize("channels", [1, 3])

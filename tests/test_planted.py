@@ -127,6 +127,7 @@ def test_the_four_splits_are_drawn_as_for_any_cue(load):
     assert (data.splits["NC"].cues == -1).all() and (data.splits["RC"].cues >= 0).all()
 
 
+@pytest.mark.slow
 def test_the_plugin_keeps_its_promises(bench, folder):
     result = bench("check", "images-texture", "--data", f"images={folder}", "--json")
     assert result.code == 0, result.out

@@ -22,6 +22,7 @@ def stored(bench, *records):
         store.save(record)
 
 
+@pytest.mark.slow
 def test_a_figure_is_a_picture_a_drawing_and_its_numbers(bench):
     stored(bench, model(0.6))
     result = bench("plot", "--out", "f")

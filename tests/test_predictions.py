@@ -67,6 +67,7 @@ def arrays_of(folder, key):
 # --- what is in the files
 
 
+@pytest.mark.slow
 def test_accuracies_groups_and_flips_of_the_files_are_exactly_those_of_the_records(folder, results):
     records = [*results.pretrained, *results.cells]
     assert len(records) == 12
@@ -86,6 +87,7 @@ def test_accuracies_groups_and_flips_of_the_files_are_exactly_those_of_the_recor
             assert frame.loc[record.key, f"flips_{effect.split}"] == effect.flips[1]
 
 
+@pytest.mark.slow
 def test_a_row_has_the_picture_that_was_shown_and_what_the_model_made_of_it(folder, results):
     registry = Registry.discover([str(PLUGINS)])
     dataset = registry.get("dataset", "tiny-set").make({})
@@ -150,6 +152,7 @@ def test_cells_without_kept_weights_are_fine_tuned_again_to_the_same_records(kep
     assert kept.predictions() == made and kept.records() == records
 
 
+@pytest.mark.slow
 def test_a_record_that_is_made_anew_without_predictions_takes_the_old_ones_along(kept):
     record, file = cell_of(kept)
     assert file.exists()
@@ -158,6 +161,7 @@ def test_a_record_that_is_made_anew_without_predictions_takes_the_old_ones_along
     assert record.exists() and not file.exists() and len(kept.predictions()) == 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "changed", "another's", "gone", "empty"])
 def test_what_is_damaged_counts_as_missing_and_is_made_again(kept, damage):
     made = kept.predictions()
@@ -213,6 +217,7 @@ def test_frames_have_measures_classes_groups_and_single_images(results):
     assert {*images["method"]} == {"pretrained", "tiny-ft", "tiny-still"}
 
 
+@pytest.mark.slow
 def test_where_none_are_kept_a_sentence_says_how_to_keep_them(bench):
     bench.tiny("--seeds", "0", "--methods", "tiny-still", *FP32)
     refused = bench("table", "--columns", "ece")

@@ -104,6 +104,7 @@ def test_the_caches_are_looked_through(offer, caches, trained):
     assert torch.equal(make(offer).state_dict()["conv1.0.weight"], trained["conv1.0.weight"])
 
 
+@pytest.mark.slow
 def test_torch_s_hub_folder_is_looked_through(offer, caches):
     resnet = Registry.discover().get("backbone", "timm/resnet50.a1_in1k")
     caches[1].mkdir(parents=True)

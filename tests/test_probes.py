@@ -117,6 +117,7 @@ def planted(data):
     return Planted(cued, cue_free, {REMOVED: another, HIDDEN: blind(cued), UNLINKED: blind(other), KEPT: tuned})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", (REMOVED, HIDDEN, UNLINKED, KEPT))
 def test_a_planted_model_of_each_kind_gets_its_word(planted, data, word):
     model = planted.models[word]
@@ -134,12 +135,14 @@ def test_the_ends_of_a_path_alone_tell_no_barrier_on_the_way_back():
     assert way_back(connectivity([0, 0.5, 1], {split: [*own, own[0]] for split, own in scores.items()}))[0] == 0
 
 
+@pytest.mark.slow
 def test_hidden_and_unlinked_models_classify_images_whatever_their_cue(planted, data):
     for word in (HIDDEN, UNLINKED):
         assert evaluate(planted.models[word], data.splits["RC"]).accuracy > 0.9
     assert evaluate(planted.cued, data.splits["RC"]).accuracy < 0.85
 
 
+@pytest.mark.slow
 def test_a_head_that_is_refitted_changes_no_reading(planted, data):
     read = [measure_hold(model, data).read for model in (planted.cued, planted.models[HIDDEN])]
     assert read[0] == read[1]
@@ -200,6 +203,7 @@ def test_a_probe_reads_what_is_there_and_nothing_else():
     assert read["constant"] <= 0.3
 
 
+@pytest.mark.slow
 def test_cue_codes_that_make_no_classes_are_read_as_present_or_not():
     data = tiny_experiment(MANY, torch.device("cpu"))  # codes of two numbers
     torch.manual_seed(0)
@@ -342,6 +346,7 @@ def test_rows_come_in_one_order_however_cells_are_selected(bench):
     assert bench("probe", "--format", "csv", "--suite", "tiny.yaml", *words).out == rows
 
 
+@pytest.mark.slow
 def test_without_weights_a_probe_says_what_to_do(bench):
     assert bench.tiny("--seeds", 0, "--methods", "tiny-still").code == 0
     lost = bench("probe")
@@ -352,6 +357,7 @@ def test_without_weights_a_probe_says_what_to_do(bench):
         assert misspelt.code == 5 and "none has method 'tiny-stil': did you mean tiny-still?" in misspelt.err
 
 
+@pytest.mark.slow
 def test_datasets_with_groups_are_refused_in_a_sentence(bench):
     run = bench.tiny("--datasets", "grouped-tiny", "--seeds", 0, "--methods", "tiny-still", "--keep-weights")
     assert run.code == 0, run.err

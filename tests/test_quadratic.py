@@ -102,6 +102,7 @@ def trained(net, images, seed):
     return training.fit().eval()
 
 
+@pytest.mark.slow
 def test_a_trained_bend_lowers_the_barrier_of_the_straight_path(tiny_net, image_set):
     images = image_set(80)
     start, end = (trained(tiny_net(seed), images, seed) for seed in (0, 1))
@@ -114,6 +115,7 @@ def test_a_trained_bend_lowers_the_barrier_of_the_straight_path(tiny_net, image_
     assert heights[0] > 0.1 and heights[1] < 0.5 * heights[0]
 
 
+@pytest.mark.slow
 def test_without_reestimated_statistics_a_barrier_is_overstated(tiny_net, image_set):
     """What the ends' own running statistics, or their average, make of the models between."""
     images = image_set(80)

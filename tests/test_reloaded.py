@@ -170,6 +170,7 @@ def test_what_a_module_makes_in_any_way_may_be_used_before_and_after_a_reload_wi
         assert method_offer(module.Own).version == version
 
 
+@pytest.mark.slow
 def test_a_script_that_was_edited_since_its_first_run_is_refused(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

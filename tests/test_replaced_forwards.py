@@ -77,6 +77,7 @@ def test_a_lambda_on_the_line_that_makes_the_network_counts(notebook, family, va
     assert version(1, "+ 1") == version(1, "+ 1") != version(2, "+ 2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

@@ -114,6 +114,7 @@ def plain(tmp_path_factory):
     return run_of(tmp_path_factory.mktemp("plain"), "").trained.state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", FIT.values(), ids=FIT)
 def test_what_leaves_the_weights_as_they_are_changes_nothing(tmp_path, plain, body):
     run = run_of(tmp_path, body)
@@ -127,6 +128,7 @@ def test_what_leaves_the_weights_as_they_are_changes_nothing(tmp_path, plain, bo
     assert not run.trained.training and not any(weight.requires_grad for weight in run.trained.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("body", "says"), UNFIT.values(), ids=UNFIT)
 @pytest.mark.filterwarnings("ignore")
 def test_what_its_weights_do_not_say_is_refused_in_one_sentence(tmp_path, body, says):

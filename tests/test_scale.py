@@ -51,6 +51,7 @@ def test_each_record_that_is_there_is_opened_once_and_no_other_is_looked_for(fol
     assert len(opened) == 210 and set(opened.values()) == {1}
 
 
+@pytest.mark.slow
 def test_records_are_not_parsed_to_tell_that_they_are_there(folder, plan, monkeypatch):
     monkeypatch.setattr("mmc_bench.results.codec.parsed", None)
     monkeypatch.setattr("mmc_bench.results.store.parsed", None)
@@ -82,6 +83,7 @@ def test_the_commands_that_are_measured_say_what_is_there(folder, bench):
     assert "200 cached" in bench(*words["run, nothing missing"], "--seeds", "0,1").err
 
 
+@pytest.mark.slow
 def test_a_command_is_measured_as_a_whole_process(folder):
     found = measured(folder, ("list", "suites"))
     assert found["cpu_seconds"] > 0.1 and found["seconds"] > 0.1

@@ -211,6 +211,7 @@ def test_keys_survive_a_round_trip_through_json(cell):
     assert CELLS.validate_json(CELLS.dump_json(cell)).key == cell.key
 
 
+@pytest.mark.slow
 def test_a_key_is_the_same_in_another_process_in_another_folder(cell, tmp_path):
     code = (
         "import sys; from pydantic import TypeAdapter; from mmc_bench.results.jobs import Cell; "

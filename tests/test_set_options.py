@@ -8,6 +8,7 @@ from helpers.numbered_images import K, contents, derived, fake_dataset, numbers,
 from scipy.stats import chi2_contingency, chisquare
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cue_rate", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("numbers_of_a_code", [1, 3])
 def test_images_outside_the_cue_rate_can_carry_the_cue_of_another_class(cue_rate, numbers_of_a_code):
@@ -63,6 +64,7 @@ def test_an_image_that_has_no_cue_of_its_own_is_of_environment_0():
     assert data.environments.tolist() == (data.pretraining.labels != 0).long().tolist()
 
 
+@pytest.mark.slow
 def test_held_out_images_can_carry_cues_drawn_independently_of_their_labels():
     dataset = fake_dataset(train=3000, clean=1400, validation=1400)
     plain, data = derived(dataset), derived(dataset, clean_cues="random")

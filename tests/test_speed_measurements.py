@@ -63,6 +63,7 @@ def test_counting_operations_leaves_a_model_as_it_was(bench):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_pretrainings_share_of_the_peak_is_its_operations_over_those_of_a_matrix_product(bench, monkeypatch):
     peak = matrix_product_peak(bench.device, 0.01)
     monkeypatch.setattr("mmc_bench_benchmarks.speed.throughput.matrix_product_peak", lambda *_: peak)
@@ -77,6 +78,7 @@ def test_ours_and_the_plain_loops_compute_the_same(bench):
     assert checks["fp32_output"] < 1e-5
 
 
+@pytest.mark.slow
 def test_in_fp32_nothing_computes_in_bf16_which_the_processor_may_have_to_emulate(bench):
     half = Bench(torch.device("cpu"), "bf16")
     assert list(pretraining_step(bench, 1, 2).runs) == ["ours", "R1"]
@@ -121,6 +123,7 @@ def test_a_case_that_fails_ends_no_other_and_shows_in_the_exit_code(monkeypatch,
     assert found["failed"] == [{"case": "C4", "error": "RuntimeError: different assignments"}]
 
 
+@pytest.mark.slow
 def test_both_ways_to_match_units_compute_in_float32(bench, monkeypatch):
     seen = []
 
@@ -170,6 +173,7 @@ def test_every_candidate_of_a_case_runs(bench, case):
         run()
 
 
+@pytest.mark.slow
 def test_ours_and_the_plain_path_see_the_same_accuracy(bench):
     network, other = bench.network("resnet8"), bench.network("resnet8")
     with torch.no_grad():
@@ -268,6 +272,7 @@ def test_two_runs_on_one_folder_do_every_job_of_the_measurement_once():
     assert len(jobs) == 2 and all(start < end for start, end in jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked under Linux alone")
 def test_both_ways_to_start_workers_are_timed():
     found = compared(2, 1, ("json",))

@@ -319,6 +319,7 @@ COMPILED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPILED)
 def test_methods_run_compiled_code_and_give_the_same_weights(registry, tiny_net, image_set, pretended_gpu, name):
     method, net = short(registry, name, batch_size=4, epochs=2), tiny_net(0, torch.float32)

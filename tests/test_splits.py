@@ -199,6 +199,7 @@ def test_nc_shows_every_test_image_without_a_cue_and_c_with_its_labels():
     assert sorted(contents(splits["C"])) == [(number, labels[number], labels[number]) for number in range(30)]
 
 
+@pytest.mark.slow
 def test_rc_keeps_image_and_label_and_draws_the_cue_independently_of_the_label():
     dataset = fake_dataset(test=3000)
     rows = contents(derived(dataset).splits["RC"])
@@ -210,6 +211,7 @@ def test_rc_keeps_image_and_label_and_draws_the_cue_independently_of_the_label()
     assert chisquare(table.sum(0).numpy()).pvalue > 0.001
 
 
+@pytest.mark.slow
 def test_ri_keeps_cue_and_label_and_draws_the_image_independently_of_both():
     dataset = fake_dataset(test=3000)
     splits = derived(dataset).splits

@@ -37,21 +37,25 @@ def test_importing_the_package_loads_nothing_that_takes_long(tmp_path):
     assert loaded("import mmc_bench", tmp_path, *HEAVY, *MODELS, *READING, "click", "yaml") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["list", "methods"], ["list", "datasets"], ["plugins"]], ids=" ".join)
 def test_what_reads_no_suite_loads_no_models(tmp_path, words):
     assert loaded(command(*words), tmp_path, *HEAVY, *MODELS, *READING, *RUNNING, "yaml") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["run", "--dry-run"], ["status"]], ids=" ".join)
 def test_what_finds_no_record_loads_none_of_what_reads_one(tmp_path, words):
     assert loaded(command(*words), tmp_path, *HEAVY, *READING[:2], *RUNNING) == []
 
 
+@pytest.mark.slow
 def test_a_dry_run_loads_no_target_of_a_plugin_without_settings(tmp_path):
     targets = ("mmc_bench_plugins.ft.method", "mmc_bench_plugins.resnet.backbone", "mmc_bench_plugins.box_cue.dataset")
     assert loaded(command("run", "--dry-run"), tmp_path, *targets) == []
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_will_do_before_it_imports_torch(tmp_path):
     announced = (
         "from mmc_bench.running.lines import LineDisplay\n"
@@ -76,7 +80,13 @@ def test_a_run_says_what_it_will_do_before_it_imports_torch(tmp_path):
 )
 def test_a_run_imports_torch_to_check_parameters_only_where_they_are_not_the_default_suite_s(tmp_path, given):
     started = (
-        "import yaml, mmc_bench\n"
+        "import os, sys, yaml, mmc_bench\n"
+        "class EndsAtTorch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch':\n"
+        "            os.write(1, b'LOADED torch')\n"
+        "            os._exit(0)\n"
+        "sys.meta_path.insert(0, EndsAtTorch())\n"
         "from mmc_bench.engines.local import LocalEngine\n"
         "from mmc_bench.plugin.registry import Registry\n"
         "suite = yaml.safe_load(Registry.discover().suites['quick'][0].read_text())\n"

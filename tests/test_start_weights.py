@@ -57,6 +57,7 @@ def test_tables_show_the_rows_of_these_weights_alone(bench, weights):
     assert {row["backbone"] for row in json.loads(table.out)} == {"tiny-net (from mine)"}
 
 
+@pytest.mark.slow
 def test_a_last_layer_of_other_classes_is_new_and_that_is_said(bench, weights):
     tensors, saved = weights
     file = saved(**of_five_classes(tensors))
@@ -68,6 +69,7 @@ def test_a_last_layer_of_other_classes_is_new_and_that_is_said(bench, weights):
     assert torch.allclose(found[first], tensors[first])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--checkpoint", "--start-from"])
 @pytest.mark.parametrize("how", [(), ("--dry-run",)])
 def test_weights_that_do_not_fit_are_said_before_anything_runs(bench, weights, option, how):
@@ -81,6 +83,7 @@ def test_weights_that_do_not_fit_are_said_before_anything_runs(bench, weights, o
     assert not [*(bench.folder / "results").rglob("*.json")]
 
 
+@pytest.mark.slow
 def test_a_pretraining_cannot_both_begin_with_weights_and_be_left_out(bench, weights):
     _, saved = weights
     result = bench.tiny(*TINY, "--start-from", saved(), "--checkpoint", saved())

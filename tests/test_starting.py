@@ -41,6 +41,7 @@ def told(begin, name=MODULE):
     return answer
 
 
+@pytest.mark.slow
 def test_what_a_fork_server_imports_all_its_processes_have(server):
     first, second = told(server.start), told(server.start)
     assert first == second
@@ -53,6 +54,7 @@ def test_a_spawned_process_has_nothing_and_is_the_caller_s_own():
     assert (parent, has_module) == (os.getpid(), False)
 
 
+@pytest.mark.slow
 def test_every_server_has_the_environment_and_folder_of_its_own_start(monkeypatch, tmp_path):
     found = []
     for name in ("one", "two"):
@@ -64,6 +66,7 @@ def test_every_server_has_the_environment_and_folder_of_its_own_start(monkeypatc
     assert found == [(name, str(tmp_path / name)) for name in ("one", "two")]
 
 
+@pytest.mark.slow
 def test_exit_codes_are_those_of_multiprocessing(server):
     for begin in (server.start, spawn):
         process, _ = start(begin, started.leave, 7)
@@ -89,6 +92,7 @@ def test_the_end_of_one_process_reaches_its_owner_while_others_live(server):
     assert process.exitcode == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_without_its_server_a_process_counts_as_killed_and_the_next_is_spawned(server):
     process, _ = start(server.start, started.sleep)
     os.kill(server._process.pid, signal.SIGKILL)

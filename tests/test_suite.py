@@ -45,6 +45,7 @@ def complaint(suite_from, tmp_path):
 # --- the shipped suites
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_every_shipped_suite_loads_and_plans(name):
     suite = load_suite(name, SHIPPED)
@@ -56,6 +57,7 @@ def test_every_shipped_suite_loads_and_plans(name):
     assert bool(plan.trials) == (suite.tune is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_every_shipped_suite_gives_all_methods_parameters_that_they_have(name):
     """A run relies on it: of the default suite it does not check our own methods' parameters beforehand."""
@@ -87,6 +89,7 @@ def test_quick_is_the_suite_that_the_project_promises():
     assert suite.data == DataSettings()
 
 
+@pytest.mark.slow
 def test_cifar10_small_is_the_suite_that_the_project_promises():
     suite = load_suite("cifar10-small", SHIPPED)
     assert (suite.datasets, suite.backbones, suite.cue_rates) == (("cifar10-box",), ("resnet8",), (0.8,))
@@ -100,6 +103,7 @@ TABLE_3 = ("cbft", "cbft-no-barrier", "cbft-no-invariance")
 DATASETS = ("cifar10-box", "cifar100-box-color", "dominoes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "backbone", "methods"),
     [("table1", "resnet18", TABLE_1), ("table3", "resnet18", TABLE_3), ("table1-vgg13", "vgg13", TABLE_1)],

@@ -307,6 +307,7 @@ def test_protocols_of_what_is_not_tuned_are_refused(bench):
     assert "no method is tuned here" in result.err
 
 
+@pytest.mark.slow
 def test_a_number_of_trials_that_is_none_is_refused(bench):
     for wrong in ("[3]", "many", "2.5", "true"):
         result = bench("run", "--suite", "tiny.yaml", "--dry-run", "--set", f"tune={wrong}")

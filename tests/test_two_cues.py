@@ -196,6 +196,7 @@ def test_images_beyond_the_memory_are_refused_in_a_sentence(tmp_path):
         load(sources=Large())
 
 
+@pytest.mark.slow
 def test_images_with_a_second_cue_are_not_cut_and_mirrored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     how = {"plugins_dir": PLUGINS, "workers": 0, "progress": False, "set": {"pretrain.augment": "crop-flip"}}

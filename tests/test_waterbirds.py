@@ -164,6 +164,7 @@ def with_pairs(official):
     return loaded(official, "waterbirds-95")
 
 
+@pytest.mark.slow
 def test_composites_of_the_official_pairs_are_the_official_ones(official, with_pairs):
     rows = official_rows(official)
     for name, split in (("train", "0"), ("test", "2")):
@@ -180,6 +181,7 @@ def test_composites_of_the_official_pairs_are_the_official_ones(official, with_p
             assert difference.mean() < 1 and difference.max() < 8, row
 
 
+@pytest.mark.slow
 def test_the_training_set_has_the_correlation_of_the_table(official, with_pairs):
     rows = [row for row in official_rows(official) if row["split"] == "0"]
     assert np.mean([row["y"] == row["place"] for row in rows]) == 0.95
@@ -235,6 +237,7 @@ def test_as_many_landbirds_as_waterbirds_are_used(official):
     assert [part.labels.bincount().tolist() for part in (dataset.train, dataset.test)] == [[16, 16], [16, 16]]
 
 
+@pytest.mark.slow
 def test_a_cue_rate_with_conflicting_minorities_makes_the_official_setting(official):
     dataset = loaded(official, "waterbirds")
     settings = DataSettings(clean_images=4, validation_images=4, minority="conflicting")
