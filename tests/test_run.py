@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from mmc_bench.plugin.registry import Registry
 from mmc_bench.results import versions
 from mmc_bench.results.records import CellRecord, PretrainRecord
 from mmc_bench.seeds import DRAWS
@@ -378,3 +379,10 @@ def test_a_dry_run_does_not_ask_a_family_for_its_members(bench):
     result = bench.tiny(*words)
     assert result.code == 4
     assert "backbone 'zoo/lion' of mine: check_member ':check' failed: LookupError: lion" in result.err
+
+
+def test_a_run_in_this_process_looks_for_plugins_once(bench, monkeypatch):
+    discover, found = Registry.discover, []
+    monkeypatch.setattr(Registry, "discover", lambda folders: found.append(folders) or discover(folders))
+    done = bench.tiny("--methods", "tiny-still", "--seeds", "0")
+    assert (done.code, len(found)) == (0, 1), done.err

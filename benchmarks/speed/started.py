@@ -14,3 +14,4 @@ def tell_when_imported(connection: Connection, modules: Sequence[str]) -> None:
     for name in modules:
         import_module(name)
     connection.send(True)
+    connection.recv()  # until it is killed

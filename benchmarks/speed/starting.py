@@ -9,8 +9,8 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from mmc_bench.stages.provenance import device_name
 
 from .place import write_json
 from .started import tell_when_imported
+
+#: Returns what starts workers, while it is entered.
+Way = Callable[[], AbstractContextManager[Start]]
 
 
 @click.command()
@@ -54,12 +57,8 @@ def compared(workers: int, rounds: int, modules: Sequence[str] = IMPORTED) -> di
     """Return the medians of both ways to start so many workers, and the ratios of these, forked to spawned."""
     forked, spawned = [], []
     for _ in range(rounds):
-        spawned.append(cost(spawn, workers, modules))
-        before, start = _spent(), time.perf_counter()
-        with closing(ForkServer(1, modules)) as server:
-            cost(server.start, workers, modules)
-            seconds = time.perf_counter() - start
-        forked.append((seconds, _spent() - before))
+        spawned.append(cost(lambda: nullcontext(spawn), workers, modules))
+        forked.append(cost(lambda: _forking(modules), workers, modules))
     (forked_seconds, forked_spent), (seconds, spent) = (
         [statistics.median(values) for values in zip(*costs, strict=True)] for costs in (forked, spawned)
     )
@@ -74,19 +73,30 @@ def compared(workers: int, rounds: int, modules: Sequence[str] = IMPORTED) -> di
     }
 
 
-def cost(start: Start, workers: int, modules: Sequence[str]) -> tuple[float, float]:
-    """Start so many workers; return the seconds until all have imported these modules, and their processor time."""
+def cost(way: Way, workers: int, modules: Sequence[str]) -> tuple[float, float]:
+    """Start so many workers; return the seconds until all have imported these modules, and the processor time of all.
+
+    They are killed then, as a run kills its workers.
+    """
     before, began, team = _spent(), time.perf_counter(), []
-    for _ in range(workers):
-        ours, theirs = multiprocessing.Pipe()
-        team.append((start(tell_when_imported, theirs, modules), ours))
-        theirs.close()
-    for _, connection in team:
-        connection.recv()
-    seconds = time.perf_counter() - began
-    for process, _ in team:
-        process.join()
+    with way() as start:
+        for _ in range(workers):
+            ours, theirs = multiprocessing.Pipe()
+            team.append((start(tell_when_imported, theirs, modules), ours))
+            theirs.close()
+        for _, connection in team:
+            connection.recv()
+        seconds = time.perf_counter() - began
+        for process, _ in team:
+            process.kill()
+            process.join()
     return seconds, _spent() - before
+
+
+@contextmanager
+def _forking(modules: Sequence[str]) -> Iterator[Start]:
+    with closing(ForkServer(1, modules)) as server:
+        yield server.start
 
 
 def _spent() -> float:

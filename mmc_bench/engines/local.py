@@ -22,7 +22,7 @@ from mmc_bench.engines import GIGABYTE, FollowUp, OnEvent, Outcome, Settings, St
 from mmc_bench.engines.dispatch import PAUSE, Dispatcher
 from mmc_bench.engines.gpu_memory import shares
 from mmc_bench.engines.schedule import pretraining_of
-from mmc_bench.engines.starting import Start, spawn, starter
+from mmc_bench.engines.starting import START_UP, Start, spawn, starter
 from mmc_bench.engines.worker import Worker
 from mmc_bench.results.jobs import Job
 from mmc_bench.results.outages import ON_WAIT
@@ -37,11 +37,8 @@ if TYPE_CHECKING:
 #: Seconds between two checks of workers that send nothing.
 TICK = 1.0
 
-#: Seconds that a worker may take before its first job.
-START_UP = 300.0
-
-#: Exit codes of processes that were ended from outside: the kernel, a cluster, a person.
-OUTER_SIGNALS = (-signal.SIGKILL, -signal.SIGTERM)
+#: Exit codes of processes that were ended from outside, by the kernel, a cluster, a person, or may have been.
+OUTER_ENDS = (-signal.SIGKILL, -signal.SIGTERM, None)
 
 
 class InProcessEngine:
@@ -247,11 +244,14 @@ class Process:
     def _died(self, job: Job) -> Outcome:
         self._process.join()
         self.job = None
-        code = self._process.exitcode or 0
-        how = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-        how += " (out of memory?)" if code == -signal.SIGKILL else ""
+        code = self._process.exitcode
+        if code is None:
+            how = "ended, and its exit code is lost"
+        else:
+            how = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+            how += " (out of memory?)" if code == -signal.SIGKILL else ""
         failure = Failure.of(job, self._stopped_because or f"its worker process {how}", self._started)
-        return Outcome(job, failure=failure, killed=self._stopped_because is None and code in OUTER_SIGNALS)
+        return Outcome(job, failure=failure, killed=self._stopped_because is None and code in OUTER_ENDS)
 
     def kill(self) -> None:
         """End the process at once; what it was writing never appears under its name."""
@@ -313,6 +313,7 @@ def _work(connection: Connection, settings: Settings) -> None:
             outcome = worker.attempt(job, lambda job, event: connection.send(_Event(event)))
             return_freed_memory()
             connection.send(outcome)
+    kill_all(descendants(os.getpid()))  # before the thread that looks for them, this may notice that the owner is gone
 
 
 def _exit_with_owner() -> None:

@@ -8,20 +8,24 @@ import signal
 import socket
 import sys
 import threading
-import time
+import traceback
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 #: What every worker needs: torch, its compiler, which the first step of any optimiser imports, and the stages.
 IMPORTED = ("torch._dynamo", "mmc_bench.stages.job")
 
-#: Seconds between two looks at a process that ends.
-PAUSE = 0.005
+#: Seconds that a process may take for its imports.
+START_UP = 300.0
+
+#: Seconds that the server may take for an answer.
+ANSWER = 60.0
 
 #: What a worker process does, given the connection to its owner and more.
 Target = Callable[..., None]
@@ -39,7 +43,7 @@ class StartedProcess(Protocol):
 
     @property
     def exitcode(self) -> int | None:
-        """What it exited with, the negative number of the signal that killed it, or None while it lives."""
+        """What it exited with, the negative number of the signal that killed it, or None: it lives, or nobody knows."""
 
     def is_alive(self) -> bool:
         """Return whether it lives."""
@@ -54,7 +58,7 @@ class StartedProcess(Protocol):
 @contextlib.contextmanager
 def starter(devices: Sequence[str], threads: int) -> Iterator[Start]:
     """Return what starts the workers of a run: a fork server for the cores of a Linux machine, elsewhere `spawn`."""
-    if sys.platform != "linux" or any(device != "cpu" for device in devices):
+    if any(device != "cpu" for device in devices) or not _has_pidfds():
         yield spawn
         return
     server = ForkServer(threads)
@@ -62,6 +66,21 @@ def starter(devices: Sequence[str], threads: int) -> Iterator[Start]:
         yield server.start
     finally:
         server.close()
+
+
+def _has_pidfds() -> bool:
+    """Tell whether a process can be watched and killed without being a child: Linux has this since 5.3."""
+    try:
+        pidfd = os.pidfd_open(os.getpid())
+    except (AttributeError, OSError):
+        return False
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except OSError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
 
 
 def spawn(target: Target, connection: Connection, *arguments: Any) -> BaseProcess:
@@ -79,6 +98,8 @@ class ForkServer:
     `multiprocessing` has a fork server, too; that one outlives a run, with the environment and the streams of the
     moment at which it was started. A process that has used a GPU cannot be forked; this one uses none.
 
+    What is forked lives on when the server ends, and sees its owner as `multiprocessing.parent_process`.
+
     Parameters
     ----------
     threads
@@ -93,31 +114,46 @@ class ForkServer:
         theirs.close()
         self._is_ready = False
 
-    def start(self, target: Target, connection: Connection, *arguments: Any) -> "StartedProcess":
-        """Start ``target(connection, *arguments)``; where the server is gone, in a process that is started anew."""
-        try:
+    def start(self, target: Target, connection: Connection, *arguments: Any) -> StartedProcess:
+        """Start ``target(connection, *arguments)``; where it cannot be forked, in a process that is started anew."""
+        with self._asking():
             if not self._is_ready:
-                self._is_ready = self._connection.recv()  # seconds, in which Ctrl-C gets through
-            with _interrupts_held_back():
-                self._connection.send((target, arguments))
-                with socket.socket(fileno=os.dup(self._connection.fileno())) as channel:
-                    socket.send_fds(channel, [b"1"], [connection.fileno()])
-                return ForkedProcess(self, self._connection.recv())
-        except (EOFError, OSError):
-            return spawn(target, connection, *arguments)
+                self._is_ready = self._answer(START_UP)
+            self._connection.send((target, arguments))
+            with socket.socket(fileno=os.dup(self._connection.fileno())) as channel:
+                socket.send_fds(channel, [b"1"], [connection.fileno()])
+            if pid := self._answer():
+                process = ForkedProcess(self, pid)
+                self._connection.send(True)
+                return process
+        return spawn(target, connection, *arguments)
 
     def exitcode(self, pid: int) -> int | None:
-        """Return the exit code of a process, or None while it lives; without a server, nothing it started lives."""
+        """Return the exit code of a process that has ended; None where the server is gone."""
+        with self._asking():
+            self._connection.send(pid)
+            code: int = self._answer()
+            return code
+        return None
+
+    def _answer(self, seconds: float = ANSWER) -> Any:
+        if not self._connection.poll(seconds):
+            raise TimeoutError
+        return self._connection.recv()
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Skip the rest of the block when the server is gone; kill it when an interrupt may leave an answer unread."""
         try:
-            with _interrupts_held_back():
-                self._connection.send(pid)
-                code: int | None = self._connection.recv()
-                return code
+            yield
         except (EOFError, OSError):
-            return -signal.SIGKILL
+            self.close()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """End the server; what it started ends with it."""
+        """End the server."""
         self._connection.close()
         self._process.kill()
         self._process.join()
@@ -129,71 +165,106 @@ class ForkedProcess:
     def __init__(self, server: ForkServer, pid: int) -> None:
         self.pid = pid
         self._server = server
+        self._pidfd = os.pidfd_open(pid)  # the server keeps the number from another process until it is asked
+        weakref.finalize(self, os.close, self._pidfd).atexit = False  # a run that is open then still kills its workers
         self._exitcode: int | None = None
-
-    @property
-    def exitcode(self) -> int | None:
-        """What it exited with, the negative number of the signal that killed it, or None while it lives."""
-        if self._exitcode is None:
-            self._exitcode = self._server.exitcode(self.pid)
-        return self._exitcode
 
     def is_alive(self) -> bool:
         """Return whether it lives."""
-        return self.exitcode is None
+        return not wait([self._pidfd], 0)
+
+    @property
+    def exitcode(self) -> int | None:
+        """As `StartedProcess` says."""
+        if self._exitcode is None and not self.is_alive():
+            self._exitcode = self._server.exitcode(self.pid)
+        return self._exitcode
 
     def join(self) -> None:
         """Wait until it has ended."""
-        while self.exitcode is None:
-            time.sleep(PAUSE)
+        wait([self._pidfd])
+        _ = self.exitcode  # the server lets go of it
 
     def kill(self) -> None:
         """End it at once."""
-        if self.exitcode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
 
 def _serve(connection: Connection, threads: int, imported: Sequence[str]) -> None:
-    """Run in the server: import, then fork a process or tell of one, as asked, until the owner is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    multiprocessing.current_process().daemon = False  # so that it may start processes
-    gc.disable()
-    with contextlib.suppress(Exception):  # what starts here meets the same error, and it is reported there
+    """Run in the server: import, then fork a process or tell what one exited with, until the owner is gone."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, exit codes are lost
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.dup2(2, 1)  # standard output is for results alone, whatever is printed by what is imported
+        gc.disable()
         for name in imported:
             import_module(name)
-    gc.freeze()  # so that looking for garbage leaves memory shared
-    gc.enable()
-    processes: dict[int, BaseProcess] = {}
-    with contextlib.suppress(EOFError, OSError):  # the owner is gone, or the system has no more processes
+        sys.stdout.flush()  # what is buffered would be written by each process
+        sys.stderr.flush()
+        gc.freeze()  # so that looking for garbage leaves memory shared
+        gc.enable()
         connection.send(True)
         while True:
             asked = connection.recv()
             if isinstance(asked, int):
-                connection.send(processes[asked].exitcode)
+                connection.send(os.waitstatus_to_exitcode(os.waitpid(asked, 0)[1]))
             else:
-                process = _fork(connection, *asked)
-                processes[process.pid or 0] = process
-                connection.send(process.pid)
-    os._exit(1)  # at once: what it started notices
+                _fork(connection, *asked)
+    except (EOFError, OSError):
+        pass  # the owner is gone
+    finally:
+        os._exit(1)  # where something cannot be imported, a worker meets the same error, and reports it
 
 
-def _fork(connection: Connection, target: Target, arguments: tuple[Any, ...]) -> BaseProcess:
+def _fork(connection: Connection, target: Target, arguments: tuple[Any, ...]) -> None:
+    """Fork a process, and send its number; None where the system has no room for one.
+
+    It begins once the owner says that it watches it: there are never two processes on one connection.
+    """
     with socket.socket(fileno=os.dup(connection.fileno())) as channel:
         _, (handle,), _, _ = socket.recv_fds(channel, 1, 1)
     with Connection(handle) as theirs:
-        process = multiprocessing.get_context("fork").Process(
-            target=_in_fork, args=(connection, target, theirs, *arguments)
-        )
-        process.start()
-    return process
+        begins, sent = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(begins)
+            os.close(sent)
+            connection.send(None)
+            return
+        if pid == 0:
+            connection.close()
+            os.close(sent)
+            if not os.read(begins, 1):
+                os._exit(1)
+            os.close(begins)
+            _end_with(target, theirs, *arguments)
+    os.close(begins)
+    connection.send(pid)
+    connection.recv()
+    os.write(sent, b"1")
+    os.close(sent)
 
 
-def _in_fork(servers: Connection, target: Target, *arguments: Any) -> None:
-    """Run in a process that was forked."""
-    servers.close()
-    target(*arguments)
+def _end_with(target: Target, *arguments: Any) -> NoReturn:
+    """Call a function, and end this process with the exit code that `multiprocessing` would give it."""
+    code: Any = 1
+    try:
+        target(*arguments)
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if code is not error.code and code:
+            print(error.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):  # whoever reads them may be gone
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
 
 
 @contextlib.contextmanager

@@ -98,7 +98,7 @@ def check_loaded(module: ModuleType, digest: str) -> None:
     """
     mark = f"mmc_bench_digest of {module.__name__}"  # a plugin may lie in another one
     below = f"{module.__name__}."
-    alike = _names_by_top(len(sys.modules), next(reversed(sys.modules))).get(below.partition(".")[0], ())
+    alike = _names_by_top(tuple(sys.modules)).get(below.partition(".")[0], ())
     for name in [name for name in alike if name == module.__name__ or name.startswith(below)]:
         spec = getattr(sys.modules.get(name), "__spec__", None)
         # Kept with a module's spec, which is another one once the module is reloaded.
@@ -109,13 +109,10 @@ def check_loaded(module: ModuleType, digest: str) -> None:
 
 
 @lru_cache(maxsize=1)
-def _names_by_top(number: int, last: str) -> dict[str, list[str]]:
-    """Return the names of modules by that of their top-level one: a process that has torch imports thousands.
-
-    How many are imported, and which last, keys the cache.
-    """
+def _names_by_top(names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return the names of modules by that of their top-level one: a process that has torch imports thousands."""
     found = defaultdict(list)
-    for name in list(sys.modules):
+    for name in names:
         found[name.partition(".")[0]].append(name)
     return dict(found)
 

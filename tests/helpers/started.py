@@ -1,13 +1,23 @@
 """What tests have a process do that an engine starts."""
 
+import multiprocessing
 import os
 import sys
 import time
 
 
 def tell(connection, name):
-    """Send the process's parent, whether it has a module, an environment variable, and its working directory."""
-    connection.send((os.getppid(), name in sys.modules, os.environ.get("MMC_BENCH_TRIED"), os.getcwd()))
+    """Send what the process sees of itself and its surroundings, and whether it has a module."""
+    connection.send(
+        {
+            "parent": os.getppid(),
+            "owner": multiprocessing.parent_process().pid,
+            "starts": multiprocessing.get_start_method(),
+            "has": name in sys.modules,
+            "tried": os.environ.get("MMC_BENCH_TRIED"),
+            "folder": os.getcwd(),
+        }
+    )
 
 
 def leave(connection, code):
@@ -15,6 +25,13 @@ def leave(connection, code):
     sys.exit(code)
 
 
-def sleep(connection):
-    """Wait for what never comes."""
+def fail(connection):
+    """Raise an error."""
+    raise ValueError("planted")
+
+
+def sleep(connection, *first):
+    """Send what is to be sent first, and wait for what never comes."""
+    for word in first:
+        connection.send(word)
     time.sleep(600)
