@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import started
 
-from mmc_bench.engines import local, starting
+from mmc_bench.engines import Settings, local, starting
 from mmc_bench.engines.starting import ForkServer, spawn, starter
 from mmc_bench.system.processes import descendants
 
@@ -255,6 +255,32 @@ def test_where_the_system_cannot_watch_what_is_no_child_workers_are_spawned(monk
     monkeypatch.delattr(os, "pidfd_open")
     with starter(["cpu"], 1) as begin:
         assert begin is spawn
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (-signal.SIGSEGV, "was killed by signal SIGSEGV"),
+        (-40, "was killed by signal 40"),
+        (None, "its exit code is lost"),
+    ],
+)
+def test_a_worker_that_died_is_replaced_whatever_is_known_of_its_end(cell, monkeypatch, code, says):
+    ours, theirs = multiprocessing.Pipe()
+    ended = SimpleNamespace(pid=os.getpid(), exitcode=code, join=lambda: None, kill=lambda: None)
+    ended.is_alive = lambda: code is None  # as multiprocessing says where the caller ignores exit codes
+    process = local.Process(Settings(results=""), start=lambda *given: ended)
+    process.give(cell)
+    process.connection.close()
+    process.connection = ours
+    theirs.close()
+    outcome = process.receive(lambda job, event: None)
+    assert says in outcome.failure.error and outcome.killed == (code is None)
+    assert not process.fit_for_more
+    listed = []
+    monkeypatch.setattr(local, "descendants", lambda pid: listed.append(pid) or [])
+    process.kill()
+    assert listed == ([os.getpid()] if code is None else [])
 
 
 @pytest.mark.slow

@@ -243,12 +243,12 @@ class Process:
 
     def _died(self, job: Job) -> Outcome:
         self._process.join()
-        self.job = None
+        self.job, self._spoilt = None, True
         code = self._process.exitcode
         if code is None:
             how = "ended, and its exit code is lost"
         else:
-            how = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+            how = f"was killed by signal {_name_of_signal(-code)}" if code < 0 else f"exited with code {code}"
             how += " (out of memory?)" if code == -signal.SIGKILL else ""
         failure = Failure.of(job, self._stopped_because or f"its worker process {how}", self._started)
         return Outcome(job, failure=failure, killed=self._stopped_because is None and code in OUTER_ENDS)
@@ -262,9 +262,17 @@ class Process:
 
     def _kill(self) -> None:
         """Kill the process and those that its plugins started, such as the workers of a DataLoader."""
-        started = descendants(self._process.pid or 0)
+        # Once it has ended, another process may have its number.
+        started = descendants(self._process.pid or 0) if self._process.is_alive() else []
         self._process.kill()
         kill_all(started)
+
+
+def _name_of_signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of those that programs give a meaning
+        return str(number)
 
 
 @dataclass(frozen=True)
