@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 
 
 def tell_when_imported(connection: Connection, modules: Sequence[str]) -> None:
-    """Import modules, with a worker's one thread and few looks for garbage, and say so."""
+    """Import modules, with one thread and rare garbage collection, as in a worker, and say so."""
     gc.set_threshold(100_000)
     os.environ["OMP_NUM_THREADS"] = "1"
     for name in modules:

@@ -321,7 +321,7 @@ def _work(connection: Connection, settings: Settings) -> None:
             outcome = worker.attempt(job, lambda job, event: connection.send(_Event(event)))
             return_freed_memory()
             connection.send(outcome)
-    kill_all(descendants(os.getpid()))  # before the thread that looks for them, this may notice that the owner is gone
+    kill_all(descendants(os.getpid()))  # this may notice the owner's end before `_exit_with_owner` does
 
 
 def _exit_with_owner() -> None:

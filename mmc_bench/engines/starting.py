@@ -43,7 +43,7 @@ class StartedProcess(Protocol):
 
     @property
     def exitcode(self) -> int | None:
-        """What it exited with, the negative number of the signal that killed it, or None: it lives, or nobody knows."""
+        """The exit code, or the negative number of the signal that killed it; None while it lives, or if unknown."""
 
     def is_alive(self) -> bool:
         """Return whether it lives."""
@@ -165,8 +165,10 @@ class ForkedProcess:
     def __init__(self, server: ForkServer, pid: int) -> None:
         self.pid = pid
         self._server = server
-        self._pidfd = os.pidfd_open(pid)  # the server keeps the number from another process until it is asked
-        weakref.finalize(self, os.close, self._pidfd).atexit = False  # a run that is open then still kills its workers
+        self._pidfd = os.pidfd_open(pid)  # the pid is not reused before the server has reaped the process
+        weakref.finalize(
+            self, os.close, self._pidfd
+        ).atexit = False  # a run still open at exit needs it to kill its workers
         self._exitcode: int | None = None
 
     def is_alive(self) -> bool:
@@ -183,7 +185,7 @@ class ForkedProcess:
     def join(self) -> None:
         """Wait until it has ended."""
         wait([self._pidfd])
-        _ = self.exitcode  # the server lets go of it
+        _ = self.exitcode  # asking for the exit code makes the server reap the process
 
     def kill(self) -> None:
         """End it at once."""
@@ -201,9 +203,9 @@ def _serve(connection: Connection, threads: int, imported: Sequence[str]) -> Non
         gc.disable()
         for name in imported:
             import_module(name)
-        sys.stdout.flush()  # what is buffered would be written by each process
+        sys.stdout.flush()  # buffered text would be written once by every forked process
         sys.stderr.flush()
-        gc.freeze()  # so that looking for garbage leaves memory shared
+        gc.freeze()  # garbage collection in a worker then copies no shared page
         gc.enable()
         connection.send(True)
         while True:
@@ -215,13 +217,13 @@ def _serve(connection: Connection, threads: int, imported: Sequence[str]) -> Non
     except (EOFError, OSError):
         pass  # the owner is gone
     finally:
-        os._exit(1)  # where something cannot be imported, a worker meets the same error, and reports it
+        os._exit(1)  # workers are spawned from now on; one that meets the same error reports it
 
 
 def _fork(connection: Connection, target: Target, arguments: tuple[Any, ...]) -> None:
     """Fork a process, and send its number; None where the system has no room for one.
 
-    It begins once the owner says that it watches it: there are never two processes on one connection.
+    The process begins only after the owner's acknowledgement, so that two never use one connection.
     """
     with socket.socket(fileno=os.dup(connection.fileno())) as channel:
         _, (handle,), _, _ = socket.recv_fds(channel, 1, 1)

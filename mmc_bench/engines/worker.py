@@ -44,7 +44,7 @@ class Worker:
     Parameters
     ----------
     registry
-        The plugins that this process has found already, and what they lack; without it, they are searched for.
+        The plugins found by this process, with the caller's in-memory methods; without it, plugins are searched for.
     """
 
     def __init__(self, settings: Settings, registry: "Registry | None" = None) -> None:
